@@ -1,0 +1,107 @@
+"""The command line: `marco COMMAND`, or `python -m marco_jax COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code (0 done, 1 failed, 2 bad input, 143 stopped)."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    unknown = [item for item in rest if not item.startswith("--config.")]
+    if unknown or (rest and not hasattr(arguments, "config")):
+        arguments.parser.error(f"unrecognized argument {(unknown or rest)[0]}")
+    arguments.overrides = [item.removeprefix("--config.") for item in rest]
+    # TensorFlow reads and tokenises data; its start-up notes are no news to a user of this program.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Rooms are imported by the command that needs them: --help answers at once.
+    from marco_jax import commands
+
+    try:
+        return getattr(commands, arguments.function)(arguments)
+    except (ValueError, OSError) as error:
+        return _fail(arguments.command, error, BAD_INPUT)
+    except FloatingPointError as error:
+        return _fail(arguments.command, error, FAILED)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(command: str, error: Exception, code: int) -> int:
+    if os.environ.get("MARCO_TRACEBACK"):
+        traceback.print_exc()
+    print(f"marco {command}: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="marco",
+        description="Multilingual continual pretraining of Qwen2 on TPUs.",
+        epilog="MARCO_TRACEBACK=1 prints the traceback behind an error line.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, function: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        sub.set_defaults(function=function, parser=sub)
+        return sub
+
+    train = command("train", "Train as a config file says; resumes in its workdir.", "train")
+    train.add_argument("--config", required=True, help="a file such as configs/demo.py")
+    train.add_argument("--workdir", required=True, help="checkpoints, metrics and reports")
+    train.epilog = "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03"
+
+    evaluate = command("eval", "Score a model on few-shot tasks.", "evaluate")
+    _model(evaluate)
+    evaluate.add_argument("--tasks", help="comma-separated; default: those of the model's run")
+    evaluate.add_argument("--languages", help="codes such as kk,ne; default: those of the run")
+    evaluate.add_argument("--shots", type=int, help="examples in the prompt; default: the run's")
+    evaluate.add_argument("--examples", type=int, help="examples a language; default: the run's")
+    evaluate.add_argument("--data_dir", help="the corpus that tasks read; default: the run's")
+    evaluate.add_argument("--out", required=True, help="results as JSON")
+
+    generate = command("generate", "Continue prompts.", "generate")
+    _model(generate)
+    prompts = generate.add_mutually_exclusive_group(required=True)
+    prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
+    prompts.add_argument("--input", help='JSONL of {"prompt": ...}')
+    generate.add_argument("--out", help="JSONL with the field `text` added (with --input)")
+    generate.add_argument("--max_new_tokens", type=int, default=64)
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    generate.add_argument("--top_k", type=int, default=0)
+    generate.add_argument("--top_p", type=float, default=1.0)
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--stop", action="append", default=[], help="cut before this string")
+
+    importing = command("import", "Hugging Face Qwen2 -> Orbax checkpoint.", "import_model")
+    importing.add_argument("--hf", required=True, help="a Hugging Face directory")
+    importing.add_argument("--out", required=True, help="a new directory")
+
+    export = command("export", "Any model -> Hugging Face directory.", "export_model")
+    _model(export)
+    export.add_argument("--out", required=True, help="a new directory")
+
+    report = command("report", "One HTML page of a run, and its figures.", "report")
+    report.add_argument("--workdir", required=True)
+    return parser
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a workdir (newest step), a step inside its checkpoints/, or a Hugging Face directory",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

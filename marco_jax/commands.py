@@ -1,0 +1,167 @@
+"""What each command does. Flags are read here and nowhere below."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+from marco_jax.training.checkpoint import LoadedModel, load_model
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Marco train."""
+    from marco_jax.training.config import load_config
+    from marco_jax.training.loop import train as run
+
+    return run(load_config(arguments.config, arguments.overrides), arguments.workdir)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Marco eval: the figures that the training loop would report for these parameters."""
+    from marco_jax.data.corpus import load_corpus
+    from marco_jax.evaluation.evaluator import Evaluator
+    from marco_jax.evaluation.results import write_results
+
+    loaded = load_model(arguments.model)
+    run = _run_config(loaded)
+    fields = run.get("evaluation", {})
+
+    def chosen(name: str, default: Any) -> Any:
+        given = getattr(arguments, name)
+        return fields.get(name, default) if given is None else given
+
+    corpus = load_corpus(arguments.data_dir or run.get("data", "default"), seed=run.get("seed", 0))
+    evaluator = Evaluator(
+        _engine(loaded, run),
+        corpus,
+        _names(chosen("tasks", "bits_per_byte,pick_translation,translation")),
+        languages=_names(chosen("languages", "")) or None,
+        shots=chosen("shots", None),
+        examples=chosen("examples", None),
+    )
+    evaluation = evaluator.run(loaded.params)
+    write_results(arguments.out, evaluation.results)
+    for result in evaluation.results:
+        name = f"{result.task} {result.metric}"
+        print(f"{name:<36} {result.language:<5} {result.value:9.4f} ± {result.stderr:.4f}")
+    print(f"written to {arguments.out}", file=sys.stderr)
+    return 0
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Marco generate."""
+    from marco_jax.decoding.requests import GenerateRequest
+    from marco_jax.decoding.sampling import Sampling
+
+    sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+    rows = [{"prompt": arguments.prompt}] if arguments.prompt is not None else None
+    if rows is None:
+        if not arguments.out:
+            raise ValueError("--input needs --out, a file for the results")
+        rows = _read_prompts(arguments.input)
+    loaded = load_model(arguments.model)
+    tokenizer = loaded.tokenizer
+    requests = [
+        GenerateRequest(
+            tokenizer.encode(row["prompt"]) or [tokenizer.eos_id],
+            arguments.max_new_tokens,
+            tuple(arguments.stop),
+        )
+        for row in rows
+    ]
+    engine = _engine(loaded, _run_config(loaded))
+    results = engine.generate(loaded.params, requests, sampling=sampling, seed=arguments.seed)
+    if arguments.prompt is not None:
+        print(results[0].text)
+        return 0
+    lines = [
+        json.dumps(row | {"text": result.text}, ensure_ascii=False) + "\n"
+        for row, result in zip(rows, results, strict=True)
+    ]
+    out = pathlib.Path(arguments.out)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary.write_text("".join(lines), encoding="utf-8")
+    os.replace(temporary, out)
+    return 0
+
+
+def import_model(arguments: argparse.Namespace) -> int:
+    """Marco import."""
+    from marco_jax.training.checkpoint import save_model
+
+    loaded = load_model(arguments.hf)
+    save_model(arguments.out, loaded)
+    millions = loaded.config.num_parameters / 1e6
+    print(f"{arguments.out}: {millions:,.1f} million parameters from {arguments.hf}")
+    return 0
+
+
+def export_model(arguments: argparse.Namespace) -> int:
+    """Marco export."""
+    from marco_jax.model.huggingface import save_huggingface
+
+    loaded = load_model(arguments.model)
+    save_huggingface(arguments.out, loaded.config, loaded.params, tokenizer=loaded.tokenizer)
+    step = "" if loaded.step is None else f", step {loaded.step}"
+    print(f"{arguments.out}: Qwen2ForCausalLM from {arguments.model}{step}")
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Marco report."""
+    from marco_jax.evaluation.report import format_summary, summary, write_report
+
+    workdir = pathlib.Path(arguments.workdir)
+    if not (workdir / "metrics.jsonl").exists():
+        raise FileNotFoundError(f"{workdir} holds no metrics.jsonl: give the workdir of a run")
+    page = write_report(workdir)
+    print(format_summary(summary(workdir)))
+    width = shutil.get_terminal_size().columns
+    print(f"{'report':<10} {page}"[: max(width, 400)])
+    return 0
+
+
+def _engine(loaded: LoadedModel, run: dict[str, Any]) -> Any:
+    import jax.numpy as jnp
+
+    from marco_jax.decoding.engine import Engine
+
+    fields = run.get("evaluation", {})
+    return Engine(
+        loaded.config,
+        loaded.tokenizer,
+        dtype=jnp.dtype(run.get("dtype", "float32")),
+        max_length=min(fields.get("max_length", 4096), loaded.config.max_position_embeddings),
+        tokens_per_batch=fields.get("tokens_per_batch", 8192),
+    )
+
+
+def _run_config(loaded: LoadedModel) -> dict[str, Any]:
+    """The config of the run that a model came from; empty for a Hugging Face directory."""
+    if loaded.workdir is None or not (loaded.workdir / "config.json").exists():
+        return {}
+    return json.loads((loaded.workdir / "config.json").read_text(encoding="utf-8"))
+
+
+def _read_prompts(path: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number} is no JSON: {error}") from None
+        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+            raise ValueError(f'{path}:{number} has no text under "prompt"')
+        rows.append(row)
+    return rows
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

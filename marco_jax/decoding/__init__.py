@@ -1,0 +1,1 @@
+"""Compiled kernels (prefill, score, decode) and the engine that batches requests onto them."""

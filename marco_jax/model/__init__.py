@@ -1,0 +1,1 @@
+"""Qwen2 in Flax NNX, its mesh and sharding rules, and its Hugging Face import and export."""

@@ -1,0 +1,334 @@
+"""Qwen2 in Flax NNX: one definition for training, scoring, decoding, import and export.
+
+The modules own the parameters under their Hugging Face names (parameters.py). At every public
+boundary parameters are a plain nested dict of arrays: `init_params` makes one, `bind` puts one into
+a model. Layers are stacked and scanned, so a program's size does not grow with depth.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from marco_jax.model.attention import attention
+from marco_jax.model.config import Qwen2Config
+from marco_jax.model.mesh import Sharding, parameter_shardings
+from marco_jax.model.parameters import Params, parameter_table, unflatten
+
+# What a layer keeps for its backward pass. `full` recomputes the whole layer, `minimal` keeps the
+# results of matrix products with weights.
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class KVCache(NamedTuple):
+    """Keys and values of all layers; slot i of a row holds the token at position i.
+
+    key, value: [num_hidden_layers, batch, cache_length, kv_heads, head_dim]. Slots past a row's
+    own length may hold anything: a query at position p sees slots 0..p only.
+    """
+
+    key: jax.Array
+    value: jax.Array
+
+
+class Rotary(NamedTuple):
+    """Cosines and sines of the rotary phase, float32 [batch, length, 1, head_dim / 2]."""
+
+    cos: jax.Array
+    sin: jax.Array
+
+    @classmethod
+    def at(cls, positions: jax.Array, config: Qwen2Config) -> Rotary:
+        """Phases at integer positions [batch, length], in float32 (bf16 merges 256 and 257)."""
+        half = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+        frequencies = 1.0 / (config.rope_theta**half)
+        phase = positions.astype(jnp.float32)[..., None, None] * frequencies
+        return cls(jnp.cos(phase), jnp.sin(phase))
+
+    def rotate(self, x: jax.Array) -> jax.Array:
+        """Rotates [batch, length, heads, head_dim] by halves, as `rotate_half` does."""
+        first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+        rotated = (
+            first * self.cos - second * self.sin,
+            second * self.cos + first * self.sin,
+        )
+        return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+class LayerInputs(NamedTuple):
+    """What every layer sees of the input besides the hidden states.
+
+    positions and segment_ids are int [batch, length]; segment_ids is None where each row is one
+    document (decoding).
+    """
+
+    positions: jax.Array
+    segment_ids: jax.Array | None
+    rotary: Rotary
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm, computed in float32."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        self.scale = nnx.Param(jnp.ones((config.hidden_size,)))
+        self.epsilon = config.rms_norm_eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # [batch, length, embed]
+        x32 = x.astype(jnp.float32)
+        x32 *= jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.epsilon)
+        return self.scale[...].astype(x.dtype) * x32.astype(x.dtype)
+
+
+class Projection(nnx.Module):
+    """A linear map over the trailing axes of its input, with an optional bias."""
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        config: Qwen2Config,
+        rngs: nnx.Rngs,
+        bias: bool = False,
+    ) -> None:
+        init = nnx.initializers.normal(config.initializer_range)
+        self.kernel = nnx.Param(init(rngs.params(), (*inputs, *outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.contracted = len(inputs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # [..., *inputs] -> [..., *outputs]
+        y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.contracted)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention with biases on q, k and v, and rotary positions."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
+        embed = (config.hidden_size,)
+        heads = (config.num_attention_heads, config.head_dim)
+        kv_heads = (config.num_key_value_heads, config.head_dim)
+        self.q_proj = Projection(embed, heads, config, rngs, bias=True)
+        self.k_proj = Projection(embed, kv_heads, config, rngs, bias=True)
+        self.v_proj = Projection(embed, kv_heads, config, rngs, bias=True)
+        self.o_proj = Projection(heads, embed, config, rngs)
+
+    def __call__(
+        self, x: jax.Array, inputs: LayerInputs, cache: KVCache | None, sharding: Sharding | None
+    ) -> tuple[jax.Array, KVCache | None]:
+        query = inputs.rotary.rotate(self.q_proj(x))  # [batch, length, heads, head_dim]
+        key = inputs.rotary.rotate(self.k_proj(x))  # [batch, length, kv_heads, head_dim]
+        value = self.v_proj(x)
+        if sharding is not None:
+            query = sharding.constrain(query, "batch", "length", "activation_heads", None)
+            key = sharding.constrain(key, "batch", "length", "activation_kv_heads", None)
+            value = sharding.constrain(value, "batch", "length", "activation_kv_heads", None)
+        key_positions, key_segment_ids = inputs.positions, inputs.segment_ids
+        if cache is not None:
+            cache = _write(cache, key, value, inputs.positions[:, 0])
+            key, value = cache
+            slots = jnp.arange(key.shape[1], dtype=jnp.int32)[None]
+            key_positions, key_segment_ids = slots, None
+        out = attention(
+            query,
+            key.astype(query.dtype),
+            value.astype(query.dtype),
+            query_positions=inputs.positions,
+            key_positions=key_positions,
+            query_segment_ids=inputs.segment_ids,
+            key_segment_ids=key_segment_ids,
+        )
+        return self.o_proj(out), cache
+
+
+def _write(cache: KVCache, key: jax.Array, value: jax.Array, starts: jax.Array) -> KVCache:
+    """Writes new keys and values of every row from its own slot `starts[row]` on."""
+    put = jax.vmap(
+        lambda slots, new, start: jax.lax.dynamic_update_slice(slots, new, (start, 0, 0))
+    )
+    return KVCache(
+        put(cache.key, key.astype(cache.key.dtype), starts),
+        put(cache.value, value.astype(cache.value.dtype), starts),
+    )
+
+
+class MLP(nnx.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
+        embed, mlp = (config.hidden_size,), (config.intermediate_size,)
+        self.gate_proj = Projection(embed, mlp, config, rngs)
+        self.up_proj = Projection(embed, mlp, config, rngs)
+        self.down_proj = Projection(mlp, embed, config, rngs)
+
+    def __call__(self, x: jax.Array, sharding: Sharding | None) -> jax.Array:
+        hidden = jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)  # [batch, length, mlp]
+        if sharding is not None:
+            hidden = sharding.constrain(hidden, "batch", "length", "activation_mlp")
+        return self.down_proj(hidden)
+
+
+class DecoderLayer(nnx.Module):
+    """Pre-norm attention and MLP, each with a residual."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
+        self.input_layernorm = RMSNorm(config)
+        self.self_attn = Attention(config, rngs)
+        self.post_attention_layernorm = RMSNorm(config)
+        self.mlp = MLP(config, rngs)
+
+    def __call__(
+        self, x: jax.Array, inputs: LayerInputs, cache: KVCache | None, sharding: Sharding | None
+    ) -> tuple[jax.Array, KVCache | None]:
+        attended, cache = self.self_attn(self.input_layernorm(x), inputs, cache, sharding)
+        x = x + attended
+        x = x + self.mlp(self.post_attention_layernorm(x), sharding)
+        if sharding is not None:
+            x = sharding.constrain(x, "batch", "length", "activation_embed")
+        return x, cache
+
+
+class Embedding(nnx.Module):
+    """A [vocab, embed] matrix: looked up at the bottom, multiplied at the top."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
+        init = nnx.initializers.normal(config.initializer_range)
+        shape = (config.vocab_size, config.hidden_size)
+        self.embedding = nnx.Param(init(rngs.params(), shape, jnp.float32))
+
+    def attend(self, hidden: jax.Array) -> jax.Array:
+        """Logits in float32: [..., embed] -> [..., vocab]."""
+        table = self.embedding[...].astype(hidden.dtype)
+        return jnp.einsum("...e,ve->...v", hidden, table, preferred_element_type=jnp.float32)
+
+
+class Qwen2(nnx.Module):
+    """The decoder: token ids in, final hidden states out; `logits` applies the head."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.embed_tokens = Embedding(config, rngs)
+        self.layers = _stack_layers(config, rngs)
+        self.norm = RMSNorm(config)
+        self.lm_head = None if config.tie_word_embeddings else Embedding(config, rngs)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array | None = None,
+        *,
+        cache: KVCache | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        remat: str = "none",
+        sharding: Sharding | None = None,
+    ) -> tuple[jax.Array, KVCache | None]:
+        """Runs the decoder.
+
+        Args:
+            tokens: int32 [batch, length].
+            positions: int32 [batch, length]; they restart with every packed document. With a
+                cache, a row's positions are consecutive and name the slots that it writes.
+            segment_ids: int32 [batch, length], 0 for padding; None where a row is one document.
+            cache: earlier keys and values, or None.
+            dtype: of the computation; norms, softmax and rotary phases are float32 throughout.
+            remat: "none", or a name of REMAT_POLICIES.
+            sharding: where the activations live; None leaves it to the compiler.
+
+        Returns:
+            hidden states after the last norm [batch, length, embed], and the updated cache.
+        """
+        x = self.embed_tokens.embedding[...].astype(dtype)[tokens]
+        if sharding is not None:
+            x = sharding.constrain(x, "batch", "length", "activation_embed")
+        inputs = LayerInputs(positions, segment_ids, Rotary.at(positions, self.config))
+        layer_definition, stacked = nnx.split(self.layers)
+
+        def body(x: jax.Array, layer: tuple) -> tuple[jax.Array, KVCache | None]:
+            state, layer_cache = layer
+            return nnx.merge(layer_definition, state)(x, inputs, layer_cache, sharding)
+
+        if remat != "none":
+            # prevent_cse only guards against merging across scan iterations, which scan rules out.
+            body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
+        x, cache = jax.lax.scan(body, x, (stacked, cache))
+        return self.norm(x), cache
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Float32 logits [..., vocab_size] of hidden states [..., embed]."""
+        return (self.lm_head or self.embed_tokens).attend(hidden)
+
+
+def _stack_layers(config: Qwen2Config, rngs: nnx.Rngs) -> DecoderLayer:
+    @nnx.split_rngs(splits=config.num_hidden_layers)
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def create(rngs: nnx.Rngs) -> DecoderLayer:
+        return DecoderLayer(config, rngs)
+
+    return create(rngs)
+
+
+@functools.cache
+def _definition(config: Qwen2Config) -> nnx.GraphDef:
+    return nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0))))[0]
+
+
+def bind(config: Qwen2Config, params: Params) -> Qwen2:
+    """The model over these parameters (the arrays themselves, no copy)."""
+    return nnx.merge(_definition(config), nnx.State(params))
+
+
+def init_params(config: Qwen2Config, seed: int, sharding: Sharding | None = None) -> Params:
+    """Random float32 parameters: normal(initializer_range), zero biases, unit norms.
+
+    The values depend on the seed alone, not on the mesh; each device makes its own shard.
+    """
+
+    def create(key: jax.Array) -> Params:
+        return nnx.to_pure_dict(nnx.state(Qwen2(config, nnx.Rngs(params=key)), nnx.Param))
+
+    shardings = None if sharding is None else parameter_shardings(config, sharding)
+    return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
+
+
+def abstract_params(config: Qwen2Config, sharding: Sharding | None = None) -> Params:
+    """ShapeDtypeStruct of every parameter, float32, with its sharding where a mesh is given."""
+    return unflatten(
+        {
+            row.path: jax.ShapeDtypeStruct(
+                row.shape(config),
+                jnp.float32,
+                sharding=None if sharding is None else sharding.named(*row.logical_axes),
+            )
+            for row in parameter_table(config)
+        }
+    )
+
+
+def init_cache(
+    config: Qwen2Config,
+    batch: int,
+    length: int,
+    dtype: jnp.dtype = jnp.float32,
+    sharding: Sharding | None = None,
+) -> KVCache:
+    """An empty cache of `length` slots a row, inside jit or out of it."""
+    shape = (
+        config.num_hidden_layers,
+        batch,
+        length,
+        config.num_key_value_heads,
+        config.head_dim,
+    )
+    zeros = jnp.zeros(shape, dtype)
+    if sharding is not None:
+        axes = ("layers", "batch", "cache_length", "activation_kv_heads", None)
+        zeros = sharding.constrain(zeros, *axes)
+    return KVCache(zeros, zeros)

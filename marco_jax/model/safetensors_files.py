@@ -1,0 +1,168 @@
+"""Reading and writing directories of safetensors files, single or sharded with an index.
+
+Tensors are memory-mapped: only the parts that a device keeps are read from the disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+# The floating-point types that weights are published in, by their safetensors name.
+_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies on the disk."""
+
+    name: str
+    path: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+
+    def map(self) -> np.ndarray:
+        """A read-only view of the file; nothing is read before it is touched."""
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
+def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
+    """The tensors of a checkpoint directory, by name.
+
+    Raises:
+        FileNotFoundError: no safetensors file, or one that the index names is absent.
+        ValueError: a truncated or foreign file, or an index that disagrees with its files.
+    """
+    if (directory / SINGLE).exists():
+        return _read_header(directory / SINGLE)
+    if not (directory / INDEX).exists():
+        raise FileNotFoundError(
+            f"{directory} has neither {SINGLE} nor {INDEX}: give a directory that transformers' "
+            "save_pretrained wrote"
+        )
+    weight_map = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{directory / INDEX} has no weight_map: download it again")
+    tensors: dict[str, StoredTensor] = {}
+    for file_name in sorted(set(weight_map.values())):
+        path = directory / file_name
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is absent though {INDEX} names it: copy it there")
+        tensors.update(_read_header(path))
+    for name, file_name in weight_map.items():
+        if name not in tensors or tensors[name].path.name != file_name:
+            raise ValueError(
+                f"{directory / file_name} has no {name} though {INDEX} says so: copy both again"
+            )
+    return tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a JSON object.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is absent: give the directory of a Hugging Face model")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): download it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object: download it again")
+    return value
+
+
+def _read_header(path: Path) -> dict[str, StoredTensor]:
+    """Reads the header: 8 bytes of length, then JSON of name -> dtype, shape, data_offsets."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ValueError(f"{path} is truncated or no safetensors file: copy it again")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise ValueError(f"{path} is no safetensors file: copy it again") from None
+    start = 8 + length
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(
+                f"{path}: {name} has dtype {entry['dtype']}, which is not one of "
+                f"{', '.join(_DTYPES)}: give the unquantised weights"
+            )
+        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        begin, end = entry["data_offsets"]
+        if end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+            raise ValueError(f"{path}: the header of {name} contradicts itself: copy it again")
+        if start + end > size:
+            raise ValueError(
+                f"{path} is truncated: {size} bytes of at least {start + end}: copy it again"
+            )
+        tensors[name] = StoredTensor(name, path, dtype, shape, start + begin)
+    return tensors
+
+
+def write_tensors(
+    directory: Path,
+    sizes: Mapping[str, int],
+    read: Callable[[str], np.ndarray],
+    max_shard_bytes: int,
+) -> None:
+    """Writes tensors in the order of `sizes`, holding one shard in memory at a time.
+
+    Args:
+        directory: exists; gets model.safetensors, or shards and their index.
+        sizes: bytes of every tensor, by name.
+        read: gives one tensor by name; called once for each, in order.
+        max_shard_bytes: of one file, where a single tensor is not larger.
+    """
+    shards = list(_split(sizes, max_shard_bytes))
+    weight_map = {}
+    for number, names in enumerate(shards, start=1):
+        file_name = SINGLE if len(shards) == 1 else _shard_name(number, len(shards))
+        # transformers 4 refuses a file whose metadata does not name its framework.
+        tensors = {name: read(name) for name in names}
+        save_file(tensors, directory / file_name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, file_name)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _shard_name(number: int, count: int) -> str:
+    return f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _split(sizes: Mapping[str, int], limit: int) -> Iterable[list[str]]:
+    """Groups of consecutive names whose sizes sum to at most `limit`."""
+    group: list[str] = []
+    total = 0
+    for name, size in sizes.items():
+        if group and total + size > limit:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    yield group

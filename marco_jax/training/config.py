@@ -1,0 +1,167 @@
+"""Reading a config file, overriding its fields from the command line, and what its fields mean.
+
+A config is plain data: a Python file whose `get_config()` returns an ml_collections ConfigDict.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from marco_jax.model.config import PRESETS, Qwen2Config
+from marco_jax.training.optimizer import StageSchedule
+
+
+class ConfigError(ValueError):
+    """A config file or an override that cannot be used."""
+
+
+def load_config(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """Loads `path` and applies overrides of the form "field.subfield=value".
+
+    Values are read as the type of the field they replace.
+
+    Raises:
+        ConfigError: no such file, an unknown field (the nearest name is suggested), a wrong type.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise ConfigError(f"--config={path}: there is no such file")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"--config={path}: the file defines no get_config()")
+    config = module.get_config()
+    for override in overrides:
+        name, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--config.{override}: write --config.{name}=VALUE")
+        _override(config, name, value)
+    return config
+
+
+def _override(config: ConfigDict, name: str, text: str) -> None:
+    *parents, leaf = name.split(".")
+    node: Any = config
+    for depth, part in enumerate([*parents, leaf]):
+        if not isinstance(node, ConfigDict) or part not in node:
+            known = list(node) if isinstance(node, ConfigDict) else []
+            near = difflib.get_close_matches(part, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            raise ConfigError(f"--config.{name}: there is no field {part!r}; {hint}")
+        if depth < len(parents):
+            node = node[part]
+    node[leaf] = _parse(text, node[leaf], name)
+
+
+def _parse(text: str, old: Any, name: str) -> Any:
+    if isinstance(old, ConfigDict):
+        raise ConfigError(f"--config.{name}: this is a group; set one of {', '.join(old)}")
+    if isinstance(old, str):
+        return text
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if isinstance(old, (int, float)):
+            return type(old)(text)
+        return type(old)(ast.literal_eval(text))
+    except (ValueError, KeyError, SyntaxError, TypeError):
+        kind = type(old).__name__
+        raise ConfigError(f"--config.{name}={text}: the value is no {kind}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlan:
+    """One stage of a run: which mixture, for how many steps, at which learning rates."""
+
+    name: str
+    mixture: str
+    schedule: StageSchedule
+
+    @property
+    def steps(self) -> int:
+        """Steps of the stage."""
+        return self.schedule.steps
+
+
+def plan_stages(config: ConfigDict) -> list[StagePlan]:
+    """The stages of a run, in order; their steps add up to config.steps.
+
+    `config.stages` lists names; `config.stage.NAME` holds a stage's share of the steps and its
+    learning rate. `config.mixture.name` names one mixture for all stages, or one for each.
+
+    Raises:
+        ConfigError: names, shares or mixtures that do not fit together.
+    """
+    names = _names(config.stages)
+    mixtures = _names(config.mixture.name)
+    if len(mixtures) not in (1, len(names)):
+        raise ConfigError(
+            f"mixture.name lists {len(mixtures)} mixtures for {len(names)} stages "
+            f"({config.stages}): give one, or one a stage"
+        )
+    missing = [name for name in names if name not in config.stage]
+    if missing:
+        raise ConfigError(f"stages names {missing[0]!r}, and there is no config.stage.{missing[0]}")
+    shares = [float(config.stage[name].share) for name in names]
+    if not names or min(shares) <= 0:
+        raise ConfigError(f"the stages {config.stages!r} need shares above zero, not {shares}")
+    if config.steps < len(names):
+        raise ConfigError(f"steps is {config.steps}: {len(names)} stages need one each at least")
+    ends = [round(config.steps * sum(shares[: i + 1]) / sum(shares)) for i in range(len(shares))]
+    plans = []
+    for index, (name, start, end) in enumerate(zip(names, [0, *ends], ends, strict=False)):
+        stage, steps = config.stage[name], end - start
+        schedule = StageSchedule(
+            steps=steps,
+            peak=stage.learning_rate,
+            shape=stage.schedule,
+            warmup_steps=round(steps * stage.warmup_share),
+            final_share=stage.final_share,
+        )
+        plans.append(StagePlan(name, mixtures[index % len(mixtures)], schedule))
+    return plans
+
+
+def model_config(config: ConfigDict, vocab_size: int) -> Qwen2Config:
+    """The model that `config.model` describes: a preset, or sizes of its own.
+
+    `vocab_size` is the tokenizer's; a model of its own sizes gets it rounded up to 128 rows.
+    """
+    fields = config.model.to_dict()
+    preset = fields.pop("preset")
+    if preset:
+        if preset not in PRESETS:
+            raise ConfigError(f"model.preset is {preset!r}: choose one of {', '.join(PRESETS)}")
+        model = PRESETS[preset]
+        if model.vocab_size < vocab_size:
+            raise ConfigError(
+                f"model.preset {preset} has {model.vocab_size} vocabulary rows and the tokenizer "
+                f"{vocab_size} ids: they do not belong together"
+            )
+        return model
+    return Qwen2Config(vocab_size=-(-vocab_size // 128) * 128, **fields)
+
+
+def changed_fields(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lines "field: old -> new" for every field in which two resolved configs differ."""
+    lines = []
+    for name in sorted(set(old) | set(new)):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += changed_fields(before, after, f"{prefix}{name}.")
+        elif before != after:
+            lines.append(f"{prefix}{name}: {before!r} -> {after!r}")
+    return lines
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,154 @@
+"""Periodic work of the loop. A hook is called after every step and decides whether it is due."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from marco_jax.evaluation.evaluator import Evaluator
+from marco_jax.evaluation.results import write_results
+from marco_jax.model.config import Qwen2Config
+from marco_jax.training.checkpoint import Checkpoints
+from marco_jax.training.metrics import MetricsWriter
+from marco_jax.training.step import StepMetrics, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A finished step.
+
+    `step` counts finished steps; 0 is before the first, where metrics is None. `boundary` marks
+    the end of a stage; `stopping` the last call before the run ends early.
+    """
+
+    step: int
+    stage: str
+    state: TrainState
+    metrics: StepMetrics | None
+    boundary: bool = False
+    stopping: bool = False
+
+    def due(self, every: int) -> bool:
+        """Whether work that is done every `every` steps (0: never) and at stage ends is due."""
+        return self.boundary or (every > 0 and self.step > 0 and self.step % every == 0)
+
+
+class MetricsHook:
+    """Writes metrics.jsonl and TensorBoard."""
+
+    def __init__(self, writer: MetricsWriter, every: int, places: int) -> None:
+        """`places` is the number of places (tokens and padding) of a global batch."""
+        self.writer, self.every, self.places = writer, every, places
+        self.last: dict[str, Any] | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Keeps the step's metrics and writes them when due."""
+        if event.metrics is None:
+            self.writer.pause()
+            return
+        self.writer.add(event.step, event.stage, self.places, event.metrics)
+        if event.due(self.every) or event.stopping:
+            self.last = self.writer.flush() or self.last
+
+
+class EvaluationHook:
+    """Scores the training parameters where they lie and writes eval/<step>.json."""
+
+    def __init__(
+        self, evaluator: Evaluator, workdir: pathlib.Path, writer: MetricsWriter, every: int
+    ) -> None:
+        """Evaluates every `every` steps, at stage ends, and before the first step."""
+        self.evaluator, self.workdir, self.writer, self.every = evaluator, workdir, writer, every
+        self.seconds = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Evaluates when due."""
+        if event.stopping or not (event.step == 0 or event.due(self.every)):
+            return
+        self.writer.flush()
+        start = time.perf_counter()
+        evaluation = self.evaluator.run(event.state.params)
+        elapsed = time.perf_counter() - start
+        self.seconds += elapsed
+        if jax.process_index() == 0:
+            write_results(self.workdir / "eval" / f"{event.step}.json", evaluation.results)
+        for result in evaluation.results:
+            name = f"eval/{result.task}/{result.metric}/{result.language}"
+            self.writer.scalar(name, result.value, event.step)
+        means = [r for r in evaluation.results if r.language in ("all", "high", "low")]
+        say(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
+        for result in means:
+            label = f"{result.task} {result.metric} [{result.language}]"
+            say(f"  {label:<44} {result.value:8.3f} ± {result.stderr:.3f}")
+        self.writer.pause()
+
+
+class CheckpointHook:
+    """Saves the state; the metrics up to it are on disk first."""
+
+    def __init__(
+        self, checkpoints: Checkpoints, config: Qwen2Config, writer: MetricsWriter, every: int
+    ) -> None:
+        """Saves every `every` steps, at stage ends, and when the run is stopped."""
+        self.checkpoints, self.config, self.writer, self.every = checkpoints, config, writer, every
+
+    def __call__(self, event: Event) -> None:
+        """Saves when due."""
+        if event.step == 0 or not (event.due(self.every) or event.stopping):
+            return
+        self.writer.flush()
+        self.checkpoints.save(event.state, self.config, {"stage": event.stage})
+        self.writer.pause()
+
+
+class ProgressHook:
+    """A live line on a terminal; a plain line now and then in a log."""
+
+    def __init__(self, metrics: MetricsHook, steps: int, first_step: int) -> None:
+        """Counts from `first_step` to `steps`."""
+        self.metrics = metrics
+        self.live = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=steps, initial=first_step, disable=not self.live, dynamic_ncols=True, unit="step"
+        )
+        self.steps, self.first_step, self.start = steps, first_step, time.perf_counter()
+        self.printed = self.start
+
+    def __call__(self, event: Event) -> None:
+        """Shows the newest figures."""
+        if event.metrics is None:
+            self.start = self.printed = time.perf_counter()
+            return
+        self.bar.update(1)
+        row, now = self.metrics.last, time.perf_counter()
+        if row is None:
+            return
+        if self.live:
+            self.bar.set_description(event.stage)
+            rate = f"{row['tokens_per_second']:,.0f}"
+            self.bar.set_postfix_str(f"loss {row['loss']:.3f}, {rate} tokens/s", refresh=False)
+        elif now - self.printed > 15 or event.step == self.steps:
+            self.printed = now
+            left = (now - self.start) / (event.step - self.first_step) * (self.steps - event.step)
+            say(
+                f"step {event.step}/{self.steps} {event.stage}: loss {row['loss']:.3f}, "
+                f"learning rate {row['learning_rate']:.2e}, "
+                f"{row['tokens_per_second']:,.0f} tokens/s, {left / 60:.1f} min left"
+            )
+
+    def close(self) -> None:
+        """Ends the live line."""
+        self.bar.close()
+
+
+def say(text: str) -> None:
+    """Prints a line of progress, past a live bar, on the first process only."""
+    if jax.process_index() == 0:
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()

@@ -1,0 +1,202 @@
+"""What a run is made of: tokenizer, data, model, mesh, optimizer, from one config."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from marco_jax.data.corpus import Corpus, load_corpus
+from marco_jax.data.feed import Feed, Stage, build_feed
+from marco_jax.data.mixtures import Mixture, apply_override, get_mixture
+from marco_jax.decoding.engine import Engine
+from marco_jax.evaluation.evaluator import Evaluator
+from marco_jax.model.mesh import (
+    DEFAULT_RULES,
+    Sharding,
+    check_mesh,
+    create_mesh,
+    replicate_kv_heads,
+)
+from marco_jax.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from marco_jax.training.checkpoint import TOKENIZER, load_model, write_json
+from marco_jax.training.config import ConfigError, model_config, plan_stages
+from marco_jax.training.hooks import say
+from marco_jax.training.optimizer import create_optimizer, join_stages
+from marco_jax.training.step import Batch, StepOptions, Trainer, TrainState
+
+
+def create_sharding(config: ConfigDict) -> Sharding:
+    """The mesh and rules of `config.mesh` over all devices."""
+    axes = {name: size for name, size in config.mesh.items() if name != "replicate_kv_heads"}
+    rules = DEFAULT_RULES
+    if config.mesh.replicate_kv_heads:
+        rules = replicate_kv_heads(rules)
+    return Sharding(create_mesh(axes), rules)
+
+
+class Run:
+    """The parts of a run; building it writes the tokenizer and mixture.json to the workdir."""
+
+    def __init__(self, config: ConfigDict, workdir: pathlib.Path) -> None:
+        """Builds everything but the state.
+
+        Raises:
+            ValueError: config fields that do not fit together, or data that cannot be read.
+        """
+        if config.objective != "cpt":
+            raise ConfigError(f"objective is {config.objective!r}: only 'cpt' is supported")
+        self.config, self.workdir = config, workdir
+        self.sharding = create_sharding(config)
+        self.corpus = load_corpus(config.data, seed=config.seed)
+        source = load_model(config.init_from, self.sharding) if config.init_from else None
+        self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
+        self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
+        self._initial_params = source and source.params
+        self.batch_rows = config.batch.sequences_per_chip * jax.device_count()
+        check_mesh(
+            self.model,
+            self.sharding,
+            batch=self.batch_rows // config.batch.accumulation_steps,
+            length=config.batch.length,
+        )
+        self.stages = plan_stages(config)
+        ends = np.cumsum([stage.steps for stage in self.stages])
+        self.stage_ends = set(ends.tolist())
+        self.feed = self._feed()
+        self.trainer = self._trainer()
+
+    def initial_state(self) -> TrainState:
+        """The state before step 1: from `config.init_from`, or random from the seed."""
+        params, self._initial_params = self._initial_params, None
+        return self.trainer.init(self.config.seed, params)
+
+    def stage_at(self, step: int) -> str:
+        """The name of the stage that step index `step` (counted from 0) belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage.name
+            step -= stage.steps
+        return self.stages[-1].name
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Global batches on the mesh from step index `first` on; each process reads its rows."""
+        shape = (self.batch_rows, self.config.batch.length)
+        layout = self.trainer.batch_sharding
+        rows = _local_rows(layout, shape)
+        batches = self.feed.iterate(first, self.config.steps, rows)
+        try:
+            for arrays in batches:
+                yield Batch(
+                    *(
+                        jax.make_array_from_callback(
+                            shape, layout, lambda index, a=arrays[name]: a[_within(index, rows)]
+                        )
+                        for name in Batch._fields
+                    )
+                )
+        finally:
+            batches.close()
+
+    def engine(self) -> Engine:
+        """An engine on the training mesh."""
+        return Engine(
+            self.model,
+            self.tokenizer,
+            sharding=self.sharding,
+            dtype=jnp.dtype(self.config.dtype),
+            max_length=self.config.evaluation.max_length,
+            tokens_per_batch=self.config.evaluation.tokens_per_batch,
+        )
+
+    def evaluator(self) -> Evaluator:
+        """The in-loop evaluator that `config.evaluation` describes."""
+        fields = self.config.evaluation
+        return Evaluator(
+            self.engine(),
+            self.corpus,
+            tuple(name for name in fields.tasks.split(",") if name),
+            languages=tuple(name for name in fields.languages.split(",") if name) or None,
+            shots=fields.shots,
+            examples=fields.examples,
+        )
+
+    def _feed(self) -> Feed:
+        config = self.config
+        mixtures = [self._mixture(stage.mixture) for stage in self.stages]
+        feed = build_feed(
+            self.corpus,
+            self.tokenizer,
+            stages=[
+                Stage(stage.name, mixture, stage.steps)
+                for stage, mixture in zip(self.stages, mixtures, strict=True)
+            ],
+            length=config.batch.length,
+            batch_rows=self.batch_rows,
+            seed=config.seed,
+            cache_dir=config.data_cache or self.workdir / "data",
+        )
+        if jax.process_index() == 0:
+            write_json(self.workdir / "mixture.json", feed.describe())
+        return feed
+
+    def _mixture(self, name: str) -> Mixture:
+        mixture = get_mixture(name, self.corpus.sources())
+        for note in mixture.notes:
+            say(f"mixture {name}: {note}")
+        if not self.config.mixture.override:
+            return mixture
+        return mixture.with_shares(apply_override(mixture.shares, self.config.mixture.override))
+
+    def _trainer(self) -> Trainer:
+        config = self.config
+        schedule = join_stages([stage.schedule for stage in self.stages])
+        optimizer = create_optimizer(self.model, schedule, **config.optimizer.to_dict())
+        options = StepOptions(
+            dtype=jnp.dtype(config.dtype),
+            remat=config.remat,
+            accumulation_steps=config.batch.accumulation_steps,
+            loss_chunk_tokens=config.loss_chunk_tokens,
+        )
+        sources = len(self.feed.sources)
+        return Trainer(self.model, optimizer, schedule, self.sharding, sources, options)
+
+
+def _tokenizer(
+    config: ConfigDict, corpus: Corpus, workdir: pathlib.Path, given: Tokenizer | None
+) -> Tokenizer:
+    """The workdir's own tokenizer; else a given one, or one trained on the corpus, saved there."""
+    directory = workdir / TOKENIZER
+    if directory.is_dir():
+        return load_tokenizer(directory)
+    if config.tokenizer.path:
+        given = load_tokenizer(config.tokenizer.path)
+    if given is None:
+        size = config.tokenizer.vocab_size
+        say(f"training a SentencePiece tokenizer of {size} pieces on the corpus")
+        texts = (
+            document.text
+            for source in corpus.sources()
+            for document in corpus.documents(source, "train")
+        )
+        return train_sentencepiece(texts, size, directory)
+    given.save(directory)
+    return given
+
+
+def _local_rows(layout: jax.sharding.Sharding, shape: tuple[int, int]) -> slice:
+    """The rows of the global batch that this process's devices hold."""
+    indices = layout.addressable_devices_indices_map(shape).values()
+    bounds = [index[0].indices(shape[0])[:2] for index in indices]
+    return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+
+
+def _within(index: tuple[slice, ...], rows: slice) -> tuple[slice, ...]:
+    """A global index, made relative to the rows that this process has read."""
+    start = index[0].start or 0
+    stop = rows.stop if index[0].stop is None else index[0].stop
+    return (slice(start - rows.start, stop - rows.start), *index[1:])

@@ -1,0 +1,169 @@
+"""Scores and generations do not depend on how the engine batched them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marco_jax.decoding.engine import Engine
+from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
+from marco_jax.decoding.sampling import Sampling
+from marco_jax.model.config import PRESETS
+from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings
+from marco_jax.model.qwen2 import bind, init_params
+
+TINY = dataclasses.replace(PRESETS["tiny"], max_position_embeddings=256)
+
+
+class Words:
+    """A tokenizer of numbers; 250..255 are the padding rows of the vocabulary."""
+
+    vocab_size = 250
+    eos_id = 3
+
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+
+@pytest.fixture(scope="module")
+def params():
+    # Larger weights than at the start of training, so that argmaxes are clear.
+    return jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, init_params(TINY, seed=1))
+
+
+def by_hand(params, tokens):
+    """Log-probabilities [length, vocab] of one row, without the engine."""
+    tokens = np.array([tokens], np.int32)
+    model = bind(TINY, params)
+    hidden, _ = model(tokens, np.arange(tokens.shape[1])[None])
+    return np.asarray(jax.nn.log_softmax(model.logits(hidden)))[0]
+
+
+def expected(params, context, continuation):
+    logprobs = by_hand(params, [*context, *continuation])[len(context) - 1 : -1]
+    total = sum(logprobs[place, token] for place, token in enumerate(continuation))
+    return float(total), bool((logprobs.argmax(-1) == continuation).all())
+
+
+def random_requests(count, seed=0):
+    rng = np.random.default_rng(seed)
+    requests = []
+    for _ in range(count):
+        context = rng.integers(0, 250, rng.integers(1, 60)).tolist()
+        for _ in range(rng.integers(1, 5)):
+            continuation = rng.integers(0, 250, rng.integers(1, 12)).tolist()
+            requests.append(ScoreRequest(context, continuation))
+    return requests
+
+
+def test_scores_equal_one_plain_forward_each(params):
+    requests = random_requests(12)
+    scores = Engine(TINY, Words(), tokens_per_batch=512).score(params, requests)
+    for request, score in zip(requests, scores, strict=True):
+        logprob, greedy = expected(params, request.context, request.continuation)
+        # float32 sums of up to 12 terms near 6.
+        assert score.logprob == pytest.approx(logprob, abs=5e-5)
+        assert score.is_greedy == greedy
+
+
+def test_the_argmax_is_greedy_and_its_neighbour_is_not(params):
+    context = [5, 6, 7]
+    best = int(by_hand(params, context)[-1].argmax())
+    requests = [ScoreRequest(context, [best]), ScoreRequest(context, [(best + 1) % 250])]
+    scores = Engine(TINY, Words()).score(params, requests)
+    assert [score.is_greedy for score in scores] == [True, False]
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data(), tokens_per_batch=st.sampled_from([64, 300, 4096]))
+def test_scores_do_not_depend_on_order_or_batch_size(params, data, tokens_per_batch):
+    requests = random_requests(6, seed=3)
+    order = data.draw(st.permutations(range(len(requests))))
+    reference = Engine(TINY, Words(), tokens_per_batch=1024).score(params, requests)
+    engine = Engine(TINY, Words(), tokens_per_batch=tokens_per_batch)
+    shuffled = engine.score(params, [requests[i] for i in order])
+    for position, index in enumerate(order):
+        assert shuffled[position].logprob == pytest.approx(reference[index].logprob, abs=5e-5)
+
+
+@pytest.mark.parametrize("axes", [{"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "context": 2}])
+def test_scores_and_generations_do_not_depend_on_the_mesh(params, axes):
+    sharding = Sharding(create_mesh(axes))
+    laid = jax.device_put(params, parameter_shardings(TINY, sharding))
+    one, mesh = Engine(TINY, Words()), Engine(TINY, Words(), sharding=sharding)
+    requests = random_requests(5)
+    for a, b in zip(one.score(params, requests), mesh.score(laid, requests), strict=True):
+        assert a.logprob == pytest.approx(b.logprob, abs=5e-5)
+    prompts = [GenerateRequest(request.context, 12) for request in requests[:3]]
+    assert one.generate(params, prompts) == mesh.generate(laid, prompts)
+
+
+def test_long_inputs_are_cut_on_the_left_and_counted(params):
+    rng = np.random.default_rng(0)
+    context, continuation = rng.integers(0, 250, 70).tolist(), rng.integers(0, 250, 5).tolist()
+    engine = Engine(TINY, Words(), max_length=32)
+    score = engine.score(params, [ScoreRequest(context, continuation)])[0]
+    logprob, _ = expected(params, context[-28:], continuation)
+    assert engine.truncated == 1
+    assert score.logprob == pytest.approx(logprob, abs=5e-5)
+
+
+def greedy_by_hand(params, prompt, count):
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(by_hand(params, ids)[-1][: Words.vocab_size].argmax()))
+        if ids[-1] == Words.eos_id:
+            return ids[len(prompt) : -1]
+    return ids[len(prompt) :]
+
+
+def test_greedy_generation_equals_recomputing_every_prefix(params):
+    prompts = [[1], [9, 8, 7], list(range(40, 80))]
+    requests = [GenerateRequest(prompt, 10) for prompt in prompts]
+    for prompt, result in zip(
+        prompts, Engine(TINY, Words()).generate(params, requests), strict=True
+    ):
+        assert list(result.ids) == greedy_by_hand(params, prompt, 10)
+        assert max(result.ids, default=0) < Words.vocab_size
+
+
+def test_generation_stops_before_a_stop_string(params):
+    prompt = [9, 8, 7]
+    free = Engine(TINY, Words()).generate(params, [GenerateRequest(prompt, 40)])[0]
+    stop = free.text.split()[5]
+    cut = Engine(TINY, Words()).generate(params, [GenerateRequest(prompt, 40, (stop,))])[0]
+    assert cut.text == free.text[: free.text.find(stop)]
+
+
+def test_samples_depend_on_the_seed_and_not_on_the_batch(params):
+    sampling = Sampling(temperature=1.0, top_k=50, top_p=0.9)
+    engine = Engine(TINY, Words())
+    requests = [GenerateRequest([n, n + 1], 12) for n in range(6)]
+    together = engine.generate(params, requests, sampling=sampling, seed=1)
+    assert engine.generate(params, requests[:1], sampling=sampling, seed=1)[0] == together[0]
+    assert engine.generate(params, requests, sampling=sampling, seed=2) != together
+
+
+def test_programs_stay_few(params):
+    engine = Engine(TINY, Words(), tokens_per_batch=1024)
+    engine.score(params, random_requests(60, seed=5))
+    assert len(engine.programs) <= 8
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ScoreRequest([], [1]), "context is empty"),
+        (lambda: ScoreRequest([1], []), "continuation is empty"),
+        (lambda: GenerateRequest([], 4), "prompt is empty"),
+        (lambda: GenerateRequest([1], 0), "max_new_tokens is 0"),
+        (lambda: Sampling(temperature=-1), "temperature is -1"),
+        (lambda: Sampling(top_p=0), "top_p is 0"),
+    ],
+)
+def test_senseless_requests_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

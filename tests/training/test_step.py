@@ -1,0 +1,165 @@
+"""The step's value is a matter of the batch alone: not of the mesh, microbatches or packing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from marco_jax.model.config import PRESETS
+from marco_jax.model.mesh import Sharding, create_mesh
+from marco_jax.model.parameters import flatten
+from marco_jax.model.qwen2 import bind, init_params
+from marco_jax.training.losses import token_losses
+from marco_jax.training.optimizer import StageSchedule, create_optimizer, join_stages
+from marco_jax.training.step import Batch, StepOptions, Trainer
+
+TINY = PRESETS["tiny"]
+SOURCES = 3
+
+
+def make_trainer(axes, devices, options=None, weight_decay=0.1):
+    schedule = StageSchedule(steps=50, peak=1e-2, warmup_steps=5).build()
+    optimizer = create_optimizer(
+        TINY, schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=weight_decay, clip_norm=1.0
+    )
+    sharding = Sharding(create_mesh(axes, devices))
+    return Trainer(TINY, optimizer, schedule, sharding, SOURCES, options or StepOptions())
+
+
+def random_batch(seed, rows=8, length=32, vocab=256):
+    """Packed rows with ragged documents, padding at the end, and a source a document."""
+    rng = np.random.default_rng(seed)
+    arrays = {name: np.zeros((rows, length), np.int32) for name in Batch._fields}
+    arrays["loss_weights"] = np.zeros((rows, length), np.float32)
+    for row in range(rows):
+        start, segment = 0, 1
+        while (size := int(rng.integers(2, 14))) + start <= length:
+            part = (row, slice(start, start + size))
+            stream = rng.integers(0, vocab, size + 1)
+            arrays["tokens"][part], arrays["targets"][part] = stream[:-1], stream[1:]
+            arrays["positions"][part], arrays["segment_ids"][part] = np.arange(size), segment
+            arrays["loss_weights"][part] = 1.0
+            arrays["source_ids"][part] = rng.integers(0, SOURCES)
+            start, segment = start + size, segment + 1
+    return Batch(**arrays)
+
+
+def run(trainer, steps):
+    """Losses of `steps` steps from seed 0, and the last state and metrics."""
+    state, losses = trainer.init(seed=0), []
+    for step in range(steps):
+        batch = jax.device_put(random_batch(step), trainer.batch_sharding)
+        state, metrics = trainer.step(state, batch)
+        losses.append(float(metrics.loss_sums.sum() / metrics.token_counts.sum()))
+    return losses, state, metrics
+
+
+def test_eight_devices_give_the_loss_curve_of_one(one_device):
+    alone, _, _ = run(make_trainer({"fsdp": 1}, one_device), steps=20)
+    meshed, state, _ = run(make_trainer({"fsdp": 4, "tensor": 2}, None), steps=20)
+    # Other orders of summation, through 20 updates.
+    np.testing.assert_allclose(meshed, alone, rtol=1e-4)
+    kernel = state.params["layers"]["mlp"]["gate_proj"]["kernel"]
+    assert kernel.addressable_shards[0].data.size * 8 == kernel.size
+    moments = [x for x in jax.tree.leaves(state.optimizer) if x.shape == kernel.shape]
+    assert len(moments) >= 2
+    assert all(x.sharding.spec == kernel.sharding.spec for x in moments[:2])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        StepOptions(accumulation_steps=4),
+        StepOptions(loss_chunk_tokens=64),
+        StepOptions(accumulation_steps=2, loss_chunk_tokens=16, remat="full"),
+    ],
+)
+def test_how_a_step_is_cut_does_not_change_it(one_device, options):
+    plain, state, metrics = run(make_trainer({"fsdp": 1}, one_device), steps=3)
+    cut, cut_state, cut_metrics = run(make_trainer({"fsdp": 1}, one_device, options), steps=3)
+    np.testing.assert_allclose(cut, plain, rtol=1e-5)
+    np.testing.assert_allclose(cut_metrics.loss_sums, metrics.loss_sums, rtol=1e-5)
+    np.testing.assert_allclose(cut_metrics.grad_norm, metrics.grad_norm, rtol=1e-4)
+    for a, b in zip(
+        jax.tree.leaves(cut_state.params), jax.tree.leaves(state.params), strict=True
+    ):
+        # Adam turns a gradient near zero into a step of full size: rounding shows at 1e-4.
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_the_loss_is_the_mean_over_target_tokens_of_plain_cross_entropy(one_device):
+    trainer = make_trainer({"fsdp": 1}, one_device)
+    batch = random_batch(seed=7)
+    params = init_params(TINY, seed=0)
+    model = bind(TINY, params)
+    hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids)
+    logprobs = np.asarray(jax.nn.log_softmax(model.logits(hidden)), np.float64)
+    losses = -np.take_along_axis(logprobs, batch.targets[..., None], -1)[..., 0]
+    _, metrics = trainer.step(
+        trainer.init(0, params), jax.device_put(batch, trainer.batch_sharding)
+    )
+    for source in range(SOURCES):
+        chosen = (batch.source_ids == source) & (batch.loss_weights > 0)
+        assert metrics.token_counts[source] == chosen.sum()
+        np.testing.assert_allclose(metrics.loss_sums[source], losses[chosen].sum(), rtol=1e-5)
+
+
+def test_chunked_losses_and_their_gradients_are_the_plain_ones():
+    config = dataclasses.replace(TINY, tie_word_embeddings=True)
+    params = init_params(config, seed=0)
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((4, 64, config.hidden_size)).astype(np.float32)
+    targets = rng.integers(0, config.vocab_size, (4, 64)).astype(np.int32)
+
+    def total(params, hidden, chunk):
+        return token_losses(bind(config, params), hidden, targets, chunk_tokens=chunk).sum()
+
+    value = jax.jit(jax.value_and_grad(total, argnums=(0, 1)), static_argnums=2)
+    (plain, plain_grads), (chunked, grads) = value(params, hidden, 0), value(params, hidden, 32)
+    np.testing.assert_allclose(chunked, plain, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(plain_grads), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, float(np.abs(b).max())))
+
+
+def test_padding_has_no_gradient_and_no_count(one_device):
+    trainer = make_trainer({"fsdp": 1}, one_device)
+    batch = random_batch(seed=1)
+    padded = jnp.where(batch.segment_ids == 0, 17, batch.tokens)
+    state = trainer.init(0)
+    other = trainer.init(0)
+    _, metrics = trainer.step(state, jax.device_put(batch, trainer.batch_sharding))
+    _, changed = trainer.step(
+        other, jax.device_put(batch._replace(tokens=padded), trainer.batch_sharding)
+    )
+    assert (batch.segment_ids == 0).any()
+    np.testing.assert_array_equal(metrics.loss_sums, changed.loss_sums)
+    np.testing.assert_allclose(metrics.grad_norm, changed.grad_norm, rtol=1e-6)
+
+
+def test_norms_and_biases_do_not_decay(one_device):
+    states = []
+    for decay in (0.0, 0.5):
+        trainer = make_trainer({"fsdp": 1}, one_device, weight_decay=decay)
+        batch = jax.device_put(random_batch(0), trainer.batch_sharding)
+        states.append(flatten(trainer.step(trainer.init(0), batch)[0].params))
+    for path, plain in states[0].items():
+        same = bool(jnp.array_equal(plain, states[1][path]))
+        assert same == path.endswith(("scale", "bias")), path
+
+
+def test_schedules_warm_up_fall_and_join():
+    first = StageSchedule(steps=10, peak=1.0, shape="cosine", warmup_steps=4, final_share=0.1)
+    second = StageSchedule(steps=10, peak=0.5, shape="wsd", final_share=0.0)
+    schedule = join_stages([first, second])
+    rates = [float(schedule(step)) for step in range(20)]
+    np.testing.assert_allclose(rates[:4], [0.25, 0.5, 0.75, 1.0])
+    assert rates[4:10] == sorted(rates[4:10], reverse=True)
+    assert min(rates[4:10]) >= 0.1
+    np.testing.assert_allclose(rates[10:18], 0.5)
+    assert rates[19] == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="schedule is 'step'"):
+        StageSchedule(steps=1, peak=1.0, shape="step")
+    with pytest.raises(ValueError, match="warm-up of 9"):
+        StageSchedule(steps=5, peak=1.0, warmup_steps=9)
