@@ -15,6 +15,7 @@ from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.mixtures import Mixture, apply_override, get_mixture
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
+from marco_jax.languages import LANGUAGES
 from marco_jax.model.mesh import (
     DEFAULT_RULES,
     Sharding,
@@ -178,11 +179,8 @@ def _tokenizer(
     if given is None:
         size = config.tokenizer.vocab_size
         say(f"training a SentencePiece tokenizer of {size} pieces on the corpus")
-        texts = (
-            document.text
-            for source in corpus.sources()
-            for document in corpus.documents(source, "train")
-        )
+        # Monolingual text alone: translations repeat it, and the words of their templates.
+        texts = (text for language in LANGUAGES for text in corpus.texts(language, "train"))
         return train_sentencepiece(texts, size, directory)
     given.save(directory)
     return given

@@ -1,0 +1,1 @@
+"""Corpora, SeqIO tasks and mixtures, packing, and the feed to the mesh."""

@@ -1,0 +1,277 @@
+"""A corpus: documents by source, translation pairs, and a held-out split that leaks nowhere.
+
+Every text has a key that is the same in all languages (the English message, an article's id). The
+key alone decides the split: what is held out in one language is held out in all of them.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import itertools
+import random
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from marco_jax.data.templates import TEMPLATES, render
+from marco_jax.languages import LANGUAGES, get_language
+
+TRAIN, HELD_OUT = "train", "held_out"
+SPLITS = (TRAIN, HELD_OUT)
+PARALLEL, KNOWLEDGE = "parallel", "knowledge"
+
+# Of a thousand keys, how many are held out.
+HELD_OUT_PER_MILLE = 80
+# Characters after which a document of joined messages is closed.
+DOCUMENT_CHARACTERS = 700
+# Pairs of one direction that a parallel document may hold.
+PAIRS_A_DOCUMENT = 4
+# A held-out text this long may stand in no training text; shorter ones ("Search") are words.
+LEAK_CHARACTERS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A text of a mixture source ("en", ..., "parallel", "knowledge")."""
+
+    text: str
+    language: str
+    source: str
+    key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A text in two languages; `key` is the same for all pairs of one message."""
+
+    key: str
+    source_language: str
+    target_language: str
+    source: str
+    target: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """A text of a language on its way into a corpus."""
+
+    key: str
+    text: str
+
+
+def split_of(key: str) -> str:
+    """The split of a key: a hash decides, the same for every seed and language."""
+    digest = hashlib.blake2b(normalize(key).lower().encode(), digest_size=8).digest()
+    return HELD_OUT if int.from_bytes(digest, "big") % 1000 < HELD_OUT_PER_MILLE else TRAIN
+
+
+def normalize(text: str) -> str:
+    """NFC, as every tokenizer here reads text, without outer whitespace or carriage returns."""
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+
+
+class Corpus:
+    """Documents and pairs by split. Made by a `Builder`."""
+
+    def __init__(
+        self,
+        name: str,
+        documents: dict[tuple[str, str], list[Document]],
+        pairs: dict[tuple[str, str, str], list[Pair]],
+    ) -> None:
+        """`documents` by (source, split); `pairs` by (source language, target language, split)."""
+        self.name = name
+        self._documents = documents
+        self._pairs = pairs
+
+    def sources(self) -> list[str]:
+        """Names of the mixture sources that have training documents: languages first."""
+        order = [*LANGUAGES, PARALLEL, KNOWLEDGE]
+        return [source for source in order if self._documents.get((source, TRAIN))]
+
+    def documents(self, source: str, split: str) -> list[Document]:
+        """The documents of a source."""
+        return self._documents.get((source, split), [])
+
+    def texts(self, language: str, split: str) -> list[str]:
+        """Plain texts of a language: what bits per byte are measured on."""
+        return [document.text for document in self.documents(language, split)]
+
+    def pairs(self, source_language: str, target_language: str, split: str) -> list[Pair]:
+        """Pairs from one language to another, in a fixed order; found in either direction."""
+        given = self._pairs.get((source_language, target_language, split))
+        if given is not None:
+            return given
+        turned = self._pairs.get((target_language, source_language, split), [])
+        return [
+            Pair(pair.key, source_language, target_language, pair.target, pair.source)
+            for pair in turned
+        ]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of all documents: the same corpus has the same one."""
+        digest = hashlib.blake2b(digest_size=16)
+        for (source, split), documents in sorted(self._documents.items()):
+            digest.update(f"{source}\0{split}\0{len(documents)}\0".encode())
+            for document in documents:
+                digest.update(document.text.encode() + b"\0")
+        return digest.hexdigest()
+
+
+class Builder:
+    """Collects texts, pairs and facts, splits them by key and renders documents."""
+
+    def __init__(self, name: str, seed: int = 0) -> None:
+        """`seed` chooses templates, directions and partners; it does not move the split."""
+        self._name, self._seed = name, seed
+        self._runs: list[tuple[str, str, list[Message], bool]] = []
+        self._pairs: dict[tuple[str, str], dict[tuple[str, str, str], Pair]] = {}
+
+    def add_texts(
+        self, language: str, messages: Iterable[Message], *, source: str = "", joined: bool
+    ) -> None:
+        """Adds texts of a language in their order.
+
+        Args:
+            language: one of the 29 codes.
+            messages: texts with their keys.
+            source: mixture source; the language by default.
+            joined: whether neighbours are joined to documents, line by line.
+        """
+        get_language(language)
+        kept = [Message(m.key, normalize(m.text)) for m in messages]
+        self._runs.append((source or language, language, [m for m in kept if m.text], joined))
+
+    def add_pairs(self, pairs: Iterable[Pair]) -> None:
+        """Adds translation pairs; untranslated ones and doublets are left out."""
+        for pair in pairs:
+            source, target = normalize(pair.source), normalize(pair.target)
+            if source and target and source != target:
+                known = self._pairs.setdefault((pair.source_language, pair.target_language), {})
+                clean = dataclasses.replace(pair, source=source, target=target)
+                known.setdefault((pair.key, source, target), clean)
+
+    def build(self) -> Corpus:
+        """The corpus: training texts that hold a held-out one are left out."""
+        leaks = _Leaks(self._held_out_texts())
+        documents: dict[tuple[str, str], list[Document]] = collections.defaultdict(list)
+        for source, language, messages, joined in self._runs:
+            for split in SPLITS:
+                kept = [m for m in messages if split_of(m.key) == split]
+                if split == TRAIN:
+                    kept = [m for m in kept if not leaks.found(m.text)]
+                documents[source, split] += _documents(source, language, kept, joined)
+        pairs: dict[tuple[str, str, str], list[Pair]] = {}
+        for (source, target), known in sorted(self._pairs.items()):
+            ordered = sorted(known.values(), key=lambda pair: _rank(self._seed, pair))
+            held_out = [pair for pair in ordered if split_of(pair.key) == HELD_OUT]
+            train = [
+                pair
+                for pair in ordered
+                if split_of(pair.key) == TRAIN
+                and not (leaks.found(pair.source) or leaks.found(pair.target))
+            ]
+            pairs[source, target, HELD_OUT], pairs[source, target, TRAIN] = held_out, train
+        for (source, target, split), known_pairs in pairs.items():
+            rendered = _render_pairs(source, target, known_pairs, self._seed)
+            documents[PARALLEL, split] += rendered
+        return Corpus(self._name, _without_doublets(documents), pairs)
+
+    def _held_out_texts(self) -> Iterable[str]:
+        for _, _, messages, _ in self._runs:
+            yield from (m.text for m in messages if split_of(m.key) == HELD_OUT)
+        for known in self._pairs.values():
+            for pair in known.values():
+                if split_of(pair.key) == HELD_OUT:
+                    yield from (pair.source, pair.target)
+
+
+class _Leaks:
+    """Finds held-out texts in training texts: whole, or as one of their lines."""
+
+    def __init__(self, held_out: Iterable[str]) -> None:
+        lines = {line for text in held_out for line in _lines(text)}
+        self._lines = {line for line in lines if len(line) >= LEAK_CHARACTERS}
+
+    def found(self, text: str) -> bool:
+        return any(line in self._lines for line in _lines(text))
+
+
+def _lines(text: str) -> list[str]:
+    return [" ".join(line.casefold().split()) for line in text.splitlines()]
+
+
+def _documents(
+    source: str, language: str, messages: Sequence[Message], joined: bool
+) -> list[Document]:
+    """One document a message, or neighbours joined until DOCUMENT_CHARACTERS are reached."""
+    if not joined:
+        return [Document(m.text, language, source, m.key) for m in messages]
+    documents, lines, size = [], [], 0
+    for message in messages:
+        lines.append(message)
+        size += len(message.text) + 1
+        if size >= DOCUMENT_CHARACTERS:
+            documents.append(_join(source, language, lines))
+            lines, size = [], 0
+    return [*documents, _join(source, language, lines)] if lines else documents
+
+
+def _join(source: str, language: str, lines: Sequence[Message]) -> Document:
+    return Document("\n".join(line.text for line in lines), language, source, lines[0].key)
+
+
+def _render_pairs(source: str, target: str, pairs: Sequence[Pair], seed: int) -> list[Document]:
+    """Both directions; a document holds a few pairs of one direction under one template."""
+    rng = random.Random(f"{seed} {source} {target} {len(pairs)}")
+    documents = []
+    for turned, (x_language, y_language) in enumerate([(source, target), (target, source)]):
+        names = (get_language(x_language).name, get_language(y_language).name)
+        shuffled = rng.sample(list(pairs), len(pairs))
+        remaining = iter(shuffled)
+        while chunk := list(itertools.islice(remaining, rng.randint(1, PAIRS_A_DOCUMENT))):
+            template = rng.randrange(len(TEMPLATES))
+            texts = [
+                render(
+                    template, *names, *((p.target, p.source) if turned else (p.source, p.target))
+                )
+                for p in chunk
+            ]
+            documents.append(Document("\n\n".join(texts), y_language, PARALLEL, chunk[0].key))
+    return documents
+
+
+def _rank(seed: int, pair: Pair) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{pair.key}\0{pair.target}".encode(), digest_size=8).digest()
+
+
+def _without_doublets(
+    documents: dict[tuple[str, str], list[Document]],
+) -> dict[tuple[str, str], list[Document]]:
+    return {
+        place: list({document.text: document for document in found}.values())
+        for place, found in documents.items()
+    }
+
+
+def load_corpus(data: str = "default", seed: int = 0) -> Corpus:
+    """The corpus that `config.data` names.
+
+    Args:
+        data: "default", the text that ships with the installed packages; a directory of corpora
+            (see files_corpus.py for its layout); or JSONL files, comma-separated, globs allowed.
+        seed: of the rendering of parallel text. The held-out split does not depend on it.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a line that cannot be read, with file and line number.
+    """
+    # Imported here: each reader knows Builder.
+    from marco_jax.data import default_corpus, files_corpus
+
+    if data == "default":
+        return default_corpus.load(seed)
+    return files_corpus.load(data, seed)
