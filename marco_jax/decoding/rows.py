@@ -10,6 +10,9 @@ import numpy as np
 from marco_jax.decoding.requests import ScoreRequest
 from marco_jax.model.attention import SHARED_SEGMENT
 
+# Continuations that share a row take up to this many tokens together: attention costs the square.
+SHARED_TOKENS = 1024
+
 
 @dataclasses.dataclass
 class Row:
@@ -62,7 +65,8 @@ def pack_rows(requests: Sequence[ScoreRequest], max_length: int) -> tuple[list[R
             context = context[-max(1, max_length - fed) :]
             continuation = continuation[-max_length:]
         row = open_rows.get(context)
-        if row is None or len(row.tokens) + len(continuation) - 1 > max_length:
+        limit = min(max_length, len(context) + SHARED_TOKENS)
+        if row is None or len(row.tokens) + len(continuation) - 1 > limit:
             row = open_rows[context] = Row.of_context(context)
             rows.append(row)
         row.add(number, len(context), continuation)

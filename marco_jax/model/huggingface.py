@@ -181,6 +181,9 @@ def save_huggingface(
     The directory appears complete or not at all. In a run of several processes all of them call
     this with the same (shared) directory, and the first one writes.
 
+    For a model of type qwen2, AutoTokenizer of transformers 5 builds Qwen2's own tokenizer whatever
+    the tokenizer files say: any other one is to be loaded with PreTrainedTokenizerFast.
+
     Args:
         out_dir: created; may exist if empty.
         config: the model.

@@ -38,6 +38,30 @@ class KVCache(NamedTuple):
     value: jax.Array
 
 
+class LayerCache(NamedTuple):
+    """The cache of all layers as one layer uses it: it writes and reads at its own index.
+
+    The whole cache is handed from layer to layer, so that a step writes its new tokens in place
+    and copies nothing.
+    """
+
+    cache: KVCache
+    layer: jax.Array
+
+    def write(self, key: jax.Array, value: jax.Array, positions: jax.Array) -> LayerCache:
+        """Puts [batch, length, kv_heads, head_dim] into the slots that positions name."""
+        rows = jnp.arange(positions.shape[0])[:, None]
+
+        def put(slots: jax.Array, new: jax.Array) -> jax.Array:
+            return slots.at[self.layer, rows, positions].set(new.astype(slots.dtype))
+
+        return self._replace(cache=KVCache(put(self.cache.key, key), put(self.cache.value, value)))
+
+    def read(self) -> tuple[jax.Array, jax.Array]:
+        """This layer's keys and values, [batch, cache_length, kv_heads, head_dim]."""
+        return self.cache.key[self.layer], self.cache.value[self.layer]
+
+
 class Rotary(NamedTuple):
     """Cosines and sines of the rotary phase, float32 [batch, length, 1, head_dim / 2]."""
 
@@ -121,8 +145,12 @@ class Attention(nnx.Module):
         self.o_proj = Projection(heads, embed, config, rngs)
 
     def __call__(
-        self, x: jax.Array, inputs: LayerInputs, cache: KVCache | None, sharding: Sharding | None
-    ) -> tuple[jax.Array, KVCache | None]:
+        self,
+        x: jax.Array,
+        inputs: LayerInputs,
+        cache: LayerCache | None,
+        sharding: Sharding | None,
+    ) -> tuple[jax.Array, LayerCache | None]:
         query = inputs.rotary.rotate(self.q_proj(x))  # [batch, length, heads, head_dim]
         key = inputs.rotary.rotate(self.k_proj(x))  # [batch, length, kv_heads, head_dim]
         value = self.v_proj(x)
@@ -132,8 +160,8 @@ class Attention(nnx.Module):
             value = sharding.constrain(value, "batch", "length", "activation_kv_heads", None)
         key_positions, key_segment_ids = inputs.positions, inputs.segment_ids
         if cache is not None:
-            cache = _write(cache, key, value, inputs.positions[:, 0])
-            key, value = cache
+            cache = cache.write(key, value, inputs.positions)
+            key, value = cache.read()
             slots = jnp.arange(key.shape[1], dtype=jnp.int32)[None]
             key_positions, key_segment_ids = slots, None
         out = attention(
@@ -146,17 +174,6 @@ class Attention(nnx.Module):
             key_segment_ids=key_segment_ids,
         )
         return self.o_proj(out), cache
-
-
-def _write(cache: KVCache, key: jax.Array, value: jax.Array, starts: jax.Array) -> KVCache:
-    """Writes new keys and values of every row from its own slot `starts[row]` on."""
-    put = jax.vmap(
-        lambda slots, new, start: jax.lax.dynamic_update_slice(slots, new, (start, 0, 0))
-    )
-    return KVCache(
-        put(cache.key, key.astype(cache.key.dtype), starts),
-        put(cache.value, value.astype(cache.value.dtype), starts),
-    )
 
 
 class MLP(nnx.Module):
@@ -185,8 +202,12 @@ class DecoderLayer(nnx.Module):
         self.mlp = MLP(config, rngs)
 
     def __call__(
-        self, x: jax.Array, inputs: LayerInputs, cache: KVCache | None, sharding: Sharding | None
-    ) -> tuple[jax.Array, KVCache | None]:
+        self,
+        x: jax.Array,
+        inputs: LayerInputs,
+        cache: LayerCache | None,
+        sharding: Sharding | None,
+    ) -> tuple[jax.Array, LayerCache | None]:
         attended, cache = self.self_attn(self.input_layernorm(x), inputs, cache, sharding)
         x = x + attended
         x = x + self.mlp(self.post_attention_layernorm(x), sharding)
@@ -251,14 +272,17 @@ class Qwen2(nnx.Module):
         inputs = LayerInputs(positions, segment_ids, Rotary.at(positions, self.config))
         layer_definition, stacked = nnx.split(self.layers)
 
-        def body(x: jax.Array, layer: tuple) -> tuple[jax.Array, KVCache | None]:
-            state, layer_cache = layer
-            return nnx.merge(layer_definition, state)(x, inputs, layer_cache, sharding)
+        def body(carry: tuple, layer: tuple) -> tuple[tuple, None]:
+            (x, cache), (state, index) = carry, layer
+            layer_cache = None if cache is None else LayerCache(cache, index)
+            x, layer_cache = nnx.merge(layer_definition, state)(x, inputs, layer_cache, sharding)
+            return (x, layer_cache and layer_cache.cache), None
 
         if remat != "none":
             # prevent_cse only guards against merging across scan iterations, which scan rules out.
             body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
-        x, cache = jax.lax.scan(body, x, (stacked, cache))
+        indices = jnp.arange(self.config.num_hidden_layers)
+        (x, cache), _ = jax.lax.scan(body, (x, cache), (stacked, indices))
         return self.norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:

