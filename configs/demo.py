@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.objective = "cpt"
     c.seed = 0
-    c.steps = 560
+    c.steps = 480
     # "default" is the embedded corpus; otherwise a directory of corpora, or JSONL files.
     c.data = "default"
     # Where tokenised sources are kept; empty: in the workdir.

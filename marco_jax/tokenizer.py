@@ -18,6 +18,7 @@ from typing import Protocol
 
 import sentencepiece
 import tokenizers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 SEPARATOR = "<|endoftext|>"
@@ -32,8 +33,8 @@ QWEN2_PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# Characters of training text that SentencePiece sees at most, in a line and in all.
-_LINE_CHARACTERS = 2000
+# Longer lines are cut for SentencePiece's training, which leaves out those over 4192 bytes.
+_LINE_CHARACTERS = 1000
 
 
 class Tokenizer(Protocol):
@@ -104,16 +105,23 @@ class BytePairTokenizer:
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece model with byte fallback."""
+    """A SentencePiece unigram model with byte fallback, which keeps whitespace as it is.
+
+    U+2581 stands for a space inside SentencePiece: where a text has one, decoding gives a space.
+    """
 
     def __init__(self, model: bytes) -> None:
-        """Takes the bytes of a tokenizer.model."""
+        """Takes the bytes of a tokenizer.model.
+
+        Raises:
+            ValueError: a model of another kind, e.g. one that changes the text.
+        """
+        _check_model(model)
         self._model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self._processor.vocab_size()
         self.eos_id: int = self._processor.eos_id()
-        if self.eos_id < 0:
-            raise ValueError("the SentencePiece model has no end-of-sentence piece")
+        self.separator: str = self._processor.id_to_piece(self.eos_id)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -121,25 +129,29 @@ class SentencePieceTokenizer:
         return _hash(self._model)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
-        return self._processor.encode(unicodedata.normalize("NFC", text))
+        """Ids of a text; the separator's name in it is the separator, as with Qwen2."""
+        ids: list[int] = []
+        for number, part in enumerate(unicodedata.normalize("NFC", text).split(self.separator)):
+            ids += [self.eos_id] * (number > 0) + self._processor.encode(part)
+        return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts."""
-        return self._processor.encode([unicodedata.normalize("NFC", text) for text in texts])
+        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; broken UTF-8 becomes U+FFFD."""
-        return self._processor.decode([int(i) for i in ids if i != self.eos_id])
+        # No text has the unknown piece, but a model may emit it.
+        skipped = (self.eos_id, self._processor.unk_id())
+        return self._processor.decode([int(i) for i in ids if i not in skipped])
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes tokenizer.model, and the same model as tokenizer.json for transformers."""
         directory = pathlib.Path(directory)
-        separator = self._processor.id_to_piece(self.eos_id)
-        _write_fast(directory, self._fast(separator), separator, "PreTrainedTokenizerFast")
+        _write_fast(directory, self._fast(), self.separator, "PreTrainedTokenizerFast")
         _write(directory / "tokenizer.model", self._model)
 
-    def _fast(self, separator: str) -> tokenizers.Tokenizer:
+    def _fast(self) -> tokenizers.Tokenizer:
         processor = self._processor
         pieces = [
             (processor.id_to_piece(i), processor.get_score(i)) for i in range(self.vocab_size)
@@ -153,15 +165,16 @@ class SentencePieceTokenizer:
         fast.decoder = decoders.Sequence(
             [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
         )
-        fast.add_special_tokens([AddedToken(separator, normalized=False, special=True)])
+        fast.add_special_tokens([AddedToken(self.separator, normalized=False, special=True)])
         return fast
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """Loads tokenizer files: a directory, or one of the files themselves.
 
-    Understood, the first that is there: tokenizer.model (SentencePiece), tokenizer.json,
-    vocab.json + merges.txt, *.tiktoken (the last two: Qwen2's vocabulary, rebuilt).
+    Understood, the first that is there: tokenizer.model (passed over where `SentencePieceTokenizer`
+    does not read it and a tokenizer.json is there too), tokenizer.json, vocab.json + merges.txt,
+    *.tiktoken (the last two: Qwen2's vocabulary, rebuilt).
 
     Raises:
         FileNotFoundError: none of them.
@@ -171,7 +184,11 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     by_name = {file.name: file for file in files}
     if "tokenizer.model" in by_name:
-        return SentencePieceTokenizer(by_name["tokenizer.model"].read_bytes())
+        try:
+            return SentencePieceTokenizer(by_name["tokenizer.model"].read_bytes())
+        except ValueError:
+            if "tokenizer.json" not in by_name:
+                raise
     if "tokenizer.json" in by_name:
         backend = tokenizers.Tokenizer.from_file(str(by_name["tokenizer.json"]))
         return BytePairTokenizer(backend, _separator(directory, backend))
@@ -248,9 +265,32 @@ def train_sentencepiece(
         raise ValueError(
             f"tokenizer.vocab_size {vocab_size} does not suit this text: {error}"
         ) from None
-    tokenizer = SentencePieceTokenizer(bytes(model.data))
+    tokenizer = SentencePieceTokenizer(_round_scores(bytes(model.data)))
     tokenizer.save(directory)
     return tokenizer
+
+
+def _round_scores(model: bytes) -> bytes:
+    """The model with scores of so few bits that sums are exact, in any order and precision.
+
+    Else libraries part where two segmentations are equally likely (">" + ">>", ">>" + ">").
+    """
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    for piece in proto.pieces:
+        piece.score = round(piece.score * 64) / 64
+    return proto.SerializeToString(deterministic=True)
+
+
+def _check_model(model: bytes) -> None:
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    changes_text = normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces
+    unigram = trainer.model_type == trainer.UNIGRAM and trainer.byte_fallback
+    if not unigram or changes_text or normalizer.add_dummy_prefix or trainer.eos_id < 0:
+        raise ValueError(
+            "tokenizer.model is not a unigram model with byte fallback, identity normalisation, no "
+            "space put in front and an end-of-sentence piece: give tokenizer.json instead"
+        )
 
 
 class _ByteSink:

@@ -20,7 +20,7 @@ from marco_jax.languages import LANGUAGES, get_language
 
 TRAIN, HELD_OUT = "train", "held_out"
 SPLITS = (TRAIN, HELD_OUT)
-PARALLEL, KNOWLEDGE = "parallel", "knowledge"
+PARALLEL, KNOWLEDGE, SYNTHETIC = "parallel", "knowledge", "synthetic"
 
 # Of a thousand keys, how many are held out.
 HELD_OUT_PER_MILLE = 80
@@ -30,11 +30,13 @@ DOCUMENT_CHARACTERS = 700
 PAIRS_A_DOCUMENT = 4
 # A held-out text this long may stand in no training text; shorter ones ("Search") are words.
 LEAK_CHARACTERS = 20
+# Held-out texts are looked up by stretches of this many characters, at every stride-th character.
+_WINDOW, _STRIDE = 12, 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A text of a mixture source ("en", ..., "parallel", "knowledge")."""
+    """A text of a mixture source ("en", ..., "parallel", "knowledge", "synthetic")."""
 
     text: str
     language: str
@@ -88,7 +90,7 @@ class Corpus:
 
     def sources(self) -> list[str]:
         """Names of the mixture sources that have training documents: languages first."""
-        order = [*LANGUAGES, PARALLEL, KNOWLEDGE]
+        order = [*LANGUAGES, PARALLEL, KNOWLEDGE, SYNTHETIC]
         return [source for source in order if self._documents.get((source, TRAIN))]
 
     def documents(self, source: str, split: str) -> list[Document]:
@@ -162,7 +164,8 @@ class Builder:
             for split in SPLITS:
                 kept = [m for m in messages if split_of(m.key) == split]
                 if split == TRAIN:
-                    kept = [m for m in kept if not leaks.found(m.text)]
+                    clean = [Message(m.key, leaks.remove(m.text)) for m in kept]
+                    kept = [m for m in clean if m.text]
                 documents[source, split] += _documents(source, language, kept, joined)
         pairs: dict[tuple[str, str, str], list[Pair]] = {}
         for (source, target), known in sorted(self._pairs.items()):
@@ -181,8 +184,10 @@ class Builder:
         return Corpus(self._name, _without_doublets(documents), pairs)
 
     def _held_out_texts(self) -> Iterable[str]:
-        for _, _, messages, _ in self._runs:
-            yield from (m.text for m in messages if split_of(m.key) == HELD_OUT)
+        for source, _, messages, _ in self._runs:
+            for text in (m.text for m in messages if split_of(m.key) == HELD_OUT):
+                # One line of a fact ("Currency: euro") is no secret: other facts share it.
+                yield from ([text] if source == KNOWLEDGE else text.splitlines())
         for known in self._pairs.values():
             for pair in known.values():
                 if split_of(pair.key) == HELD_OUT:
@@ -190,18 +195,43 @@ class Builder:
 
 
 class _Leaks:
-    """Finds held-out texts in training texts: whole, or as one of their lines."""
+    """Finds held-out texts inside training texts, whatever their keys, case and spacing."""
 
     def __init__(self, held_out: Iterable[str]) -> None:
-        lines = {line for text in held_out for line in _lines(text)}
-        self._lines = {line for line in lines if len(line) >= LEAK_CHARACTERS}
+        texts = {_fold(text) for text in held_out}
+        self._texts = {text for text in texts if _width(text) >= LEAK_CHARACTERS}
+        # A text of LEAK_CHARACTERS covers a whole window at every stride, wherever it begins.
+        self._by_window: dict[str, list[str]] = collections.defaultdict(list)
+        for text in self._texts:
+            if len(text) >= LEAK_CHARACTERS:
+                for start in range(_STRIDE):
+                    self._by_window[text[start : start + _WINDOW]].append(text)
 
     def found(self, text: str) -> bool:
-        return any(line in self._lines for line in _lines(text))
+        """Whether the text is, or contains, a held-out one."""
+        text = _fold(text)
+        windows = (text[i : i + _WINDOW] for i in range(0, len(text), _STRIDE))
+        return text in self._texts or any(
+            held_out in text for window in windows for held_out in self._by_window.get(window, ())
+        )
+
+    def remove(self, text: str) -> str:
+        """The text without the lines that hold one; "" where one runs over several lines."""
+        if not self.found(text):
+            # Lines too short for a window (Chinese) are still compared whole.
+            lines = text.split("\n")
+            return "\n".join(line for line in lines if _fold(line) not in self._texts).strip()
+        rest = "\n".join(line for line in text.split("\n") if not self.found(line)).strip()
+        return "" if self.found(rest) else rest
 
 
-def _lines(text: str) -> list[str]:
-    return [" ".join(line.casefold().split()) for line in text.splitlines()]
+def _fold(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _width(text: str) -> int:
+    """Length in Latin letters: an East Asian character says as much as two of them."""
+    return len(text) + sum(character >= "\u2e80" for character in text)
 
 
 def _documents(

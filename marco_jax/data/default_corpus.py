@@ -22,7 +22,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 
-from marco_jax.data.corpus import HELD_OUT, KNOWLEDGE, Builder, Corpus, Message, Pair, split_of
+from marco_jax.data.corpus import KNOWLEDGE, Builder, Corpus, Message, Pair
 from marco_jax.data.knowledge import knowledge_documents
 from marco_jax.languages import LANGUAGES
 
@@ -44,6 +44,8 @@ LOCALES = {
 
 # Partners, besides English, that a message of a language is paired with directly.
 PARTNERS = 1
+# Shorter messages ("Jan", "kB") are left out of documents; two Chinese characters are a word.
+MESSAGE_BYTES = 5
 # A documentation string shorter than this says little.
 PROSE_CHARACTERS = 80
 
@@ -62,11 +64,11 @@ def load(seed: int) -> Corpus:
     }
     english = dict.fromkeys(key for runs in messages.values() for run in runs for key, _ in run)
     builder.add_texts("en", (Message(key, key) for key in english), joined=True)
-    held_out = [key for key in english if split_of(key) == HELD_OUT]
-    builder.add_texts("en", _prose(held_out), joined=False)
+    builder.add_texts("en", _prose(), joined=False)
     for language, runs in messages.items():
         for run in runs:
-            builder.add_texts(language, (Message(key, text) for key, text in run), joined=True)
+            texts = (Message(key, text) for key, text in run if len(text.encode()) >= MESSAGE_BYTES)
+            builder.add_texts(language, texts, joined=True)
     builder.add_pairs(_pairs({code: _best(runs) for code, runs in messages.items()}, seed))
     for language in LANGUAGES:
         documents = knowledge_documents(language, seed)
@@ -134,18 +136,16 @@ def _pairs(translations: dict[str, dict[str, str]], seed: int) -> Iterator[Pair]
                     yield Pair(key, language, other, text, translations[other][key])
 
 
-def _prose(held_out: list[str]) -> Iterator[Message]:
-    """Documentation strings as English documents, without those that quote a held-out message."""
-    quotes = [" ".join(key.casefold().split()) for key in held_out if len(key) >= 20]
+def _prose() -> Iterator[Message]:
+    """Documentation strings as English documents."""
     for package in PROSE_PACKAGES:
         root = _package(package)
         for file in sorted(root.rglob("*.py")):
             if "locale" in file.parts or "migrations" in file.parts:
                 continue
             for text in _documentation(file):
-                folded = " ".join(text.casefold().split())
-                if len(text) >= PROSE_CHARACTERS and not any(quote in folded for quote in quotes):
-                    yield Message(folded[:200], text)
+                if len(text) >= PROSE_CHARACTERS:
+                    yield Message(" ".join(text.casefold().split())[:200], text)
 
 
 def _documentation(file: pathlib.Path) -> Iterator[str]:

@@ -6,10 +6,14 @@ batch is asked for directly: nothing is replayed on a restart, and hosts take ro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import queue
+import sys
+import tempfile
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -258,10 +262,12 @@ def _stores(
     cache = cache_dir / f"{corpus.fingerprint[:12]}-{tokenizer.fingerprint[:12]}"
     missing = [name for name in names if not (cache / name / MANIFEST).exists()]
     if missing:
-        # TensorFlow is loaded only where something has yet to be tokenised.
-        from marco_jax.data.tasks import register_tasks
+        # TensorFlow is loaded only where something has yet to be tokenised. Its start-up notes (no
+        # GPU, oneDNN) are no news here: it reads text.
+        with _quiet_stderr():
+            from marco_jax.data.tasks import register_tasks
 
-        tasks = register_tasks(corpus, tokenizer)
+            tasks = register_tasks(corpus, tokenizer)
         for name in missing:
             dataset = tasks[name].get_dataset(sequence_length=None, split=TRAIN, shuffle=False)
             about = {
@@ -272,3 +278,21 @@ def _stores(
             documents = (example["tokens"] for example in dataset.as_numpy_iterator())
             write_store(cache / name, documents, about)
     return {name: TokenStore(cache / name) for name in names}
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Holds back what native libraries write to stderr, unless the block fails."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -5,7 +5,7 @@ A directory may hold, at any depth:
     mono/xx.txt          one text a line; files of one folder with equal line counts that include
                          en.txt are taken as aligned, line n = line n
     parallel/xx-yy.tsv   two columns, xx TAB yy
-    docs/xx.jsonl        {"id", "text"} a line: whole documents; one id is one document in all languages
+    docs/xx.jsonl        {"id", "text"} a line: documents; an id is one document in all languages
     qa/xx.jsonl          {"q", "a"} a line: knowledge
     *.jsonl              elsewhere: the JSONL form below
 
@@ -24,13 +24,15 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from marco_jax.data.corpus import KNOWLEDGE, PARALLEL, Builder, Corpus, Message, Pair
+from marco_jax.data.corpus import KNOWLEDGE, PARALLEL, SYNTHETIC, Builder, Corpus, Message, Pair
 from marco_jax.languages import LANGUAGES, get_language
 
 # Folders that are input for curation, not for training.
 SKIPPED = ("dirty_web_constructed",)
 # File names that stand for one of the 29 languages.
 ALIASES = {"zh-hant": "zh", "zh-hans": "zh", "zh_hans": "zh", "zh_hant": "zh", "pt_br": "pt"}
+
+JSONL = (".jsonl", ".jsonl.gz")
 
 _log = logging.getLogger(__name__)
 
@@ -68,14 +70,15 @@ def _expand(data: str) -> list[pathlib.Path]:
 
 
 def _read_directory(root: pathlib.Path, builder: Builder) -> None:
-    skipped = collections.Counter()
+    skipped = 0
     folders: dict[pathlib.Path, list[pathlib.Path]] = collections.defaultdict(list)
     for file in sorted(root.rglob("*")):
         if file.is_file() and not set(SKIPPED) & set(file.relative_to(root).parts):
             folders[file.parent].append(file)
     for folder, files in folders.items():
         known = {file: _languages(file) for file in files}
-        skipped.update(file.suffix for file in files if None in known[file])
+        if folder.name in ("mono", "parallel", "docs", "qa"):
+            skipped += sum(None in codes for codes in known.values())
         readable = {file: codes for file, codes in known.items() if None not in codes}
         if folder.name == "mono":
             _read_mono({f: c[0] for f, c in readable.items() if f.suffix == ".txt"}, builder)
@@ -85,13 +88,14 @@ def _read_directory(root: pathlib.Path, builder: Builder) -> None:
                     builder.add_pairs(_read_pairs(file, *codes))
         elif folder.name in ("docs", "qa"):
             for file, codes in readable.items():
-                _read_documents(file, codes[0], folder.name == "qa", builder)
+                if file.name.endswith(JSONL):
+                    _read_documents(file, codes[0], folder.name == "qa", builder)
         else:
             for file in files:
-                if file.name.endswith((".jsonl", ".jsonl.gz")):
+                if file.name.endswith(JSONL):
                     _read_jsonl(file, builder)
     if skipped:
-        _log.info("%s: left out %d files of other languages", root, sum(skipped.values()))
+        _log.info("%s: left out %d files of other languages", root, skipped)
 
 
 def _languages(file: pathlib.Path) -> list[str | None]:
@@ -151,8 +155,10 @@ def _read_jsonl(file: pathlib.Path, builder: Builder) -> None:
                 continue
             code = get_language(_text(row, "language", file, number)).code
             source = row.get("source") or code
-            if source not in (code, KNOWLEDGE, PARALLEL, "synthetic"):
-                raise ValueError(f"source {source!r} is not the language, {KNOWLEDGE} or synthetic")
+            if source not in (code, KNOWLEDGE, PARALLEL, SYNTHETIC):
+                raise ValueError(
+                    f"source {source!r} is not the language, {KNOWLEDGE} or {SYNTHETIC}"
+                )
         except ValueError as error:
             place = f"{file}:{number}"
             raise ValueError(str(error) if place in str(error) else f"{place}: {error}") from None
@@ -183,11 +189,11 @@ def _text(row: dict[str, Any], name: str, file: pathlib.Path, number: int) -> st
 
 def _lines(file: pathlib.Path) -> list[str]:
     """Lines ended by a newline alone: a text may hold other separators."""
-    opened = gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")
-    with opened as stream:
-        raw = stream.read().split(b"\n")
+    raw = file.read_bytes()
+    if file.suffix == ".gz":
+        raw = gzip.decompress(raw)
     lines = []
-    for number, line in enumerate(raw, start=1):
+    for number, line in enumerate(raw.split(b"\n"), start=1):
         try:
             lines.append(line.decode("utf-8").rstrip("\r"))
         except UnicodeDecodeError as error:

@@ -14,6 +14,8 @@ import numpy as np
 
 # Cumulative weights are integers out of this: counts are exact at any distance.
 _ONE = 1 << 40
+# Blocks are held in memory; a block of two million rows serves a source of this weight.
+_SMALLEST = 1e-6
 
 
 class Interleave:
@@ -23,7 +25,7 @@ class Interleave:
         """Takes one weight a source, not all zero; `seed` is any sequence of integers.
 
         Raises:
-            ValueError: a negative weight, or none above zero.
+            ValueError: a negative weight, none above zero, or one of less than a millionth.
         """
         values = np.asarray(weights, np.float64)
         if values.min(initial=0.0) < 0 or not values.sum() > 0:
@@ -34,9 +36,11 @@ class Interleave:
         last = int(np.flatnonzero(values)[-1])
         self._bounds[last + 1 :] = [_ONE] * (len(values) - last)
         smallest = (values[values > 0] / values.sum()).min()
+        if smallest < _SMALLEST:
+            raise ValueError(f"weight {smallest:.2g} is too small to mix by row: write 0")
         # With two rows or more a block for every source no count can turn negative by rounding.
-        self.block = 1024
-        while self.block * smallest < 2 and self.block < _ONE:
+        self.block = 64
+        while self.block * smallest < 2:
             self.block *= 2
         self._seed = tuple(seed)
         self._cached_block = functools.lru_cache(maxsize=4)(self._make_block)

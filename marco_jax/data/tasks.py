@@ -31,7 +31,7 @@ def register_tasks(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, seqio.Task
             seqio.TaskRegistry.add(
                 name,
                 source=_documents(corpus, source),
-                preprocessors=[_tokens_from_text, seqio.preprocessors.tokenize],
+                preprocessors=[_tokenize],
                 output_features={
                     "tokens": seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
                 },
@@ -68,6 +68,10 @@ def _documents(corpus: Corpus, source: str) -> seqio.FunctionDataSource:
     return seqio.FunctionDataSource(dataset, splits=splits, num_input_examples=counts)
 
 
-def _tokens_from_text(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Names the text as the feature that SeqIO's tokenizer step reads."""
-    return dataset.map(lambda example: {"tokens": example["text"]})
+def _tokenize(
+    dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
+) -> tf.data.Dataset:
+    """Text -> `tokens`, many documents a call: SeqIO's own step makes a call for each."""
+    vocabulary = output_features["tokens"].vocabulary
+    rows = dataset.batch(256).map(lambda examples: vocabulary.encode_batch_tf(examples["text"]))
+    return rows.unbatch().map(lambda ids: {"tokens": ids})

@@ -49,12 +49,20 @@ class TokenizerVocabulary(seqio.Vocabulary):
         return self.tokenizer.decode(ids)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        def encode(text: bytes) -> np.ndarray:
-            return np.array(self.tokenizer.encode(text.decode("utf-8")), np.int32)
+        return self.encode_batch_tf(tf.expand_dims(s, 0)).flat_values
 
-        ids = tf.numpy_function(encode, [s], tf.int32)
+    def encode_batch_tf(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Ids of each text, int32 [texts, (length)]."""
+
+        def encode(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rows = self.tokenizer.encode_batch([text.decode("utf-8") for text in texts])
+            lengths = np.array([len(row) for row in rows], np.int64)
+            return np.array([i for row in rows for i in row], np.int32), lengths
+
+        ids, lengths = tf.numpy_function(encode, [texts], (tf.int32, tf.int64))
         ids.set_shape([None])
-        return ids
+        lengths.set_shape([None])
+        return tf.RaggedTensor.from_row_lengths(ids, lengths)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         def decode(ids: np.ndarray) -> bytes:

@@ -61,21 +61,27 @@ class EvaluationHook:
     """Scores the training parameters where they lie and writes eval/<step>.json."""
 
     def __init__(
-        self, evaluator: Evaluator, workdir: pathlib.Path, writer: MetricsWriter, every: int
+        self,
+        evaluator: Evaluator,
+        workdir: pathlib.Path,
+        writer: MetricsWriter,
+        every: int,
+        *,
+        at_start: bool,
     ) -> None:
-        """Evaluates every `every` steps, at stage ends, and before the first step."""
-        self.evaluator, self.workdir, self.writer, self.every = evaluator, workdir, writer, every
-        self.seconds = 0.0
+        """Evaluates every `every` steps, at stage ends, and before the first step if `at_start`."""
+        self.evaluator, self.workdir, self.writer = evaluator, workdir, writer
+        self.every, self.at_start = every, at_start
 
     def __call__(self, event: Event) -> None:
         """Evaluates when due."""
-        if event.stopping or not (event.step == 0 or event.due(self.every)):
+        due = self.at_start if event.step == 0 else event.due(self.every)
+        if event.stopping or not due:
             return
         self.writer.flush()
         start = time.perf_counter()
         evaluation = self.evaluator.run(event.state.params)
         elapsed = time.perf_counter() - start
-        self.seconds += elapsed
         if jax.process_index() == 0:
             write_results(self.workdir / "eval" / f"{event.step}.json", evaluation.results)
         for result in evaluation.results:

@@ -83,7 +83,9 @@ def _evaluation(
 ) -> list[EvaluationHook]:
     if not config.evaluation.tasks:
         return []
-    return [EvaluationHook(run.evaluator(), directory, writer, config.evaluation.every)]
+    # Random weights have no figures worth their time; a given model's are the baseline.
+    every, at_start = config.evaluation.every, bool(config.init_from)
+    return [EvaluationHook(run.evaluator(), directory, writer, every, at_start=at_start)]
 
 
 def _record_config(config: ConfigDict, directory: pathlib.Path) -> None:

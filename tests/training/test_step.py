@@ -82,9 +82,7 @@ def test_how_a_step_is_cut_does_not_change_it(one_device, options):
     np.testing.assert_allclose(cut, plain, rtol=1e-5)
     np.testing.assert_allclose(cut_metrics.loss_sums, metrics.loss_sums, rtol=1e-5)
     np.testing.assert_allclose(cut_metrics.grad_norm, metrics.grad_norm, rtol=1e-4)
-    for a, b in zip(
-        jax.tree.leaves(cut_state.params), jax.tree.leaves(state.params), strict=True
-    ):
+    for a, b in zip(jax.tree.leaves(cut_state.params), jax.tree.leaves(state.params), strict=True):
         # Adam turns a gradient near zero into a step of full size: rounding shows at 1e-4.
         np.testing.assert_allclose(a, b, atol=2e-4)
 

@@ -1,0 +1,241 @@
+"""Evaluation in the training loop and alone: builds requests once, asks them of any parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from marco_jax.data.corpus import Pair
+from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
+from marco_jax.evaluation import metrics
+from marco_jax.evaluation.metrics import Estimate
+from marco_jax.evaluation.prompts import choose_shots, held_out_pairs, seeded_order
+from marco_jax.evaluation.results import ALL, HIGH, LOW, Result
+from marco_jax.evaluation.suites import ChoiceSuite, GenerationSuite, RollingSuite, Suite
+from marco_jax.evaluation.tasks import Task, get_task
+from marco_jax.evaluation.translation_items import OPTIONS, pick_items, translation_items
+from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE, get_language
+from marco_jax.tokenizer import Tokenizer
+
+SOURCE_LANGUAGE = "en"
+
+
+class ScoringEngine(Protocol):
+    """What the evaluator needs of `marco_jax.decoding.engine.Engine`."""
+
+    tokenizer: Tokenizer
+    max_length: int
+
+    def score(self, params: Any, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Log-probabilities in the order asked."""
+        ...
+
+    def generate(self, params: Any, requests: Sequence[GenerateRequest]) -> list[Generation]:
+        """Greedy continuations in the order asked."""
+        ...
+
+
+class HeldOutCorpus(Protocol):
+    """What the evaluator needs of `marco_jax.data.corpus.Corpus`."""
+
+    def texts(self, language: str, split: str) -> list[str]:
+        """Plain texts of a language."""
+        ...
+
+    def pairs(self, source_language: str, target_language: str, split: str) -> list[Pair]:
+        """Translation pairs."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Results of one evaluation.
+
+    Attributes:
+        results: a row a task, language and metric, averages after the languages.
+        seconds: wall clock by task. Tasks of one kind share calls of the engine, whose time is
+            split by their tokens.
+    """
+
+    results: list[Result]
+    seconds: dict[str, float]
+
+
+class Evaluator:
+    """Tasks over held-out data, encoded once and asked of the parameters given to `run`.
+
+    The figures depend on the parameters, the data and the seed, not on batch sizes or on which
+    other tasks and languages are evaluated.
+    """
+
+    def __init__(
+        self,
+        engine: ScoringEngine,
+        corpus: HeldOutCorpus,
+        tasks: Iterable[str | Task],
+        *,
+        languages: Sequence[str] | None = None,
+        shots: int | None = None,
+        examples: int | Mapping[str, int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Builds and encodes all requests.
+
+        Args:
+            engine: scores and generates; its tokenizer encodes the prompts.
+            corpus: held-out texts and pairs, and training pairs for the shots.
+            tasks: names or tasks.
+            languages: codes; all of the paper's by default. One without held-out data for a task
+                has no rows of that task.
+            shots: solved examples in each prompt, the task's own number by default.
+            examples: upper bound of items a language and task, or one by task name; None for all.
+            seed: of the choice of items, shots and options.
+
+        Raises:
+            ValueError: a task or language is unknown, a number is too small, or a task has no
+                data in any language, or too few shots.
+        """
+        self._engine = engine
+        named = [get_task(task) if isinstance(task, str) else task for task in tasks]
+        self._tasks = list(dict.fromkeys(named))
+        self._shots = {
+            task.name: 0 if task.kind == "rolling" else task.shots if shots is None else shots
+            for task in self._tasks
+        }
+        self._suites: dict[tuple[str, str], Suite] = {}
+        languages = [get_language(code).code for code in languages or LANGUAGES]
+        _check_at_least("shots", shots, 0)
+        for task in self._tasks:
+            limit = examples.get(task.name) if isinstance(examples, Mapping) else examples
+            _check_at_least("examples", limit, 1)
+            for language in languages:
+                suite = self._build(task, corpus, language, limit, seed)
+                if suite is not None:
+                    self._suites[task.name, language] = suite
+            if not any(name == task.name for name, _ in self._suites):
+                raise ValueError(
+                    f"task {task.name!r} has no held-out data in {', '.join(languages)}: "
+                    "choose other languages or another corpus"
+                )
+
+    def _build(
+        self, task: Task, corpus: HeldOutCorpus, language: str, examples: int | None, seed: int
+    ) -> Suite | None:
+        """The task's suite in a language, or None where the corpus holds nothing for it."""
+        tokenizer = self._engine.tokenizer
+        if task.kind == "rolling":
+            texts = seeded_order(corpus.texts(language, "held_out"), str, seed)[:examples]
+            suite = RollingSuite.build(tokenizer, texts, self._engine.max_length)
+            return suite if suite.examples else None
+        if language == SOURCE_LANGUAGE:
+            return None
+        pairs = held_out_pairs(corpus, SOURCE_LANGUAGE, language, task.max_characters)
+        if len(pairs) < (OPTIONS if task.kind == "multiple_choice" else 1):
+            return None
+        shots = choose_shots(corpus, SOURCE_LANGUAGE, language, self._shots[task.name], seed)
+        if task.kind == "multiple_choice":
+            return ChoiceSuite.build(tokenizer, pick_items(pairs, shots, examples, seed))
+        prompts, references = translation_items(pairs, shots, examples, seed)
+        return GenerationSuite.build(
+            tokenizer, prompts, references, max_new_tokens=task.max_new_tokens, seed=seed
+        )
+
+    def run(self, params: Any) -> Evaluation:
+        """Evaluates parameters, in place on whatever mesh they live."""
+        seconds = {task.name: 0.0 for task in self._tasks}
+        estimates: dict[tuple[str, str], dict[str, Estimate]] = {}
+        for generates, ask in ((False, self._engine.score), (True, self._engine.generate)):
+            suites = {
+                name: suite for name, suite in self._suites.items() if suite.generates == generates
+            }
+            if not suites:
+                continue
+            started = time.perf_counter()
+            asked = [request for suite in suites.values() for request in suite.requests]
+            answers = iter(ask(params, asked))
+            for name, suite in suites.items():
+                own = list(itertools.islice(answers, len(suite.requests)))
+                estimates[name] = suite.estimates(own)
+            _share(seconds, suites, time.perf_counter() - started)
+        return Evaluation(self._results(estimates), seconds)
+
+    def _results(self, estimates: Mapping[tuple[str, str], dict[str, Estimate]]) -> list[Result]:
+        results = []
+        for task in self._tasks:
+            figures = {
+                language: figure
+                for (name, language), figure in estimates.items()
+                if name == task.name
+            }
+            rows = [
+                self._row(task, language, metric, figure[metric])
+                for metric in task.metrics
+                for language, figure in figures.items()
+            ]
+            results += rows + averages(rows)
+        return results
+
+    def _row(self, task: Task, language: str, metric: str, figure: Estimate) -> Result:
+        examples = self._suites[task.name, language].examples
+        shots = self._shots[task.name]
+        return Result(task.name, language, shots, metric, figure.value, figure.stderr, examples)
+
+
+def evaluate(
+    engine: ScoringEngine,
+    params: Any,
+    corpus: HeldOutCorpus,
+    tasks: Iterable[str | Task],
+    *,
+    languages: Sequence[str] | None = None,
+    shots: int | None = None,
+    examples: int | Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> list[Result]:
+    """Evaluates parameters once; the arguments are those of `Evaluator`."""
+    evaluator = Evaluator(
+        engine, corpus, tasks, languages=languages, shots=shots, examples=examples, seed=seed
+    )
+    return evaluator.run(params).results
+
+
+def averages(rows: Sequence[Result]) -> list[Result]:
+    """Macro means over languages of each task and metric: all, high-resource, low-resource.
+
+    A group of which no language is there has no row.
+    """
+    results = []
+    for task, shots, metric in dict.fromkeys((row.task, row.shots, row.metric) for row in rows):
+        same = [row for row in rows if (row.task, row.shots, row.metric) == (task, shots, metric)]
+        for group, codes in ((ALL, None), (HIGH, HIGH_RESOURCE), (LOW, LOW_RESOURCE)):
+            members = [row for row in same if codes is None or row.language in codes]
+            if members:
+                mean = metrics.macro_mean([Estimate(row.value, row.stderr) for row in members])
+                examples = sum(row.examples for row in members)
+                results.append(
+                    Result(task, group, shots, metric, mean.value, mean.stderr, examples)
+                )
+    return results
+
+
+def _check_at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{name} is {value}: it must be at least {least}")
+
+
+def _share(
+    seconds: dict[str, float], suites: Mapping[tuple[str, str], Suite], elapsed: float
+) -> None:
+    """Adds the time of a call to its tasks, in proportion to the tokens that they asked about."""
+    tokens = {name: sum(map(_tokens, suite.requests)) for name, suite in suites.items()}
+    for (task, _), count in tokens.items():
+        seconds[task] += elapsed * count / sum(tokens.values())
+
+
+def _tokens(request: ScoreRequest | GenerateRequest) -> int:
+    if isinstance(request, ScoreRequest):
+        return len(request.context) + len(request.continuation)
+    return len(request.prompt) + request.max_new_tokens

@@ -1,0 +1,218 @@
+"""One self-contained HTML page of a run: figures, curves, mixtures and a table of languages."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import math
+import os
+import pathlib
+import string
+from html import escape
+from typing import Any
+
+from marco_jax.evaluation import figures
+from marco_jax.evaluation.figures import Figure
+from marco_jax.evaluation.metrics import chrf_signature
+from marco_jax.evaluation.results import Result
+from marco_jax.evaluation.run_data import Milestone, RunData, group_of, load_run, name_of
+from marco_jax.evaluation.summary import compare, format_figure, format_summary, summarize, summary
+
+__all__ = ["format_summary", "summary", "write_report"]
+
+REPORT = "report.html"
+
+
+def write_report(workdir: str | os.PathLike) -> pathlib.Path:
+    """Writes `report.html` into a workdir; what the run has not yet written is left out.
+
+    The page loads nothing: plotly's script is part of it.
+
+    Raises:
+        NotADirectoryError: there is no such directory.
+    """
+    from plotly.offline import get_plotlyjs
+
+    run = load_run(workdir)
+    charts: dict[str, Figure] = {}
+    body = "\n".join(
+        section
+        for section in (_header(run), *_evaluation(run, charts), *_training(run, charts))
+        if section
+    )
+    template = importlib.resources.files(__package__).joinpath("report.html.template")
+    page = string.Template(template.read_text(encoding="utf-8")).substitute(
+        title=escape(f"marco_jax: {run.name}"),
+        body=body,
+        plotly=get_plotlyjs() if charts else "const Plotly = null;",
+        # A "</script>" within a string would end the element.
+        figures=json.dumps(charts, allow_nan=False).replace("</", "<\\/"),
+    )
+    path = pathlib.Path(workdir) / REPORT
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _header(run: RunData) -> str:
+    figures = summarize(run)
+    steps = f"{figures['step']:,}" + (f" of {figures['steps']:,}" if figures["steps"] else "")
+    facts = {"steps": steps}
+    if figures["tokens"]:
+        facts["tokens"] = f"{figures['tokens']:,}"
+    if figures["tokens_per_second"]:
+        facts["tokens/s"] = f"{figures['tokens_per_second']:,.0f}"
+    if figures["mfu"]:
+        facts["MFU"] = f"{figures['mfu']:.1%}"
+    if figures["seconds"]:
+        minutes, seconds = divmod(round(figures["seconds"]), 60)
+        facts["in training steps"] = f"{minutes:,} min {seconds:02d} s"
+    items = "".join(f"<span><b>{escape(v)}</b> {escape(k)}</span>" for k, v in facts.items())
+    head = f'<h1>{escape(run.name)}</h1>\n<div class="facts">{items}</div>'
+    return f"{head}\n{_headlines(figures)}"
+
+
+def _headlines(figures: dict[str, Any]) -> str:
+    if not figures["headlines"]:
+        return "<p>No evaluation yet.</p>"
+    rows = []
+    for line in figures["headlines"]:
+        chance = f" <small>chance {line['chance']:.0%}</small>" if line["chance"] else ""
+        cells = [_cell(figure, line["figures"][0], line["style"]) for figure in line["figures"]]
+        rows.append(f"<tr><td>{escape(line['label'])}{chance}</td>{''.join(cells)}</tr>")
+    columns = [mark["label"] for mark in figures["milestones"]]
+    return _table(["", *columns], rows, "headlines")
+
+
+def _cell(figure: dict[str, Any] | None, baseline: dict[str, Any] | None, style: str) -> str:
+    """A figure and its change, coloured where chance would hardly bring it about.
+
+    Bits per byte are compared on the same texts, where even small changes are no chance.
+    """
+    text, change = format_figure(figure, style)
+    if not change:
+        return f"<td>{text}</td>"
+    gain = -figure["change"] if style == "relative" else figure["change"]
+    noise = 0.0
+    if style != "relative":
+        noise = 2 * math.hypot(figure["stderr"] or 0.0, baseline["stderr"] or 0.0)
+    side = "" if abs(gain) <= noise else "good" if gain > 0 else "bad"
+    return f'<td>{text}<small class="{side}">{change}</small></td>'
+
+
+def _evaluation(run: RunData, charts: dict[str, Figure]) -> list[str]:
+    signature = escape(chrf_signature()) if run.languages("translation") else ""
+    pick = _chart(
+        charts, "pick", figures.task_means(run, "pick_translation", "accuracy"),
+        "Picking the right translation",
+        "Which of four texts of one language translates the English one; bars are one standard "
+        "error. The four are near in length, and each is right once.",
+    )  # fmt: skip
+    translation = _chart(
+        charts, "translation", figures.task_means(run, "translation", "chrF++"),
+        "Translation from English", f"Corpus chrF++ of greedy translations. {signature}",
+    )  # fmt: skip
+    return [
+        _chart(
+            charts, "bits", figures.bits_per_byte(run), "Held-out bits per byte",
+            "Lower is better. Thin lines are languages; point at one for its name.",
+        ),
+        f'<div class="pair"><div>{pick}</div><div>{translation}</div></div>'
+        if pick or translation
+        else "",
+        _languages(run),
+    ]  # fmt: skip
+
+
+def _training(run: RunData, charts: dict[str, Figure]) -> list[str]:
+    rate = _chart(
+        charts, "rate", figures.metric_curve(run, "learning_rate", "learning rate", ".1e"),
+        "Learning rate",
+    )  # fmt: skip
+    speed = _chart(
+        charts, "speed", figures.metric_curve(run, "tokens_per_second", "tokens/s", "~s"),
+        "Tokens per second",
+    )  # fmt: skip
+    config = json.dumps(run.config, indent=2, ensure_ascii=False)
+    return [
+        _chart(
+            charts, "loss", figures.training_loss(run), "Training loss by source",
+            "Smoothed over a twentieth of a stage, weighted by tokens.",
+        ),
+        f'<div class="pair"><div>{rate}</div><div>{speed}</div></div>' if rate or speed else "",
+        _chart(
+            charts, "mixture", figures.mixture(run), "Mixture",
+            "Rings are the shares that the stage asks for, dots the tokens it has had.",
+        ),
+        f"<details><summary>Config</summary><pre>{escape(config)}</pre></details>"
+        if run.config
+        else "",
+    ]  # fmt: skip
+
+
+def _chart(
+    charts: dict[str, Figure], name: str, figure: Figure | None, title: str, note: str = ""
+) -> str:
+    """A titled chart, whose figure is added to `charts`; nothing where there is no data."""
+    if figure is None:
+        return ""
+    charts[name] = figure
+    height = figure["layout"]["height"]
+    note = f"<p>{note}</p>" if note else ""
+    return (
+        f'<h2>{escape(title)}</h2>{note}<div class="chart" id="{name}" '
+        f'style="height:{height}px"></div>'
+    )
+
+
+def _languages(run: RunData) -> str:
+    """A row a language: bits per byte at every milestone, the other tasks at the last."""
+    marks, codes = run.milestones(), run.languages("bits_per_byte")
+    if not marks or not codes:
+        return ""
+    last = marks[-1]
+    head = ["Language", *(mark.label for mark in marks)]
+    head += ["change"] * (len(marks) > 1) + ["right translation", "chrF++"]
+    groups = [("english", []), ("high", ["high"]), ("low", ["low"]), ("other", [])]
+    rows = []
+    for group, means in groups:
+        members = [code for code in codes if group_of(code) == group]
+        rows += [_language_row(run, code, marks, last) for code in members]
+        rows += [_language_row(run, mean, marks, last) for mean in means if members]
+    note = f"Bits per byte by stage; the other two at {escape(last.label)}."
+    return f"<h2>Languages</h2><p>{note}</p>{_table(head, rows, 'languages')}"
+
+
+def _language_row(run: RunData, code: str, marks: list[Milestone], last: Milestone) -> str:
+    mean = group_of(code) == "average"
+    name = f"{name_of(code)}-resource mean" if mean else name_of(code)
+    label = escape(name) + ("" if mean else f" <small>{escape(code)}</small>")
+    results = [run.figure(mark.step, "bits_per_byte", "bits_per_byte", code) for mark in marks]
+    cells = [f"<td>{result.value:.3f}</td>" if result else "<td></td>" for result in results]
+    if len(marks) > 1:
+        cells.append(_change_cell(results[0], results[-1]))
+    pick = run.figure(last.step, "pick_translation", "accuracy", code)
+    chrf = run.figure(last.step, "translation", "chrf++", code)
+    cells += [_plain_cell(pick, "share"), _plain_cell(chrf, "points")]
+    row = 'tr class="mean"' if mean else "tr"
+    return f"<{row}><td>{label}</td>{''.join(cells)}</tr>"
+
+
+def _change_cell(first: Result | None, last: Result | None) -> str:
+    if first is None or last is None or not first.value:
+        return "<td></td>"
+    change = 100 * (last.value / first.value - 1)
+    return f'<td><small class="{"good" if change < 0 else "bad"}">{change:+.1f} %</small></td>'
+
+
+def _plain_cell(result: Result | None, style: str) -> str:
+    return f"<td>{format_figure(compare(result, None, style), style)[0]}</td>"
+
+
+def _table(head: list[str], rows: list[str], name: str) -> str:
+    columns = "".join(f"<th>{escape(column)}</th>" for column in head)
+    return (
+        f'<div class="scroll"><table class="{name}"><thead><tr>{columns}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )

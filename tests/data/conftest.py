@@ -1,0 +1,51 @@
+"""A tiny corpus and a tokenizer without padding, for tests of the feed."""
+
+import pathlib
+
+import pytest
+
+from marco_jax.data.corpus import Builder, Corpus, Message, Pair, load_corpus
+
+
+class ByteTokenizer:
+    """UTF-8 bytes less 33, so that "!" is id 0 as in Qwen2; the separator follows them."""
+
+    vocab_size = 257
+    eos_id = 256
+    fingerprint = "b17e5b17e5b17e5b"
+
+    def encode(self, text: str) -> list[int]:
+        return [(byte - 33) % 256 for byte in text.encode()]
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes((i + 33) % 256 for i in ids if i != self.eos_id).decode()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> ByteTokenizer:
+    return ByteTokenizer()
+
+
+@pytest.fixture(scope="session")
+def default_corpus() -> Corpus:
+    return load_corpus()
+
+
+@pytest.fixture(scope="session")
+def small_corpus() -> Corpus:
+    """Four sources of different document lengths; "ne" is of nothing but id 0."""
+    builder = Builder("small")
+    for language, size, unit in [("en", 50, "word "), ("kk", 9, "сөз "), ("ne", 30, "!")]:
+        texts = [f"{unit * (1 + n % size)}{'' if unit == '!' else n}" for n in range(300)]
+        messages = [Message(f"{language} {n}", text) for n, text in enumerate(texts)]
+        builder.add_texts(language, messages, joined=False)
+    builder.add_pairs(Pair(f"p{n}", "en", "kk", f"item {n}", f"зат {n}") for n in range(200))
+    return builder.build()
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("cache")

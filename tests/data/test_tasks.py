@@ -1,0 +1,150 @@
+"""SeqIO's side: vocabulary, tasks, mixtures; and what is kept of them on disk."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+
+from marco_jax.data.corpus import HELD_OUT, TRAIN
+from marco_jax.data.feed import Stage, build_feed
+from marco_jax.data.mixtures import Mixture, get_mixture
+from marco_jax.data.store import write_store
+from marco_jax.data.tasks import register_mixture, register_tasks
+from marco_jax.data.vocabulary import TokenizerVocabulary
+
+
+def ids_of(task: seqio.Task, split: str) -> list[list[int]]:
+    dataset = task.get_dataset(sequence_length=None, split=split, shuffle=False)
+    return [example["tokens"].tolist() for example in dataset.as_numpy_iterator()]
+
+
+def test_a_task_gives_the_tokenizers_ids_of_each_document(small_corpus, tokenizer):
+    tasks = register_tasks(small_corpus, tokenizer)
+    assert list(tasks) == small_corpus.sources()
+    for source, task in tasks.items():
+        for split in (TRAIN, HELD_OUT):
+            texts = [document.text for document in small_corpus.documents(source, split)]
+            assert ids_of(task, split) == tokenizer.encode_batch(texts)
+
+
+def test_tasks_are_in_seqios_registry_and_may_be_registered_again(small_corpus, tokenizer):
+    tasks = register_tasks(small_corpus, tokenizer)
+    assert register_tasks(small_corpus, tokenizer) == tasks
+    assert all(seqio.get_mixture_or_task(task.name) is task for task in tasks.values())
+
+
+def test_vocabularies_are_equal_when_their_tokenizers_are(tokenizer):
+    class Other(type(tokenizer)):
+        fingerprint = "07e407e407e407e4"
+
+    vocabulary = TokenizerVocabulary(tokenizer)
+    assert vocabulary == TokenizerVocabulary(type(tokenizer)())
+    assert vocabulary != TokenizerVocabulary(Other())
+    assert vocabulary.vocab_size == 257 and vocabulary.eos_id == 256
+    assert vocabulary.encode("!a") == [0, 64]
+    assert vocabulary.encode_tf("!a").numpy().tolist() == [0, 64]
+    assert vocabulary.decode([0, 64]) == "!a"
+    assert vocabulary.decode_tf(tf.constant([0, 64])).numpy() == b"!a"
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2"])
+def test_mixture_rates_are_those_of_table_2(small_corpus, tokenizer, name):
+    shares = get_mixture(name, small_corpus.sources()).shares
+    mixture = register_mixture(name, small_corpus, tokenizer, shares)
+    tasks = {task.name: source for source, task in register_tasks(small_corpus, tokenizer).items()}
+    rates = {tasks[task.name]: mixture.get_rate(task) for task in mixture.tasks}
+    assert rates == pytest.approx(dict(shares))
+
+
+def build(corpus, tokenizer, cache_dir):
+    stages = [Stage("s", Mixture("m", {"kk": 1.0}), 3)]
+    return build_feed(
+        corpus, tokenizer, stages=stages, length=32, batch_rows=2, seed=0, cache_dir=cache_dir
+    )
+
+
+def test_tokenised_sources_are_kept_and_used_again(small_corpus, tokenizer, tmp_path):
+    first = build(small_corpus, tokenizer, tmp_path)
+    (manifest,) = tmp_path.rglob("manifest.json")
+    before = manifest.stat().st_mtime_ns
+    second = build(small_corpus, tokenizer, tmp_path)
+    assert manifest.stat().st_mtime_ns == before
+    np.testing.assert_array_equal(first.batch(2)["tokens"], second.batch(2)["tokens"])
+
+    class Other(type(tokenizer)):
+        fingerprint = "07e407e407e407e4"
+
+    build(small_corpus, Other(), tmp_path)
+    assert len(list(tmp_path.rglob("manifest.json"))) == 2
+
+
+def test_two_writers_of_one_store_leave_one_whole_store(tmp_path):
+    documents = [np.arange(n, dtype=np.int32) for n in range(50)]
+    stores = []
+    start = threading.Barrier(4)
+
+    def work():
+        start.wait()
+        stores.append(write_store(tmp_path / "kk", iter(documents), {"source": "kk"}))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.listdir(tmp_path) == ["kk"]
+    assert len(stores) == 4
+    for store in stores:
+        np.testing.assert_array_equal(store.read(49, 10, 20), np.arange(10, 20))
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    def documents():
+        yield np.arange(3, dtype=np.int32)
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        write_store(tmp_path / "kk", documents(), {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_large_sources_are_read_from_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("marco_jax.data.store.RESIDENT_TOKENS", 10)
+    documents = [np.arange(n, n + 7, dtype=np.int32) for n in range(5)]
+    store = write_store(tmp_path / "kk", documents, {})
+    np.testing.assert_array_equal(store.read(3, 2, 6), [5, 6, 7, 8])
+
+
+def test_corpus_and_mixtures_import_neither_tensorflow_nor_django():
+    code = (
+        "import sys; from marco_jax.data import corpus, feed, mixtures; corpus.load_corpus();"
+        "print({'tensorflow', 'seqio', 'django', 'allauth', 'rest_framework'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "set()", result.stderr
+    assert result.stderr == ""
+
+
+def test_tokenising_is_quiet(tmp_path):
+    code = f"""
+from marco_jax.data.corpus import Builder, Message
+from marco_jax.data.feed import Stage, build_feed
+from marco_jax.data.mixtures import Mixture
+class T:
+    vocab_size, eos_id, fingerprint = 256, 10, "t"
+    def encode_batch(self, texts): return [list(text.encode()) for text in texts]
+b = Builder("t")
+b.add_texts("kk", [Message(str(n), f"text {{n}}") for n in range(50)], joined=False)
+build_feed(b.build(), T(), stages=[Stage("s", Mixture("m", {{"kk": 1.0}}), 1)], length=16,
+           batch_rows=2, seed=0, cache_dir={str(tmp_path)!r}).batch(0)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -1,0 +1,86 @@
+"""Which rooms need which libraries: a GPU box with jax, flax and optax alone can score and plan."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import marco_jax
+
+PACKAGE = pathlib.Path(marco_jax.__file__).parent
+FLOORS = {
+    "commands": 5,
+    "__main__": 5,
+    "training": 4,
+    "evaluation": 3,
+    "decoding": 2,
+    "data": 2,
+    "model": 1,
+    "tokenizer": 1,
+    "languages": 1,
+}
+
+BLOCKED = """
+import importlib.abc, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"tensorflow", "tensorflow_datasets", "seqio", "t5"}:
+            raise ModuleNotFoundError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+
+
+def test_the_blocker_blocks():
+    assert "not installed here" in python(BLOCKED + "import seqio").stderr
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "marco_jax.model.qwen2, marco_jax.model.huggingface, marco_jax.model.mesh",
+        "marco_jax.decoding.engine, marco_jax.decoding.kernels",
+        "marco_jax.tokenizer, marco_jax.languages",
+        "marco_jax.training.step, marco_jax.training.losses, marco_jax.training.optimizer",
+    ],
+)
+def test_rooms_import_where_tensorflow_and_seqio_are_not_installed(modules):
+    result = python(BLOCKED + f"import marco_jax.model, marco_jax.decoding, {modules}")
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_package_alone_imports_neither_jax_nor_tensorflow():
+    code = "import sys, marco_jax, marco_jax.__main__; print([m for m in ('jax', 'numpy', "
+    code += "'tensorflow') if m in sys.modules])"
+    assert python(code).stdout.strip() == "[]"
+
+
+def test_no_room_imports_one_above_it():
+    upward = []
+    for file in PACKAGE.rglob("*.py"):
+        room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+                if node.module == "marco_jax":
+                    names = [f"marco_jax.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                parts = name.split(".")
+                if parts[0] == "marco_jax" and len(parts) > 1:
+                    above = FLOORS.get(parts[1], 0) > FLOORS.get(room, 5)
+                    same_floor = FLOORS.get(parts[1]) == FLOORS.get(room) and parts[1] != room
+                    if above or (same_floor and {room, parts[1]} == {"data", "decoding"}):
+                        upward.append(f"{file.name} imports {name}")
+    assert not upward
