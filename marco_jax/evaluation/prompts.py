@@ -113,16 +113,24 @@ def choose_shots(corpus: PairSource, source: str, target: str, count: int, seed:
 
 def translation_prompt(shots: Sequence[Pair], pair: Pair) -> str:
     """The text before the translation of `pair`; it ends without a space."""
+    return SHOT_DELIMITER.join([*_solved(shots), _question(pair)])
 
-    def question(pair: Pair) -> str:
-        return TEMPLATE.format(
-            source_language=get_language(pair.source_language).name,
-            target_language=get_language(pair.target_language).name,
-            source=pair.source.strip(),
-        )
 
-    solved = [f"{question(shot)}{DELIMITER}{shot.target.strip()}" for shot in shots]
-    return SHOT_DELIMITER.join([*solved, question(pair)])
+def translation_premise(shots: Sequence[Pair], pair: Pair) -> str:
+    """The same text without the sentence to translate: its last line alone."""
+    return SHOT_DELIMITER.join([*_solved(shots), _question(pair).rpartition("\n")[2]])
+
+
+def _solved(shots: Sequence[Pair]) -> list[str]:
+    return [f"{_question(shot)}{DELIMITER}{shot.target.strip()}" for shot in shots]
+
+
+def _question(pair: Pair) -> str:
+    return TEMPLATE.format(
+        source_language=get_language(pair.source_language).name,
+        target_language=get_language(pair.target_language).name,
+        source=pair.source.strip(),
+    )
 
 
 def encode_pair(

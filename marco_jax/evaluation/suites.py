@@ -84,6 +84,9 @@ def rolling_windows(ids: Sequence[int], prefix_id: int, max_length: int) -> list
 class ChoiceItem:
     """A question: options to rank after a context, and the index of the right one.
 
+    `premise` is a context that does not ask the question: what an option's likelihood there is
+    says how likely it is anyhow. "" stands for no context at all, as in lm-evaluation-harness.
+
     Items of the same `cluster` are not independent (they share options, say): the standard error
     takes clusters as its unit. None is a cluster of its own.
     """
@@ -91,6 +94,7 @@ class ChoiceItem:
     context: str
     options: tuple[str, ...]
     gold: int
+    premise: str = ""
     cluster: str | None = None
 
     def __post_init__(self) -> None:
@@ -102,26 +106,26 @@ class ChoiceItem:
 class ChoiceSuite:
     """Ranking of options by likelihood.
 
-    The requests are every item's options in order, then every distinct option alone.
+    The requests are every item's options in order, then every distinct option after its premise.
     """
 
     generates: ClassVar[bool] = False
     requests: Sequence[ScoreRequest]
     items: Sequence[ChoiceItem]
-    alone: dict[str, int]
+    alone: dict[tuple[str, str], int]
 
     @classmethod
     def build(cls, tokenizer: Tokenizer, items: Sequence[ChoiceItem]) -> ChoiceSuite:
         """Encodes items; an option is scored as a space and its text."""
         pairs = [(item.context, option) for item in items for option in item.options]
-        alone = {option: None for _, option in pairs}
-        pairs += [("", option) for option in alone]
-        first = len(pairs) - len(alone)
+        first = len(pairs)
+        alone = dict.fromkeys((item.premise, option) for item in items for option in item.options)
+        pairs += alone
         requests = [
             ScoreRequest(*encode_pair(tokenizer, context, DELIMITER + option))
             for context, option in pairs
         ]
-        return cls(requests, items, {option: first + n for n, option in enumerate(alone)})
+        return cls(requests, items, {pair: first + n for n, pair in enumerate(alone)})
 
     @property
     def examples(self) -> int:
@@ -132,7 +136,8 @@ class ChoiceSuite:
         """Share of items whose right option ranks first; of equals the first counts.
 
         accuracy ranks by summed log-probability, accuracy_norm by the same per UTF-8 byte of the
-        option, accuracy_pmi by what the context adds to the log-probability of the option.
+        option, accuracy_pmi by what the question adds to the log-probability of the option
+        (Holtzman et al. 2021, arXiv 2104.08315).
         """
         right: dict[str, list[float]] = {"accuracy": [], "accuracy_norm": [], "accuracy_pmi": []}
         start = 0
@@ -140,7 +145,8 @@ class ChoiceSuite:
             stop = start + len(item.options)
             logprobs = np.array([answer.logprob for answer in answers[start:stop]])
             lengths = np.array([len(option.encode()) for option in item.options])
-            alone = np.array([answers[self.alone[option]].logprob for option in item.options])
+            places = [self.alone[item.premise, option] for option in item.options]
+            alone = np.array([answers[place].logprob for place in places])
             right["accuracy"].append(_first_is(logprobs, item.gold))
             right["accuracy_norm"].append(_first_is(logprobs / lengths, item.gold))
             right["accuracy_pmi"].append(_first_is(logprobs - alone, item.gold))

@@ -37,7 +37,9 @@ BITS_PER_BYTE = Task("bits_per_byte", "rolling", ("bits_per_byte",))
 PICK_TRANSLATION = Task(
     "pick_translation",
     "multiple_choice",
-    ("accuracy", "accuracy_norm", "accuracy_pmi"),
+    # Sums and means per byte are ruled by how common an option is; what tells translations
+    # apart in a weak model is what the question adds.
+    ("accuracy_pmi", "accuracy", "accuracy_norm"),
     shots=3,
     chance=0.25,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from marco_jax.data.corpus import Pair
-from marco_jax.evaluation.prompts import seeded_order, translation_prompt
+from marco_jax.evaluation.prompts import seeded_order, translation_premise, translation_prompt
 from marco_jax.evaluation.suites import ChoiceItem
 
 OPTIONS = 4
@@ -44,6 +44,7 @@ def _pick_item(pair: Pair, block: Sequence[Pair], shots: Sequence[Pair], seed: i
         context=translation_prompt(shots, pair),
         options=tuple(option.target.strip() for option in shuffled),
         gold=shuffled.index(pair),
+        premise=translation_premise(shots, pair),
         cluster=block[0].key,
     )
 

@@ -134,7 +134,8 @@ def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
         raise ValueError("use_sliding_window is true: set it to false, windows are not supported")
     rope = fields.get("rope_parameters") or {}
     scaling = fields.get("rope_scaling") or {}
-    for kind in (rope.get("rope_type"), scaling.get("rope_type"), scaling.get("type")):
+    kinds = (schema.get(key) for schema in (rope, scaling) for key in ("rope_type", "type"))
+    for kind in kinds:
         if kind not in (None, "default"):
             raise ValueError(
                 f"RoPE scaling is {kind!r}: remove it from config.json, contexts up to "

@@ -6,13 +6,14 @@ import dataclasses
 import pathlib
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 from tqdm import tqdm
 
 from marco_jax.evaluation.evaluator import Evaluator
-from marco_jax.evaluation.results import write_results
+from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
 from marco_jax.model.config import Qwen2Config
 from marco_jax.training.checkpoint import Checkpoints
 from marco_jax.training.metrics import MetricsWriter
@@ -87,12 +88,22 @@ class EvaluationHook:
         for result in evaluation.results:
             name = f"eval/{result.task}/{result.metric}/{result.language}"
             self.writer.scalar(name, result.value, event.step)
-        means = [r for r in evaluation.results if r.language in ("all", "high", "low")]
         say(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
-        for result in means:
-            label = f"{result.task} {result.metric} [{result.language}]"
-            say(f"  {label:<44} {result.value:8.3f} ± {result.stderr:.3f}")
+        for line in _means(evaluation.results):
+            say(line)
         self.writer.pause()
+
+
+def _means(results: Sequence[Result]) -> Iterator[str]:
+    """A line a task and metric: its means over all, high- and low-resource languages."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if result.language in (ALL, HIGH, LOW):
+            figure = f"{result.language} {result.value:7.3f} ± {result.stderr:.3f}"
+            rows.setdefault((result.task, result.metric), []).append(figure)
+    for (task, metric), figures in rows.items():
+        name = task if task == metric else f"{task} {metric}"
+        yield f"  {name:<30}" + "   ".join(figures)
 
 
 class CheckpointHook:

@@ -20,6 +20,14 @@ def test_prompt_text(pairs_of):
     )
 
 
+def test_a_premise_is_the_prompt_without_its_sentence(pairs_of):
+    shot, pair = pairs_of("kk", range(2))
+    prompt = prompts.translation_prompt([shot], pair)
+    premise = prompts.translation_premise([shot], pair)
+    assert prompt.replace(f"English text: {pair.source}\n", "") == premise
+    assert premise.endswith("\n\nKazakh text:")
+
+
 def test_shots_are_the_same_for_any_order_and_hold_no_held_out_text(corpus):
     shots = prompts.choose_shots(corpus, "en", "kk", 25, seed=0)
     corpus.pairs_by["en", "kk", "train"].reverse()

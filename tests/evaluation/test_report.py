@@ -67,7 +67,7 @@ def _evaluate(workdir, step, english, kazakh):
         for code, value in (("en", english), ("kk", kazakh), ("high", english), ("low", kazakh))
     ]
     rows += [
-        Result("pick_translation", code, 3, "accuracy", 0.25 + step / 100, 0.02, 16)
+        Result("pick_translation", code, 3, "accuracy_pmi", 0.25 + step / 100, 0.02, 16)
         for code in ("kk", "low")
     ]
     rows += [Result("translation", code, 3, "chrf++", step / 2, 0.5, 16) for code in ("kk", "low")]

@@ -77,7 +77,7 @@ def test_choice_metrics_by_hand(choice):
 
 def test_standard_error_takes_clusters_as_its_unit(byte_tokenizer):
     def estimate(cluster_of):
-        items = [ChoiceItem(f"q{n}", ("a", "b"), 0, cluster_of(n)) for n in range(4)]
+        items = [ChoiceItem(f"q{n}", ("a", "b"), 0, cluster=cluster_of(n)) for n in range(4)]
         suite = ChoiceSuite.build(byte_tokenizer, items)
         # The first option wins in items 0 and 2.
         scores = [-1, -2, -2, -1, -1, -2, -2, -1, 0, 0]
@@ -98,8 +98,12 @@ def test_scores_that_are_not_numbers_give_no_accuracy(choice):
     assert math.isnan(estimate.value)
 
 
-def test_options_are_scored_alone_once(choice):
-    assert choice.alone == {"aa": 4, "bbbb": 5}
+def test_options_are_scored_once_after_each_premise(choice, byte_tokenizer):
+    assert choice.alone == {("", "aa"): 4, ("", "bbbb"): 5}
+    items = [ChoiceItem(f"p {n}", ("aa", "bbbb"), 0, premise="p") for n in range(2)]
+    suite = ChoiceSuite.build(byte_tokenizer, items)
+    assert len(suite.requests) == 6
+    assert [bytes(suite.requests[n].context).decode() for n in (0, 4, 5)] == ["p 0", "p", "p"]
     with pytest.raises(ValueError, match="repeat"):
         ChoiceItem("q", ("a", "a"), 0)
 
