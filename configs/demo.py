@@ -74,7 +74,8 @@ def get_config() -> ConfigDict:
             "tasks": "bits_per_byte,pick_translation,translation",
             "languages": "",  # all of the corpus
             "shots": 2,
-            "examples": 16,
+            # A language and task; tasks that are not named here read all they have.
+            "examples": {"pick_translation": 32, "translation": 8},
             "every": 0,
             "max_length": 1024,
             "tokens_per_batch": 8192,

@@ -23,7 +23,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Marco eval: the figures that the training loop would report for these parameters."""
-    from marco_jax.data.corpus import load_corpus
+    from marco_jax.data.load import load_corpus
     from marco_jax.evaluation.evaluator import Evaluator
     from marco_jax.evaluation.results import write_results
 

@@ -43,7 +43,7 @@ def test_every_command_has_help(capsys, command):
         (["train", "--config={demo}", "--workdir={tmp}", "--config.batch.len=3"], "length"),
         (["train", "--config={demo}", "--workdir={tmp}", "--config.steps=many"], "no int"),
         (["train", "--config={demo}", "--workdir={tmp}", "--config.batch=3"], "this is a group"),
-        (["train", "--config={demo}", "--workdir={tmp}", "--config.stages=a"], "config.stage.a"),
+        (["train", "--config={demo}", "--workdir={tmp}", "--config.stages=a"], "for 1 stages"),
         (["train", "--config={demo}", "--workdir={tmp}", "--config.steps=2"], "steps is 2"),
         (["train", "--config={demo}", "--workdir={tmp}", "--config.mesh.tensor=3"], "devices"),
         (["train", "--config={demo}", "--workdir={tmp}", "--config.data={tmp}/no"], "{tmp}/no"),

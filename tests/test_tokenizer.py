@@ -11,7 +11,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marco_jax.data.corpus import load_corpus
+from marco_jax.data.load import load_corpus
 from marco_jax.tokenizer import (
     SEPARATOR,
     BytePairTokenizer,

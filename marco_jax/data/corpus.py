@@ -285,23 +285,3 @@ def _without_doublets(
         place: list({document.text: document for document in found}.values())
         for place, found in documents.items()
     }
-
-
-def load_corpus(data: str = "default", seed: int = 0) -> Corpus:
-    """The corpus that `config.data` names.
-
-    Args:
-        data: "default", the text that ships with the installed packages; a directory of corpora
-            (see files_corpus.py for its layout); or JSONL files, comma-separated, globs allowed.
-        seed: of the rendering of parallel text. The held-out split does not depend on it.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: a line that cannot be read, with file and line number.
-    """
-    # Imported here: each reader knows Builder.
-    from marco_jax.data import default_corpus, files_corpus
-
-    if data == "default":
-        return default_corpus.load(seed)
-    return files_corpus.load(data, seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
@@ -20,9 +19,6 @@ SHOT_DELIMITER = "\n\n"
 # Characters of the source of a shot, and at most of its target: shorter ones are labels that show
 # little, longer ones fill the row.
 SHOT_CHARACTERS = (12, 80)
-
-# What a program fills in, and tags: they are copied, not translated, and give an answer away.
-MARKUP = re.compile(r"%\(\w+\)|%[sd]|\{\w*\}|<[^>]+>")
 
 T = TypeVar("T")
 
@@ -53,13 +49,13 @@ def fold(text: str) -> str:
 
 
 def usable_pairs(pairs: Iterable[Pair], max_characters: int) -> list[Pair]:
-    """Pairs that make good items: one line a side, without markup, translated, no side twice."""
+    """Pairs that make good items: one line a side, really translated, no side twice."""
     kept, sources, targets = [], set(), set()
     for pair in sorted(pairs, key=lambda pair: (pair.key, pair.target)):
         source, target = fold(pair.source), fold(pair.target)
         if not source or not target or source == target:
             continue
-        if not all(_is_plain(text, max_characters) for text in (pair.source, pair.target)):
+        if not all(_is_one_line(text, max_characters) for text in (pair.source, pair.target)):
             continue
         if source in sources or target in targets:
             continue
@@ -69,9 +65,8 @@ def usable_pairs(pairs: Iterable[Pair], max_characters: int) -> list[Pair]:
     return kept
 
 
-def _is_plain(text: str, max_characters: int) -> bool:
-    one_line = len(text.strip().splitlines()) == 1
-    return one_line and len(text) <= max_characters and not MARKUP.search(text)
+def _is_one_line(text: str, max_characters: int) -> bool:
+    return len(text.strip().splitlines()) == 1 and len(text) <= max_characters
 
 
 def held_out_pairs(corpus: PairSource, source: str, target: str, max_characters: int) -> list[Pair]:

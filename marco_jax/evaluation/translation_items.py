@@ -19,7 +19,9 @@ def pick_items(
     Pairs are sorted by the bytes of their translation and cut in blocks of four; the four
     translations of a block are the options of its four items. So options differ little in
     length, and each is the right answer exactly once: whoever does not read the English text is
-    right in one item of four, whatever else they know about the options.
+    right in one item of four, whatever else they know about the options. Messages are taken as
+    they are: a name, a number or a placeholder that a translation repeats is part of what tells
+    the options apart, and the first thing that a small model learns to read.
 
     Args:
         pairs: held-out pairs with distinct sides.

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from marco_jax.data.corpus import Corpus, load_corpus
+from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
+from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Mixture, apply_override, get_mixture
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
@@ -123,7 +124,7 @@ class Run:
             tuple(name for name in fields.tasks.split(",") if name),
             languages=tuple(name for name in fields.languages.split(",") if name) or None,
             shots=fields.shots,
-            examples=fields.examples,
+            examples=fields.examples.to_dict(),
         )
 
     def _feed(self) -> Feed:

@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from marco_jax.data.corpus import Builder, Corpus, Message, Pair, load_corpus
+from marco_jax.data.corpus import Builder, Corpus, Message, Pair
+from marco_jax.data.load import load_corpus
 
 
 class ByteTokenizer:

@@ -13,9 +13,9 @@ from marco_jax.data.corpus import (
     Builder,
     Message,
     Pair,
-    load_corpus,
     split_of,
 )
+from marco_jax.data.load import load_corpus
 from marco_jax.languages import LANGUAGES
 
 

@@ -6,7 +6,8 @@ import pathlib
 
 import pytest
 
-from marco_jax.data.corpus import HELD_OUT, KNOWLEDGE, PARALLEL, SPLITS, TRAIN, Corpus, load_corpus
+from marco_jax.data.corpus import HELD_OUT, KNOWLEDGE, PARALLEL, SPLITS, TRAIN, Corpus
+from marco_jax.data.load import load_corpus
 
 
 def write(path: pathlib.Path, *lines: str | dict) -> None:

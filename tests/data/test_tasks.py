@@ -122,7 +122,7 @@ def test_large_sources_are_read_from_disk(tmp_path, monkeypatch):
 
 def test_corpus_and_mixtures_import_neither_tensorflow_nor_django():
     code = (
-        "import sys; from marco_jax.data import corpus, feed, mixtures; corpus.load_corpus();"
+        "import sys; from marco_jax.data import load, feed, mixtures; load.load_corpus();"
         "print({'tensorflow', 'seqio', 'django', 'allauth', 'rest_framework'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

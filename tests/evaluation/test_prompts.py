@@ -61,8 +61,6 @@ def test_usable_pairs_leave_out_what_cannot_be_asked(pairs_of):
         Pair("z", "en", "kk", good[0].source.upper(), "басқа"),
         Pair("zz", "en", "kk", "another", good[0].target),
         Pair("e", "en", "kk", " ", "бос"),
-        Pair("p", "en", "kk", "Index of %(name)s", "Тізім"),
-        Pair("q", "en", "kk", "Choose", "<b>Таңда</b> {}"),
     ]
     assert prompts.usable_pairs(bad + good, 200) == good
 

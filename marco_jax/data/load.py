@@ -1,0 +1,21 @@
+"""The corpus that `config.data` names."""
+
+from __future__ import annotations
+
+from marco_jax.data import default_corpus, files_corpus
+from marco_jax.data.corpus import Corpus
+
+
+def load_corpus(data: str = "default", seed: int = 0) -> Corpus:
+    """Loads a corpus.
+
+    Args:
+        data: "default", the text that ships with the installed packages; a directory of corpora
+            (see files_corpus.py for its layout); or JSONL files, comma-separated, globs allowed.
+        seed: of the rendering of parallel text. The held-out split does not depend on it.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a line that cannot be read, with file and line number.
+    """
+    return default_corpus.load(seed) if data == "default" else files_corpus.load(data, seed)
