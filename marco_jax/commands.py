@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import pathlib
-import shutil
 import sys
 from typing import Any
 
@@ -120,9 +119,14 @@ def report(arguments: argparse.Namespace) -> int:
     if not (workdir / "metrics.jsonl").exists():
         raise FileNotFoundError(f"{workdir} holds no metrics.jsonl: give the workdir of a run")
     page = write_report(workdir)
-    print(format_summary(summary(workdir)))
-    width = shutil.get_terminal_size().columns
-    print(f"{'report':<10} {page}"[: max(width, 400)])
+    program = sys.argv[0] if sys.argv[0].endswith("marco") else "python -m marco_jax"
+    prompt = "$'English text: Please enter a valid name.\\nFrench text:'"
+    print(
+        f"{format_summary(summary(workdir))}\n\n"
+        f"workdir   {workdir}\n"
+        f"report    {page}\n"
+        f"try next  {program} generate --model={workdir} --prompt={prompt}"
+    )
     return 0
 
 

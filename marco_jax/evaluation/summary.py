@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from marco_jax.evaluation.results import HIGH, LOW, Result
+from marco_jax.evaluation.results import ALL, HIGH, LOW, Result
 from marco_jax.evaluation.run_data import Milestone, RunData, load_run
 from marco_jax.evaluation.tasks import TASKS
 
@@ -33,6 +33,7 @@ HEADLINES = (
     Headline("bits_per_byte", "en", "Bits per byte, English", "relative"),
     Headline("bits_per_byte", HIGH, "Bits per byte, high-resource", "relative"),
     Headline("bits_per_byte", LOW, "Bits per byte, low-resource", "relative"),
+    Headline("pick_translation", ALL, "Right translation, all languages", "share"),
     Headline("pick_translation", HIGH, "Right translation, high-resource", "share"),
     Headline("pick_translation", LOW, "Right translation, low-resource", "share"),
     Headline("translation", HIGH, "chrF++, high-resource", "points"),
