@@ -76,7 +76,9 @@ def get_config() -> ConfigDict:
             "shots": 2,
             # A language and task; tasks that are not named here read all they have.
             "examples": {"pick_translation": 32, "translation": 8},
-            "every": 0,
+            # Between the ends of stages, where all tasks run, these run every so many steps.
+            "every_tasks": "bits_per_byte",
+            "every": 160,
             "max_length": 1024,
             "tokens_per_batch": 8192,
         }

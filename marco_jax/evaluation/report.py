@@ -17,6 +17,7 @@ from marco_jax.evaluation.metrics import chrf_signature
 from marco_jax.evaluation.results import Result
 from marco_jax.evaluation.run_data import Milestone, RunData, group_of, load_run, name_of
 from marco_jax.evaluation.summary import compare, format_figure, format_summary, summarize, summary
+from marco_jax.evaluation.tasks import PICK_TRANSLATION
 
 __all__ = ["format_summary", "summary", "write_report"]
 
@@ -104,7 +105,7 @@ def _cell(figure: dict[str, Any] | None, baseline: dict[str, Any] | None, style:
 def _evaluation(run: RunData, charts: dict[str, Figure]) -> list[str]:
     signature = escape(chrf_signature()) if run.languages("translation") else ""
     pick = _chart(
-        charts, "pick", figures.task_means(run, "pick_translation", "accuracy"),
+        charts, "pick", figures.task_means(run, "pick_translation", PICK_TRANSLATION.metrics[0]),
         "Picking the right translation",
         "Which of four texts of one language translates the English one; bars are one standard "
         "error. The four are near in length, and each is right once.",
@@ -192,7 +193,7 @@ def _language_row(run: RunData, code: str, marks: list[Milestone], last: Milesto
     cells = [f"<td>{result.value:.3f}</td>" if result else "<td></td>" for result in results]
     if len(marks) > 1:
         cells.append(_change_cell(results[0], results[-1]))
-    pick = run.figure(last.step, "pick_translation", "accuracy", code)
+    pick = run.figure(last.step, "pick_translation", PICK_TRANSLATION.metrics[0], code)
     chrf = run.figure(last.step, "translation", "chrf++", code)
     cells += [_plain_cell(pick, "share"), _plain_cell(chrf, "points")]
     row = 'tr class="mean"' if mean else "tr"

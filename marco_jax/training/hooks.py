@@ -64,14 +64,25 @@ class EvaluationHook:
     def __init__(
         self,
         evaluator: Evaluator,
+        frequent: Evaluator,
         workdir: pathlib.Path,
         writer: MetricsWriter,
         every: int,
         *,
         at_start: bool,
     ) -> None:
-        """Evaluates every `every` steps, at stage ends, and before the first step if `at_start`."""
-        self.evaluator, self.workdir, self.writer = evaluator, workdir, writer
+        """All tasks at stage ends (and before the first step if `at_start`), some more often.
+
+        Args:
+            evaluator: of all tasks.
+            frequent: of the tasks that run every `every` steps as well.
+            workdir: where eval/<step>.json goes.
+            writer: of TensorBoard figures; its clock leaves evaluations out.
+            every: 0 for stage ends alone.
+            at_start: whether the parameters that the run starts from are evaluated.
+        """
+        self.evaluator, self.frequent = evaluator, frequent
+        self.workdir, self.writer = workdir, writer
         self.every, self.at_start = every, at_start
 
     def __call__(self, event: Event) -> None:
@@ -79,9 +90,10 @@ class EvaluationHook:
         due = self.at_start if event.step == 0 else event.due(self.every)
         if event.stopping or not due:
             return
+        whole = event.boundary or event.step == 0
         self.writer.flush()
         start = time.perf_counter()
-        evaluation = self.evaluator.run(event.state.params)
+        evaluation = (self.evaluator if whole else self.frequent).run(event.state.params)
         elapsed = time.perf_counter() - start
         if jax.process_index() == 0:
             write_results(self.workdir / "eval" / f"{event.step}.json", evaluation.results)
@@ -103,7 +115,7 @@ def _means(results: Sequence[Result]) -> Iterator[str]:
             rows.setdefault((result.task, result.metric), []).append(figure)
     for (task, metric), figures in rows.items():
         name = task if task == metric else f"{task} {metric}"
-        yield f"  {name:<30}" + "   ".join(figures)
+        yield f"  {name:<32}" + "   ".join(figures)
 
 
 class CheckpointHook:

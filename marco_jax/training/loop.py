@@ -83,9 +83,12 @@ def _evaluation(
 ) -> list[EvaluationHook]:
     if not config.evaluation.tasks:
         return []
+    fields = config.evaluation
+    engine = run.engine()
+    evaluators = [run.evaluator(engine, tasks) for tasks in (fields.tasks, fields.every_tasks)]
     # Random weights have no figures worth their time; a given model's are the baseline.
-    every, at_start = config.evaluation.every, bool(config.init_from)
-    return [EvaluationHook(run.evaluator(), directory, writer, every, at_start=at_start)]
+    at_start = bool(config.init_from)
+    return [EvaluationHook(*evaluators, directory, writer, fields.every, at_start=at_start)]
 
 
 def _record_config(config: ConfigDict, directory: pathlib.Path) -> None:

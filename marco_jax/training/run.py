@@ -115,13 +115,13 @@ class Run:
             tokens_per_batch=self.config.evaluation.tokens_per_batch,
         )
 
-    def evaluator(self) -> Evaluator:
-        """The in-loop evaluator that `config.evaluation` describes."""
+    def evaluator(self, engine: Engine, tasks: str) -> Evaluator:
+        """An evaluator of comma-separated tasks, as `config.evaluation` describes them."""
         fields = self.config.evaluation
         return Evaluator(
-            self.engine(),
+            engine,
             self.corpus,
-            tuple(name for name in fields.tasks.split(",") if name),
+            tuple(name for name in tasks.split(",") if name),
             languages=tuple(name for name in fields.languages.split(",") if name) or None,
             shots=fields.shots,
             examples=fields.examples.to_dict(),
