@@ -31,7 +31,7 @@ format: $(VENV)/.installed-ruff
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find marco_jax configs experiments tests -name __pycache__ -prune -exec rm -rf {} +
+	find marco_jax configs tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

@@ -101,7 +101,10 @@ class BytePairTokenizer:
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes tokenizer.json and tokenizer_config.json."""
-        _write_fast(pathlib.Path(directory), self._backend, self.separator, "Qwen2Tokenizer")
+        ids = [self._backend.token_to_id(token) for token in QWEN2_SPECIALS]
+        is_qwen2 = ids == [151_643, 151_644, 151_645]
+        kind = "Qwen2Tokenizer" if is_qwen2 else "PreTrainedTokenizerFast"
+        _write_fast(pathlib.Path(directory), self._backend, self.separator, kind)
 
 
 class SentencePieceTokenizer:

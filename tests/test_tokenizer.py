@@ -7,6 +7,7 @@ import pathlib
 import unicodedata
 
 import pytest
+import tokenizers
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,6 +143,18 @@ def test_a_directorys_own_tokenizer_json_is_loaded_as_it_is(qwen_files):
     assert tokenizer.vocab_size == 151_669
     assert len(tokenizer.encode("<tool_call>")) == 1
     assert tokenizer.eos_id == 151_643
+
+
+@pytest.mark.parametrize(
+    ("specials", "kind"), [(3, "Qwen2Tokenizer"), (1, "PreTrainedTokenizerFast")]
+)
+def test_only_qwen2s_own_tokenizer_is_saved_under_its_name(specials, kind, tmp_path):
+    vocab = {str(number): number for number in range(151_643 if specials == 3 else 10)}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
+    backend.add_special_tokens([SEPARATOR, "<|im_start|>", "<|im_end|>"][:specials])
+    BytePairTokenizer(backend).save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == kind
 
 
 def test_sentencepiece_round_trips_every_text(pieces, texts):
