@@ -120,12 +120,12 @@ def report(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{workdir} holds no metrics.jsonl: give the workdir of a run")
     page = write_report(workdir)
     program = sys.argv[0] if sys.argv[0].endswith("marco") else "python -m marco_jax"
-    prompt = "$'English text: Please enter a valid name.\\nFrench text:'"
+    evaluate_again = f"eval --model={workdir} --languages=kk,ne --out={workdir / 'kk_ne.json'}"
     print(
         f"{format_summary(summary(workdir))}\n\n"
         f"workdir   {workdir}\n"
         f"report    {page}\n"
-        f"try next  {program} generate --model={workdir} --prompt={prompt}"
+        f"try next  {program} {evaluate_again}"
     )
     return 0
 
