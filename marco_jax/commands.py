@@ -13,7 +13,7 @@ from marco_jax.training.checkpoint import LoadedModel, load_model
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Marco train."""
+    """Trains as a config file says, in a workdir."""
     from marco_jax.training.config import load_config
     from marco_jax.training.loop import train as run
 
@@ -21,7 +21,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Marco eval: the figures that the training loop would report for these parameters."""
+    """Scores a model: the figures that the training loop reports for the same parameters."""
     from marco_jax.data.load import load_corpus
     from marco_jax.evaluation.evaluator import Evaluator
     from marco_jax.evaluation.results import write_results
@@ -53,7 +53,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def generate(arguments: argparse.Namespace) -> int:
-    """Marco generate."""
+    """Continues one prompt, or those of a JSONL file."""
     from marco_jax.decoding.requests import GenerateRequest
     from marco_jax.decoding.sampling import Sampling
 
@@ -90,7 +90,7 @@ def generate(arguments: argparse.Namespace) -> int:
 
 
 def import_model(arguments: argparse.Namespace) -> int:
-    """Marco import."""
+    """Turns a Hugging Face directory into a checkpoint."""
     from marco_jax.training.checkpoint import save_model
 
     loaded = load_model(arguments.hf)
@@ -101,7 +101,7 @@ def import_model(arguments: argparse.Namespace) -> int:
 
 
 def export_model(arguments: argparse.Namespace) -> int:
-    """Marco export."""
+    """Writes a model as a Hugging Face directory."""
     from marco_jax.model.huggingface import save_huggingface
 
     loaded = load_model(arguments.model)
@@ -112,7 +112,7 @@ def export_model(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Marco report."""
+    """Writes the page of a run and prints its figures."""
     from marco_jax.evaluation.report import format_summary, summary, write_report
 
     workdir = pathlib.Path(arguments.workdir)
