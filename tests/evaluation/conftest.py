@@ -7,8 +7,8 @@ import hashlib
 import math
 
 import pytest
-from marco_jax.data.corpus import Pair
 
+from marco_jax.data.corpus import Pair
 from marco_jax.decoding.requests import Generation, Score
 
 
