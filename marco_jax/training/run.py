@@ -31,6 +31,9 @@ from marco_jax.training.hooks import say
 from marco_jax.training.optimizer import create_optimizer, join_stages
 from marco_jax.training.step import Batch, StepOptions, Trainer, TrainState
 
+# A language shows a new tokenizer this much text: enough for its pieces, and minutes for all.
+TOKENIZER_CHARACTERS = 1_000_000
+
 
 def create_sharding(config: ConfigDict) -> Sharding:
     """The mesh and rules of `config.mesh` over all devices."""
@@ -181,10 +184,20 @@ def _tokenizer(
         size = config.tokenizer.vocab_size
         say(f"training a SentencePiece tokenizer of {size} pieces on the corpus")
         # Monolingual text alone: translations repeat it, and the words of their templates.
-        texts = (text for language in LANGUAGES for text in corpus.texts(language, "train"))
+        texts = (text for language in LANGUAGES for text in _sample(corpus, language))
         return train_sentencepiece(texts, size, directory)
     given.save(directory)
     return given
+
+
+def _sample(corpus: Corpus, language: str) -> Iterator[str]:
+    """Training texts of a language, as many as its tokenizer needs."""
+    characters = 0
+    for text in corpus.texts(language, "train"):
+        if characters >= TOKENIZER_CHARACTERS:
+            return
+        yield text
+        characters += len(text)
 
 
 def _local_rows(layout: jax.sharding.Sharding, shape: tuple[int, int]) -> slice:
