@@ -184,24 +184,6 @@ class Evaluator:
         return Result(task.name, language, shots, metric, figure.value, figure.stderr, examples)
 
 
-def evaluate(
-    engine: ScoringEngine,
-    params: Any,
-    corpus: HeldOutCorpus,
-    tasks: Iterable[str | Task],
-    *,
-    languages: Sequence[str] | None = None,
-    shots: int | None = None,
-    examples: int | Mapping[str, int] | None = None,
-    seed: int = 0,
-) -> list[Result]:
-    """Evaluates parameters once; the arguments are those of `Evaluator`."""
-    evaluator = Evaluator(
-        engine, corpus, tasks, languages=languages, shots=shots, examples=examples, seed=seed
-    )
-    return evaluator.run(params).results
-
-
 def averages(rows: Sequence[Result]) -> list[Result]:
     """Macro means over languages of each task and metric: all, high-resource, low-resource.
 

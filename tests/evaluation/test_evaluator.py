@@ -7,13 +7,17 @@ import jax.numpy as jnp
 import pytest
 
 from marco_jax.decoding.engine import Engine
-from marco_jax.evaluation.evaluator import Evaluator, averages, evaluate
+from marco_jax.evaluation.evaluator import Evaluator, averages
 from marco_jax.evaluation.results import Result
 from marco_jax.evaluation.tasks import TASKS, get_task
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.qwen2 import bind, init_params
 
 TASK_NAMES = list(TASKS)
+
+
+def evaluate(engine, params, corpus, tasks, **options):
+    return Evaluator(engine, corpus, tasks, **options).run(params).results
 
 
 def _by_key(results):
