@@ -17,31 +17,20 @@ from marco_jax.data.mixtures import Mixture, apply_override, get_mixture
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.languages import LANGUAGES
-from marco_jax.model.mesh import (
-    DEFAULT_RULES,
-    Sharding,
-    check_mesh,
-    create_mesh,
-    replicate_kv_heads,
-)
 from marco_jax.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from marco_jax.training.assemble import (
+    check_run,
+    create_sharding,
+    create_trainer,
+    global_rows,
+)
 from marco_jax.training.checkpoint import TOKENIZER, load_model, write_json
 from marco_jax.training.config import ConfigError, model_config, plan_stages
 from marco_jax.training.hooks import say
-from marco_jax.training.optimizer import create_optimizer, join_stages
-from marco_jax.training.step import Batch, StepOptions, Trainer, TrainState
+from marco_jax.training.step import Batch, TrainState
 
 # A language shows a new tokenizer this much text: enough for its pieces, and minutes for all.
 TOKENIZER_CHARACTERS = 1_000_000
-
-
-def create_sharding(config: ConfigDict) -> Sharding:
-    """The mesh and rules of `config.mesh` over all devices."""
-    axes = {name: size for name, size in config.mesh.items() if name != "replicate_kv_heads"}
-    rules = DEFAULT_RULES
-    if config.mesh.replicate_kv_heads:
-        rules = replicate_kv_heads(rules)
-    return Sharding(create_mesh(axes), rules)
 
 
 class Run:
@@ -62,18 +51,14 @@ class Run:
         self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
         self._initial_params = source and source.params
-        self.batch_rows = config.batch.sequences_per_chip * jax.device_count()
-        check_mesh(
-            self.model,
-            self.sharding,
-            batch=self.batch_rows // config.batch.accumulation_steps,
-            length=config.batch.length,
-        )
+        check_run(config, self.model, self.sharding)
+        self.batch_rows = global_rows(config, self.sharding)
         self.stages = plan_stages(config)
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
         self.feed = self._feed()
-        self.trainer = self._trainer()
+        sources = len(self.feed.sources)
+        self.trainer = create_trainer(config, self.model, self.sharding, sources)
 
     def initial_state(self) -> TrainState:
         """The state before step 1: from `config.init_from`, or random from the seed."""
@@ -156,19 +141,6 @@ class Run:
         if not self.config.mixture.override:
             return mixture
         return mixture.with_shares(apply_override(mixture.shares, self.config.mixture.override))
-
-    def _trainer(self) -> Trainer:
-        config = self.config
-        schedule = join_stages([stage.schedule for stage in self.stages])
-        optimizer = create_optimizer(self.model, schedule, **config.optimizer.to_dict())
-        options = StepOptions(
-            dtype=jnp.dtype(config.dtype),
-            remat=config.remat,
-            accumulation_steps=config.batch.accumulation_steps,
-            loss_chunk_tokens=config.loss_chunk_tokens,
-        )
-        sources = len(self.feed.sources)
-        return Trainer(self.model, optimizer, schedule, self.sharding, sources, options)
 
 
 def _tokenizer(

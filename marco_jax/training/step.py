@@ -115,6 +115,16 @@ class Trainer:
             self.state_shardings,
         )
 
+    def abstract_batch(self, rows: int, length: int) -> Batch:
+        """ShapeDtypeStruct of a global batch of [rows, length] with its sharding."""
+        batch = Batch(*(jnp.int32,) * len(Batch._fields))._replace(loss_weights=jnp.float32)
+        return Batch(
+            *(
+                jax.ShapeDtypeStruct((rows, length), dtype, sharding=self.batch_sharding)
+                for dtype in batch
+            )
+        )
+
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         sums, grads = self._accumulate(state.params, batch)
         tokens = jnp.maximum(sums[1].sum(), 1.0)

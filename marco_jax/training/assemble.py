@@ -1,0 +1,73 @@
+"""The compiled parts of a run from its config: mesh, optimizer, trainer. No data, no TensorFlow.
+
+`marco train` and `marco plan` build the step here, so that what is planned is what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from marco_jax.model.config import Qwen2Config
+from marco_jax.model.mesh import (
+    DEFAULT_RULES,
+    Sharding,
+    check_mesh,
+    create_mesh,
+    replicate_kv_heads,
+)
+from marco_jax.training.config import ConfigError, plan_stages
+from marco_jax.training.optimizer import create_optimizer, join_stages
+from marco_jax.training.step import StepOptions, Trainer
+
+
+def create_sharding(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding:
+    """The mesh and rules of `config.mesh` over `devices` (all there are by default)."""
+    axes = {
+        name: size
+        for name, size in config.mesh.items()
+        if name not in ("replicate_kv_heads", "num_slices")
+    }
+    rules = DEFAULT_RULES
+    if config.mesh.replicate_kv_heads:
+        rules = replicate_kv_heads(rules)
+    return Sharding(create_mesh(axes, devices), rules)
+
+
+def global_rows(config: ConfigDict, sharding: Sharding) -> int:
+    """Rows of a global batch, over all microbatches."""
+    return config.batch.sequences_per_chip * sharding.mesh.size
+
+
+def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> None:
+    """Refuses a mesh that does not divide the model or a microbatch (ValueError)."""
+    rows, parts = global_rows(config, sharding), config.batch.accumulation_steps
+    if parts < 1 or rows % parts:
+        raise ConfigError(
+            f"batch.accumulation_steps is {parts} and the batch has {rows} rows: "
+            "choose a number that divides them"
+        )
+    check_mesh(model, sharding, batch=rows // parts, length=config.batch.length)
+
+
+def create_trainer(
+    config: ConfigDict, model: Qwen2Config, sharding: Sharding, num_sources: int
+) -> Trainer:
+    """The step of `config` for `model` on a mesh; nothing compiles yet.
+
+    Raises:
+        ValueError: a mesh that does not divide the model or the batch.
+    """
+    check_run(config, model, sharding)
+    schedule = join_stages([stage.schedule for stage in plan_stages(config)])
+    optimizer = create_optimizer(model, schedule, **config.optimizer.to_dict())
+    options = StepOptions(
+        dtype=jnp.dtype(config.dtype),
+        remat=config.remat,
+        accumulation_steps=config.batch.accumulation_steps,
+        loss_chunk_tokens=0,
+    )
+    return Trainer(model, optimizer, schedule, sharding, num_sources, options)

@@ -1,0 +1,122 @@
+"""Every field of a training config, with its default. A file under configs/ sets what it changes."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def training_config() -> ConfigDict:
+    """Continual pretraining of Qwen2 in Marco-LLM's two stages; all fields, none hidden."""
+    c = ConfigDict()
+    c.objective = "cpt"
+    c.seed = 0
+    c.steps = 1000
+    # "default" is the embedded corpus; otherwise a directory of corpora, or JSONL files.
+    c.data = "default"
+    # Where tokenised sources are kept; empty: in the workdir.
+    c.data_cache = ""
+    # A workdir, a checkpoint step or a Hugging Face directory to start from; empty: random weights.
+    c.init_from = ""
+
+    # A directory with tokenizer files; empty: that of init_from, else train SentencePiece (byte
+    # fallback) on the corpus.
+    c.tokenizer = ConfigDict({"path": "", "vocab_size": 4096})
+
+    # A preset's name, or sizes. The vocabulary's rows follow from the tokenizer.
+    c.model = ConfigDict(
+        {
+            "preset": "",
+            "hidden_size": 128,
+            "intermediate_size": 352,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 1024,
+        }
+    )
+    # Of the computation; master parameters and moments are float32.
+    c.dtype = "float32"
+    # What a layer keeps for its backward pass, a name of model/remat.py.
+    c.remat = "none"
+    # auto: splash on TPU, cuDNN on GPU, XLA elsewhere; or one of them by name.
+    c.attention = "auto"
+    c.loss = ConfigDict(
+        {
+            # Logits that a device holds at once, in MiB of float32.
+            "logits_mib": 128,
+            # Weight of the squared log-normaliser (PaLM uses 1e-4); 0: none.
+            "z_loss": 0.0,
+            # Leave the rows past the tokenizer's vocabulary out of the normaliser. `transformers`
+            # keeps them in, and so do the scores.
+            "mask_padded_vocab": False,
+        }
+    )
+    # Sizes of the mesh axes; one may be -1. `num_slices` counts slices joined by the data-centre
+    # network: replicas that exchange gradients alone.
+    c.mesh = ConfigDict(
+        {
+            "num_slices": 1,
+            "data": 1,
+            "fsdp": -1,
+            "tensor": 1,
+            "context": 1,
+            "replicate_kv_heads": False,
+        }
+    )
+    # The machine that `marco plan` compiles for when none is named.
+    c.topology = ""
+
+    c.batch = ConfigDict({"length": 256, "sequences_per_chip": 8, "accumulation_steps": 1})
+
+    # One mixture a stage (or one for all), from marco_jax/data/mixtures.py.
+    c.mixture = ConfigDict({"name": "stage1,stage2", "override": ""})
+    c.stages = "stage1,stage2"
+    # Stage-I has 160B tokens at 1e-5, Stage-II 140B at 6e-6 (Table 3). Warm-up and shape are not
+    # published: ours are a short warm-up and a cosine to a tenth at the very end.
+    c.stage = ConfigDict(
+        {
+            "stage1": training_stage(160, 1e-5, warmup_share=0.01, final_share=0.6),
+            "stage2": training_stage(140, 6e-6, warmup_share=0.0, final_share=0.1),
+        }
+    )
+    c.optimizer = ConfigDict(
+        {"b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
+    )
+
+    # Steps between two looks, besides the ends of stages; 0: at the ends only.
+    c.log_every = 20
+    # A jax.profiler trace of these steps, "FIRST:LAST", under the workdir; empty: none.
+    c.profile = ""
+    c.checkpoint = ConfigDict({"every": 400, "keep": 0})
+    c.evaluation = ConfigDict(
+        {
+            "tasks": "bits_per_byte,pick_translation,translation",
+            "languages": "",  # all of the corpus
+            "shots": 2,
+            # A language and task; tasks that are not named here read all they have.
+            "examples": {"pick_translation": 32, "translation": 8},
+            # Between the ends of stages, where all tasks run, these run every so many steps.
+            "every_tasks": "bits_per_byte",
+            "every": 160,
+            "max_length": 1024,
+            "tokens_per_batch": 8192,
+        }
+    )
+    return c
+
+
+def training_stage(
+    share: float, learning_rate: float, *, warmup_share: float, final_share: float
+) -> ConfigDict:
+    """One stage: its share of the steps, its peak learning rate, and the cosine around it."""
+    return ConfigDict(
+        {
+            "share": float(share),
+            "learning_rate": learning_rate,
+            "schedule": "cosine",
+            "warmup_share": warmup_share,
+            "final_share": final_share,
+        }
+    )
