@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from marco_jax.decoding.sampling import Sampling, sample
 from marco_jax.model.config import Qwen2Config
+from marco_jax.model.layout import Automatic
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import KVCache, bind, init_cache
@@ -81,7 +82,7 @@ def score(params: Params, batch: ScoreBatch, *, runtime: Runtime) -> tuple[jax.A
         batch.positions,
         batch.segment_ids,
         dtype=runtime.dtype,
-        sharding=runtime.sharding,
+        layout=Automatic(runtime.sharding),
     )
     scored = jnp.take_along_axis(hidden, batch.index[..., None], axis=1)  # [batch, scored, embed]
 
@@ -125,7 +126,7 @@ def prefill(
     cache = init_cache(runtime.config, batch, cache_length, runtime.dtype, runtime.sharding)
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), tokens.shape)
     hidden, cache = model(
-        tokens, positions, cache=cache, dtype=runtime.dtype, sharding=runtime.sharding
+        tokens, positions, cache=cache, dtype=runtime.dtype, layout=Automatic(runtime.sharding)
     )
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
     first = _next_token(model.logits(last), keys, lengths, runtime, sampling)
@@ -167,7 +168,7 @@ def decode(
             state.positions[:, None],
             cache=state.cache,
             dtype=runtime.dtype,
-            sharding=runtime.sharding,
+            layout=Automatic(runtime.sharding),
         )
         # A finished row stays where it is: its slot is overwritten, its cache never runs over.
         positions = jnp.where(done, state.positions, state.positions + 1)

@@ -1,13 +1,54 @@
-"""Scaled dot-product attention with grouped KV heads, behind one function."""
+"""Scaled dot-product attention with grouped KV heads, behind one function.
+
+Three implementations give the same values: `xla` (any device, any mask), `splash` (Pallas, TPU) and
+`cudnn` (GPU). The last two never hold a [length, length] matrix of scores in float32.
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
+from marco_jax.model.splash import splash_attention, splash_supports
+
 # Keys of this segment are seen by the queries of every segment: a context that several
-# continuations in one row share.
+# continuations in one row share. Only `xla` knows it.
 SHARED_SEGMENT = -1
+
+IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn")
+
+
+def choose_attention(name: str, platform: str, dtype: jnp.dtype, length: int) -> str:
+    """The implementation that `auto` means for packed rows of `length` on a platform.
+
+    Raises:
+        ValueError: an unknown name, or a kernel that cannot run rows of this length.
+    """
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(f"attention is {name!r}: choose one of {', '.join(IMPLEMENTATIONS)}")
+    if name == "splash" and not splash_supports(length):
+        raise ValueError(
+            f"attention is 'splash' and rows have {length} places a device: make "
+            "batch.length / mesh.context a multiple of 128, or set attention=xla"
+        )
+    if name == "splash" and platform != "tpu":
+        return "splash_interpreted"
+    if name != "auto":
+        return name
+    if platform == "tpu" and splash_supports(length):
+        return "splash"
+    half = jnp.dtype(dtype).itemsize == 2
+    return "cudnn" if platform in ("gpu", "cuda") and half else "xla"
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextRank:
+    """Which pieces of the rows the queries are: those that `layout.zigzag` gives a rank."""
+
+    rank: jax.Array | int = 0
+    ranks: int = 1
 
 
 def attention(
@@ -19,6 +60,8 @@ def attention(
     key_positions: jax.Array,
     query_segment_ids: jax.Array | None = None,
     key_segment_ids: jax.Array | None = None,
+    implementation: str = "xla",
+    context: ContextRank | None = None,
 ) -> jax.Array:
     """Causal attention within segments; softmax in float32; KV heads are never repeated.
 
@@ -33,20 +76,41 @@ def attention(
         key_positions: int [batch, key_length].
         query_segment_ids: int [batch, length], or None where a row is one document.
         key_segment_ids: int [batch, key_length], given together with query_segment_ids.
+        implementation: "xla", "splash" or "cudnn". `splash` reads the order of a row instead of
+            positions: it is for rows of whole documents one after another.
+        context: which pieces of the rows the queries are, where a row is spread over ranks.
 
     Returns:
         [batch, length, heads, head_dim] in query's dtype.
     """
+    if implementation.startswith("splash"):
+        context = context or ContextRank()
+        return splash_attention(
+            *(query, key, value, query_segment_ids, key_segment_ids),
+            rank=context.rank,
+            ranks=context.ranks,
+            interpret=implementation == "splash_interpreted",
+        )
+    mask = key_positions[:, None, :] <= query_positions[:, :, None]  # [batch, length, key_length]
+    if query_segment_ids is not None and key_segment_ids is not None:
+        keys = key_segment_ids[:, None, :]
+        mask &= (keys == query_segment_ids[:, :, None]) | (keys == SHARED_SEGMENT)
+    if implementation == "cudnn":
+        return jax.nn.dot_product_attention(
+            query, key, value, mask=mask[:, None], implementation="cudnn"
+        )
+    return _xla_attention(query, key, value, mask)
+
+
+def _xla_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+) -> jax.Array:
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
     scores = jnp.einsum("blkgd,bskd->bkgls", grouped, key, preferred_element_type=jnp.float32) * (
         head_dim**-0.5
     )
-    mask = key_positions[:, None, :] <= query_positions[:, :, None]  # [batch, length, key_length]
-    if query_segment_ids is not None and key_segment_ids is not None:
-        keys = key_segment_ids[:, None, :]
-        mask &= (keys == query_segment_ids[:, :, None]) | (keys == SHARED_SEGMENT)
     # A finite fill: a row that sees nothing (padding) gives an average, not NaN.
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)

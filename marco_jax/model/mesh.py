@@ -7,6 +7,7 @@ decoding. A mesh of one device is an ordinary mesh: no code asks how many device
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,23 +19,29 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.parameters import Params, axis_sizes, parameter_tree
 
-MESH_AXES = ("data", "fsdp", "tensor", "context")
+# What a config names, in mesh order. `num_slices` are replicas joined by the data-centre network.
+CONFIG_AXES = ("num_slices", "data", "fsdp", "tensor", "context")
+
+# The config's `fsdp` is two mesh axes: collectives run over one axis at a time, and a TPU keeps a
+# reduce-scatter native (and not all-reduce and slice) only where the axis does not span a slice.
+# The minor one also shares out the vocabulary in the loss.
+MESH_AXES = ("slice", "data", "fsdp", "fsdp_minor", "tensor", "context")
 
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
 
-# Parameters: `embed` is split over fsdp, everything with heads or features over tensor. Norms are
-# small and stay whole. Activations carry names of their own, so that a rule can move one without
-# the other.
+# Parameters: `embed` is split over fsdp and context (ranks of a sequence are otherwise replicas),
+# everything with heads or features over tensor. Norms are small and stay whole. Activations carry
+# names of their own, so that a rule can move one without the other.
 DEFAULT_RULES: Rules = (
     ("layers", ()),
     ("vocab", ("tensor",)),
-    ("embed", ("fsdp",)),
+    ("embed", ("fsdp", "fsdp_minor", "context")),
     ("norm", ()),
     ("heads", ("tensor",)),
     ("kv_heads", ("tensor",)),
     ("head_dim", ()),
     ("mlp", ("tensor",)),
-    ("batch", ("data", "fsdp")),
+    ("batch", ("slice", "data", "fsdp", "fsdp_minor")),
     ("length", ("context",)),
     ("cache_length", ()),
     ("activation_embed", ()),
@@ -69,9 +76,18 @@ class Sharding:
         """Pins the layout of an intermediate array inside jit."""
         return jax.lax.with_sharding_constraint(x, self.named(*axes))
 
+    def names(self, axis: str) -> tuple[str, ...]:
+        """The mesh axes of more than one device that split a logical axis, major first."""
+        return tuple(name for name in dict(self.rules)[axis] if self.mesh.shape[name] > 1)
+
     def ways(self, axis: str) -> int:
         """Into how many parts a logical axis is split."""
-        return int(np.prod([self.mesh.shape[name] for name in dict(self.rules)[axis]], dtype=int))
+        return math.prod(self.mesh.shape[name] for name in dict(self.rules)[axis])
+
+    @property
+    def platform(self) -> str:
+        """What the mesh is made of: cpu, gpu or tpu (which may be described, not present)."""
+        return self.mesh.devices.flat[0].platform
 
 
 def parameter_shardings(config: Qwen2Config, sharding: Sharding) -> Params:
@@ -85,32 +101,62 @@ def create_mesh(
     """A mesh over all devices; one axis may be -1 and takes what the others leave.
 
     Args:
-        axes: sizes of `data`, `fsdp`, `tensor`, `context`; absent ones are 1. The default puts
-            every device on `fsdp`.
+        axes: sizes of `num_slices`, `data`, `fsdp`, `tensor`, `context`; absent ones are 1. The
+            default puts every device on `fsdp`.
         devices: defaults to all devices of all processes.
 
     Raises:
         ValueError: an unknown axis, or sizes whose product is not the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = dict.fromkeys(MESH_AXES, 1) | dict(axes if axes is not None else {"fsdp": -1})
-    unknown = set(sizes) - set(MESH_AXES)
+    sizes = dict.fromkeys(CONFIG_AXES, 1) | dict(axes if axes is not None else {"fsdp": -1})
+    unknown = set(sizes) - set(CONFIG_AXES)
     if unknown:
-        raise ValueError(f"mesh axis {sorted(unknown)[0]!r} is not one of {', '.join(MESH_AXES)}")
+        names = ", ".join(CONFIG_AXES)
+        raise ValueError(f"mesh axis {sorted(unknown)[0]!r} is not one of {names}")
     free = [name for name, size in sizes.items() if size == -1]
-    known = int(np.prod([size for size in sizes.values() if size != -1]))
+    known = math.prod(size for size in sizes.values() if size != -1)
     if len(free) == 1 and known > 0 and len(devices) % known == 0:
         sizes[free[0]] = len(devices) // known
-    shape = tuple(sizes[name] for name in MESH_AXES)
-    if int(np.prod(shape)) != len(devices) or min(shape) < 1:
+    if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
         asked = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "1"
         raise ValueError(
             f"mesh {asked} does not fill {len(devices)} devices: "
             "make the product equal, or set one axis to -1"
         )
-    grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
+    minor = _minor(sizes["fsdp"])
+    shape = (sizes["data"], sizes["fsdp"] // minor, minor, sizes["tensor"], sizes["context"])
+    grid = _device_grid(sizes["num_slices"], shape, devices)
     # Auto axes: with Explicit ones (jax.make_mesh's default) constraints would become assertions.
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _minor(fsdp: int) -> int:
+    """The largest divisor up to the square root: 64 -> 8, 256 -> 16, 8 -> 2."""
+    return max(size for size in range(1, math.isqrt(fsdp) + 1) if fsdp % size == 0)
+
+
+def _device_grid(
+    num_slices: int, shape: tuple[int, ...], devices: Sequence[jax.Device]
+) -> np.ndarray:
+    """Devices as [slice, *shape]; neighbours in a slice are neighbours on its network."""
+    slices: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    if len(slices) == 1:
+        # One slice, or a machine without slices (CPUs in a test): equal parts stand for them.
+        part = len(devices) // num_slices
+        slices = {i: list(devices[i * part : (i + 1) * part]) for i in range(num_slices)}
+    if len(slices) != num_slices:
+        raise ValueError(
+            f"mesh.num_slices is {num_slices} and the devices form {len(slices)} slices: "
+            f"set mesh.num_slices={len(slices)}"
+        )
+    grids = [
+        mesh_utils.create_device_mesh(shape, devices=part, allow_split_physical_axes=True)
+        for part in slices.values()
+    ]
+    return np.stack(grids)
 
 
 def replicate_kv_heads(rules: Rules) -> Rules:
@@ -137,13 +183,20 @@ def check_mesh(config: Qwen2Config, sharding: Sharding, **batch_axes: int) -> No
         "mlp": "use a smaller tensor axis",
         "embed": "use a smaller fsdp axis and a larger data axis",
         "batch": "change config.batch.sequences_per_chip or the data and fsdp axes",
-        "length": "change config.batch.length or the context axis",
+        "length": "change config.batch.length or the context axis (a row is cut in twice as many)",
     }
     for axis, size in (axis_sizes(config) | batch_axes).items():
-        ways = sharding.ways(axis)
+        # A context rank holds a piece from the front of a row and one from its back.
+        ways = sharding.ways(axis) * (2 if axis == "length" and sharding.names(axis) else 1)
         if size % ways:
             names = " x ".join(dict(sharding.rules)[axis])
             raise ValueError(
                 f"{axis} is {size}, which the mesh axis {names} of {ways} does not divide: "
                 f"{remedies.get(axis, 'change the mesh')}"
             )
+    tensor, kv_heads = sharding.ways("heads"), config.num_key_value_heads
+    if sharding.ways("kv_heads") != tensor and tensor % kv_heads and kv_heads % tensor:
+        raise ValueError(
+            f"kv_heads is {kv_heads}: they cannot be replicated over a tensor axis of {tensor}, "
+            "make one a multiple of the other"
+        )

@@ -14,17 +14,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from marco_jax.model.attention import attention
+from marco_jax.model.attention import ContextRank, attention
 from marco_jax.model.config import Qwen2Config
+from marco_jax.model.layout import Automatic, Layout
 from marco_jax.model.mesh import Sharding, parameter_shardings
-from marco_jax.model.parameters import Params, parameter_table, unflatten
+from marco_jax.model.parameters import Params, axis_sizes, parameter_table, unflatten
+from marco_jax.model.remat import (
+    ATTENDED,
+    GATE,
+    KEY,
+    QUERY,
+    RESIDUAL,
+    UP,
+    VALUE,
+    named,
+    rematerialize,
+)
 
-# What a layer keeps for its backward pass. `full` recomputes the whole layer, `minimal` keeps the
-# results of matrix products with weights.
-REMAT_POLICIES = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
+_PLAIN = Automatic()
 
 
 class KVCache(NamedTuple):
@@ -90,12 +97,16 @@ class LayerInputs(NamedTuple):
     """What every layer sees of the input besides the hidden states.
 
     positions and segment_ids are int [batch, length]; segment_ids is None where each row is one
-    document (decoding).
+    document (decoding). Those of the keys are of the whole row, where a row is spread over context
+    ranks.
     """
 
     positions: jax.Array
     segment_ids: jax.Array | None
+    key_positions: jax.Array
+    key_segment_ids: jax.Array | None
     rotary: Rotary
+    context: ContextRank
 
 
 class RMSNorm(nnx.Module):
@@ -112,53 +123,55 @@ class RMSNorm(nnx.Module):
 
 
 class Projection(nnx.Module):
-    """A linear map over the trailing axes of its input, with an optional bias."""
+    """A linear map from some logical axes to others, with an optional bias."""
 
     def __init__(
         self,
-        inputs: tuple[int, ...],
-        outputs: tuple[int, ...],
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
         config: Qwen2Config,
         rngs: nnx.Rngs,
         bias: bool = False,
     ) -> None:
+        sizes = axis_sizes(config)
+        shape = tuple(sizes[axis] for axis in (*inputs, *outputs))
         init = nnx.initializers.normal(config.initializer_range)
-        self.kernel = nnx.Param(init(rngs.params(), (*inputs, *outputs), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
-        self.contracted = len(inputs)
+        self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(shape[len(inputs) :])) if bias else None
+        self.inputs, self.outputs = inputs, outputs
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # [..., *inputs] -> [..., *outputs]
-        y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.contracted)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+    def __call__(
+        self, x: jax.Array, layout: Layout
+    ) -> jax.Array:  # [..., inputs] -> [..., outputs]
+        kernel = layout.weight(self.kernel[...], (*self.inputs, *self.outputs), x.dtype)
+        y = jnp.tensordot(x, kernel, axes=len(self.inputs))
+        if self.bias is None:
+            return y
+        return y + layout.weight(self.bias[...], self.outputs, x.dtype)
 
 
 class Attention(nnx.Module):
     """Grouped-query attention with biases on q, k and v, and rotary positions."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
-        embed = (config.hidden_size,)
-        heads = (config.num_attention_heads, config.head_dim)
-        kv_heads = (config.num_key_value_heads, config.head_dim)
-        self.q_proj = Projection(embed, heads, config, rngs, bias=True)
-        self.k_proj = Projection(embed, kv_heads, config, rngs, bias=True)
-        self.v_proj = Projection(embed, kv_heads, config, rngs, bias=True)
-        self.o_proj = Projection(heads, embed, config, rngs)
+        heads, kv_heads = ("heads", "head_dim"), ("kv_heads", "head_dim")
+        self.q_proj = Projection(("embed",), heads, config, rngs, bias=True)
+        self.k_proj = Projection(("embed",), kv_heads, config, rngs, bias=True)
+        self.v_proj = Projection(("embed",), kv_heads, config, rngs, bias=True)
+        self.o_proj = Projection(heads, ("embed",), config, rngs)
 
     def __call__(
-        self,
-        x: jax.Array,
-        inputs: LayerInputs,
-        cache: LayerCache | None,
-        sharding: Sharding | None,
+        self, x: jax.Array, inputs: LayerInputs, cache: LayerCache | None, layout: Layout
     ) -> tuple[jax.Array, LayerCache | None]:
-        query = inputs.rotary.rotate(self.q_proj(x))  # [batch, length, heads, head_dim]
-        key = inputs.rotary.rotate(self.k_proj(x))  # [batch, length, kv_heads, head_dim]
-        value = self.v_proj(x)
-        if sharding is not None:
-            query = sharding.constrain(query, "batch", "length", "activation_heads", None)
-            key = sharding.constrain(key, "batch", "length", "activation_kv_heads", None)
-            value = sharding.constrain(value, "batch", "length", "activation_kv_heads", None)
-        key_positions, key_segment_ids = inputs.positions, inputs.segment_ids
+        x = layout.to_tensor_ranks(x)
+        query = inputs.rotary.rotate(self.q_proj(x, layout))  # [batch, length, heads, head_dim]
+        key = inputs.rotary.rotate(self.k_proj(x, layout))  # [batch, length, kv_heads, head_dim]
+        value = self.v_proj(x, layout)
+        query = layout.constrain(query, "batch", "length", "activation_heads", None)
+        key = layout.constrain(key, "batch", "length", "activation_kv_heads", None)
+        value = layout.constrain(value, "batch", "length", "activation_kv_heads", None)
+        query, key, value = named(query, QUERY), named(key, KEY), named(value, VALUE)
+        key_positions, key_segment_ids = inputs.key_positions, inputs.key_segment_ids
         if cache is not None:
             cache = cache.write(key, value, inputs.positions)
             key, value = cache.read()
@@ -166,30 +179,35 @@ class Attention(nnx.Module):
             key_positions, key_segment_ids = slots, None
         out = attention(
             query,
-            key.astype(query.dtype),
-            value.astype(query.dtype),
+            layout.gather_length(key).astype(query.dtype),
+            layout.gather_length(value).astype(query.dtype),
             query_positions=inputs.positions,
             key_positions=key_positions,
             query_segment_ids=inputs.segment_ids,
             key_segment_ids=key_segment_ids,
+            implementation=layout.attention,
+            context=inputs.context,
         )
-        return self.o_proj(out), cache
+        # The splash kernel names its own results.
+        out = out if layout.attention.startswith("splash") else named(out, ATTENDED)
+        return layout.from_tensor_ranks(self.o_proj(out, layout)), cache
 
 
 class MLP(nnx.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
-        embed, mlp = (config.hidden_size,), (config.intermediate_size,)
+        embed, mlp = ("embed",), ("mlp",)
         self.gate_proj = Projection(embed, mlp, config, rngs)
         self.up_proj = Projection(embed, mlp, config, rngs)
         self.down_proj = Projection(mlp, embed, config, rngs)
 
-    def __call__(self, x: jax.Array, sharding: Sharding | None) -> jax.Array:
-        hidden = jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)  # [batch, length, mlp]
-        if sharding is not None:
-            hidden = sharding.constrain(hidden, "batch", "length", "activation_mlp")
-        return self.down_proj(hidden)
+    def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
+        x = layout.to_tensor_ranks(x)
+        gate = named(self.gate_proj(x, layout), GATE)  # [batch, length, mlp]
+        up = named(self.up_proj(x, layout), UP)
+        hidden = layout.constrain(jax.nn.silu(gate) * up, "batch", "length", "activation_mlp")
+        return layout.from_tensor_ranks(self.down_proj(hidden, layout))
 
 
 class DecoderLayer(nnx.Module):
@@ -202,18 +220,12 @@ class DecoderLayer(nnx.Module):
         self.mlp = MLP(config, rngs)
 
     def __call__(
-        self,
-        x: jax.Array,
-        inputs: LayerInputs,
-        cache: LayerCache | None,
-        sharding: Sharding | None,
+        self, x: jax.Array, inputs: LayerInputs, cache: LayerCache | None, layout: Layout
     ) -> tuple[jax.Array, LayerCache | None]:
-        attended, cache = self.self_attn(self.input_layernorm(x), inputs, cache, sharding)
-        x = x + attended
-        x = x + self.mlp(self.post_attention_layernorm(x), sharding)
-        if sharding is not None:
-            x = sharding.constrain(x, "batch", "length", "activation_embed")
-        return x, cache
+        attended, cache = self.self_attn(self.input_layernorm(x), inputs, cache, layout)
+        x = named(x + attended, RESIDUAL)
+        x = x + self.mlp(self.post_attention_layernorm(x), layout)
+        return layout.constrain(x, "batch", "length", "activation_embed"), cache
 
 
 class Embedding(nnx.Module):
@@ -249,7 +261,7 @@ class Qwen2(nnx.Module):
         cache: KVCache | None = None,
         dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
-        sharding: Sharding | None = None,
+        layout: Layout = _PLAIN,
     ) -> tuple[jax.Array, KVCache | None]:
         """Runs the decoder.
 
@@ -260,30 +272,44 @@ class Qwen2(nnx.Module):
             segment_ids: int32 [batch, length], 0 for padding; None where a row is one document.
             cache: earlier keys and values, or None.
             dtype: of the computation; norms, softmax and rotary phases are float32 throughout.
-            remat: "none", or a name of REMAT_POLICIES.
-            sharding: where the activations live; None leaves it to the compiler.
+            remat: what layers keep for the backward pass, a name of remat.REMAT_POLICIES.
+            layout: where arrays lie. In a Manual one, tokens and their like are this device's.
 
         Returns:
             hidden states after the last norm [batch, length, embed], and the updated cache.
         """
-        x = self.embed_tokens.embedding[...].astype(dtype)[tokens]
-        if sharding is not None:
-            x = sharding.constrain(x, "batch", "length", "activation_embed")
-        inputs = LayerInputs(positions, segment_ids, Rotary.at(positions, self.config))
+        x = layout.lookup(self.embed_tokens.embedding[...], tokens, dtype)
+        x = layout.constrain(x, "batch", "length", "activation_embed")
+        inputs = self._layer_inputs(positions, segment_ids, layout)
         layer_definition, stacked = nnx.split(self.layers)
 
         def body(carry: tuple, layer: tuple) -> tuple[tuple, None]:
             (x, cache), (state, index) = carry, layer
             layer_cache = None if cache is None else LayerCache(cache, index)
-            x, layer_cache = nnx.merge(layer_definition, state)(x, inputs, layer_cache, sharding)
+            x, layer_cache = nnx.merge(layer_definition, state)(x, inputs, layer_cache, layout)
             return (x, layer_cache and layer_cache.cache), None
 
-        if remat != "none":
-            # prevent_cse only guards against merging across scan iterations, which scan rules out.
-            body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
+        body = rematerialize(body, remat)
         indices = jnp.arange(self.config.num_hidden_layers)
         (x, cache), _ = jax.lax.scan(body, (x, cache), (stacked, indices))
         return self.norm(x), cache
+
+    @property
+    def head(self) -> jax.Array:
+        """The output matrix [vocab, embed]: the embedding's where tied."""
+        return (self.lm_head or self.embed_tokens).embedding[...]
+
+    def _layer_inputs(
+        self, positions: jax.Array, segment_ids: jax.Array | None, layout: Layout
+    ) -> LayerInputs:
+        return LayerInputs(
+            positions,
+            segment_ids,
+            layout.gather_length(positions),
+            None if segment_ids is None else layout.gather_length(segment_ids),
+            Rotary.at(positions, self.config),
+            layout.context,
+        )
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Float32 logits [..., vocab_size] of hidden states [..., embed]."""

@@ -20,6 +20,7 @@ from marco_jax.model.mesh import (
     replicate_kv_heads,
 )
 from marco_jax.training.config import ConfigError, plan_stages
+from marco_jax.training.losses import LossOptions
 from marco_jax.training.optimizer import create_optimizer, join_stages
 from marco_jax.training.step import StepOptions, Trainer
 
@@ -54,9 +55,15 @@ def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> Non
 
 
 def create_trainer(
-    config: ConfigDict, model: Qwen2Config, sharding: Sharding, num_sources: int
+    config: ConfigDict,
+    model: Qwen2Config,
+    sharding: Sharding,
+    num_sources: int,
+    vocab_size: int | None = None,
 ) -> Trainer:
     """The step of `config` for `model` on a mesh; nothing compiles yet.
+
+    `vocab_size` is the tokenizer's: what config.loss.mask_padded_vocab leaves in.
 
     Raises:
         ValueError: a mesh that does not divide the model or the batch.
@@ -68,6 +75,11 @@ def create_trainer(
         dtype=jnp.dtype(config.dtype),
         remat=config.remat,
         accumulation_steps=config.batch.accumulation_steps,
-        loss_chunk_tokens=0,
+        attention=config.attention,
+        loss=LossOptions(
+            logits_mib=config.loss.logits_mib,
+            z_loss=config.loss.z_loss,
+            vocab_size=vocab_size if config.loss.mask_padded_vocab else None,
+        ),
     )
     return Trainer(model, optimizer, schedule, sharding, num_sources, options)

@@ -58,7 +58,9 @@ class Run:
         self.stage_ends = set(ends.tolist())
         self.feed = self._feed()
         sources = len(self.feed.sources)
-        self.trainer = create_trainer(config, self.model, self.sharding, sources)
+        self.trainer = create_trainer(
+            config, self.model, self.sharding, sources, self.tokenizer.vocab_size
+        )
 
     def initial_state(self) -> TrainState:
         """The state before step 1: from `config.init_from`, or random from the seed."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from marco_jax.model.attention import choose_attention
 from marco_jax.model.config import Qwen2Config
+from marco_jax.model.layout import Manual, zigzag
 from marco_jax.model.mesh import Sharding, parameter_shardings
-from marco_jax.model.parameters import Params
+from marco_jax.model.parameters import Params, flatten, parameter_table, unflatten
 from marco_jax.model.qwen2 import abstract_params, bind, init_params
-from marco_jax.training.losses import token_losses
+from marco_jax.training.losses import LossOptions, cross_entropy
 from marco_jax.training.optimizer import optimizer_shardings
 
 
@@ -57,8 +60,9 @@ class StepOptions:
 
     dtype: Any = jnp.float32
     remat: str = "none"
+    attention: str = "auto"
     accumulation_steps: int = 1
-    loss_chunk_tokens: int = 0
+    loss: LossOptions = LossOptions()
 
 
 class Trainer:
@@ -125,8 +129,26 @@ class Trainer:
             )
         )
 
+    def gradients(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
+        """Sums over a global batch: (loss sums, token counts) by source, and float32 gradients.
+
+        The loss that the gradients belong to is the sum over target tokens.
+        """
+        ranks = self.sharding.ways("length")
+        batch = jax.tree.map(lambda x: zigzag(x, ranks), batch)
+        specs = jax.tree.map(lambda sharding: sharding.spec, self.state_shardings.params)
+        whole = jax.sharding.PartitionSpec()
+        return jax.shard_map(
+            self._device_gradients,
+            mesh=self.sharding.mesh,
+            in_specs=(specs, self.batch_sharding.spec),
+            out_specs=((whole, whole), specs),
+            # The gradient of a replicated array is what `_complete` makes of it.
+            check_vma=False,
+        )(params, batch)
+
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        sums, grads = self._accumulate(state.params, batch)
+        sums, grads = self.gradients(state.params, batch)
         tokens = jnp.maximum(sums[1].sum(), 1.0)
         grads = jax.tree.map(lambda grad: grad / tokens, grads)
         updates, moments = self.optimizer.update(grads, state.optimizer, state.params)
@@ -136,18 +158,14 @@ class Trainer:
         )
         return TrainState(state.step + 1, params, moments), metrics
 
-    def _accumulate(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
-        """Sums of losses, counts and gradients over microbatches; divided nowhere."""
-        gradient = jax.grad(self._loss_sum, has_aux=True)
+    def _device_gradients(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
+        """What `gradients` is made of on one device: its rows and its shards."""
+        layout = self._layout(batch)
+        gradient = jax.grad(functools.partial(self._loss_sum, layout), has_aux=True)
         micro = self.options.accumulation_steps
         if micro == 1:
             grads, sums = gradient(params, batch)
-            return sums, grads
-
-        def split(x: jax.Array) -> jax.Array:
-            # Every microbatch takes rows from every device.
-            rows = jnp.swapaxes(x.reshape(x.shape[0] // micro, micro, *x.shape[1:]), 0, 1)
-            return self.sharding.constrain(rows, None, "batch", "length")  # [micro, rows, length]
+            return self._complete(sums, grads, layout)
 
         def add(carry: tuple, microbatch: Batch) -> tuple[tuple, None]:
             grads, sums = gradient(params, microbatch)
@@ -155,9 +173,35 @@ class Trainer:
 
         zeros = (jnp.zeros(self.num_sources), jnp.zeros(self.num_sources))
         start = (zeros, jax.tree.map(jnp.zeros_like, params))
-        return jax.lax.scan(add, start, jax.tree.map(split, batch))[0]
+        parts = jax.tree.map(lambda x: x.reshape(micro, -1, x.shape[1]), batch)
+        (sums, grads), _ = jax.lax.scan(add, start, parts)
+        return self._complete(sums, grads, layout)
 
-    def _loss_sum(self, params: Params, batch: Batch) -> tuple[jax.Array, tuple]:
+    def _layout(self, batch: Batch) -> Manual:
+        """How this step lies on the mesh, for a device's [rows, length]."""
+        rows, length = batch.tokens.shape
+        platform = self.sharding.platform
+        attention = choose_attention(self.options.attention, platform, self.options.dtype, length)
+        tokens = rows * length // self.options.accumulation_steps
+        axis = vocab_axis(self.config, self.sharding, tokens)
+        return Manual(self.config, self.sharding, attention, axis)
+
+    def _complete(self, sums: tuple, grads: Params, layout: Manual) -> tuple[tuple, Params]:
+        """Adds up over the ranks what the backward pass has left apart."""
+
+        def complete(path: str, grad: jax.Array) -> jax.Array:
+            spec = self.sharding.spec(rows[path].logical_axes)
+            reduced = {name for entry in spec if entry for name in entry}
+            rest = tuple(name for name in layout.token_axes if name not in reduced)
+            return jax.lax.psum(grad, rest) if rest else grad
+
+        rows = {row.path: row for row in parameter_table(self.config)}
+        grads = unflatten({path: complete(path, grad) for path, grad in flatten(grads).items()})
+        if layout.token_axes:
+            sums = jax.lax.psum(sums, layout.token_axes)
+        return sums, grads
+
+    def _loss_sum(self, layout: Manual, params: Params, batch: Batch) -> tuple[jax.Array, tuple]:
         model = bind(self.config, params)
         hidden, _ = model(
             batch.tokens,
@@ -165,13 +209,26 @@ class Trainer:
             batch.segment_ids,
             dtype=self.options.dtype,
             remat=self.options.remat,
-            sharding=self.sharding,
+            layout=layout,
         )
-        losses = token_losses(
-            model, hidden, batch.targets, chunk_tokens=self.options.loss_chunk_tokens
+        head = layout.head(model.head, self.options.dtype)
+        total, losses = cross_entropy(
+            hidden, head, batch.targets, batch.loss_weights, self.options.loss, layout
         )
-        losses *= batch.loss_weights
         sources = jax.nn.one_hot(batch.source_ids, self.num_sources)  # [batch, length, sources]
-        loss_sums = jnp.einsum("bl,bls->s", losses, sources)
+        loss_sums = jnp.einsum("bl,bls->s", losses * batch.loss_weights, sources)
         token_counts = jnp.einsum("bl,bls->s", batch.loss_weights, sources)
-        return losses.sum(), (loss_sums, token_counts)
+        return total, (loss_sums, token_counts)
+
+
+def vocab_axis(config: Qwen2Config, sharding: Sharding, tokens: int) -> str | None:
+    """The mesh axis to share the loss's vocabulary over, for `tokens` a device; None: no axis.
+
+    Whichever puts less on the wire: exchanging the tokens' hidden states and their gradients within
+    the axis, or gathering the words of all its ranks and scattering their gradient.
+    """
+    name, ways = "fsdp_minor", sharding.mesh.shape["fsdp_minor"]
+    words = config.vocab_size // sharding.ways("vocab")
+    if ways == 1 or words % ways:
+        return None
+    return name if tokens * (ways - 1) < words * (ways - 1) / ways else None

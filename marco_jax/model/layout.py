@@ -1,0 +1,217 @@
+"""Where the arrays of a program lie, and who writes its collectives.
+
+The model calls a layout at the places where a sharded program differs from a plain one. Under
+`Automatic` the compiler inserts collectives from constraints: decoding, scoring and plain use.
+Under `Manual` (inside `jax.shard_map`, for training) every array is a device's own shard, and the
+collectives are these, each over one mesh axis at a time:
+
+- a weight is cast, then gathered over fsdp at each use; its gradient is reduce-scattered;
+- tensor ranks hold some heads and features: partial products are summed where they meet;
+- context ranks hold pieces of every row: keys and values are gathered;
+- embeddings are looked up where the table's columns lie, and exchanged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from marco_jax.model.attention import ContextRank
+from marco_jax.model.config import Qwen2Config
+from marco_jax.model.mesh import Sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Automatic:
+    """The compiler's layout: whole arrays, constraints where a sharding is given."""
+
+    sharding: Sharding | None = None
+    attention: str = "xla"
+
+    @property
+    def context(self) -> ContextRank:
+        """Whole rows."""
+        return ContextRank()
+
+    def weight(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
+        """A parameter of these logical axes, ready to multiply with."""
+        return weight.astype(dtype)
+
+    def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Rows of an embedding table: [batch, length] -> [batch, length, embed]."""
+        return table.astype(dtype)[tokens]
+
+    def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        """Pins an activation to the rules of its logical axes."""
+        return x if self.sharding is None else self.sharding.constrain(x, *axes)
+
+    def to_tensor_ranks(self, x: jax.Array) -> jax.Array:
+        """An activation as the input of products that tensor ranks share."""
+        return x
+
+    def from_tensor_ranks(self, x: jax.Array) -> jax.Array:
+        """The sum of what tensor ranks hold of a product."""
+        return x
+
+    def gather_length(self, x: jax.Array) -> jax.Array:
+        """All places of the rows, in their order: [batch, length / context, ...] -> whole."""
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Manual:
+    """A device's shard inside shard_map; collectives are explicit.
+
+    `vocab_axis` is the mesh axis, besides tensor, that shares out the vocabulary in the loss.
+    """
+
+    config: Qwen2Config
+    sharding: Sharding
+    attention: str = "xla"
+    vocab_axis: str | None = None
+
+    @property
+    def context(self) -> ContextRank:
+        """Which pieces of the rows lie here."""
+        ranks = self.sharding.ways("length")
+        return ContextRank(jax.lax.axis_index("context") if ranks > 1 else 0, ranks)
+
+    def weight(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
+        """Casts a shard, then gathers it whole but for its tensor axis."""
+        weight = weight.astype(dtype)
+        if "kv_heads" in axes and self._tensor > 1 and not self.sharding.names("kv_heads"):
+            weight = self._own_kv_heads(weight, axes.index("kv_heads"))
+        for dimension, axis in enumerate(axes):
+            if axis == "embed":
+                weight = gather(weight, self.sharding.names("embed"), dimension)
+        return weight
+
+    def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Looks the group's tokens up in the columns held here, and exchanges columns for tokens.
+
+        The rows are cast after the lookup, so that their gradients add up in float32.
+        """
+        axes = self.sharding.names("embed")
+        sizes = [self.sharding.mesh.shape[name] for name in axes]
+        batch, length = tokens.shape
+        for name in reversed(axes):
+            tokens = jax.lax.all_gather(tokens, name)  # [*axes, batch, length] in the end
+        if self._tensor > 1:
+            row = tokens - jax.lax.axis_index("tensor") * table.shape[0]
+            mine = (row >= 0) & (row < table.shape[0])
+            rows = table[jnp.where(mine, row, 0)].astype(dtype)
+            rows = self.from_tensor_ranks(jnp.where(mine[..., None], rows, 0))
+        else:
+            rows = table[tokens].astype(dtype)
+        # [*axes, batch, length, embed / ways]: give each rank its tokens, take all columns.
+        for name in reversed(axes):
+            dimension = len(sizes) - 1
+            rows = jax.lax.all_to_all(rows, name, dimension, rows.ndim - 1, tiled=True)
+            rows = jnp.squeeze(rows, dimension)
+            sizes.pop()
+        return rows.reshape(batch, length, -1)
+
+    def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        """Nothing: a shard lies where it is."""
+        return x
+
+    def to_tensor_ranks(self, x: jax.Array) -> jax.Array:
+        """The same array on all tensor ranks, whose gradients are summed."""
+        return _copy(x, "tensor") if self._tensor > 1 else x
+
+    def from_tensor_ranks(self, x: jax.Array) -> jax.Array:
+        """Sums partial products over tensor ranks."""
+        return _sum(x, "tensor") if self._tensor > 1 else x
+
+    def gather_length(self, x: jax.Array) -> jax.Array:
+        """Gathers the pieces of rows from context ranks and puts them in order."""
+        ranks = self.sharding.ways("length")
+        if ranks == 1:
+            return x
+        x = jax.lax.all_gather(x, "context", axis=1)  # [batch, ranks, length / ranks, ...]
+        batch, _, length, *rest = x.shape
+        halves = x.reshape(batch, ranks, 2, length // 2, *rest)
+        whole = jnp.concatenate([halves[:, :, 0], halves[:, ::-1, 1]], axis=1)
+        return whole.reshape(batch, ranks * length, *rest)
+
+    def head(self, table: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """This rank's words of the output matrix, all columns: [vocab / ways, embed]."""
+        table = table.astype(dtype)
+        for name in reversed(self.sharding.names("embed")):
+            if name == self.vocab_axis:
+                table = jax.lax.all_to_all(table, name, 0, 1, tiled=True)
+            else:
+                table = jax.lax.all_gather(table, name, axis=1, tiled=True)
+        return table
+
+    @property
+    def vocab_axes(self) -> tuple[str, ...]:
+        """Mesh axes whose ranks hold different words in the loss, major first."""
+        tensor = ("tensor",) if self._tensor > 1 else ()
+        return tensor + ((self.vocab_axis,) if self.vocab_axis else ())
+
+    @property
+    def token_axes(self) -> tuple[str, ...]:
+        """Mesh axes whose ranks hold different tokens."""
+        return self.sharding.names("batch") + self.sharding.names("length")
+
+    @property
+    def _tensor(self) -> int:
+        return self.sharding.mesh.shape["tensor"]
+
+    def _own_kv_heads(self, weight: jax.Array, dimension: int) -> jax.Array:
+        """Of KV heads that all tensor ranks hold, those that this rank's query heads use."""
+        kv_heads, heads = self.config.num_key_value_heads, self.config.num_attention_heads
+        count = max(1, kv_heads // self._tensor)
+        first = jax.lax.axis_index("tensor") * (heads // self._tensor) // (heads // kv_heads)
+        weight = _copy(weight, "tensor")
+        return jax.lax.dynamic_slice_in_dim(weight, first, count, dimension)
+
+
+Layout = Automatic | Manual
+
+
+def zigzag(x: jax.Array, ranks: int) -> jax.Array:
+    """Reorders [batch, length] so that context rank r gets pieces r and 2 ranks - 1 - r.
+
+    Under a causal mask an early piece has little to attend to and a late one much: the pairs are
+    equal work. `Manual.gather_length` undoes it.
+    """
+    if ranks == 1:
+        return x
+    order = jnp.stack([jnp.arange(ranks), 2 * ranks - 1 - jnp.arange(ranks)], axis=1).reshape(-1)
+    pieces = x.reshape(x.shape[0], 2 * ranks, -1)
+    return pieces[:, order].reshape(x.shape)
+
+
+def gather(x: jax.Array, names: Sequence[str], dimension: int) -> jax.Array:
+    """All-gathers a dimension over mesh axes (major first), one at a time, the minor one first.
+
+    The transpose reduce-scatters in the reverse order. A gather over n ranks in all puts
+    (n - 1) / n of the whole array on the wire, however the ranks are cut into axes.
+    """
+    for name in reversed(names):
+        x = jax.lax.all_gather(x, name, axis=dimension, tiled=True)
+    return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _copy(x: jax.Array, name: str) -> jax.Array:
+    """Identity; the gradients of the ranks are summed."""
+    return x
+
+
+_copy.defvjp(lambda x, name: (x, None), lambda name, _, grad: (jax.lax.psum(grad, name),))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _sum(x: jax.Array, name: str) -> jax.Array:
+    """Sum over ranks; every rank holds the gradient of the sum already."""
+    return jax.lax.psum(x, name)
+
+
+_sum.defvjp(lambda x, name: (jax.lax.psum(x, name), None), lambda name, _, grad: (grad,))

@@ -1,0 +1,120 @@
+"""Splash attention (JAX's Pallas kernel for TPU) for packed rows, on whole rows or pieces."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+from marco_jax.model.remat import ATTENDED
+
+# The kernel works on tiles of 128 lanes. Larger blocks keep the matrix unit busy; these are the
+# largest whose operands fit the vector memory of every generation.
+_LANES = 128
+_LARGEST_BLOCK = 1024
+
+
+def splash_supports(length: int) -> bool:
+    """Whether rows (or pieces) of `length` places can go through the kernel."""
+    return length % _LANES == 0
+
+
+def splash_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    query_segment_ids: jax.Array | None,
+    key_segment_ids: jax.Array | None,
+    *,
+    rank: jax.Array | int = 0,
+    ranks: int = 1,
+    interpret: bool = False,
+) -> jax.Array:
+    """Attention as `attention.attention` defines it, causal in the order of the row.
+
+    Args:
+        query: [batch, length, heads, head_dim].
+        key: [batch, ranks * length, kv_heads, head_dim], in the order of the row.
+        value: as key.
+        query_segment_ids: int [batch, length] or None.
+        key_segment_ids: int [batch, ranks * length] or None.
+        rank: which pieces of the row the queries are (`layout.zigzag`).
+        ranks: over how many context ranks rows are spread.
+        interpret: run the kernel's interpreter instead: for tests, on any device.
+    """
+    length, heads, head_dim = query.shape[1:]
+    # Scaled in float32 and rounded once more.
+    scaled = (query.astype(jnp.float32) * head_dim**-0.5).astype(query.dtype)
+    operands = [jnp.swapaxes(x, 1, 2) for x in (scaled, key, value)]
+    ids = None
+    if query_segment_ids is not None and key_segment_ids is not None:
+        ids = kernels.SegmentIds(query_segment_ids, key_segment_ids)
+    kernel = _of_rank(_kernel(length, heads, ranks, interpret), rank, ranks)
+    return jnp.swapaxes(jax.vmap(kernel)(*operands, ids), 1, 2)
+
+
+@functools.cache
+def _kernel(length: int, heads: int, ranks: int, interpret: bool) -> kernels.SplashAttentionKernel:
+    whole = length * ranks
+    mask = masks.CausalMask((whole, whole))
+    pieces = np.arange(whole, dtype=np.int32).reshape(2 * ranks, -1)
+    order = np.stack([np.arange(ranks), 2 * ranks - 1 - np.arange(ranks)], axis=1).reshape(-1)
+    mask.q_sequence = pieces[order].reshape(-1)
+    with jax.ensure_compile_time_eval():
+        return kernels.make_splash_mha(
+            masks.MultiHeadMask([mask] * heads),
+            block_sizes=_block_sizes(length, whole),
+            head_shards=1,
+            q_seq_shards=ranks,
+            residual_checkpoint_name=ATTENDED,
+            interpret=interpret,
+        )
+
+
+def _block_sizes(length: int, key_length: int) -> kernels.BlockSizes:
+    block, key_block = _block(length), _block(key_length)
+    return kernels.BlockSizes(
+        block_q=block,
+        block_kv=key_block,
+        block_kv_compute=min(key_block, 512),
+        block_q_dkv=block,
+        block_kv_dkv=key_block,
+        block_kv_dkv_compute=min(key_block, 512),
+        # One backward kernel: scores are computed again once, not twice.
+        use_fused_bwd_kernel=True,
+    )
+
+
+def _block(length: int) -> int:
+    block = _LARGEST_BLOCK
+    while length % block:
+        block //= 2
+    return block
+
+
+def _of_rank(
+    kernel: kernels.SplashAttentionKernel, rank: jax.Array | int, ranks: int
+) -> kernels.SplashAttentionKernel:
+    """The kernel with the mask of one rank's queries."""
+    if ranks == 1:
+        return kernel
+
+    def part(array: jax.Array, axis: int) -> jax.Array:
+        size = array.shape[axis] // ranks
+        return jax.lax.dynamic_slice_in_dim(array, rank * size, size, axis)
+
+    def of(info: kernels.mask_info_lib.MaskInfo | None) -> kernels.mask_info_lib.MaskInfo | None:
+        if info is None:
+            return None
+        tables = ("data_next", "mask_next", "block_mask")
+        cut = {
+            name: part(getattr(info, name), 1) for name in tables if getattr(info, name) is not None
+        }
+        return info._replace(**cut, q_sequence=part(info.q_sequence, 0))
+
+    infos = (kernel.fwd_mask_info, kernel.dq_mask_info, kernel.dkv_mask_info)
+    return kernels.SplashAttentionKernel(*(of(info) for info in infos), **kernel.kwargs)
