@@ -22,9 +22,9 @@ from marco_jax.model.parameters import Params, axis_sizes, parameter_tree
 # What a config names, in mesh order. `num_slices` are replicas joined by the data-centre network.
 CONFIG_AXES = ("num_slices", "data", "fsdp", "tensor", "context")
 
-# The config's `fsdp` is two mesh axes: collectives run over one axis at a time, and a TPU keeps a
-# reduce-scatter native (and not all-reduce and slice) only where the axis does not span a slice.
-# The minor one also shares out the vocabulary in the loss.
+# The config's `fsdp` is two mesh axes: collectives run over one axis at a time, since a TPU keeps a
+# reduce-scatter native (and not all-reduce and slice) only where the axis does not span a slice. The
+# minor one also shares out the vocabulary in the loss.
 MESH_AXES = ("slice", "data", "fsdp", "fsdp_minor", "tensor", "context")
 
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
@@ -132,7 +132,7 @@ def create_mesh(
 
 
 def _minor(fsdp: int) -> int:
-    """The largest divisor up to the square root: 64 -> 8, 256 -> 16, 8 -> 2."""
+    """The size of the minor axis, at most the square root: 64 -> 8, 256 -> 16, 8 -> 2."""
     return max(size for size in range(1, math.isqrt(fsdp) + 1) if fsdp % size == 0)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,17 +32,9 @@ class LossOptions:
     vocab_size: int | None = None
 
 
-class _Words(NamedTuple):
-    """Which words of the vocabulary lie here, and who has the others (hashable)."""
-
-    axes: tuple[str, ...] = ()  # mesh axes whose ranks hold different words, major first
-    exchange: str | None = None  # of these, the one whose ranks hold different tokens as well
-    ranks: int = 1  # of `exchange`
-
-
 def cross_entropy(
     hidden: jax.Array,
-    head: jax.Array,
+    table: jax.Array,
     targets: jax.Array,
     weights: jax.Array,
     options: LossOptions = LossOptions(),
@@ -53,23 +44,21 @@ def cross_entropy(
 
     Args:
         hidden: [batch, length, embed], after the last norm.
-        head: [vocab, embed] in hidden's dtype; under a layout, what `layout.head` gives.
+        table: float32 [vocab, embed], the output matrix; under a layout, this device's shard.
         targets: int32 [batch, length].
         weights: float32 [batch, length]; 0 takes a place out of the sum.
         options: definition and chunks.
-        layout: inside shard_map, who holds which words.
+        layout: inside shard_map, who holds which words and which tokens.
 
     Returns:
         float32 scalar: sum of weights * (cross-entropy + z_loss * log-normaliser ** 2), of the
         tokens here; and float32 [batch, length], cross-entropies in nats without gradient.
     """
-    words = _Words()
-    if layout is not None and layout.vocab_axes:
-        exchange = layout.vocab_axis
-        ranks = layout.sharding.mesh.shape[exchange] if exchange else 1
-        words = _Words(layout.vocab_axes, exchange, ranks)
     rows = targets.size
-    chunks = _chunks(rows * words.ranks, head.shape[0], options)
+    together, words = rows, table.shape[0]
+    if layout is not None:
+        together, words = rows * layout.exchange_ranks, layout.head_words(words)
+    chunks = _chunks(rows, together * words * 4 / 2**20 / options.logits_mib)
     padding = -rows % chunks
 
     def cut(x: jax.Array) -> jax.Array:
@@ -77,26 +66,30 @@ def cross_entropy(
         x = jnp.pad(x, ((0, padding), *((0, 0),) * (x.ndim - 1)))
         return x.reshape(chunks, -1, *x.shape[1:])
 
-    total, losses = _summed(cut(hidden), head, cut(targets), cut(weights), options, words)
+    total, losses = _summed(cut(hidden), table, cut(targets), cut(weights), options, layout)
     return total, losses.reshape(-1)[:rows].reshape(targets.shape)
 
 
-def _chunks(rows: int, words: int, options: LossOptions) -> int:
-    """How many chunks keep the logits of `rows` tokens within the options' bound."""
-    return min(rows, math.ceil(rows * words * 4 / (options.logits_mib * 2**20)))
+def _chunks(rows: int, least: float) -> int:
+    """How many chunks to cut `rows` in: a number that divides them if one is near."""
+    least = max(1, math.ceil(least))
+    divisors = (count for count in range(least, min(rows, 2 * least) + 1) if rows % count == 0)
+    return min(rows, next(divisors, least))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _summed(
     hidden: jax.Array,  # [chunks, rows, embed]
-    head: jax.Array,  # [words, embed]
+    table: jax.Array,  # [vocab, embed] or a shard of it
     targets: jax.Array,  # [chunks, rows]
     weights: jax.Array,  # [chunks, rows]
     options: LossOptions,
-    words: _Words,
+    layout: Manual | None,
 ) -> tuple[jax.Array, jax.Array]:
+    head = _head(table, hidden.dtype, layout)
+
     def read(total: jax.Array, chunk: tuple) -> tuple[jax.Array, jax.Array]:
-        added, losses, *_ = _chunk(*chunk, head, options, words)
+        added, losses, *_ = _chunk(*chunk, head, options, layout)
         return total + added, losses
 
     return _scan(read, jnp.float32(0), (hidden, targets, weights))
@@ -104,35 +97,45 @@ def _summed(
 
 def _forward(
     hidden: jax.Array,
-    head: jax.Array,
+    table: jax.Array,
     targets: jax.Array,
     weights: jax.Array,
     options: LossOptions,
-    words: _Words,
+    layout: Manual | None,
 ) -> tuple[tuple, tuple]:
+    head, scatter = jax.vjp(lambda table: _head(table, hidden.dtype, layout), table)
+
     def read(carry: tuple, chunk: tuple) -> tuple[tuple, tuple]:
         total, head_grad = carry
-        added, losses, d_logits, rows = _chunk(*chunk, head, options, words)
+        added, losses, d_logits, rows = _chunk(*chunk, head, options, layout)
         d_rows = jnp.einsum("rv,ve->re", d_logits, head)
         head_grad += jnp.einsum("rv,re->ve", d_logits, rows, preferred_element_type=jnp.float32)
-        if "tensor" in words.axes:
+        if layout is not None and "tensor" in layout.vocab_axes:
             d_rows = jax.lax.psum(d_rows, "tensor")
-        if words.exchange:
-            d_rows = jax.lax.psum_scatter(d_rows, words.exchange, tiled=True)
+        if layout is not None and layout.vocab_axis:
+            d_rows = jax.lax.psum_scatter(d_rows, layout.vocab_axis, tiled=True)
         return (total + added, head_grad), (losses, d_rows)
 
     start = (jnp.float32(0), jnp.zeros(head.shape, jnp.float32))
     (total, head_grad), (losses, grads) = _scan(read, start, (hidden, targets, weights))
-    return (total, losses), (grads, head_grad.astype(head.dtype))
+    (table_grad,) = scatter(head_grad.astype(head.dtype))
+    # The backward pass starts when the head's gradient is scattered: what was gathered is free.
+    return (total, losses), jax.lax.optimization_barrier((grads, table_grad))
 
 
-def _backward(options: LossOptions, words: _Words, grads: tuple, cotangents: tuple) -> tuple:
+def _backward(
+    options: LossOptions, layout: Manual | None, grads: tuple, cotangents: tuple
+) -> tuple:
     scale, _ = cotangents  # the losses to look at have no gradient
-    hidden, head = (grad * scale.astype(grad.dtype) for grad in grads)
-    return hidden, head, None, None
+    hidden, table = (grad * scale.astype(grad.dtype) for grad in grads)
+    return hidden, table, None, None
 
 
 _summed.defvjp(_forward, _backward)
+
+
+def _head(table: jax.Array, dtype: jnp.dtype, layout: Manual | None) -> jax.Array:
+    return table.astype(dtype) if layout is None else layout.head(table, dtype)
 
 
 def _chunk(
@@ -141,43 +144,41 @@ def _chunk(
     weights: jax.Array,
     head: jax.Array,
     options: LossOptions,
-    words: _Words,
+    layout: Manual | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """One chunk: the sum here, the losses here, and for the gradient d_logits and its rows.
 
-    Under an exchange the rows are those of all its ranks, [ranks * rows, embed].
+    Where ranks exchange tokens, the rows are those of all of them, [ranks * rows, embed].
     """
+    axes = layout.vocab_axes if layout is not None else ()
+    exchange = layout.vocab_axis if layout is not None else None
     here = hidden.shape[0]
-    if words.exchange:
-        gather = functools.partial(jax.lax.all_gather, axis_name=words.exchange, tiled=True)
+    if exchange:
+        gather = functools.partial(jax.lax.all_gather, axis_name=exchange, tiled=True)
         hidden, targets, weights = gather(hidden), gather(targets), gather(weights)
     logits = jnp.einsum("re,ve->rv", hidden, head, preferred_element_type=jnp.float32)
-    first = _rank(words) * head.shape[0]
+    first = jax.lax.axis_index(axes) * head.shape[0] if axes else 0
     column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) + first
     if options.vocab_size is not None:
         logits = jnp.where(column < options.vocab_size, logits, -jnp.inf)
     largest = logits.max(axis=1)
-    if words.axes:
-        largest = jax.lax.pmax(largest, words.axes)
+    if axes:
+        largest = jax.lax.pmax(largest, axes)
     chosen = column == targets[:, None]
     exponentials = jnp.exp(logits - largest[:, None])
     sums = jnp.stack([exponentials.sum(axis=1), jnp.where(chosen, logits, 0).sum(axis=1)])
-    if words.axes:
-        sums = jax.lax.psum(sums, words.axes)
+    if axes:
+        sums = jax.lax.psum(sums, axes)
     normaliser = largest + jnp.log(sums[0])
     losses = normaliser - sums[1]
     total = losses + options.z_loss * normaliser**2
     slope = weights * (1 + 2 * options.z_loss * normaliser) / sums[0]
     d_logits = exponentials * slope[:, None] - jnp.where(chosen, weights[:, None], 0)
-    if words.exchange:
-        start = jax.lax.axis_index(words.exchange) * here
+    if exchange:
+        start = jax.lax.axis_index(exchange) * here
         mine = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=here)
         losses, total, weights = mine(losses), mine(total), mine(weights)
     return (weights * total).sum(), losses, d_logits.astype(hidden.dtype), hidden
-
-
-def _rank(words: _Words) -> jax.Array | int:
-    return jax.lax.axis_index(words.axes) if words.axes else 0
 
 
 def _scan(body, carry, xs):  # noqa: ANN001, ANN202

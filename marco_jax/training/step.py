@@ -211,9 +211,8 @@ class Trainer:
             remat=self.options.remat,
             layout=layout,
         )
-        head = layout.head(model.head, self.options.dtype)
         total, losses = cross_entropy(
-            hidden, head, batch.targets, batch.loss_weights, self.options.loss, layout
+            hidden, model.head, batch.targets, batch.loss_weights, self.options.loss, layout
         )
         sources = jax.nn.one_hot(batch.source_ids, self.num_sources)  # [batch, length, sources]
         loss_sums = jnp.einsum("bl,bls->s", losses * batch.loss_weights, sources)
