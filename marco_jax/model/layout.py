@@ -83,8 +83,7 @@ class Manual:
 
     def weight(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
         """Casts a shard, then gathers it whole but for its tensor axis."""
-        # The barrier keeps the compiler from casting the weights of all layers before their loop.
-        weight = jax.lax.optimization_barrier(weight).astype(dtype)
+        weight = weight.astype(dtype)
         if "kv_heads" in axes and self._tensor > 1 and not self.sharding.names("kv_heads"):
             weight = self._own_kv_heads(weight, axes.index("kv_heads"))
         for dimension, axis in enumerate(axes):
@@ -141,14 +140,16 @@ class Manual:
         return whole.reshape(batch, ranks * length, *rest)
 
     def head(self, table: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """This rank's words of the output matrix, all columns: [vocab / ways, embed]."""
-        table = table.astype(dtype)
-        for name in reversed(self.sharding.names("embed")):
-            if name == self.vocab_axis:
-                table = jax.lax.all_to_all(table, name, 0, 1, tiled=True)
-            else:
-                table = gather(table, (name,), 1)
-        return table
+        """This rank's words of the output matrix, all columns: [embed, vocab / ways]."""
+        columns = table.astype(dtype)
+        names = list(self.sharding.names("embed"))
+        if self.vocab_axis:
+            # Words for columns; the other axes gather what is then left.
+            later = names[names.index(self.vocab_axis) + 1 :]
+            columns = jnp.swapaxes(gather(jnp.swapaxes(columns, 0, 1), later, 0), 0, 1)
+            columns = jax.lax.all_to_all(columns, self.vocab_axis, 0, 1, tiled=True)
+            names = names[: names.index(self.vocab_axis)]
+        return gather(jnp.swapaxes(columns, 0, 1), names, 0)
 
     @property
     def exchange_ranks(self) -> int:

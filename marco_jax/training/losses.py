@@ -108,8 +108,8 @@ def _forward(
     def read(carry: tuple, chunk: tuple) -> tuple[tuple, tuple]:
         total, head_grad = carry
         added, losses, d_logits, rows = _chunk(*chunk, head, options, layout)
-        d_rows = jnp.einsum("rv,ve->re", d_logits, head)
-        head_grad += jnp.einsum("rv,re->ve", d_logits, rows, preferred_element_type=jnp.float32)
+        d_rows = jnp.einsum("rv,ev->re", d_logits, head)
+        head_grad += jnp.einsum("re,rv->ev", rows, d_logits, preferred_element_type=jnp.float32)
         if layout is not None and "tensor" in layout.vocab_axes:
             d_rows = jax.lax.psum(d_rows, "tensor")
         if layout is not None and layout.vocab_axis:
@@ -135,7 +135,8 @@ _summed.defvjp(_forward, _backward)
 
 
 def _head(table: jax.Array, dtype: jnp.dtype, layout: Manual | None) -> jax.Array:
-    return table.astype(dtype) if layout is None else layout.head(table, dtype)
+    """[embed, words]: the words that are scored here."""
+    return table.astype(dtype).T if layout is None else layout.head(table, dtype)
 
 
 def _chunk(
@@ -156,8 +157,8 @@ def _chunk(
     if exchange:
         gather = functools.partial(jax.lax.all_gather, axis_name=exchange, tiled=True)
         hidden, targets, weights = gather(hidden), gather(targets), gather(weights)
-    logits = jnp.einsum("re,ve->rv", hidden, head, preferred_element_type=jnp.float32)
-    first = jax.lax.axis_index(axes) * head.shape[0] if axes else 0
+    logits = jnp.einsum("re,ev->rv", hidden, head, preferred_element_type=jnp.float32)
+    first = jax.lax.axis_index(axes) * head.shape[1] if axes else 0
     column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) + first
     if options.vocab_size is not None:
         logits = jnp.where(column < options.vocab_size, logits, -jnp.inf)

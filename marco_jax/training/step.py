@@ -130,9 +130,11 @@ class Trainer:
         )
 
     def gradients(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
-        """Sums over a global batch: (loss sums, token counts) by source, and float32 gradients.
+        """Sums over a global batch: (loss sums, token counts) by source, and gradients.
 
-        The loss that the gradients belong to is the sum over target tokens.
+        The loss that the gradients belong to is the sum over target tokens. Those of the layers'
+        matrices, which arrive in the dtype of the computation, stay in it if there is one
+        microbatch; all others are float32.
         """
         ranks = self.sharding.ways("length")
         batch = jax.tree.map(lambda x: zigzag(x, ranks), batch)
@@ -150,7 +152,7 @@ class Trainer:
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         sums, grads = self.gradients(state.params, batch)
         tokens = jnp.maximum(sums[1].sum(), 1.0)
-        grads = jax.tree.map(lambda grad: grad / tokens, grads)
+        grads = jax.tree.map(lambda grad: grad.astype(jnp.float32) / tokens, grads)
         updates, moments = self.optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(
@@ -161,6 +163,7 @@ class Trainer:
     def _device_gradients(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
         """What `gradients` is made of on one device: its rows and its shards."""
         layout = self._layout(batch)
+        params = self._cast(params)
         gradient = jax.grad(functools.partial(self._loss_sum, layout), has_aux=True)
         micro = self.options.accumulation_steps
         if micro == 1:
@@ -172,10 +175,20 @@ class Trainer:
             return jax.tree.map(jnp.add, carry, (sums, grads)), None
 
         zeros = (jnp.zeros(self.num_sources), jnp.zeros(self.num_sources))
-        start = (zeros, jax.tree.map(jnp.zeros_like, params))
+        start = (zeros, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params))
         parts = jax.tree.map(lambda x: x.reshape(micro, -1, x.shape[1]), batch)
         (sums, grads), _ = jax.lax.scan(add, start, parts)
         return self._complete(sums, grads, layout)
+
+    def _cast(self, params: Params) -> Params:
+        """The layers' matrices in the dtype of the computation, so that their gradients are too."""
+        dtype = self.options.dtype
+        return unflatten(
+            {
+                path: x.astype(dtype) if path.endswith("kernel") else x
+                for path, x in flatten(params).items()
+            }
+        )
 
     def _layout(self, batch: Batch) -> Manual:
         """How this step lies on the mesh, for a device's [rows, length]."""
