@@ -16,6 +16,9 @@ from marco_jax.model.remat import ATTENDED
 # largest whose operands fit the vector memory of every generation.
 _LANES = 128
 _LARGEST_BLOCK = 1024
+# The fused backward kernel writes a partial gradient of the queries for each block of keys: larger
+# blocks, fewer copies.
+_LARGEST_BACKWARD_BLOCK = 2048
 
 
 def splash_supports(length: int) -> bool:
@@ -82,15 +85,15 @@ def _block_sizes(length: int, key_length: int) -> kernels.BlockSizes:
         block_kv=key_block,
         block_kv_compute=min(key_block, 512),
         block_q_dkv=block,
-        block_kv_dkv=key_block,
+        block_kv_dkv=_block(key_length, _LARGEST_BACKWARD_BLOCK),
         block_kv_dkv_compute=min(key_block, 512),
         # One backward kernel: scores are computed again once, not twice.
         use_fused_bwd_kernel=True,
     )
 
 
-def _block(length: int) -> int:
-    block = _LARGEST_BLOCK
+def _block(length: int, largest: int = _LARGEST_BLOCK) -> int:
+    block = largest
     while length % block:
         block //= 2
     return block
