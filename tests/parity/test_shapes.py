@@ -83,8 +83,6 @@ def check_gradients(config, ours, model):
             theirs = named.pop(name).grad.numpy()
             gradient = row.to_huggingface(gradient, config)
             assert gradient.shape == theirs.shape
-            # A key's bias shifts all scores of a query alike, and softmax takes the shift out
-            # (rotary positions leave a little): what is left is small beside its terms.
             assert relative(gradient, theirs) < GRADIENT_TOLERANCE, name
     assert not named
 
