@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-# The published config.json files (Qwen/Qwen2-0.5B, -7B, -72B at their first revisions) with
-# smaller numbers: head counts keep their ratios, every other key is as published.
+# The published config.json files (Qwen/Qwen2-0.5B, -1.5B, -7B, -72B at their first revisions) with
+# smaller numbers: head counts are as published and so is the ratio of the MLP (to a multiple of
+# 8), every other key is as published.
 _COMMON = {
     "architectures": ["Qwen2ForCausalLM"],
     "attention_dropout": 0.0,
@@ -26,7 +27,7 @@ _COMMON = {
 _SIZES = {
     "0.5B": {
         "hidden_size": 112,
-        "intermediate_size": 160,
+        "intermediate_size": 608,
         "max_window_layers": 24,
         "num_attention_heads": 14,
         "num_hidden_layers": 3,
@@ -35,9 +36,20 @@ _SIZES = {
         "tie_word_embeddings": True,
         "vocab_size": 260,
     },
+    "1.5B": {
+        "hidden_size": 96,
+        "intermediate_size": 560,
+        "max_window_layers": 28,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06,
+        "tie_word_embeddings": True,
+        "vocab_size": 260,
+    },
     "7B": {
         "hidden_size": 112,
-        "intermediate_size": 192,
+        "intermediate_size": 592,
         "max_window_layers": 28,
         "num_attention_heads": 28,
         "num_hidden_layers": 2,
@@ -47,12 +59,12 @@ _SIZES = {
         "vocab_size": 264,
     },
     "72B": {
-        "hidden_size": 128,
-        "intermediate_size": 192,
+        "hidden_size": 256,
+        "intermediate_size": 928,
         "max_window_layers": 80,
-        "num_attention_heads": 16,
+        "num_attention_heads": 64,
         "num_hidden_layers": 2,
-        "num_key_value_heads": 2,
+        "num_key_value_heads": 8,
         "rms_norm_eps": 1e-05,
         "tie_word_embeddings": False,
         "vocab_size": 264,
