@@ -1,4 +1,8 @@
-"""PLACEHOLDER 1_5b"""
+"""Qwen2-1.5B in two stages on 64 chips of v5e.
+
+The smallest size that the paper trains.
+The corpus and the weights to start from are `config.data` and `config.init_from`.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,15 +10,20 @@ from marco_jax.training.defaults import training_config
 
 
 def get_config() -> ConfigDict:
-    """Qwen2."""
+    """The resolved config of the run."""
     c = training_config()
     c.model.preset = "qwen2_1_5b"
-    c.topology = "v5p:4x4x4"
+    c.topology = "v5e:8x8"
+    # 1,048,576 tokens a step, 300B in all: 160B of Stage-I and 140B of Stage-II (Table 3).
+    c.batch.length = 4096
+    c.batch.sequences_per_chip = 4
+    c.steps = 286_102
     c.dtype = "bfloat16"
     c.remat = "full"
-    c.steps = 70_000
-    c.batch.length = 4096
-    c.batch.sequences_per_chip = 1
-    c.evaluation.max_length = 4096
+
+    c.log_every = 10
     c.checkpoint.every = 1000
+    c.evaluation.every = 5000
+    c.evaluation.max_length = 4096
+    c.evaluation.tokens_per_batch = 65_536
     return c

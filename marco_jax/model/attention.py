@@ -1,7 +1,7 @@
 """Scaled dot-product attention with grouped KV heads, behind one function.
 
-Three implementations give the same values: `xla` (any device, any mask), `splash` (Pallas, TPU) and
-`cudnn` (GPU). The last two never hold a [length, length] matrix of scores in float32.
+The implementations give the same values: `xla` (any device, any mask), `splash` (Pallas, TPU),
+`cudnn` (GPU) and `blocked` (CPU). All but the first are for training on packed rows.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from marco_jax.model.blocked import blocked_attention, blocked_supports
 from marco_jax.model.splash import splash_attention, splash_supports
 
 # Keys of this segment are seen by the queries of every segment: a context that several
 # continuations in one row share. Only `xla` knows it.
 SHARED_SEGMENT = -1
 
-IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn")
+IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn", "blocked")
 
 
-def choose_attention(name: str, platform: str, dtype: jnp.dtype, length: int) -> str:
-    """The implementation that `auto` means for packed rows of `length` on a platform.
+def choose_attention(
+    name: str, platform: str, dtype: jnp.dtype, length: int, context_ranks: int = 1
+) -> str:
+    """The implementation that `auto` means for packed rows of `length` places a device.
 
     Raises:
         ValueError: an unknown name, or a kernel that cannot run rows of this length.
@@ -33,14 +36,20 @@ def choose_attention(name: str, platform: str, dtype: jnp.dtype, length: int) ->
             f"attention is 'splash' and rows have {length} places a device: make "
             "batch.length / mesh.context a multiple of 128, or set attention=xla"
         )
+    if name == "blocked" and (context_ranks > 1 or not blocked_supports(length)):
+        raise ValueError(
+            f"attention is 'blocked', with rows of {length} places over {context_ranks} context "
+            "ranks: it needs whole rows of at least 128 places; set attention=auto"
+        )
     if name == "splash" and platform != "tpu":
         return "splash_interpreted"
     if name != "auto":
         return name
     if platform == "tpu" and splash_supports(length):
         return "splash"
-    half = jnp.dtype(dtype).itemsize == 2
-    return "cudnn" if platform in ("gpu", "cuda") and half else "xla"
+    if platform in ("gpu", "cuda"):
+        return "cudnn" if jnp.dtype(dtype).itemsize == 2 else "xla"
+    return "blocked" if context_ranks == 1 and blocked_supports(length) else "xla"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +85,8 @@ def attention(
         key_positions: int [batch, key_length].
         query_segment_ids: int [batch, length], or None where a row is one document.
         key_segment_ids: int [batch, key_length], given together with query_segment_ids.
-        implementation: "xla", "splash" or "cudnn". `splash` reads the order of a row instead of
-            positions: it is for rows of whole documents one after another.
+        implementation: one of IMPLEMENTATIONS. `splash` and `blocked` read the order of a row
+            instead of positions: they are for rows of whole documents one after another.
         context: which pieces of the rows the queries are, where a row is spread over ranks.
 
     Returns:
@@ -91,6 +100,8 @@ def attention(
             ranks=context.ranks,
             interpret=implementation == "splash_interpreted",
         )
+    if implementation == "blocked" and query_segment_ids is not None:
+        return blocked_attention(query, key, value, query_segment_ids)
     mask = key_positions[:, None, :] <= query_positions[:, :, None]  # [batch, length, key_length]
     if query_segment_ids is not None and key_segment_ids is not None:
         keys = key_segment_ids[:, None, :]

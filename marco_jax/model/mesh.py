@@ -22,9 +22,9 @@ from marco_jax.model.parameters import Params, axis_sizes, parameter_tree
 # What a config names, in mesh order. `num_slices` are replicas joined by the data-centre network.
 CONFIG_AXES = ("num_slices", "data", "fsdp", "tensor", "context")
 
-# The config's `fsdp` is two mesh axes: collectives run over one axis at a time, since a TPU keeps a
-# reduce-scatter native (and not all-reduce and slice) only where the axis does not span a slice. The
-# minor one also shares out the vocabulary in the loss.
+# The config's `fsdp` is two mesh axes: collectives run over one axis at a time, since a TPU keeps
+# a reduce-scatter native (and not all-reduce and slice) only where the axis does not span a slice.
+# The minor one also shares out the vocabulary in the loss.
 MESH_AXES = ("slice", "data", "fsdp", "fsdp_minor", "tensor", "context")
 
 Rules = tuple[tuple[str, tuple[str, ...]], ...]

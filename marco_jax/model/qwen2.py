@@ -144,7 +144,7 @@ class Projection(nnx.Module):
         self, x: jax.Array, layout: Layout
     ) -> jax.Array:  # [..., inputs] -> [..., outputs]
         kernel = layout.weight(self.kernel[...], (*self.inputs, *self.outputs), x.dtype)
-        y = jnp.tensordot(x, kernel, axes=len(self.inputs))
+        y = layout.product(x, kernel, len(self.inputs))
         if self.bias is None:
             return y
         return y + layout.weight(self.bias[...], self.outputs, x.dtype)

@@ -194,7 +194,13 @@ class Trainer:
         """How this step lies on the mesh, for a device's [rows, length]."""
         rows, length = batch.tokens.shape
         platform = self.sharding.platform
-        attention = choose_attention(self.options.attention, platform, self.options.dtype, length)
+        attention = choose_attention(
+            self.options.attention,
+            platform,
+            self.options.dtype,
+            length,
+            self.sharding.ways("length"),
+        )
         tokens = rows * length // self.options.accumulation_steps
         axis = vocab_axis(self.config, self.sharding, tokens)
         return Manual(self.config, self.sharding, attention, axis)

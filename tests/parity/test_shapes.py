@@ -13,7 +13,7 @@ from marco_jax.model.config import PRESETS
 from marco_jax.model.huggingface import load_huggingface
 from marco_jax.model.parameters import flatten, parameter_table
 from marco_jax.model.qwen2 import bind
-from marco_jax.training.losses import token_losses
+from marco_jax.training.losses import cross_entropy
 
 torch = pytest.importorskip("torch")
 
@@ -68,8 +68,9 @@ def our_loss_and_gradients(config, params, targets, weights, *row):
     def mean_loss(params):
         model = bind(config, params)
         hidden, _ = model(*in_rows(*row))
-        losses = token_losses(model, hidden, jnp.asarray(targets))
-        return (losses * weights).sum() / weights.sum()
+        weighting = jnp.asarray(weights)
+        total, _ = cross_entropy(hidden, model.head, jnp.asarray(targets), weighting)
+        return total / weighting.sum()
 
     return jax.jit(jax.value_and_grad(mean_loss))(params)
 
