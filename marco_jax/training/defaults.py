@@ -1,4 +1,4 @@
-"""Every field of a training config, with its default; a file under configs/ sets what it changes."""
+"""Every field of a training config and its default; files under configs/ set what they change."""
 
 from __future__ import annotations
 

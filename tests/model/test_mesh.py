@@ -18,8 +18,10 @@ from marco_jax.model.mesh import (
 
 def test_one_axis_takes_what_the_others_leave():
     assert dict(create_mesh({"fsdp": -1, "tensor": 2}).shape) == {
+        "slice": 1,
         "data": 1,
-        "fsdp": 4,
+        "fsdp": 2,
+        "fsdp_minor": 2,
         "tensor": 2,
         "context": 1,
     }
@@ -38,6 +40,17 @@ def test_one_axis_takes_what_the_others_leave():
 def test_sizes_that_do_not_fit_are_refused(axes, message):
     with pytest.raises(ValueError, match=message):
         create_mesh(axes)
+
+
+def test_slices_are_the_outermost_axis():
+    mesh = create_mesh({"num_slices": 2, "fsdp": -1})
+    assert mesh.shape["slice"] == 2
+    first, second = mesh.devices
+    # Devices without slices of their own: each half stands for one.
+    assert {d.id for d in first.flat} == set(range(4))
+    assert {d.id for d in second.flat} == set(range(4, 8))
+    with pytest.raises(ValueError, match="mesh num_slices 3 .*does not fill 8 devices"):
+        create_mesh({"num_slices": 3, "fsdp": 2})
 
 
 def test_heads_that_do_not_divide_are_refused_with_the_remedy():
@@ -59,6 +72,6 @@ def test_parameters_are_split_by_the_rules():
     sharding = Sharding(create_mesh({"fsdp": 4, "tensor": 2}))
     tree = parameter_shardings(PRESETS["tiny"], sharding)
     query = tree["layers"]["self_attn"]["q_proj"]["kernel"]
-    assert query.spec == PartitionSpec(None, ("fsdp",), ("tensor",), None)
+    assert query.spec == PartitionSpec(None, ("fsdp", "fsdp_minor", "context"), ("tensor",), None)
     with pytest.raises(ValueError, match="logical axis 'experts' has no rule"):
         sharding.spec(("experts",))

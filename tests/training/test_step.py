@@ -1,7 +1,5 @@
 """The step's value is a matter of the batch alone: not of the mesh, microbatches or packing."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -6,13 +6,13 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from tests.training.test_step import SOURCES, TINY, random_batch
 
 from marco_jax.model.mesh import DEFAULT_RULES, Sharding, create_mesh, replicate_kv_heads
 from marco_jax.model.parameters import flatten
 from marco_jax.model.qwen2 import init_params
 from marco_jax.training.optimizer import create_optimizer
 from marco_jax.training.step import StepOptions, Trainer
+from tests.training.test_step import SOURCES, TINY, random_batch
 
 AXES = ("data", "fsdp", "tensor", "context")
 MESHES = [sizes for sizes in itertools.product((1, 2, 4, 8), repeat=4) if np.prod(sizes) == 8]
