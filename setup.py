@@ -41,6 +41,8 @@ HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0", "accelerate>=1.15.0"]
 
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2"],
+    # The TPU compiler alone: benchmarks/tpu_step.py compiles for TPUs on a machine without any.
+    "plan": ["libtpu>=0.0.42"],
     "gpu": ["jax[cuda13]>=0.10.2"],
     "curation": [
         "apache-beam>=2.77.0",

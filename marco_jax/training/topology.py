@@ -1,0 +1,39 @@
+"""TPU slices that are described, not present: programs compile for them on any machine."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import jax
+
+
+def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
+    """The devices of a topology such as "v5p:4x4x4" (generation, chips a dimension).
+
+    Needs libtpu, the TPU compiler, and no TPU.
+
+    Raises:
+        ValueError: a name that is no topology, or one that this libtpu does not know.
+        ModuleNotFoundError: no libtpu.
+    """
+    if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
+        raise ValueError(f"topology is {name!r}: write GENERATION:CHIPS, for example v5p:4x4x4")
+    # A libtpu outside a TPU machine must neither ask for one nor lock the only one.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        import libtpu  # noqa: F401
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "compiling for TPUs needs their compiler: pip install 'marco_jax[plan]'"
+        ) from None
+    from jax.experimental import topologies
+
+    slices = {"num_slices": num_slices} if num_slices > 1 else {}
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=name, **slices)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"topology {name!r} is unknown to this libtpu: {reason}") from None
+    return list(described.devices)
