@@ -57,6 +57,8 @@ EXTRAS = {
     # torch is a step of its own, before this extra: see the Makefile.
     "hf": HUGGING_FACE,
     "test": [
+        # Plans are tested with the TPU compiler itself.
+        "libtpu>=0.0.42",
         *HUGGING_FACE,
         "torch>=2.13.0",
         "pytest>=9.2.0",

@@ -90,6 +90,14 @@ def _parser() -> argparse.ArgumentParser:
     _model(export)
     export.add_argument("--out", required=True, help="a new directory")
 
+    plan = command("plan", "Compile a training step for TPUs without TPUs, and report.", "plan")
+    plan.add_argument("--config", required=True, help="a file such as configs/qwen2_7b.py")
+    plan.add_argument("--topology", help="such as v5p:4x4x4; default: the config's own")
+    plan.add_argument("--num_slices", type=int, help="default: config.mesh.num_slices")
+    plan.add_argument("--out", help="the figures as JSON")
+    plan.add_argument("--hlo", help="the step's optimized HLO text")
+    plan.add_argument("--compare", metavar="CONFIG", help="a second config, side by side")
+
     report = command("report", "One HTML page of a run, and its figures.", "report")
     report.add_argument("--workdir", required=True)
     return parser

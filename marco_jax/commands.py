@@ -111,6 +111,33 @@ def export_model(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def plan(arguments: argparse.Namespace) -> int:
+    """Compiles a training step for a TPU topology and reports what it takes."""
+    # The machine that plans need not be the one that runs: no TPU is started.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from marco_jax.training.config import ConfigError, load_config
+    from marco_jax.training.plan import format_comparison, format_plan, plan_step
+
+    paths = [arguments.config, *([arguments.compare] if arguments.compare else [])]
+    plans = []
+    for path in paths:
+        config = load_config(path, arguments.overrides)
+        if arguments.num_slices is not None:
+            config.mesh.num_slices = arguments.num_slices
+        topology = arguments.topology or config.topology
+        if not topology:
+            raise ConfigError(f"{path} has no config.topology: give --topology=v5p:4x4x4")
+        hlo = pathlib.Path(arguments.hlo) if arguments.hlo and path == paths[0] else None
+        plans.append(plan_step(config, topology, hlo_path=hlo))
+    print(format_plan(plans[0]) if len(plans) == 1 else format_comparison(*plans))
+    if arguments.out:
+        out = pathlib.Path(arguments.out)
+        temporary = out.with_name(f".{out.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(plans[0] if len(plans) == 1 else plans, indent=1) + "\n")
+        os.replace(temporary, out)
+    return 0
+
+
 def report(arguments: argparse.Namespace) -> int:
     """Writes the page of a run and prints its figures."""
     from marco_jax.evaluation.report import format_summary, summary, write_report

@@ -27,11 +27,7 @@ from marco_jax.training.step import StepOptions, Trainer
 
 def create_sharding(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding:
     """The mesh and rules of `config.mesh` over `devices` (all there are by default)."""
-    axes = {
-        name: size
-        for name, size in config.mesh.items()
-        if name not in ("replicate_kv_heads", "num_slices")
-    }
+    axes = {name: size for name, size in config.mesh.items() if name != "replicate_kv_heads"}
     rules = DEFAULT_RULES
     if config.mesh.replicate_kv_heads:
         rules = replicate_kv_heads(rules)

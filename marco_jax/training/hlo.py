@@ -18,7 +18,12 @@ _BYTES = {
     **{"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2},
     **{"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8},
 }
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# `send` is how collectives between slices end up: transfers through the hosts, on the mesh axis
+# `slice`, of which each is counted by what it sends.
+COLLECTIVES = (
+    *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"),
+    "send",
+)
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
@@ -215,10 +220,14 @@ def _own(
     kind = item.operation.removesuffix("-start")
     if kind not in COLLECTIVES:
         return {}
+    if kind == "send":
+        payload = float(_bytes(operands))
+        sizes = dict(zip(axis_names, axis_sizes, strict=True))
+        return {(kind, ("slice",), sizes.get("slice", 2), payload, True): 1}
     groups = _groups(item.text)
     if groups is None or groups.shape[1] < 2:
         return {}
-    payload = _payload(kind, item, operands, groups.shape[1])
+    payload = _payload(kind, operands, groups.shape[1])
     axes = _axes(groups, axis_names, axis_sizes)
     return {(kind, axes, groups.shape[1], payload, item.operation.endswith("-start")): 1}
 
@@ -304,12 +313,16 @@ def _axes(
     return tuple(name for name, moves in zip(axis_names, varies, strict=True) if moves)
 
 
-def _payload(kind: str, item: _Instruction, operands: list[Shape], group: int) -> float:
-    local = float(sum(_BYTES[dtype] * math.prod(sizes) for dtype, sizes in operands))
+def _payload(kind: str, operands: list[Shape], group: int) -> float:
+    local = float(_bytes(operands))
     return local * group if kind == "all-gather" else local
 
 
+def _bytes(shapes: list[Shape]) -> int:
+    return sum(_BYTES[dtype] * math.prod(sizes) for dtype, sizes in shapes)
+
+
 def _wire(kind: str, group: int, payload: float) -> float:
-    if kind == "collective-permute":
+    if kind in ("collective-permute", "send"):
         return payload
     return payload * (group - 1) / group * (2 if kind == "all-reduce" else 1)

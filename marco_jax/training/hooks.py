@@ -136,6 +136,37 @@ class CheckpointHook:
         self.writer.pause()
 
 
+class ProfileHook:
+    """A jax.profiler trace of some steps, under the workdir's profile/ (TensorBoard reads it)."""
+
+    def __init__(self, workdir: pathlib.Path, steps: str) -> None:
+        """`steps` is "FIRST:LAST", counted from 1; empty: no trace.
+
+        Raises:
+            ValueError: anything else.
+        """
+        self.directory = str(workdir / "profile")
+        self.tracing = False
+        self.first = self.last = -1
+        if steps:
+            first, _, last = steps.partition(":")
+            if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+                raise ValueError(f"config.profile is {steps!r}: write FIRST:LAST, such as 10:13")
+            self.first, self.last = int(first), int(last)
+
+    def __call__(self, event: Event) -> None:
+        """Starts before the first of its steps, and stops when the last is done."""
+        if event.step == self.first - 1:
+            jax.block_until_ready(event.state)
+            jax.profiler.start_trace(self.directory)
+            self.tracing = True
+        elif self.tracing and (event.step >= self.last or event.stopping):
+            jax.block_until_ready(event.state)
+            jax.profiler.stop_trace()
+            self.tracing = False
+            say(f"trace of steps {self.first} to {event.step}: {self.directory}")
+
+
 class ProgressHook:
     """A live line on a terminal; a plain line now and then in a log."""
 

@@ -18,6 +18,7 @@ from marco_jax.training.hooks import (
     EvaluationHook,
     Event,
     MetricsHook,
+    ProfileHook,
     ProgressHook,
     say,
 )
@@ -51,6 +52,7 @@ def train(config: ConfigDict, workdir: str) -> int:
     hooks: list[Callable[[Event], None]] = [
         metrics,
         progress,
+        ProfileHook(directory, config.profile),
         *_evaluation(config, run, directory, writer),
         CheckpointHook(checkpoints, run.model, writer, config.checkpoint.every),
     ]

@@ -14,16 +14,13 @@ import numpy as np
 import tensorboardX
 
 from marco_jax.model.config import Qwen2Config
+from marco_jax.training.chips import CHIPS
 from marco_jax.training.step import StepMetrics
 
 # Peak dense bf16 FLOP/s of one device as JAX counts devices, by jax's device_kind (the vendors'
 # data sheets). A kind that is not here has no MFU.
 PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
+    **{kind: chip.peak_flops for chip in CHIPS.values() for kind in chip.kinds},
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 
 import jax
 
@@ -32,8 +34,22 @@ def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
 
     slices = {"num_slices": num_slices} if num_slices > 1 else {}
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=name, **slices)
+        with _quiet():
+            described = topologies.get_topology_desc(platform="tpu", topology_name=name, **slices)
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"topology {name!r} is unknown to this libtpu: {reason}") from None
     return list(described.devices)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what libtpu writes to standard error as it looks in vain for a TPU."""
+    saved = os.dup(2)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)

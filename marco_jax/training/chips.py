@@ -1,0 +1,41 @@
+"""What a TPU device can do, by generation: the one table for MFU, rooflines and what fits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One device as JAX counts devices (half a chip of tpu7x), from the vendor's data sheets.
+
+    hbm_bytes; peak_flops of dense bf16; hbm_bandwidth and ici_bandwidth in bytes a second, the
+    latter over all links one way; kinds are jax's device_kind.
+    """
+
+    hbm_bytes: float
+    peak_flops: float
+    hbm_bandwidth: float
+    ici_bandwidth: float
+    kinds: tuple[str, ...]
+
+
+GIB = 2**30
+CHIPS = {
+    "v4": Chip(32 * GIB, 275e12, 1.2e12, 150e9, ("TPU v4",)),
+    "v5e": Chip(16 * GIB, 197e12, 0.82e12, 100e9, ("TPU v5 lite", "TPU v5e")),
+    "v5p": Chip(95 * GIB, 459e12, 2.77e12, 300e9, ("TPU v5", "TPU v5p")),
+    "v6e": Chip(32 * GIB, 918e12, 1.64e12, 224e9, ("TPU v6 lite", "TPU v6e")),
+    "tpu7x": Chip(96 * GIB, 1153e12, 3.69e12, 300e9, ("TPU7x", "TPU v7x")),
+}
+
+# Between slices, a device: an assumption (a host's network shared by its devices), no data sheet.
+DCN_BANDWIDTH = 3.1e9
+
+
+def chip_of(topology: str) -> Chip:
+    """The chip of a topology's name, such as "v5p:4x4x4" (ValueError: unknown generation)."""
+    generation = topology.partition(":")[0]
+    if generation not in CHIPS:
+        raise ValueError(f"topology {topology!r}: the generation is none of {', '.join(CHIPS)}")
+    return CHIPS[generation]

@@ -1,0 +1,198 @@
+"""What a training step will need of a TPU slice, from the TPU compiler, before any TPU is there.
+
+Memory, FLOPs and bytes on the wire are facts about the compiled program. The time of a step is
+predicted from them and the data sheet: no chip has run it.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from marco_jax.model.config import Qwen2Config
+from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
+from marco_jax.training.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
+from marco_jax.training.config import model_config
+from marco_jax.training.hlo import COLLECTIVES, ProgramCost, analyze
+from marco_jax.training.topology import topology_devices
+
+_CAVEAT = "Predicted from the TPU compiler and the data sheet; no chip has run this step."
+# How many sources losses are summed by: it does not show in any figure.
+_SOURCES = 40
+
+
+def plan_step(
+    config: ConfigDict, topology: str, *, hlo_path: pathlib.Path | None = None
+) -> dict[str, Any]:
+    """Compiles the training step of `config` for a topology and reports what it takes, per chip.
+
+    Args:
+        config: of a training run; its mesh must fill the topology.
+        topology: such as "v5p:4x4x4"; `config.mesh.num_slices` of them.
+        hlo_path: where to write the optimized HLO text.
+
+    Returns:
+        JSON-ready figures: `memory`, `flops`, `wire`, `predicted` and what was planned.
+
+    Raises:
+        ValueError: an unknown topology, or a mesh that does not fit it, the model or the batch.
+    """
+    chip = chip_of(topology)
+    model = model_config(config, config.tokenizer.vocab_size)
+    sharding = create_sharding(config, topology_devices(topology, config.mesh.num_slices))
+    trainer = create_trainer(config, model, sharding, _SOURCES)
+    state = trainer.abstract_state()
+    batch = trainer.abstract_batch(global_rows(config, sharding), config.batch.length)
+    start = time.perf_counter()
+    compiled = trainer.step.lower(state, batch).compile()
+    seconds = time.perf_counter() - start
+    text = compiled.as_text()
+    if hlo_path:
+        hlo_path.write_text(text, encoding="utf-8")
+    mesh = sharding.mesh
+    cost = analyze(text, mesh.axis_names, tuple(mesh.shape.values()))
+    tokens = config.batch.sequences_per_chip * config.batch.length
+    model_flops = model.flops_per_token(config.batch.length) * tokens
+    return {
+        "planned": _planned(config, topology, model, dict(mesh.shape)),
+        "memory": _memory(compiled.memory_analysis(), state, chip),
+        "flops": {
+            "model": model_flops,
+            "hlo": cost.flops,
+            "hlo_over_model": cost.flops / model_flops,
+        },
+        "wire": _wire(cost),
+        "predicted": _predict(cost, chip, model_flops, tokens, mesh.size),
+        "compile_seconds": seconds,
+    }
+
+
+def _planned(
+    config: ConfigDict, topology: str, model: Qwen2Config, mesh: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "topology": topology,
+        "num_slices": config.mesh.num_slices,
+        "mesh": {name: size for name, size in mesh.items() if size > 1},
+        "parameters": model.num_parameters,
+        "sequences_per_chip": config.batch.sequences_per_chip,
+        "length": config.batch.length,
+        "accumulation_steps": config.batch.accumulation_steps,
+        "remat": config.remat,
+        "dtype": config.dtype,
+    }
+
+
+def _memory(analysis: Any, state: Any, chip: Chip) -> dict[str, Any]:
+    """GiB a chip. The compiler's peak is that of its heap; its sizes add up to more than that."""
+
+    def own(tree: Any) -> float:
+        return sum(
+            leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape))
+            for leaf in jax.tree.leaves(tree)
+        )
+
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    sizes = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + outputs
+    hbm = chip.hbm_bytes / GIB
+    # The worse of the two decides: a plan that says "fits" must hold.
+    worst = max(sizes, analysis.peak_memory_in_bytes) / GIB
+    return {
+        "parameters_gib": own(state.params) / GIB,
+        "optimizer_gib": own(state.optimizer) / GIB,
+        "temporaries_gib": analysis.temp_size_in_bytes / GIB,
+        "host_temporaries_gib": analysis.host_temp_size_in_bytes / GIB,
+        "peak_gib": analysis.peak_memory_in_bytes / GIB,
+        "sum_of_sizes_gib": sizes / GIB,
+        "hbm_gib": hbm,
+        "free_gib": hbm - worst,
+        "fits": worst <= hbm,
+    }
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    total = 1
+    for length in shape:
+        total *= length
+    return total
+
+
+def _wire(cost: ProgramCost) -> dict[str, Any]:
+    by_axes: dict[str, float] = {}
+    for item in cost.collectives:
+        name = " x ".join(item.axes)
+        by_axes[name] = by_axes.get(name, 0.0) + item.wire_bytes / GIB
+    return {
+        "total_gib": cost.wire_bytes() / GIB,
+        "by_kind_gib": {kind: cost.wire_bytes(kind) / GIB for kind in COLLECTIVES},
+        "by_axis_gib": by_axes,
+        "across_slices_gib": cost.wire_bytes(axis="slice") / GIB,
+        "asynchronous_share": cost.asynchronous_share,
+        "collectives_executed": sum(item.count for item in cost.collectives),
+    }
+
+
+def _predict(
+    cost: ProgramCost, chip: Chip, model_flops: float, tokens: int, devices: int
+) -> dict[str, Any]:
+    """Seconds of each term at the data sheet's rates, and a step between two bounds.
+
+    At best collectives hide behind the products; at worst those that the program does not start
+    ahead of time do not.
+    """
+    compute = cost.flops / chip.peak_flops
+    across = cost.wire_bytes(axis="slice")
+    ici = (cost.wire_bytes() - across) / chip.ici_bandwidth
+    dcn = across / DCN_BANDWIDTH
+    best = max(compute, ici, dcn)
+    worst = max(compute, (ici + dcn) * cost.asynchronous_share)
+    worst += (ici + dcn) * (1 - cost.asynchronous_share)
+    return {
+        "compute_seconds": compute,
+        "ici_seconds": ici,
+        "dcn_seconds": dcn,
+        "step_seconds_if_all_overlaps": best,
+        "step_seconds_as_scheduled": worst,
+        "mfu_if_all_overlaps": model_flops / chip.peak_flops / best,
+        "mfu_as_scheduled": model_flops / chip.peak_flops / worst,
+        "tokens_per_second_as_scheduled": tokens * devices / worst,
+    }
+
+
+def format_comparison(first: dict[str, Any], second: dict[str, Any]) -> str:
+    """Two plans side by side, with the ratio of the second to the first."""
+    rows = [f"{'':<34}{'first':>14}{'second':>14}{'ratio':>9}"]
+    for group in ("memory", "flops", "wire", "predicted"):
+        for name, value in first[group].items():
+            other = second[group][name]
+            if isinstance(value, float):
+                ratio = f"{other / value:9.3f}" if value else f"{'':>9}"
+                rows.append(f"{name:<34}{value:>14,.4g}{other:>14,.4g}{ratio}")
+    for plan in (first, second):
+        rows.append(f"{plan['planned']}, fits: {plan['memory']['fits']}")
+    rows.append(_CAVEAT)
+    return "\n".join(rows)
+
+
+def format_plan(plan: dict[str, Any]) -> str:
+    """The plan as a table to read."""
+    rows = [f"{'memory of a chip':<34}{'fits' if plan['memory']['fits'] else 'DOES NOT FIT':>14}"]
+    for group in ("planned", "memory", "flops", "wire", "predicted"):
+        rows.append(group)
+        for name, value in plan[group].items():
+            if isinstance(value, dict):
+                parts = (
+                    f"{key} {item:.2f}" if isinstance(item, float) else f"{key} {item}"
+                    for key, item in value.items()
+                    if item
+                )
+                rows.append(f"  {name:<32}{', '.join(parts) or 'none'}")
+            else:
+                shown = f"{value:,.4g}" if isinstance(value, float) else f"{value}"
+                rows.append(f"  {name:<32}{shown}")
+    rows.append(_CAVEAT)
+    return "\n".join(rows)

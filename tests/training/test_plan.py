@@ -1,0 +1,92 @@
+"""`marco plan` compiles for TPUs that are not there, and says what fits."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from marco_jax.training.chips import CHIPS, GIB
+from marco_jax.training.config import load_config
+
+pytest.importorskip("libtpu", reason="the TPU compiler (libtpu) is not installed")
+
+SIZES = ("0_5b", "1_5b", "7b", "72b")
+SMALL = (
+    "--config.model.preset=small",
+    "--config.batch.length=512",
+    "--config.mesh.fsdp=-1",
+)
+
+
+def plan(root, *arguments):
+    # The virtual devices of the tests are not for the TPU compiler.
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", "marco_jax", "plan", *arguments],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+
+
+def test_a_small_step_on_two_slices(root, tmp_path):
+    out, hlo = tmp_path / "plan.json", tmp_path / "step.hlo"
+    done = plan(
+        root,
+        f"--config={root}/configs/qwen2_0_5b.py",
+        "--topology=v5e:2x2",
+        "--num_slices=2",
+        f"--out={out}",
+        f"--hlo={hlo}",
+        *SMALL,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no chip has run this step" in done.stdout
+    found = json.loads(out.read_text())
+    assert found["planned"]["mesh"] == {"slice": 2, "fsdp": 2, "fsdp_minor": 2}
+    assert found["memory"]["fits"]
+    # A recomputed layer, and the scores of attention twice: more than the model's own FLOPs.
+    assert 1.0 < found["flops"]["hlo_over_model"] < 1.6
+    # Only gradients cross slices: float32 or less of every parameter's shard, all-reduced.
+    parameters = found["planned"]["parameters"]
+    assert 0 < found["wire"]["across_slices_gib"] * GIB <= 1.1 * parameters * 4 / 4
+    assert "ENTRY" in hlo.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--topology=v5p",), "write GENERATION:CHIPS"),
+        (("--topology=v9:2x2",), "the generation is none of v4, v5e"),
+        (("--topology=v5e:2x2", "--config.mesh.fsdp=3"), "does not fill 4 devices"),
+    ],
+)
+def test_bad_input_ends_in_one_line(root, arguments, message):
+    done = plan(root, f"--config={root}/configs/qwen2_0_5b.py", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_the_table_of_chips_is_sane():
+    for chip in CHIPS.values():
+        # Products are what a TPU is fastest at: hundreds of FLOPs a byte of memory.
+        assert 100 < chip.peak_flops / chip.hbm_bandwidth < 700
+        assert chip.ici_bandwidth < chip.hbm_bandwidth
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_every_config_fits_the_machine_that_it_is_for(root, tmp_path, size):
+    config = f"{root}/configs/qwen2_{size}.py"
+    out = tmp_path / "plan.json"
+    done = plan(root, f"--config={config}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    memory = json.loads(out.read_text())["memory"]
+    assert memory["fits"]
+    assert memory["free_gib"] > 0.05 * memory["hbm_gib"]
+    assert load_config(config).topology
