@@ -110,11 +110,12 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
             total.update(_own(item, shapes, axis_names, axis_sizes))
             times, called = _called(item, computations)
             for child in called:
-                asynchronous = item.operation.startswith("async")
                 for key, value in count(child).items():
-                    if asynchronous and not isinstance(key, str):
-                        key = (*key[:-1], True)
-                    total[key] += value * times
+                    if isinstance(key, str):
+                        total[key] += value * times
+                    elif not _continues(item, child):
+                        started = key[-1] or _starts(item)
+                        total[(*key[:-1], started)] += value * times
         return total
 
     total = count(entry)
@@ -124,6 +125,20 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
         if not isinstance(key, str)
     )
     return ProgramCost(float(total["matmul"]), float(total["attention"]), tuple(items))
+
+
+def _starts(item: _Instruction) -> bool:
+    """Whether an instruction starts the collective that it holds, and does not wait for it."""
+    return item.operation == "async-start" or item.name.startswith("async-collective-start")
+
+
+def _continues(item: _Instruction, child: str) -> bool:
+    """Whether a collective in a fusion is one that an earlier start has counted.
+
+    A TPU that runs a gather beside products writes it three times: in a start, in the fusion with
+    the products, and in a done.
+    """
+    return item.name.startswith("async-collective-done") or child.startswith("async_collective_")
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:

@@ -64,6 +64,37 @@ def test_an_asynchronous_pair_counts_once():
     assert 0 < cost.asynchronous_share < 1
 
 
+FUSED = """
+%begin (p: bf16[4,8]) -> (bf16[4,8], bf16[8,8]) {
+  %p = bf16[4,8]{1,0} parameter(0)
+  %g = bf16[8,8]{1,0} all-gather(%p), channel_id=7, replica_groups=[4,2]<=[2,4]T(1,0)
+}
+
+%async_collective_fusion.3 (p: bf16[4,8], q: bf16[16,8]) -> bf16[16,8] {
+  %p = bf16[4,8]{1,0} parameter(0)
+  %q = bf16[16,8]{1,0} parameter(1)
+  %w = bf16[8,8]{1,0} constant({...})
+  %g = bf16[8,8]{1,0} all-gather(%p), channel_id=7, replica_groups=[4,2]<=[2,4]T(1,0)
+  ROOT %d = bf16[16,8]{1,0} dot(%q, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (a: bf16[4,8]) -> bf16[8,8] {
+  %a = bf16[4,8]{1,0} parameter(0)
+  %async-collective-start.1 = (bf16[4,8], bf16[8,8]) fusion(%a), kind=kCustom, calls=%begin
+  %f = bf16[16,8]{1,0} fusion(%a, %q), kind=kOutput, calls=%async_collective_fusion.3
+  ROOT %async-collective-done.1 = bf16[8,8]{1,0} fusion(%f), kind=kCustom, calls=%begin
+}
+"""
+
+
+def test_a_gather_fused_with_products_counts_once():
+    cost = analyze(FUSED, ("data", "fsdp"), (2, 4))
+    (gather,) = cost.collectives
+    assert (gather.kind, gather.axes, gather.count) == ("all-gather", ("data",), 1)
+    assert gather.asynchronous
+    assert cost.matmul_flops == 2 * 16 * 8 * 8
+
+
 def test_a_text_without_an_entry_is_refused():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         analyze("HloModule nothing", ("data",), (1,))
