@@ -11,19 +11,14 @@ import dataclasses
 import json
 import os
 import pathlib
-import time
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from marco_jax.model.config import PRESETS
-from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.config import load_config
-from marco_jax.training.hlo import COLLECTIVES, ProgramCost, analyze
-from marco_jax.training.topology import topology_devices
+from marco_jax.training.plan import plan_step
 
 CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs/qwen2_7b.py"
-GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,48 +85,24 @@ def measure(row: Row, hlo_path: pathlib.Path | None = None) -> dict[str, Any]:
             *row.overrides,
         ),
     )
-    model = PRESETS[config.model.preset]
-    sharding = create_sharding(config, topology_devices(row.topology))
-    trainer = create_trainer(config, model, sharding, num_sources=40)
-    batch = trainer.abstract_batch(global_rows(config, sharding), row.length)
-    start = time.perf_counter()
-    compiled = trainer.step.lower(trainer.abstract_state(), batch).compile()
-    seconds = time.perf_counter() - start
-    text = compiled.as_text()
-    if hlo_path:
-        hlo_path.write_text(text, encoding="utf-8")
-    mesh = sharding.mesh
-    cost = analyze(text, mesh.axis_names, tuple(mesh.shape.values()))
-    memory = compiled.memory_analysis()
-    model_flops = model.flops_per_token(row.length) * row.rows * row.length
+    plan = plan_step(config, row.topology, hlo_path=hlo_path)
+    memory, wire = plan["memory"], plan["wire"]
     ours = Figures(
-        round(memory.peak_memory_in_bytes / GIB, 3),
-        round(cost.flops / model_flops, 4),
-        round(cost.wire_bytes() / GIB, 2),
+        round(memory["peak_gib"], 3),
+        round(plan["flops"]["hlo_over_model"], 4),
+        round(wire["total_gib"], 2),
     )
     return {
-        "topology": row.topology,
-        "mesh": {name: size for name, size in mesh.shape.items() if size > 1},
-        "sequences_per_chip": row.rows,
-        "length": row.length,
-        "remat": row.remat,
+        **plan["planned"],
         **dataclasses.asdict(ours),
-        **_details(cost, memory),
-        "compile_seconds": round(seconds, 1),
+        # The compiler states a peak of its heap, and sizes that add up to more: both are given.
+        "sum_of_sizes_gib": round(memory["sum_of_sizes_gib"], 3),
+        "temporaries_gib": round(memory["temporaries_gib"], 3),
+        "wire_gib_by_kind": {kind: round(gib, 3) for kind, gib in wire["by_kind_gib"].items()},
+        "asynchronous_share": round(wire["asynchronous_share"], 3),
+        "collectives_executed": wire["collectives_executed"],
+        "compile_seconds": round(plan["compile_seconds"], 1),
         "checks": _checks(ours, row),
-    }
-
-
-def _details(cost: ProgramCost, memory: Any) -> dict[str, Any]:
-    arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return {
-        # The compiler states a peak of its heap and sizes that add up to more: both are given.
-        "arguments_plus_temporaries_gib": round((arguments + temporaries + outputs) / GIB, 3),
-        "temporaries_gib": round(temporaries / GIB, 3),
-        "wire_gib_by_kind": {kind: round(cost.wire_bytes(kind) / GIB, 3) for kind in COLLECTIVES},
-        "asynchronous_share": round(cost.asynchronous_share, 3),
-        "collectives_executed": sum(item.count for item in cost.collectives),
     }
 
 
