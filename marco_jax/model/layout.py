@@ -42,8 +42,10 @@ class Automatic:
         """A parameter of these logical axes, ready to multiply with."""
         return weight.astype(dtype)
 
-    def product(self, x: jax.Array, kernel: jax.Array, inputs: int) -> jax.Array:
-        """[..., *inputs] times [*inputs, *outputs]."""
+    def product(
+        self, x: jax.Array, kernel: jax.Array, axes: Sequence[str], inputs: int
+    ) -> jax.Array:
+        """[..., *inputs] times a kernel of logical `axes`, of which the first are the inputs."""
         return jnp.tensordot(x, kernel, axes=inputs)
 
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -95,13 +97,16 @@ class Manual:
             weight = gather(weight, names, dimension)
         return weight
 
-    def product(self, x: jax.Array, kernel: jax.Array, inputs: int) -> jax.Array:
-        """[..., *inputs] times [*inputs, *outputs].
+    def product(
+        self, x: jax.Array, kernel: jax.Array, axes: Sequence[str], inputs: int
+    ) -> jax.Array:
+        """[..., *inputs] times a kernel of logical `axes`, of which the first are the inputs.
 
         On a CPU as one product of two matrices: of rows in two dimensions it makes the kernel's
         gradient at half the speed. On a TPU that would cost memory: layouts differ.
         """
         if self.sharding.platform != "cpu":
+            x, kernel = _finish_together(x, kernel, axes.index("embed"))
             return jnp.tensordot(x, kernel, axes=inputs)
         rows, outputs = x.shape[: x.ndim - inputs], kernel.shape[inputs:]
         size = math.prod(kernel.shape[:inputs])
@@ -111,27 +116,45 @@ class Manual:
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Looks the group's tokens up in the columns held here, and exchanges columns for tokens.
 
-        The rows are cast after the lookup, so that their gradients add up in float32.
+        Where there are many tokens the minor axes gather their columns of the table first.
         """
-        axes = self.sharding.names("embed")
-        sizes = [self.sharding.mesh.shape[name] for name in axes]
+        exchanged = self._exchanged_axes(table, tokens.size)
+        gathered = self.sharding.names("embed")[len(exchanged) :]
+        table = gather(table.astype(dtype), gathered, 1) if gathered else table
+        sizes = [self.sharding.mesh.shape[name] for name in exchanged]
         batch, length = tokens.shape
-        for name in reversed(axes):
+        for name in reversed(exchanged):
             tokens = jax.lax.all_gather(tokens, name)  # [*axes, batch, length] in the end
         if self._tensor > 1:
             row = tokens - jax.lax.axis_index("tensor") * table.shape[0]
             mine = (row >= 0) & (row < table.shape[0])
-            rows = table[jnp.where(mine, row, 0)].astype(dtype)
+            rows = _rows(table, jnp.where(mine, row, 0)).astype(dtype)
             rows = self.from_tensor_ranks(jnp.where(mine[..., None], rows, 0))
         else:
-            rows = table[tokens].astype(dtype)
+            rows = _rows(table, tokens).astype(dtype)
         # [*axes, batch, length, embed / ways]: give each rank its tokens, take all columns.
-        for name in reversed(axes):
+        for name in reversed(exchanged):
             dimension = len(sizes) - 1
             rows = jax.lax.all_to_all(rows, name, dimension, rows.ndim - 1, tiled=True)
             rows = jnp.squeeze(rows, dimension)
             sizes.pop()
         return rows.reshape(batch, length, -1)
+
+    def _exchanged_axes(self, table: jax.Array, tokens: int) -> tuple[str, ...]:
+        """The major axes of `embed` that exchange rows; the others gather columns.
+
+        Whichever cut puts the fewest values on the wire, of columns [words, embed / ways] and
+        of rows [tokens, embed].
+        """
+        names = self.sharding.names("embed")
+        sizes = [self.sharding.mesh.shape[name] for name in names]
+
+        def values(kept: int) -> float:
+            columns = table.size * (math.prod(sizes[kept:]) - 1)
+            rows = tokens * self.config.hidden_size
+            return columns + rows * sum(1 - 1 / size for size in sizes[:kept])
+
+        return names[: min(range(len(names), -1, -1), key=values)]
 
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         """Nothing: a shard lies where it is."""
@@ -220,8 +243,8 @@ def zigzag(x: jax.Array, ranks: int) -> jax.Array:
 # A TPU lowers a reduce-scatter to an all-reduce and a slice, at twice the bytes, unless the parts
 # suit its tiles. What stays native (compiled for axes of 4, 8 and 16, libtpu 0.0.42): parts of a
 # multiple of 256 columns of the last dimension, and the layer matrices along `embed` if a part has
-# a multiple of 32 rows.
-_COLUMNS, _ROWS = (512, 256), 32
+# a multiple of 32 rows, of whole vector registers.
+_COLUMNS, _ROWS, _LANES = (512, 256), 32, 128
 
 
 def gather(x: jax.Array, names: Sequence[str], dimension: int) -> jax.Array:
@@ -245,11 +268,11 @@ def _scatter(name: str, dimension: int, _: None, x: jax.Array) -> tuple[jax.Arra
     ways = jax.lax.axis_size(name)
     part = x.shape[dimension] // ways
     size = x.size // ways
-    columns = next((width for width in _COLUMNS if size % width == 0), None)
-    if columns is None or (part % _ROWS == 0):
-        own = jax.lax.psum_scatter(x, name, scatter_dimension=dimension, tiled=True)
-        return (own,)
     rows = jnp.moveaxis(x, dimension, 0)
+    columns = next((width for width in _COLUMNS if size % width == 0), None)
+    if columns is None or (part % _ROWS == 0 and x.shape[-1] % _LANES == 0):
+        own = jax.lax.psum_scatter(rows, name, tiled=True)
+        return (jnp.moveaxis(own, 0, dimension),)
     blocks = jnp.swapaxes(rows.reshape(ways, size // columns, columns), 0, 1)
     own = jax.lax.psum_scatter(
         blocks.reshape(-1, ways * columns), name, scatter_dimension=1, tiled=True
@@ -258,6 +281,46 @@ def _scatter(name: str, dimension: int, _: None, x: jax.Array) -> tuple[jax.Arra
 
 
 _gather.defvjp(lambda x, name, dimension: (_gather(x, name, dimension), None), _scatter)
+
+
+def _rows(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """Rows of a table [words, columns]; gradients add up in float32, whatever the dtype."""
+    return _take(table, rows, table.shape[0], table.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _take(table: jax.Array, rows: jax.Array, words: int, dtype: jnp.dtype) -> jax.Array:
+    return table[rows]
+
+
+def _add(words: int, dtype: jnp.dtype, rows: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
+    total = jnp.zeros((words, grad.shape[-1]), jnp.float32)
+    return total.at[rows].add(grad.astype(jnp.float32)).astype(dtype), None
+
+
+_take.defvjp(lambda table, rows, words, dtype: (table[rows], rows), _add)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _finish_together(
+    x: jax.Array, kernel: jax.Array, scattered: int
+) -> tuple[jax.Array, jax.Array]:
+    """Identity; the backward pass goes on from x's gradient when the kernel's is computed too.
+
+    Left to itself the TPU's scheduler puts the kernels' gradients off and keeps what they are made
+    of: an MLP's activations through the backward pass of attention. The kernel's gradient is made
+    with the dimension in front that will be scattered: only so is a reduce-scatter native.
+    """
+    return x, kernel
+
+
+def _finish(scattered: int, _: None, grads: tuple) -> tuple[jax.Array, jax.Array]:
+    dx, dkernel = grads
+    dx, dkernel = jax.lax.optimization_barrier((dx, jnp.moveaxis(dkernel, scattered, 0)))
+    return dx, jnp.moveaxis(dkernel, 0, scattered)
+
+
+_finish_together.defvjp(lambda x, kernel, scattered: ((x, kernel), None), _finish)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

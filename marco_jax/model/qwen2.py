@@ -143,8 +143,9 @@ class Projection(nnx.Module):
     def __call__(
         self, x: jax.Array, layout: Layout
     ) -> jax.Array:  # [..., inputs] -> [..., outputs]
-        kernel = layout.weight(self.kernel[...], (*self.inputs, *self.outputs), x.dtype)
-        y = layout.product(x, kernel, len(self.inputs))
+        axes = (*self.inputs, *self.outputs)
+        kernel = layout.weight(self.kernel[...], axes, x.dtype)
+        y = layout.product(x, kernel, axes, len(self.inputs))
         if self.bias is None:
             return y
         return y + layout.weight(self.bias[...], self.outputs, x.dtype)

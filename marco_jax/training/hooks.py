@@ -16,6 +16,7 @@ from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
 from marco_jax.model.config import Qwen2Config
 from marco_jax.training.checkpoint import Checkpoints
+from marco_jax.training.clock import CHECKPOINT, EVALUATION
 from marco_jax.training.metrics import MetricsWriter
 from marco_jax.training.step import StepMetrics, TrainState
 
@@ -51,7 +52,6 @@ class MetricsHook:
     def __call__(self, event: Event) -> None:
         """Keeps the step's metrics and writes them when due."""
         if event.metrics is None:
-            self.writer.pause()
             return
         self.writer.add(event.step, event.stage, self.places, event.metrics)
         if event.due(self.every) or event.stopping:
@@ -77,7 +77,7 @@ class EvaluationHook:
             evaluator: of all tasks.
             frequent: of the tasks that run every `every` steps as well.
             workdir: where eval/<step>.json goes.
-            writer: of TensorBoard figures; its clock leaves evaluations out.
+            writer: of TensorBoard figures; evaluations are booked on its clock.
             every: 0 for stage ends alone.
             at_start: whether the parameters that the run starts from are evaluated.
         """
@@ -93,7 +93,8 @@ class EvaluationHook:
         whole = event.boundary or event.step == 0
         self.writer.flush()
         start = time.perf_counter()
-        evaluation = (self.evaluator if whole else self.frequent).run(event.state.params)
+        with self.writer.clock.part(EVALUATION):
+            evaluation = (self.evaluator if whole else self.frequent).run(event.state.params)
         elapsed = time.perf_counter() - start
         if jax.process_index() == 0:
             write_results(self.workdir / "eval" / f"{event.step}.json", evaluation.results)
@@ -103,7 +104,6 @@ class EvaluationHook:
         say(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
         for line in _means(evaluation.results):
             say(line)
-        self.writer.pause()
 
 
 def _means(results: Sequence[Result]) -> Iterator[str]:
@@ -132,8 +132,8 @@ class CheckpointHook:
         if event.step == 0 or not (event.due(self.every) or event.stopping):
             return
         self.writer.flush()
-        self.checkpoints.save(event.state, self.config, {"stage": event.stage})
-        self.writer.pause()
+        with self.writer.clock.part(CHECKPOINT):
+            self.checkpoints.save(event.state, self.config, {"stage": event.stage})
 
 
 class ProfileHook:

@@ -12,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from marco_jax.training.checkpoint import Checkpoints, write_json
+from marco_jax.training.clock import COMPILE
 from marco_jax.training.config import changed_fields
 from marco_jax.training.hooks import (
     CheckpointHook,
@@ -69,8 +70,10 @@ def train(config: ConfigDict, workdir: str) -> int:
         batches = stack.enter_context(contextlib.closing(run.batches(first)))
         if first == 0:
             call(Event(0, run.stage_at(0), state, None))
-        for step, batch in enumerate(batches, start=first + 1):
-            state, step_metrics = run.trainer.step(state, batch)
+        for step, batch in enumerate(writer.clock.waiting(batches), start=first + 1):
+            # The first call compiles, and is booked so, its own dispatch with it.
+            with writer.clock.part(COMPILE) if step == first + 1 else contextlib.nullcontext():
+                state, step_metrics = run.trainer.step(state, batch)
             stopping = stopped() and step < config.steps
             boundary = step in run.stage_ends
             call(Event(step, run.stage_at(step - 1), state, step_metrics, boundary, stopping))

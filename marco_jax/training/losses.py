@@ -103,6 +103,8 @@ def _forward(
     options: LossOptions,
     layout: Manual | None,
 ) -> tuple[tuple, tuple]:
+    # The head is gathered when the layers are through, not before: it is as large as they are.
+    hidden, table = jax.lax.optimization_barrier((hidden, table))
     head, scatter = jax.vjp(lambda table: _head(table, hidden.dtype, layout), table)
 
     def read(carry: tuple, chunk: tuple) -> tuple[tuple, tuple]:

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import pathlib
-import time
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import tensorboardX
 
 from marco_jax.model.config import Qwen2Config
 from marco_jax.training.chips import CHIPS
+from marco_jax.training.clock import Clock
 from marco_jax.training.step import StepMetrics
 
 # Peak dense bf16 FLOP/s of one device as JAX counts devices, by jax's device_kind (the vendors'
@@ -27,9 +27,11 @@ PEAK_FLOPS = {
 
 
 class MetricsWriter:
-    """Collects step metrics on the device and writes them out every `flush_every` steps.
+    """Collects step metrics on the device and writes them out when asked.
 
     Fetching is what waits for the device, so it is done rarely; still every step has its line.
+    Speeds and the times of `clock`, which whoever does something else books, are means of the
+    steps that are written together.
     """
 
     def __init__(
@@ -49,16 +51,11 @@ class MetricsWriter:
         peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
         self._peak = peak and peak * jax.device_count()
         self._pending: list[tuple[int, str, int, StepMetrics]] = []
-        self._clock = time.perf_counter()
+        self.clock = Clock()
 
     def add(self, step: int, stage: str, places: int, metrics: StepMetrics) -> None:
         """Keeps the metrics of finished step `step`; `places` counts tokens and padding."""
         self._pending.append((step, stage, places, metrics))
-
-    def pause(self) -> float:
-        """Starts the clock anew (after an evaluation or a save), so that only steps are timed."""
-        self._clock = time.perf_counter()
-        return self._clock
 
     def flush(self) -> dict[str, Any] | None:
         """Writes the kept lines; returns the last one, or None when there was none."""
@@ -66,10 +63,11 @@ class MetricsWriter:
             return None
         fetched = jax.device_get([metrics for *_, metrics in self._pending])
         total = sum(float(metrics.token_counts.sum()) for metrics in fetched)
-        rate = total / max(time.perf_counter() - self._clock, 1e-9)
+        times = self.clock.lap(len(fetched))
+        rate = total / (times["step_seconds"] * len(fetched))
         rows = []
         for (step, stage, places, _), metrics in zip(self._pending, fetched, strict=True):
-            rows.append(self._row(step, stage, places, metrics, rate))
+            rows.append(self._row(step, stage, places, metrics, rate) | times)
         with open(self._path, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
         for row in rows:
@@ -78,7 +76,6 @@ class MetricsWriter:
                     tag = name if "/" in name else f"train/{name}"
                     self._board.add_scalar(tag, value, row["step"])
         self._pending.clear()
-        self.pause()
         return rows[-1]
 
     def scalar(self, name: str, value: float, step: int) -> None:

@@ -1,0 +1,65 @@
+"""Where the time of a run goes: steps, waiting for input, compiling, evaluation, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# What is not training: it counts for the run, not for the speed of its steps.
+COMPILE, EVALUATION, CHECKPOINT = "compile", "evaluation", "checkpoint"
+_APART = (COMPILE, EVALUATION, CHECKPOINT)
+# Part of a step: the host waits for the next batch.
+INPUT = "input"
+
+
+class Clock:
+    """A stopwatch with named parts, read in laps of some steps."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        """Starts at once. `now` gives seconds."""
+        self._now = now
+        self._start = self._lap_start = now()
+        self._totals = dict.fromkeys((INPUT, *_APART), 0.0)
+        self._lap = dict(self._totals)
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Books the time inside on a part."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            seconds = self._now() - start
+            self._totals[name] += seconds
+            self._lap[name] += seconds
+
+    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches; the wait for each is booked as input."""
+        while True:
+            with self.part(INPUT):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def lap(self, steps: int) -> dict[str, float]:
+        """Ends a lap of `steps` steps.
+
+        Returns:
+            seconds: `step_seconds` and `input_seconds` (of them) are a step's mean over the lap;
+            `compile_seconds`, `evaluation_seconds` and `checkpoint_seconds` are sums since the
+            start, and `evaluation_share` is that of all time since the start.
+        """
+        now = self._now()
+        apart = sum(self._lap[name] for name in _APART)
+        training = max(now - self._lap_start - apart, 1e-9)
+        row = {"step_seconds": training / steps, "input_seconds": self._lap[INPUT] / steps}
+        row |= {f"{name}_seconds": self._totals[name] for name in _APART}
+        row["evaluation_share"] = self._totals[EVALUATION] / max(now - self._start, 1e-9)
+        self._lap_start = now
+        self._lap = dict.fromkeys(self._lap, 0.0)
+        return row
