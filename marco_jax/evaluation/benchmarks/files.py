@@ -38,7 +38,7 @@ class Files:
 
     def __init__(self, benchmark: Benchmark, language: str, data_dir: pathlib.Path) -> None:
         """`data_dir` holds the benchmark's folder, or is it."""
-        self._benchmark = benchmark
+        self._benchmark, self.language = benchmark, language
         self._roots = [data_dir / benchmark.folder, data_dir]
         self.source_language, self.target_language = split_pair(benchmark, language)
         codes = benchmark.codes

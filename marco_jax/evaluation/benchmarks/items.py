@@ -34,23 +34,24 @@ class Item:
 
 
 def read_item(
-    row: Row, benchmark: Benchmark, *, choices: int = 0, words: Mapping[str, str]
+    row: Row, benchmark: Benchmark, language: str, *, choices: int, words: Mapping[str, str]
 ) -> Item | None:
     """The item of a row, or None for a blank row that the benchmark leaves out.
 
     Args:
         row: a record of one of the benchmark's files.
         benchmark: says which fields count.
+        language: of the item.
         choices: number of choices where they are no options of the row.
         words: of the language.
 
     Raises:
         DataError: a field is missing or empty, or the answer is none of the options.
     """
-    for name in benchmark.skips_blank:
-        if find(row, benchmark.texts[name].names) in (None, ""):
-            return None
-    texts = {name: read_text(row, text, words) for name, text in benchmark.texts.items()}
+    fields = benchmark.texts_in.get(language, benchmark.texts)
+    if any(text.skips_blank and find(row, text.names) in (None, "") for text in fields.values()):
+        return None
+    texts = {name: read_text(row, text, words) for name, text in fields.items()}
     options = read_options(row, benchmark.options) if benchmark.options else ()
     gold = read_gold(row, benchmark.gold, len(options) or choices) if benchmark.gold else ()
     references = read_references(row, benchmark.references) if benchmark.references else ()

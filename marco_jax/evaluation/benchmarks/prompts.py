@@ -202,7 +202,7 @@ def _part_prompts(
         same = pool_split == split
         pool = items if same else _items(benchmark, form, files, pool_split, part, words)
         shots = min(shots, len(pool)) if form.up_to else shots
-    excludes = form.excludes_item or pool_split == split
+    excludes = pool_split == split if form.excludes_item is None else form.excludes_item
     sampler = ShotSampler(form.sampler, pool, shots, excludes)
     renderer = Renderer(benchmark, form, language, part, words)
     for index, item in enumerate(items[:limit]):
@@ -220,7 +220,8 @@ def _items(
     found = files.find(split, part)
     choices = len(form.choices) if isinstance(form.choices, tuple) else 0
     items = [
-        read_item(row, benchmark, choices=choices, words=words) for row in files.rows(found, part)
+        read_item(row, benchmark, files.language, choices=choices, words=words)
+        for row in files.rows(found, part)
     ]
     kept = [item for item in items if item is not None]
     if not kept:

@@ -49,11 +49,13 @@ class Text:
         edits: names of `items.EDITS`, applied in order. "drop_word:NAME" takes as many characters
             off the front as the language's word NAME has, and one more.
         may_be_empty: whether the empty text, or none at all, is in order.
+        skips_blank: whether a row without it is left out instead of being a fault.
     """
 
     names: tuple[str, ...]
     edits: tuple[str, ...] = ()
     may_be_empty: bool = False
+    skips_blank: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +111,11 @@ class Format:
         option_delimiter: between rendered options.
         sampler: how shots are drawn from the pool.
         up_to: whether a pool with fewer examples than shots is in order.
-        excludes_item: the item never is a shot of its own though it comes from another split
-            than the pool, which moves the random generator on (lm-evaluation-harness does so
-            where a task names neither a test nor a few-shot split).
+        excludes_item: whether the item never is a shot of its own, which moves a random
+            generator on by one draw more; None: where it comes from the split of the pool.
+            lm-evaluation-harness compares the names of its test and few-shot splits, and so
+            excludes where neither has a name, but not where the pool becomes the test split by
+            default.
         pool: splits that shots come from, the first that has files; by default the benchmark's.
         metrics: names of the figures, the headline first.
         shots: solved examples unless the caller says otherwise; by default the benchmark's.
@@ -131,7 +135,7 @@ class Format:
     option_delimiter: str = "\n"
     sampler: Sampler = "random"
     up_to: bool = False
-    excludes_item: bool = False
+    excludes_item: bool | None = None
     pool: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("accuracy",)
     shots: int | None = None
@@ -152,6 +156,7 @@ class Benchmark:
         splits: splits to ask about, the first that has files.
         formats: by name, the default first.
         texts: by field name.
+        texts_in: the same for languages whose texts are treated otherwise.
         options: the options, for a choice between texts of the item itself.
         gold: which choice is right, one a layout; the first that the row has counts.
         references: columns that may hold the right answers of a generation task: a list or one.
@@ -167,7 +172,6 @@ class Benchmark:
         open_codes: whether the files' own codes of other languages are taken, too.
         shots: of the paper (Table 4) where it has the benchmark, else of its authors.
         paper_split: the split of Table 4 where it is not the first of `splits`.
-        skips_blank: texts whose absence makes a row be left out, not a fault.
     """
 
     name: str
@@ -178,6 +182,7 @@ class Benchmark:
     splits: tuple[str, ...]
     formats: Mapping[str, Format]
     texts: Mapping[str, Text]
+    texts_in: Mapping[str, Mapping[str, Text]] = dataclasses.field(default_factory=dict)
     options: Options | None = None
     gold: tuple[Gold, ...] = ()
     references: tuple[str, ...] = ()
@@ -191,7 +196,6 @@ class Benchmark:
     open_codes: bool = False
     shots: int = 0
     paper_split: str = ""
-    skips_blank: tuple[str, ...] = ()
 
     def parts_of(self, language: str) -> tuple[str, ...]:
         """The parts of a language; one empty name where the benchmark has none."""

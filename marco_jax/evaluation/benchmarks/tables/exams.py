@@ -99,13 +99,15 @@ AGIEVAL = Benchmark(
             up_to=True,  # Of some parts there are three samples.
             pool=("samples",),
         ),
-        # lm-evaluation-harness: the zero-shot form, options written out; shots from the test file.
+        # lm-evaluation-harness: the zero-shot form, options written out. It is made for no shots:
+        # with shots they come from the test file, and now and then one is the item itself.
         "harness": Format(
             context="{passage}{asked}{question} {choices}{options}\n{among}{last_letter}{which}",
             option="{text}",
             option_delimiter=" ",
             choices=TEXTS,
             pool=("test",),
+            excludes_item=False,
             metrics=("accuracy", "accuracy_chars"),
             shots=0,
         ),
@@ -156,6 +158,7 @@ AGIEVAL_CLOZE = Benchmark(
             context="{passage}{asked}{question}\n{ask}",
             target="{reference}",
             pool=("test",),
+            excludes_item=False,
             stop=("Q:",),
             max_new_tokens=32,
             metrics=("math_accuracy",),

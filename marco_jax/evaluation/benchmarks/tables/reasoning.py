@@ -200,10 +200,18 @@ PAWSX = Benchmark(
     ),
     splits=("test", "validation"),
     texts={
-        "sentence1": Text(("sentence1",), edits=("detokenize", "strip", "drop_final_mark")),
-        "sentence2": Text(("sentence2",), edits=("detokenize", "strip", "lower_first")),
+        "sentence1": Text(
+            ("sentence1",), edits=("detokenize", "strip", "drop_final_mark"), skips_blank=True
+        ),
+        "sentence2": Text(
+            ("sentence2",), edits=("detokenize", "strip", "lower_first"), skips_blank=True
+        ),
     },
-    skips_blank=("sentence1", "sentence2"),
+    # The harness takes these three as they are, blank sentences and all.
+    texts_in={
+        code: {name: Text((name,), may_be_empty=True) for name in ("sentence1", "sentence2")}
+        for code in ("ja", "ko", "zh")
+    },
     gold=(Gold(("label",)),),
     words={
         code: {"right": right, "no": no, "yes": yes}
