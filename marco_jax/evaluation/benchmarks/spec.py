@@ -121,6 +121,7 @@ class Format:
         shots: solved examples unless the caller says otherwise; by default the benchmark's.
         stop: generation ends before these; templates over the language's words.
         max_new_tokens: of a generated answer.
+        span_rules: a name of `answers.SPAN_RULES`, where answers are spans.
     """
 
     context: str
@@ -141,6 +142,7 @@ class Format:
     shots: int | None = None
     stop: tuple[str, ...] = ()
     max_new_tokens: int = 256
+    span_rules: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,6 +67,7 @@ TYDIQA = Benchmark(
             pool=("train", "validation"),
             stop=("\n",),
             metrics=("f1", "exact_match", "f1_segmented", "f1_extracted"),
+            span_rules="tydiqa",
         )
     },
 )
@@ -103,6 +104,7 @@ MLQA = Benchmark(
             pool=("validation",),
             stop=("\n",),
             metrics=("f1", "exact_match", "f1_segmented", "f1_extracted"),
+            span_rules="mlqa",
         )
     },
 )
