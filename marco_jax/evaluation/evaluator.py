@@ -110,7 +110,7 @@ class Evaluator:
         """
         self._engine, self._corpus, self._data_dir, self._seed = engine, corpus, data_dir, seed
         named = [_task(task) if isinstance(task, str) else task for task in tasks]
-        self._tasks = list(dict.fromkeys(named))
+        self._tasks = list({task.name: task for task in named}.values())
         self._shots = {
             task.name: _shots(task, benchmark_shots if _is_benchmark(task) else shots)
             for task in self._tasks

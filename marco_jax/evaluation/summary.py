@@ -174,8 +174,8 @@ def format_results(results: Sequence[Result]) -> str:
             for language in languages
         ]
         lines += [*_columns(table), ""]
-        signatures = {row.metric: row.signature for row in rows if row.signature}
-        lines[-1:] = [f"{name}: {signature}" for name, signature in signatures.items()] + [""]
+        signed = [row for row in rows if row.signature and row.language not in AVERAGES]
+        lines[-1:] = [*dict.fromkeys(f"{row.metric}: {row.signature}" for row in signed), ""]
     return "\n".join(lines).rstrip()
 
 

@@ -50,16 +50,23 @@ class Files:
         }
 
     def find(self, split: str, part: str = "") -> Found | None:
-        """The files of a split, of the first source that has any; None where there are none."""
+        """The files of a split, of the first source that has any; None where there are none.
+
+        A file that holds several parts counts for those that it has rows of.
+        """
         fields = {**self._fields, "part": part}
         for root in self._roots:
             for source in self._benchmark.sources.get(split, ()):
                 paths = _matches(root, source.path, fields)
                 targets = _matches(root, source.target_path, fields) if source.target_path else ()
-                if paths and (targets or not source.target_path):
-                    if source.form == "tfds":
-                        paths = paths[-1:]
-                    return Found(source, paths, targets, fields)
+                if not paths or (source.target_path and not targets):
+                    continue
+                if source.form == "tfds":
+                    # The newest version.
+                    paths = paths[-1:]
+                found = Found(source, paths, targets, fields)
+                if "{part}" not in source.where.values() or self.rows(found):
+                    return found
         return None
 
     def looked_for(self, split: str, part: str = "") -> str:
@@ -69,13 +76,10 @@ class Files:
             return f"no {split} split"
         return str(self._roots[0] / _fill(sources[0].path, {**self._fields, "part": part}))
 
-    def rows(self, found: Found, part: str) -> list[Row]:
+    def rows(self, found: Found) -> list[Row]:
         """Rows of found files that belong to the language and the part."""
         rows = _read(found.source, found.paths, found.targets)
-        where = dict(found.source.where)
-        if self._benchmark.part_field and "{part}" not in found.source.path:
-            where[self._benchmark.part_field] = "{part}"
-        for name, pattern in where.items():
+        for name, pattern in found.source.where.items():
             wanted = _fill(pattern, found.fields)
             rows = [row for row in rows if _is_wanted(row, name, wanted)]
         if self._benchmark.pairs in ("any", "from_en", "to_en") and not found.targets:

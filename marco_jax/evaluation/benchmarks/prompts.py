@@ -115,10 +115,10 @@ def prompts(
 
 
 def _language(benchmark: Benchmark, language: str) -> str:
-    if language in benchmark.languages:
+    if language in benchmark.languages and benchmark.pairs != "any":
         return language
     by_code = {code: name for name, code in benchmark.codes.items()}
-    if language in by_code:
+    if language in by_code and benchmark.pairs != "any":
         return by_code[language]
     if benchmark.pairs in ("any", "context"):
         sides = [side for side in language.split("-") if side]
@@ -221,7 +221,7 @@ def _items(
     choices = len(form.choices) if isinstance(form.choices, tuple) else 0
     items = [
         read_item(row, benchmark, files.language, choices=choices, words=words)
-        for row in files.rows(found, part)
+        for row in files.rows(found)
     ]
     kept = [item for item in items if item is not None]
     if not kept:

@@ -168,7 +168,6 @@ class Benchmark:
         parts: subjects, scored as tasks of their own and averaged by size; by language where they
             differ ("" for all other languages).
         part_names: how a part is written in {subject}; by default its name with spaces.
-        part_field: column that names the part, where one file holds several.
         pairs: whether languages are pairs: "any" takes en-kk, "from_en" and "to_en" take the
             other language, "context" takes en-de (context and question) and de for de-de.
         open_codes: whether the files' own codes of other languages are taken, too.
@@ -192,7 +191,6 @@ class Benchmark:
     words: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     parts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     part_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    part_field: str = ""
     word_by: str = ""
     pairs: Literal["", "any", "from_en", "to_en", "context"] = ""
     open_codes: bool = False

@@ -6,6 +6,7 @@ from marco_jax.evaluation.benchmarks.spec import Benchmark
 from marco_jax.evaluation.benchmarks.tables import (
     belebele,
     exams,
+    instructions,
     mmlu,
     reading,
     reasoning,
@@ -14,6 +15,6 @@ from marco_jax.evaluation.benchmarks.tables import (
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for module in (exams, mmlu, reasoning, belebele, reading, translation)
+    for module in (exams, mmlu, reasoning, belebele, reading, translation, instructions)
     for benchmark in module.BENCHMARKS
 }
