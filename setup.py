@@ -31,6 +31,7 @@ REQUIRES = [
     "seqio>=0.0.20",
     "tensorflow-datasets>=4.9.10",
     "array_record>=0.8.6",
+    "pyarrow>=25.0.1",
     # The default corpus is the translations that these packages ship.
     "django>=5.2.19",
     "djangorestframework>=3.18.3",

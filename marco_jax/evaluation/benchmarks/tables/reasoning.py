@@ -207,7 +207,8 @@ PAWSX = Benchmark(
             ("sentence2",), edits=("detokenize", "strip", "lower_first"), skips_blank=True
         ),
     },
-    # The harness takes these three as they are, blank sentences and all.
+    # Sentences that were not translated stand as "NS" in the files: they are kept, as the harness
+    # keeps them. It takes these three languages as they are, blank sentences and all.
     texts_in={
         code: {name: Text((name,), may_be_empty=True) for name in ("sentence1", "sentence2")}
         for code in ("ja", "ko", "zh")
