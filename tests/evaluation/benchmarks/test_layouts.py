@@ -254,3 +254,35 @@ def test_texts_with_braces_quotes_and_backslashes_survive(tmp_path):
     prompt = only("xcopa", "en", tmp_path, shots=0)
     assert prompt.context == "{x} 'a' \"b\" \\n because"
     assert prompt.options == ("{0}", "'")
+
+
+def test_a_prepared_tfds_folder(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    tf = pytest.importorskip("tensorflow")
+    features = tfds.features.FeaturesDict(
+        {
+            "sentence1": tfds.features.Text(),
+            "sentence2": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+    )
+    folder = tmp_path / "paws_x_wiki/de/1.0.0"
+    folder.mkdir(parents=True)
+    # Two shards, so that their order shows.
+    for shard in range(2):
+        path = folder / f"paws_x_wiki-test.tfrecord-{shard:05}-of-00002"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for n in range(10 * shard, 10 * shard + 10):
+                row = {"sentence1": f"Satz {n} .", "sentence2": f"Noch {n} .", "label": n % 2}
+                writer.write(features.serialize_example(row))
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=features,
+        split_infos=[tfds.core.SplitInfo(name="test", shard_lengths=[10, 10], num_bytes=0)],
+        filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        check_data=False,
+    )
+    found = list(benchmarks.prompts("pawsx", "de", tmp_path, shots=0))
+    assert [prompt.gold for prompt in found] == [n % 2 for n in range(20)]
+    assert [prompt.options[0].split(",")[0] for prompt in found] == [f"Satz {n}" for n in range(20)]
+    assert found[3].choices[1] == "Satz 3, richtig? Ja, noch 3."
