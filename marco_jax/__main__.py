@@ -62,11 +62,25 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("eval", "Score a model on few-shot tasks.", "evaluate")
     _model(evaluate)
-    evaluate.add_argument("--tasks", help="comma-separated; default: those of the model's run")
+    evaluate.add_argument(
+        "--tasks",
+        help="comma-separated, benchmarks as NAME[:FORMAT][@SPLIT]; default: those of the "
+        "model's run",
+    )
     evaluate.add_argument("--languages", help="codes such as kk,ne; default: those of the run")
     evaluate.add_argument("--shots", type=int, help="examples in the prompt; default: the run's")
-    evaluate.add_argument("--examples", type=int, help="examples a language; default: the run's")
-    evaluate.add_argument("--data_dir", help="the corpus that tasks read; default: the run's")
+    evaluate.add_argument(
+        "--limit",
+        "--examples",
+        dest="examples",
+        type=int,
+        help="items a language and subject; default: the run's, of benchmarks all",
+    )
+    evaluate.add_argument(
+        "--data_dir",
+        help="the folder with the benchmarks' files, or without benchmarks the corpus; "
+        "default: the run's",
+    )
     evaluate.add_argument("--out", required=True, help="results as JSON")
 
     generate = command("generate", "Continue prompts.", "generate")

@@ -23,8 +23,10 @@ def train(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Scores a model: the figures that the training loop reports for the same parameters."""
     from marco_jax.data.load import load_corpus
+    from marco_jax.evaluation.benchmark_tasks import is_benchmark
     from marco_jax.evaluation.evaluator import Evaluator
     from marco_jax.evaluation.results import write_results
+    from marco_jax.evaluation.summary import format_results
 
     loaded = load_model(arguments.model)
     run = _run_config(loaded)
@@ -34,20 +36,27 @@ def evaluate(arguments: argparse.Namespace) -> int:
         given = getattr(arguments, name)
         return fields.get(name, default) if given is None else given
 
-    corpus = load_corpus(arguments.data_dir or run.get("data", "default"), seed=run.get("seed", 0))
+    tasks = _names(chosen("tasks", "bits_per_byte,pick_translation,translation"))
+    benchmarks = any(map(is_benchmark, tasks))
+    corpus = None
+    if not all(map(is_benchmark, tasks)):
+        # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
+        given = None if benchmarks else arguments.data_dir
+        corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
     evaluator = Evaluator(
         _engine(loaded, run),
         corpus,
-        _names(chosen("tasks", "bits_per_byte,pick_translation,translation")),
+        tasks,
+        data_dir=chosen("data_dir", "") if benchmarks else "",
         languages=_names(chosen("languages", "")) or None,
         shots=chosen("shots", None),
+        # A run's shots are those of its own tasks; benchmarks have the paper's unless asked.
+        benchmark_shots=arguments.shots,
         examples=chosen("examples", None),
     )
     evaluation = evaluator.run(loaded.params)
     write_results(arguments.out, evaluation.results)
-    for result in evaluation.results:
-        name = f"{result.task} {result.metric}"
-        print(f"{name:<36} {result.language:<5} {result.value:9.4f} ± {result.stderr:.4f}")
+    print(format_results(evaluation.results))
     print(f"written to {arguments.out}", file=sys.stderr)
     return 0
 

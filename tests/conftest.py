@@ -22,9 +22,9 @@ def root() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
     """Real data beside the repository; tests that need it skip where it is absent."""
-    directory = ROOT.parent / "shared"
+    directory = pathlib.Path(os.environ.get("MARCO_SHARED", ROOT.parent / "shared"))
     if not directory.is_dir():
-        pytest.skip("../shared with the real data is absent")
+        pytest.skip("../shared with the real data is absent (MARCO_SHARED names another place)")
     return directory
 
 

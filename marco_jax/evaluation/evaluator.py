@@ -11,16 +11,20 @@ from typing import Any, Protocol
 from marco_jax.data.corpus import Pair
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
 from marco_jax.evaluation import metrics
+from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
+from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.prompts import choose_shots, held_out_pairs, seeded_order
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result
-from marco_jax.evaluation.suites import ChoiceSuite, GenerationSuite, RollingSuite, Suite
+from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite, Suite
 from marco_jax.evaluation.tasks import Task, get_task
 from marco_jax.evaluation.translation_items import OPTIONS, pick_items, translation_items
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE, get_language
 from marco_jax.tokenizer import Tokenizer
 
 SOURCE_LANGUAGE = "en"
+
+AnyTask = Task | BenchmarkTask
 
 
 class ScoringEngine(Protocol):
@@ -74,11 +78,13 @@ class Evaluator:
     def __init__(
         self,
         engine: ScoringEngine,
-        corpus: HeldOutCorpus,
+        corpus: HeldOutCorpus | None,
         tasks: Iterable[str | Task],
         *,
+        data_dir: str = "",
         languages: Sequence[str] | None = None,
         shots: int | None = None,
+        benchmark_shots: int | None = None,
         examples: int | Mapping[str, int] | None = None,
         seed: int = 0,
     ) -> None:
@@ -86,46 +92,72 @@ class Evaluator:
 
         Args:
             engine: scores and generates; its tokenizer encodes the prompts.
-            corpus: held-out texts and pairs, and training pairs for the shots.
-            tasks: names or tasks.
-            languages: codes; all of the paper's by default. One without held-out data for a task
-                has no rows of that task.
+            corpus: held-out texts and pairs, and training pairs for the shots; None where all
+                tasks are benchmarks.
+            tasks: names or tasks; benchmarks as "NAME[:FORMAT][@SPLIT]".
+            data_dir: the files of the benchmarks.
+            languages: codes; by default all of the paper's, for a benchmark all that have files.
+                One without held-out data for a task has no rows of that task.
             shots: solved examples in each prompt, the task's own number by default.
-            examples: upper bound of items a language and task, or one by task name; None for all.
+            benchmark_shots: the same for benchmarks, where the default is the paper's number.
+            examples: upper bound of items a language, task and part (subject), or one by task
+                name; None for all.
             seed: of the choice of items, shots and options.
 
         Raises:
             ValueError: a task or language is unknown, a number is too small, or a task has no
                 data in any language, or too few shots.
         """
-        self._engine = engine
-        named = [get_task(task) if isinstance(task, str) else task for task in tasks]
-        self._tasks = list(dict.fromkeys(named))
+        self._engine, self._corpus, self._data_dir, self._seed = engine, corpus, data_dir, seed
+        named = [_task(task) if isinstance(task, str) else task for task in tasks]
+        self._tasks = list({task.name: task for task in named}.values())
         self._shots = {
-            task.name: 0 if task.kind == "rolling" else task.shots if shots is None else shots
+            task.name: _shots(task, benchmark_shots if _is_benchmark(task) else shots)
             for task in self._tasks
         }
         self._suites: dict[tuple[str, str], Suite] = {}
-        languages = [get_language(code).code for code in languages or LANGUAGES]
         _check_at_least("shots", shots, 0)
+        _check_at_least("shots", benchmark_shots, 0)
         for task in self._tasks:
             limit = examples.get(task.name) if isinstance(examples, Mapping) else examples
             _check_at_least("examples", limit, 1)
-            for language in languages:
-                suite = self._build(task, corpus, language, limit, seed)
+            for language in self._languages(task, languages):
+                suite = self._build(task, language, limit)
                 if suite is not None:
                     self._suites[task.name, language] = suite
             if not any(name == task.name for name, _ in self._suites):
+                among = ", ".join(languages or LANGUAGES)
+                where = f" below {data_dir}" if _is_benchmark(task) else ""
                 raise ValueError(
-                    f"task {task.name!r} has no held-out data in {', '.join(languages)}: "
-                    "choose other languages or another corpus"
+                    f"task {task.name!r} has no held-out data{where} in {among}: "
+                    "choose other languages or other data"
                 )
 
-    def _build(
-        self, task: Task, corpus: HeldOutCorpus, language: str, examples: int | None, seed: int
-    ) -> Suite | None:
-        """The task's suite in a language, or None where the corpus holds nothing for it."""
-        tokenizer = self._engine.tokenizer
+    def _languages(self, task: AnyTask, asked: Sequence[str] | None) -> Sequence[str]:
+        """Languages to try for a task."""
+        benchmarks = [task for task in self._tasks if _is_benchmark(task)]
+        elsewhere = {code for other in benchmarks for code in other.benchmark.languages}
+        for code in asked or ():
+            # Benchmarks have languages besides the paper's, and pairs.
+            if code not in elsewhere and not (benchmarks and "-" in code):
+                get_language(code)
+        if not _is_benchmark(task):
+            return [code for code in asked or LANGUAGES if code in LANGUAGES]
+        if not self._data_dir:
+            raise ValueError(
+                f"task {task.name!r} reads files: data_dir must name the folder that holds "
+                f"{task.benchmark.folder}/"
+            )
+        return task.languages(self._data_dir, asked)
+
+    def _build(self, task: AnyTask, language: str, examples: int | None) -> Suite | None:
+        """The task's suite in a language, or None where there is no data for it."""
+        tokenizer, corpus, seed = self._engine.tokenizer, self._corpus, self._seed
+        shots = self._shots[task.name]
+        if _is_benchmark(task):
+            return task.suite(
+                tokenizer, language, self._data_dir, shots=shots, limit=examples, seed=seed
+            )
         if task.kind == "rolling":
             texts = seeded_order(corpus.texts(language, "held_out"), str, seed)[:examples]
             suite = RollingSuite.build(tokenizer, texts, self._engine.max_length)
@@ -135,13 +167,15 @@ class Evaluator:
         pairs = held_out_pairs(corpus, SOURCE_LANGUAGE, language, task.max_characters)
         if len(pairs) < (OPTIONS if task.kind == "multiple_choice" else 1):
             return None
-        shots = choose_shots(corpus, SOURCE_LANGUAGE, language, self._shots[task.name], seed)
+        solved = choose_shots(corpus, SOURCE_LANGUAGE, language, shots, seed)
         if task.kind == "multiple_choice":
-            return ChoiceSuite.build(tokenizer, pick_items(pairs, shots, examples, seed))
-        prompts, references = translation_items(pairs, shots, examples, seed)
-        return GenerationSuite.build(
-            tokenizer, prompts, references, max_new_tokens=task.max_new_tokens, seed=seed
-        )
+            return ChoiceSuite.build(tokenizer, pick_items(pairs, solved, examples, seed))
+        asked = zip(*translation_items(pairs, solved, examples, seed), strict=True)
+        questions = [
+            Question(prompt, (reference,), max_new_tokens=task.max_new_tokens)
+            for prompt, reference in asked
+        ]
+        return GenerationSuite.build(tokenizer, questions, Judge(task.metrics), seed=seed)
 
     def run(self, params: Any) -> Evaluation:
         """Evaluates parameters, in place on whatever mesh they live."""
@@ -174,14 +208,34 @@ class Evaluator:
                 self._row(task, language, metric, figure[metric])
                 for metric in task.metrics
                 for language, figure in figures.items()
+                # Without its model spBLEU has no figure.
+                if metric in figure
             ]
             results += rows + averages(rows)
         return results
 
-    def _row(self, task: Task, language: str, metric: str, figure: Estimate) -> Result:
+    def _row(self, task: AnyTask, language: str, metric: str, figure: Estimate) -> Result:
         examples = self._suites[task.name, language].examples
         shots = self._shots[task.name]
-        return Result(task.name, language, shots, metric, figure.value, figure.stderr, examples)
+        suite = self._suites[task.name, language]
+        signature = suite.signature(metric) if isinstance(suite, GenerationSuite) else ""
+        return Result(
+            task.name, language, shots, metric, figure.value, figure.stderr, examples, signature
+        )
+
+
+def _task(name: str) -> AnyTask:
+    return BenchmarkTask.parse(name) if is_benchmark(name) else get_task(name)
+
+
+def _is_benchmark(task: AnyTask) -> bool:
+    return isinstance(task, BenchmarkTask)
+
+
+def _shots(task: AnyTask, asked: int | None) -> int:
+    if not _is_benchmark(task) and task.kind == "rolling":
+        return 0
+    return task.shots if asked is None else asked
 
 
 def averages(rows: Sequence[Result]) -> list[Result]:
@@ -197,9 +251,10 @@ def averages(rows: Sequence[Result]) -> list[Result]:
             if members:
                 mean = metrics.macro_mean([Estimate(row.value, row.stderr) for row in members])
                 examples = sum(row.examples for row in members)
-                results.append(
-                    Result(task, group, shots, metric, mean.value, mean.stderr, examples)
-                )
+                signatures = {row.signature for row in members}
+                signature = signatures.pop() if len(signatures) == 1 else "mixed"
+                figures = mean.value, mean.stderr, examples, signature
+                results.append(Result(task, group, shots, metric, *figures))
     return results
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,35 +52,110 @@ def macro_mean(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(float(np.mean([estimate.value for estimate in estimates])), stderr)
 
 
+def pooled(parts: Sequence[Sequence[float]]) -> Estimate:
+    """Mean over all items of several parts, such as subjects.
+
+    The standard error comes from the spread within parts (pooled variance), as
+    lm-evaluation-harness takes it for groups that weight their tasks by size. A part of one item
+    says nothing of its spread.
+    """
+    sizes = [len(part) for part in parts]
+    total = sum(sizes)
+    value = sum(map(sum, parts)) / total
+    if total == len(parts):
+        return Estimate(float(value), math.nan)
+    squares = sum(float(np.var(part, ddof=1)) * (len(part) - 1) for part in parts if len(part) > 1)
+    return Estimate(float(value), math.sqrt(squares / (total - len(parts)) / total))
+
+
+# sacrebleu's tokenizers of BLEU. Those for Japanese and Korean words need dictionaries that are
+# installed apart, so characters stand for words there; a score without its signature means nothing.
+BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char"}
+DEFAULT_BLEU_TOKENIZER = "13a"
+
+
+def bleu(
+    hypotheses: Sequence[str], references: Sequence[str], tokenizer: str, seed: int = 0
+) -> Estimate:
+    """Corpus BLEU (0 to 100) as sacrebleu computes it, one reference a hypothesis.
+
+    `tokenizer` is one of sacrebleu's names; "flores200" makes it spBLEU. The standard error is
+    that of `chrf`.
+    """
+    return _bootstrap(_bleu_scorer(tokenizer), hypotheses, references, seed)
+
+
 def chrf(hypotheses: Sequence[str], references: Sequence[str], seed: int = 0) -> Estimate:
     """Corpus chrF++ (0 to 100) as sacrebleu computes it, one reference a hypothesis.
 
     The standard error is the deviation over bootstrap resamples of the sentences, drawn with
     `seed`; sacrebleu's sentence statistics are counted once.
     """
-    scorer = _chrf_scorer()
+    return _bootstrap(_chrf_scorer(), hypotheses, references, seed)
+
+
+def _bootstrap(
+    scorer: Any, hypotheses: Sequence[str], references: Sequence[str], seed: int
+) -> Estimate:
     counts = np.array(
         scorer._extract_corpus_statistics(list(hypotheses), [list(references)]), np.int64
-    )  # [sentences, 3 * orders]: n-grams of hypothesis and reference, and matches, by order
-    value = scorer._compute_f_score(counts.sum(0).tolist())
+    )  # [sentences, statistics]: n-grams, matches and lengths, which add up over sentences
+
+    def score(rows: np.ndarray) -> float:
+        return float(scorer._compute_score_from_stats(rows.sum(0).tolist()).score)
+
+    value = score(counts)
     if len(counts) < 2:
         return Estimate(value, math.nan)
     random = np.random.default_rng(seed)
     draws = random.integers(len(counts), size=(RESAMPLES, len(counts)))
-    resampled = [scorer._compute_f_score(counts[draw].sum(0).tolist()) for draw in draws]
-    return Estimate(value, float(np.std(resampled, ddof=1)))
+    return Estimate(value, float(np.std([score(counts[draw]) for draw in draws], ddof=1)))
 
 
 def chrf_signature() -> str:
     """Sacrebleu's signature of `chrf`, to be published beside a score."""
-    scorer = _chrf_scorer()
+    return _signature(_chrf_scorer())
+
+
+def bleu_signature(tokenizer: str) -> str:
+    """Sacrebleu's signature of `bleu`, to be published beside a score."""
+    return _signature(_bleu_scorer(tokenizer))
+
+
+def _signature(scorer: Any) -> str:
     scorer.corpus_score(["a"], [["a"]])
     return str(scorer.get_signature())
 
 
+def spbleu_model() -> pathlib.Path:
+    """Where sacrebleu looks for the SentencePiece model of spBLEU; it may not be there."""
+    home = os.environ.get("SACREBLEU") or pathlib.Path.home() / ".sacrebleu"
+    return pathlib.Path(home) / "models" / "flores200sacrebleuspm"
+
+
 @functools.cache
-def _chrf_scorer():
+def _chrf_scorer() -> Any:
     # sacrebleu takes a while to import and only generation tasks need it.
     from sacrebleu.metrics import CHRF
 
     return CHRF(word_order=2)
+
+
+@functools.cache
+def _bleu_scorer(tokenizer: str) -> Any:
+    from sacrebleu.metrics import BLEU
+
+    return BLEU(tokenize=tokenizer)
+
+
+def language_rate(texts: Sequence[str], language: str) -> Estimate:
+    """Share of texts in a language, as py3langid identifies it; an empty text is in none.
+
+    Indonesian and Malay pass for one another: it cannot tell them apart in short texts.
+    """
+    import py3langid
+
+    alike = {"id": ("id", "ms"), "ms": ("id", "ms")}.get(language, (language,))
+    return mean(
+        [float(bool(text.strip()) and py3langid.classify(text)[0] in alike) for text in texts]
+    )

@@ -27,6 +27,8 @@ class Result:
         value: the figure; nan when the model's scores were not finite.
         stderr: its standard error; nan where it cannot be had (a single example).
         examples: items, documents or sentences behind the figure.
+        signature: sacrebleu's, for scores of translations; "mixed" for a mean over languages whose
+            scores were computed otherwise. Rows of other figures have no such field.
     """
 
     task: str
@@ -36,11 +38,14 @@ class Result:
     value: float
     stderr: float
     examples: int
+    signature: str = ""
 
     def to_row(self) -> dict[str, Any]:
         """A JSON object; figures that are not finite become null."""
         row = dataclasses.asdict(self)
         row["value"], row["stderr"] = _finite(self.value), _finite(self.stderr)
+        if not self.signature:
+            del row["signature"]
         return row
 
     @classmethod
@@ -51,7 +56,7 @@ class Result:
             ValueError: a field is missing or unknown.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        if set(row) != names:
+        if set(row) | {"signature"} != names:
             raise ValueError(f"result row has fields {sorted(row)}: it needs {sorted(names)}")
         figures = {
             name: math.nan if row[name] is None else row[name] for name in ("value", "stderr")

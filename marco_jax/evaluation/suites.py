@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
+from marco_jax.decoding.requests import GenerateRequest, Score, ScoreRequest
 from marco_jax.evaluation import metrics
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.prompts import DELIMITER, encode_pair
@@ -89,43 +89,70 @@ class ChoiceItem:
 
     Items of the same `cluster` are not independent (they share options, say): the standard error
     takes clusters as its unit. None is a cluster of its own.
+
+    `gold` holds all right options where there are several. Items of different `part` differ in
+    difficulty, as subjects do: the standard error comes from the spread within parts.
     """
 
     context: str
     options: tuple[str, ...]
-    gold: int
+    gold: int | tuple[int, ...]
     premise: str = ""
     cluster: str | None = None
+    delimiter: str = DELIMITER
+    part: str = ""
 
-    def __post_init__(self) -> None:
-        if len(set(self.options)) != len(self.options):
-            raise ValueError(f"options {self.options} repeat: each may stand once")
+    @property
+    def golds(self) -> tuple[int, ...]:
+        """The right options, as a tuple in any case."""
+        return self.gold if isinstance(self.gold, tuple) else (self.gold,)
+
+
+# How options are ranked; the log-probability after the premise counts in accuracy_pmi alone.
+CHOICE_METRICS = ("accuracy", "accuracy_norm", "accuracy_chars", "accuracy_pmi")
 
 
 @dataclasses.dataclass(frozen=True)
 class ChoiceSuite:
     """Ranking of options by likelihood.
 
-    The requests are every item's options in order, then every distinct option after its premise.
+    The requests are every item's options in order, then, where a metric asks for it, every
+    distinct option after its premise.
     """
 
     generates: ClassVar[bool] = False
     requests: Sequence[ScoreRequest]
     items: Sequence[ChoiceItem]
     alone: dict[tuple[str, str], int]
+    metrics: tuple[str, ...] = ("accuracy", "accuracy_norm", "accuracy_pmi")
 
     @classmethod
-    def build(cls, tokenizer: Tokenizer, items: Sequence[ChoiceItem]) -> ChoiceSuite:
-        """Encodes items; an option is scored as a space and its text."""
-        pairs = [(item.context, option) for item in items for option in item.options]
-        first = len(pairs)
-        alone = dict.fromkeys((item.premise, option) for item in items for option in item.options)
+    def build(
+        cls,
+        tokenizer: Tokenizer,
+        items: Sequence[ChoiceItem],
+        names: tuple[str, ...] = ("accuracy", "accuracy_norm", "accuracy_pmi"),
+    ) -> ChoiceSuite:
+        """Encodes items; an option is scored as the delimiter and its text.
+
+        Args:
+            tokenizer: encodes contexts and options.
+            items: the questions.
+            names: which of CHOICE_METRICS are wanted.
+        """
+        pairs = [
+            (item.context, item.delimiter + option) for item in items for option in item.options
+        ]
+        first, alone = len(pairs), {}
+        if "accuracy_pmi" in names:
+            alone = dict.fromkeys(
+                (item.premise, item.delimiter + option) for item in items for option in item.options
+            )
         pairs += alone
         requests = [
-            ScoreRequest(*encode_pair(tokenizer, context, DELIMITER + option))
-            for context, option in pairs
+            ScoreRequest(*encode_pair(tokenizer, context, option)) for context, option in pairs
         ]
-        return cls(requests, items, {pair: first + n for n, pair in enumerate(alone)})
+        return cls(requests, items, {pair: first + n for n, pair in enumerate(alone)}, names)
 
     @property
     def examples(self) -> int:
@@ -133,27 +160,41 @@ class ChoiceSuite:
         return len(self.items)
 
     def estimates(self, answers: Sequence[Score]) -> dict[str, Estimate]:
-        """Share of items whose right option ranks first; of equals the first counts.
+        """Share of items of which a right option ranks first; of equals the first counts.
 
-        accuracy ranks by summed log-probability, accuracy_norm by the same per UTF-8 byte of the
-        option, accuracy_pmi by what the question adds to the log-probability of the option
-        (Holtzman et al. 2021, arXiv 2104.08315).
+        accuracy ranks by summed log-probability (acc of lm-evaluation-harness), accuracy_norm by
+        the same per UTF-8 byte of the option (its acc_bytes), accuracy_chars per character (its
+        acc_norm), accuracy_pmi by what the question adds to the log-probability of the option
+        (its acc_mutual_info; Holtzman et al. 2021, arXiv 2104.08315).
         """
-        right: dict[str, list[float]] = {"accuracy": [], "accuracy_norm": [], "accuracy_pmi": []}
+        right: dict[str, list[float]] = {name: [] for name in self.metrics}
         start = 0
         for item in self.items:
             stop = start + len(item.options)
             logprobs = np.array([answer.logprob for answer in answers[start:stop]])
-            lengths = np.array([len(option.encode()) for option in item.options])
-            places = [self.alone[item.premise, option] for option in item.options]
-            alone = np.array([answers[place].logprob for place in places])
-            right["accuracy"].append(_first_is(logprobs, item.gold))
-            right["accuracy_norm"].append(_first_is(logprobs / lengths, item.gold))
-            right["accuracy_pmi"].append(_first_is(logprobs - alone, item.gold))
+            for name, values in right.items():
+                values.append(_right_is_first(self._ranks(name, item, logprobs, answers), item))
             start = stop
         return {name: self._mean(values) for name, values in right.items()}
 
+    def _ranks(
+        self, name: str, item: ChoiceItem, logprobs: np.ndarray, answers: Sequence[Score]
+    ) -> np.ndarray:
+        if name == "accuracy_norm":
+            return logprobs / np.array([len(option.encode()) for option in item.options])
+        if name == "accuracy_chars":
+            return logprobs / np.array([len(option) for option in item.options])
+        if name == "accuracy_pmi":
+            places = [self.alone[item.premise, item.delimiter + text] for text in item.options]
+            return logprobs - np.array([answers[place].logprob for place in places])
+        return logprobs
+
     def _mean(self, values: Sequence[float]) -> Estimate:
+        parts: dict[str, list[float]] = {}
+        for item, value in zip(self.items, values, strict=True):
+            parts.setdefault(item.part, []).append(value)
+        if len(parts) > 1:
+            return metrics.pooled(list(parts.values()))
         clusters: dict[object, list[float]] = {}
         for number, (item, value) in enumerate(zip(self.items, values, strict=True)):
             key = number if item.cluster is None else item.cluster
@@ -162,43 +203,6 @@ class ChoiceSuite:
         return metrics.ratio(sums, [len(members) for members in clusters.values()])
 
 
-def _first_is(scores: np.ndarray, gold: int) -> float:
-    """1 where the gold option ranks first, else 0; nan where a score is nan."""
-    return math.nan if np.isnan(scores).any() else float(scores.argmax() == gold)
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerationSuite:
-    """Greedy answers of one line, compared with references."""
-
-    generates: ClassVar[bool] = True
-    requests: Sequence[GenerateRequest]
-    references: Sequence[str]
-    seed: int
-
-    @classmethod
-    def build(
-        cls,
-        tokenizer: Tokenizer,
-        prompts: Sequence[str],
-        references: Sequence[str],
-        *,
-        max_new_tokens: int,
-        seed: int,
-    ) -> GenerationSuite:
-        """Encodes prompts; `seed` is that of the bootstrap behind the standard error."""
-        requests = [
-            GenerateRequest(tokenizer.encode(prompt), max_new_tokens, stop=("\n",))
-            for prompt in prompts
-        ]
-        return cls(requests, references, seed)
-
-    @property
-    def examples(self) -> int:
-        """Number of sentences."""
-        return len(self.references)
-
-    def estimates(self, answers: Sequence[Generation]) -> dict[str, Estimate]:
-        """Corpus chrF++ of the generated lines."""
-        hypotheses = [answer.text.strip() for answer in answers]
-        return {"chrf++": metrics.chrf(hypotheses, self.references, self.seed)}
+def _right_is_first(scores: np.ndarray, item: ChoiceItem) -> float:
+    """1 where a right option ranks first, else 0; nan where a score is nan."""
+    return math.nan if np.isnan(scores).any() else float(int(scores.argmax()) in item.golds)

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from marco_jax.evaluation.results import ALL, HIGH, LOW, Result
+from marco_jax.evaluation.results import ALL, AVERAGES, HIGH, LOW, Result
 from marco_jax.evaluation.run_data import Milestone, RunData, load_run
 from marco_jax.evaluation.tasks import TASKS
 
@@ -152,11 +152,39 @@ def format_summary(summary: dict[str, Any]) -> str:
         chance = headline["chance"]
         label = headline["label"] + (f" (chance {chance:.0%})" if chance else "")
         table.append([label, *texts])
+    return "\n".join([*lines, *_columns(table)])
+
+
+def format_results(results: Sequence[Result]) -> str:
+    """Text tables of an evaluation: one a task, a line a language, a column a metric.
+
+    The means over all, high-resource and low-resource languages stand at the end.
+    """
+    lines = []
+    for task, shots in dict.fromkeys((row.task, row.shots) for row in results):
+        rows = [row for row in results if (row.task, row.shots) == (task, shots)]
+        names = list(dict.fromkeys(row.metric for row in rows))
+        languages = list(dict.fromkeys(row.language for row in rows))
+        languages.sort(key=lambda language: language in AVERAGES)
+        cells = {(row.language, row.metric): f"{row.value:.4f} ± {row.stderr:.4f}" for row in rows}
+        counts = {row.language: str(row.examples) for row in rows}
+        table = [[f"{task}, {shots} shots", *names, "examples"]]
+        table += [
+            [language, *(cells.get((language, name), "") for name in names), counts[language]]
+            for language in languages
+        ]
+        lines += [*_columns(table), ""]
+        signed = [row for row in rows if row.signature and row.language not in AVERAGES]
+        lines[-1:] = [*dict.fromkeys(f"{row.metric}: {row.signature}" for row in signed), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _columns(table: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
 
 
 def _describe_progress(summary: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ import dataclasses
 import difflib
 from typing import Literal
 
+from marco_jax.evaluation.benchmarks import BENCHMARKS
+
 Kind = Literal["rolling", "multiple_choice", "generation"]
 
 
@@ -56,6 +58,7 @@ def get_task(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
-    near = difflib.get_close_matches(name, TASKS, n=1)
-    remedy = f"did you mean {near[0]!r}?" if near else f"known tasks are {', '.join(TASKS)}"
+    known = [*TASKS, *BENCHMARKS]
+    near = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else f"known tasks are {', '.join(known)}"
     raise ValueError(f"task {name!r} is unknown: {remedy}")

@@ -93,7 +93,11 @@ def training_config() -> ConfigDict:
     c.evaluation = ConfigDict(
         {
             "tasks": "bits_per_byte,pick_translation,translation",
+            # The folder that holds the files of benchmarks, where tasks name any, such as
+            # "bits_per_byte,belebele,xcopa@validation".
+            "data_dir": "",
             "languages": "",  # all of the corpus
+            # Of the tasks on held-out data; benchmarks have the paper's shots.
             "shots": 2,
             # A language and task; tasks that are not named here read all they have.
             "examples": {"pick_translation": 32, "translation": 8},

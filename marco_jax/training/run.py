@@ -112,6 +112,7 @@ class Run:
             engine,
             self.corpus,
             tuple(name for name in tasks.split(",") if name),
+            data_dir=fields.data_dir,
             languages=tuple(name for name in fields.languages.split(",") if name) or None,
             shots=fields.shots,
             examples=fields.examples.to_dict(),

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marco_jax.decoding.requests import Generation, Score
+from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
 from marco_jax.evaluation.suites import (
     ChoiceItem,
     ChoiceSuite,
-    GenerationSuite,
     RollingSuite,
     rolling_windows,
 )
@@ -99,19 +99,16 @@ def test_scores_that_are_not_numbers_give_no_accuracy(choice):
 
 
 def test_options_are_scored_once_after_each_premise(choice, byte_tokenizer):
-    assert choice.alone == {("", "aa"): 4, ("", "bbbb"): 5}
+    assert choice.alone == {("", " aa"): 4, ("", " bbbb"): 5}
     items = [ChoiceItem(f"p {n}", ("aa", "bbbb"), 0, premise="p") for n in range(2)]
     suite = ChoiceSuite.build(byte_tokenizer, items)
     assert len(suite.requests) == 6
     assert [bytes(suite.requests[n].context).decode() for n in (0, 4, 5)] == ["p 0", "p", "p"]
-    with pytest.raises(ValueError, match="repeat"):
-        ChoiceItem("q", ("a", "a"), 0)
 
 
 def test_generation_is_stripped_and_compared(byte_tokenizer):
-    suite = GenerationSuite.build(
-        byte_tokenizer, ["p", "q"], ["hello there", "bye now"], max_new_tokens=9, seed=0
-    )
+    questions = [Question("p", ("hello there",)), Question("q", ("bye now",))]
+    suite = GenerationSuite.build(byte_tokenizer, questions, Judge(("chrf++",)))
     assert suite.requests[0].stop == ("\n",)
     answers = [Generation((), " hello there "), Generation((), " bye now")]
     assert suite.estimates(answers)["chrf++"].value == pytest.approx(100)

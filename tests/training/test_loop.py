@@ -142,6 +142,19 @@ def test_marco_eval_gives_the_figures_of_the_loop(small_config, tmp_path, capsys
         assert a == b
 
 
+def test_a_run_watches_benchmarks(small_config, tmp_path):
+    row = {"premise": "It rained.", "choice1": "Wet.", "choice2": "Dry.", "question": "effect"}
+    rows = [json.dumps(row | {"premise": f"It rained {n}.", "label": n % 2}) for n in range(8)]
+    (tmp_path / "val.zh.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    fields = {"tasks": "xcopa@validation", "every_tasks": "", "data_dir": tmp_path}
+    changes = [f"evaluation.{name}={value}" for name, value in fields.items()]
+    assert train(small_config(*changes, "steps=4"), tmp_path / "run") == 0
+    results = json.loads((tmp_path / "run/eval/4.json").read_text())
+    row = next(row for row in results if row["language"] == "zh" and row["metric"] == "accuracy")
+    # The paper's five shots, whatever the run's other tasks show.
+    assert (row["task"], row["shots"], row["examples"]) == ("xcopa@validation", 5, 8)
+
+
 def test_a_run_can_start_from_another_and_changes_are_said(
     small_config, uninterrupted, tmp_path, capsys
 ):

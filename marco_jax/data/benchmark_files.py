@@ -1,0 +1,307 @@
+"""Rows of benchmark files, each with the place it came from.
+
+Benchmarks come as JSON Lines, JSON, CSV, TSV, SQuAD JSON, plain sentences, SGML, Parquet, Arrow or
+prepared TFDS folders. Whatever is wrong with a file ends in one `DataError` that names file and
+line.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import dataclasses
+import html
+import io
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+# A CSV field may hold a whole passage.
+csv.field_size_limit(1 << 27)
+
+
+class DataError(ValueError):
+    """A file does not hold what it should; the message names the file, the line and the remedy."""
+
+
+# The answers of MGSM's eight worked examples: not every translation ends in its own.
+EXEMPLAR_ANSWERS = ("11", "29", "39", "9", "33", "8", "8", "5")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A record of a file.
+
+    Attributes:
+        fields: values by column.
+        place: "file:line", or "file, row n" where a file has no lines.
+    """
+
+    fields: Mapping[str, Any]
+    place: str
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raises a DataError about this row."""
+        raise DataError(f"{self.place}: {problem}")
+
+
+Rows = Iterator[Row]
+
+
+def read_rows(
+    path: pathlib.Path,
+    *,
+    form: str = "",
+    columns: Sequence[str] = (),
+    header: str = "",
+    split: str = "",
+) -> Rows:
+    """The rows of a file, in order.
+
+    Args:
+        path: a file, or the folder of a prepared TFDS dataset (with form "tfds").
+        form: one of FORMS; by default what the file's name ends in says it.
+        columns: names of the columns of a CSV or TSV file without a header line, or of the one
+            field of plain sentences.
+        header: a first line that holds this cell is a header after all, and names the columns.
+        split: the split of a TFDS dataset.
+
+    Raises:
+        DataError: the file is not UTF-8, is cut short, or is not of its form.
+        OSError: it cannot be read.
+    """
+    form = form or path.suffix.lstrip(".")
+    if form == "tfds":
+        return _tfds_rows(path, split)
+    if form not in FORMS:
+        raise DataError(f"{path} has no known form: name it *.{', *.'.join(sorted(FORMS))}")
+    if form in ("parquet", "arrow"):
+        return _table_rows(path, form)
+    if form in ("csv", "tsv"):
+        return _records(path, FORMS[form](path, _text(path)), columns, header)
+    return FORMS[form](path, _text(path), columns)
+
+
+def _text(path: pathlib.Path) -> str:
+    """The file as text, without a byte order mark."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: it is not UTF-8, convert it") from None
+
+
+def _jsonl(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{place}: it is no JSON object: {error}") from None
+        if not isinstance(fields, dict):
+            raise DataError(f"{place}: it is no JSON object but a {type(fields).__name__}")
+        yield Row(fields, place)
+
+
+def _json(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+    """A JSON list of objects."""
+    rows = _load_json(path, text)
+    if not isinstance(rows, list):
+        raise DataError(f"{path}:1: it is no JSON list of objects")
+    for number, fields in enumerate(rows, 1):
+        place = f"{path}, row {number}"
+        if not isinstance(fields, dict):
+            raise DataError(f"{place}: it is no JSON object but a {type(fields).__name__}")
+        yield Row(fields, place)
+
+
+def _squad(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+    """Questions of a SQuAD 1.1 file with the fields id, title, context, question, answers."""
+    data = _load_json(path, text)
+    number = 0
+    try:
+        for article in data["data"]:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    number += 1
+                    answers = [str(answer["text"]) for answer in question["answers"]]
+                    starts = [answer.get("answer_start") for answer in question["answers"]]
+                    fields = {
+                        "id": str(question["id"]),
+                        "title": article.get("title", ""),
+                        "context": paragraph["context"],
+                        "question": question["question"],
+                        "answers": {"text": answers, "answer_start": starts},
+                    }
+                    yield Row(fields, f"{path}, question {number}")
+    except (KeyError, TypeError, AttributeError) as error:
+        missing = f"has no {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
+        raise DataError(
+            f"{path}, near question {number}: it {missing}, as SQuAD 1.1 files have"
+        ) from None
+
+
+def _load_json(path: pathlib.Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: it is no JSON: {error.msg}") from None
+
+
+Cells = Iterator[tuple[int, list[str]]]
+
+
+def _csv(path: pathlib.Path, text: str) -> Cells:
+    """Comma-separated values with the line that each record starts on."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{path}:{first}: it is no CSV: {error}") from None
+        if cells:
+            yield first, cells
+
+
+def _tsv(path: pathlib.Path, text: str) -> Cells:
+    """Tab-separated values in which quotes are quotes."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line.removesuffix("\r").split("\t")
+
+
+def _records(path: pathlib.Path, lines: Cells, columns: Sequence[str], header: str) -> Rows:
+    for index, (number, cells) in enumerate(lines):
+        if index == 0 and (not columns or header in cells):
+            columns = cells
+            continue
+        if len(cells) != len(columns):
+            raise DataError(
+                f"{path}:{number}: it has {len(cells)} fields: "
+                f"{len(columns)} are needed ({', '.join(columns)})"
+            )
+        yield Row(dict(zip(columns, cells, strict=True)), f"{path}:{number}")
+
+
+def _sentences(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+    """One sentence a line, numbered from 1 in the field `id`."""
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        yield Row({"id": number, (columns or ("text",))[0]: line}, f"{path}:{number}")
+
+
+def _sgm(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+    """The segments of a WMT test set, numbered from 1 in the field `id`."""
+    for number, match in enumerate(re.finditer(r"<seg[^>]*>(.*?)</seg>", text, re.DOTALL), 1):
+        line = text.count("\n", 0, match.start()) + 1
+        sentence = html.unescape(match[1]).strip()
+        yield Row({"id": number, (columns or ("text",))[0]: sentence}, f"{path}:{line}")
+
+
+def _exemplars(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+    """MGSM's worked examples {language: {"1": {"q", "a"}}}, as JSON or as the original Python."""
+    if path.suffix == ".py":
+        match = re.search(r"=\s*(\{.*\})", text, re.DOTALL)
+        try:
+            table = ast.literal_eval(match[1]) if match else None
+        except (SyntaxError, ValueError) as error:
+            raise DataError(f"{path}:1: its dictionary cannot be read: {error}") from None
+    else:
+        table = _load_json(path, text)
+    try:
+        for language, examples in table.items():
+            for number, example in examples.items():
+                fields = {
+                    "language": language,
+                    "question": example["q"],
+                    "answer": example["a"],
+                    "answer_number": EXEMPLAR_ANSWERS[int(number) - 1],
+                }
+                yield Row(fields, f"{path}, {language} {number}")
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError):
+        problem = 'it is no {language: {"1": {"q": .., "a": ..}}} table'
+        raise DataError(f"{path}:1: {problem}") from None
+
+
+def _agieval_shots(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+    """AGIEval's few_shot_prompts.csv: a task a column, a sample (a Python dictionary) a cell."""
+    for row in _records(path, _csv(path, text), (), ""):
+        if not str(row.fields.get("", "")).startswith("sample"):
+            continue
+        for part, cell in row.fields.items():
+            if not part or not cell:
+                continue
+            try:
+                fields = dict(ast.literal_eval(cell))
+            except (SyntaxError, ValueError, TypeError):
+                row.fail(f"the {row.fields['']} of {part} is no Python dictionary")
+            yield Row({**fields, "part": part}, row.place)
+
+
+def _table_rows(path: pathlib.Path, form: str) -> Rows:
+    """Rows of a Parquet file, or of an Arrow file as Hugging Face datasets save it."""
+    import pyarrow
+    import pyarrow.ipc
+    import pyarrow.parquet
+
+    try:
+        if form == "parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            with pyarrow.memory_map(str(path)) as source:
+                try:
+                    table = pyarrow.ipc.open_stream(source).read_all()
+                except pyarrow.ArrowInvalid:
+                    table = pyarrow.ipc.open_file(source).read_all()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: it is no {form.capitalize()} file: {error}") from None
+    for number, fields in enumerate(table.to_pylist(), 1):
+        yield Row(fields, f"{path}, row {number}")
+
+
+def _tfds_rows(path: pathlib.Path, split: str) -> Rows:
+    """Rows of a prepared TFDS dataset, the folder that holds dataset_info.json."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(path))
+    if split not in builder.info.splits:
+        raise DataError(f"{path}: it has no split {split!r} but {', '.join(builder.info.splits)}")
+    dataset = tfds.as_numpy(
+        builder.as_dataset(split, read_config=tfds.ReadConfig(interleave_cycle_length=1))
+    )
+    for number, fields in enumerate(dataset, 1):
+        yield Row(_plain(fields), f"{path}, row {number}")
+
+
+def _plain(value: Any) -> Any:
+    """TFDS values as plain Python ones."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+FORMS: dict[str, Callable[..., Any] | None] = {
+    "jsonl": _jsonl,
+    "json": _json,
+    "squad": _squad,
+    "csv": _csv,
+    "tsv": _tsv,
+    "sentences": _sentences,
+    "sgm": _sgm,
+    "exemplars": _exemplars,
+    "agieval_shots": _agieval_shots,
+    "parquet": None,
+    "arrow": None,
+    "tfds": None,
+}

@@ -1,0 +1,31 @@
+"""The few-shot benchmarks of the paper, as data.
+
+    from marco_jax.evaluation import benchmarks
+
+    for prompt in benchmarks.prompts("belebele", "kk", "DATA", format="letter", shots=0):
+        prompt.context, prompt.choices, prompt.gold
+
+`BENCHMARKS` says of each where its files lie below the data directory, which languages it has, how
+prompts are written and how shots are chosen. DATA holds a folder for each benchmark in the
+layout of its authors (or as a local Hugging Face or TFDS dataset); nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from marco_jax.data.benchmark_files import DataError
+from marco_jax.evaluation.benchmarks.prompts import (
+    available_languages,
+    get_benchmark,
+    prompts,
+)
+from marco_jax.evaluation.benchmarks.rendering import Prompt
+from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
+
+__all__ = [
+    "BENCHMARKS",
+    "DataError",
+    "Prompt",
+    "available_languages",
+    "get_benchmark",
+    "prompts",
+]

@@ -1,0 +1,211 @@
+"""From rows of files to items: the texts, options and answers that a benchmark's data names."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from marco_jax.data.benchmark_files import Row
+from marco_jax.evaluation.benchmarks.spec import Benchmark, Gold, Options, Text
+
+_REQUIRED = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A question.
+
+    Attributes:
+        row: the record behind it.
+        texts: by field name, edited as the benchmark says.
+        options: texts to choose from; empty where formats give the choices.
+        gold: numbers of the right choices, almost always one; empty for generation.
+        references: right answers of a generation task; none where the file keeps them back.
+    """
+
+    row: Row
+    texts: Mapping[str, str]
+    options: tuple[str, ...] = ()
+    gold: tuple[int, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+def read_item(
+    row: Row, benchmark: Benchmark, language: str, *, choices: int, words: Mapping[str, str]
+) -> Item | None:
+    """The item of a row, or None for a blank row that the benchmark leaves out.
+
+    Args:
+        row: a record of one of the benchmark's files.
+        benchmark: says which fields count.
+        language: of the item.
+        choices: number of choices where they are no options of the row.
+        words: of the language.
+
+    Raises:
+        DataError: a field is missing or empty, or the answer is none of the options.
+    """
+    fields = benchmark.texts_in.get(language, benchmark.texts)
+    if any(text.skips_blank and find(row, text.names) in (None, "") for text in fields.values()):
+        return None
+    texts = {name: read_text(row, text, words) for name, text in fields.items()}
+    options = read_options(row, benchmark.options) if benchmark.options else ()
+    gold = read_gold(row, benchmark.gold, len(options) or choices) if benchmark.gold else ()
+    references = read_references(row, benchmark.references) if benchmark.references else ()
+    return Item(row, texts, options, gold, references)
+
+
+def find(row: Row, names: tuple[str, ...], default: Any = _REQUIRED) -> Any:
+    """The value of the first of `names` that the row has; dots go into nested fields and lists.
+
+    Raises:
+        DataError: it has none of them, and there is no default.
+    """
+    for name in names:
+        value: Any = row.fields
+        for key in name.split("."):
+            if isinstance(value, list) and all(isinstance(v, Mapping) and key in v for v in value):
+                value = [item[key] for item in value]
+                continue
+            if not isinstance(value, Mapping) or key not in value:
+                break
+            value = value[key]
+        else:
+            return value
+    if default is not _REQUIRED:
+        return default
+    wanted = " or ".join(repr(name) for name in names)
+    row.fail(f"the field {wanted} is missing, it has {', '.join(map(repr, row.fields))}")
+
+
+def read_text(row: Row, text: Text, words: Mapping[str, str]) -> str:
+    """An edited text field."""
+    value = find(row, text.names, None if text.may_be_empty else _REQUIRED)
+    if value is None and text.may_be_empty:
+        value = ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        row.fail(f"{text.names[0]} is {value!r}: it must be a text")
+    if not value.strip() and not text.may_be_empty:
+        row.fail(f"{text.names[0]} is empty: it must be a text")
+    return _edit(value, text.edits, words)
+
+
+def _edit(value: str, edits: tuple[str, ...], words: Mapping[str, str]) -> str:
+    for edit in edits:
+        if edit.startswith("drop_word:"):
+            value = value[len(words[edit.removeprefix("drop_word:")]) + 1 :]
+        else:
+            value = EDITS[edit](value)
+    return value
+
+
+def read_options(row: Row, options: Options) -> tuple[str, ...]:
+    """The options of a question: at least two, none empty."""
+    for name in options.names:
+        if isinstance(name, tuple):
+            if not all(column in row.fields for column in name):
+                continue
+            values = [row.fields[column] for column in name]
+        else:
+            holder = row.fields.get(name.partition(".")[0])
+            if holder is None:
+                continue
+            values = find(row, (name,))
+        break
+    else:
+        shown = " or ".join(
+            ", ".join(name) if isinstance(name, tuple) else name for name in options.names
+        )
+        row.fail(f"the options ({shown}) are missing, it has {', '.join(map(repr, row.fields))}")
+    if not isinstance(values, list | tuple) or len(values) < 2:
+        row.fail(f"the options are {values!r}: there must be at least two")
+    texts = [str(value) if isinstance(value, int | float) else value for value in values]
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str) or not text.strip():
+            row.fail(f"option {number} of {len(texts)} is {text!r}: it must be a text")
+    return tuple(_edit(text, options.edits, {}) for text in texts)
+
+
+def read_gold(row: Row, golds: Sequence[Gold], choices: int) -> tuple[int, ...]:
+    """Numbers of the right choices, from 0, as the first of `golds` that the row has says."""
+    for gold in golds:
+        value = find(row, gold.names, None)
+        if value is not None:
+            break
+    else:
+        value = find(row, tuple(name for gold in golds for name in gold.names))
+    if gold.labels:
+        labels = [str(label) for label in find(row, (gold.labels,))]
+        numbers = [labels.index(str(value))] if str(value) in labels else []
+        allowed = ", ".join(labels)
+    elif gold.several:
+        values = value if isinstance(value, list) else str(value).replace(" ", "")
+        numbers = [_number(answer, gold) for answer in values]
+        allowed = f"letters A to {string.ascii_uppercase[choices - 1]}"
+    else:
+        numbers = [_number(value, gold)]
+        last = gold.first + choices - 1
+        letters = f"A to {string.ascii_uppercase[choices - 1]}"
+        allowed = ", ".join(gold.words) or f"{gold.first} to {last} or {letters}"
+    if not numbers or not all(number is not None and 0 <= number < choices for number in numbers):
+        row.fail(f"{gold.names[0]} is {value!r}: it must be one of {allowed}")
+    return tuple(numbers)
+
+
+def _number(value: Any, gold: Gold) -> int | None:
+    """The number of an option from a number, a word or a letter; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value - gold.first
+    text = str(value).strip()
+    if text in gold.words:
+        return gold.words.index(text)
+    if re.fullmatch(r"\d{1,2}", text):
+        return int(text) - gold.first
+    if len(text) == 1 and text in string.ascii_uppercase:
+        return string.ascii_uppercase.index(text)
+    return None
+
+
+def read_references(row: Row, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The right answers of a generation task; none where a copy is published without them."""
+    value = find(row, names)
+    values = value if isinstance(value, list) else [value]
+    texts = [str(v) if isinstance(v, int | float) else v for v in values if v is not None]
+    if not all(isinstance(text, str) for text in texts):
+        row.fail(f"{names[0]} is {value!r}: it must hold texts")
+    return tuple(text for text in texts if text.strip())
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _drop_last(text: str) -> str:
+    return text[:-1]
+
+
+def _drop_final_mark(text: str) -> str:
+    return text[:-1] if text.endswith((".", ",", ";")) else text
+
+
+def _detokenize(text: str) -> str:
+    """Takes back the spaces that PAWS's tokenisation put around marks."""
+    for spaced, plain in ((" n't", "n't"), (" )", ")"), ("( ", "("), ('" ', '"'), (' "', '"')):
+        text = text.replace(spaced, plain)
+    return re.sub(r" (['.,])", r"\1", text)
+
+
+EDITS = {
+    "strip": str.strip,
+    "lower_first": _lower_first,
+    "drop_last": _drop_last,
+    "drop_final_mark": _drop_final_mark,
+    "detokenize": _detokenize,
+}

@@ -1,0 +1,240 @@
+"""Prompts of a benchmark in a language, from its files."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from marco_jax.data.benchmark_files import DataError
+from marco_jax.evaluation.benchmarks.files import Files, split_pair
+from marco_jax.evaluation.benchmarks.items import Item, read_item
+from marco_jax.evaluation.benchmarks.rendering import Prompt, Renderer
+from marco_jax.evaluation.benchmarks.sampling import ShotSampler
+from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
+from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
+from marco_jax.evaluation.benchmarks.tables.codes import OTHER_NAMES
+from marco_jax.languages import LANGUAGES
+
+_log = logging.getLogger(__name__)
+
+
+def get_benchmark(task: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        ValueError: there is none; the message names the nearest.
+    """
+    if task in BENCHMARKS:
+        return BENCHMARKS[task]
+    near = difflib.get_close_matches(task, BENCHMARKS, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BENCHMARKS)}"
+    raise ValueError(f"task {task!r} is unknown: {remedy}")
+
+
+def get_format(benchmark: Benchmark, name: str | None) -> Format:
+    """A benchmark's format of that name; its default for None.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name is None:
+        return next(iter(benchmark.formats.values()))
+    if name not in benchmark.formats:
+        known = ", ".join(benchmark.formats)
+        raise ValueError(f"format {name!r} of {benchmark.name} is unknown: known are {known}")
+    return benchmark.formats[name]
+
+
+def default_shots(benchmark: Benchmark, form: Format) -> int:
+    """Solved examples in a prompt unless the caller says otherwise."""
+    return benchmark.shots if form.shots is None else form.shots
+
+
+def available_languages(task: str, data_dir: str | os.PathLike) -> list[str]:
+    """Languages of a benchmark that have files below a data directory."""
+    benchmark = get_benchmark(task)
+    root = pathlib.Path(data_dir)
+    found = []
+    for language in benchmark.languages:
+        files = Files(benchmark, language, root)
+        parts = benchmark.parts_of(language)
+        if any(files.find(split, part) for split in benchmark.splits for part in parts):
+            found.append(language)
+    return found
+
+
+def prompts(
+    task: str,
+    language: str,
+    data_dir: str | os.PathLike,
+    *,
+    format: str | None = None,
+    shots: int | None = None,
+    limit: int | None = None,
+    split: str | None = None,
+    part: str | None = None,
+) -> Iterator[Prompt]:
+    """Prompts of a benchmark, part after part, in the order of the files.
+
+    Args:
+        task: a name of `BENCHMARKS`.
+        language: one of its codes; a pair such as "en-kk" for translation between any two.
+        data_dir: holds the benchmark's folder, or is it.
+        format: one of the benchmark's formats, by default the first.
+        shots: solved examples before each item, by default the paper's number.
+        limit: at most so many items of each part; it does not change the shots of those.
+        split: which split to ask about, by default the benchmark's first that has files.
+        part: a subject, by default all.
+
+    Raises:
+        ValueError: the task, language, format, split or part is unknown, or a number too small.
+        FileNotFoundError: there are no files; the message says where they should be.
+        DataError: a file is damaged, or has too few examples for the shots.
+    """
+    benchmark = get_benchmark(task)
+    form = get_format(benchmark, format)
+    language = _language(benchmark, language)
+    shots = default_shots(benchmark, form) if shots is None else shots
+    for name, value, least in (("shots", shots, 0), ("limit", limit, 1)):
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}: it must be at least {least}")
+    root = pathlib.Path(data_dir)
+    if not root.is_dir():
+        raise FileNotFoundError(f"data_dir {root} is not a directory")
+    files = Files(benchmark, language, root)
+    split = _split(benchmark, files, language, split)
+    parts = _parts(benchmark, files, language, split, part)
+    # Errors of arguments are raised by the call, not by the first look at its result.
+    return itertools.chain.from_iterable(
+        _part_prompts(benchmark, form, files, language, split, name, shots, limit) for name in parts
+    )
+
+
+def _language(benchmark: Benchmark, language: str) -> str:
+    if language in benchmark.languages and benchmark.pairs != "any":
+        return language
+    by_code = {code: name for name, code in benchmark.codes.items()}
+    if language in by_code and benchmark.pairs != "any":
+        return by_code[language]
+    if benchmark.pairs in ("any", "context"):
+        sides = [side for side in language.split("-") if side]
+        if len(sides) == 2 and (benchmark.pairs == "context" or sides[0] != sides[1]):
+            known = [by_code.get(side, side) for side in sides]
+            if all(side in benchmark.languages for side in known):
+                return "-".join(known)
+        if benchmark.pairs == "any":
+            raise ValueError(
+                f"language {language!r} of {benchmark.name} must be a pair such as en-kk, "
+                f"of {', '.join(benchmark.languages)}"
+            )
+    if benchmark.open_codes and len(language) == 8 and language[3] == "_":
+        return language
+    known = ", ".join(benchmark.languages)
+    raise ValueError(f"language {language!r} of {benchmark.name} is unknown: known are {known}")
+
+
+def _split(benchmark: Benchmark, files: Files, language: str, split: str | None) -> str:
+    """The split to ask about; one that has files."""
+    if split is not None and split not in benchmark.sources:
+        known = ", ".join(benchmark.sources)
+        raise ValueError(f"split {split!r} of {benchmark.name} is unknown: known are {known}")
+    wanted = (split,) if split else benchmark.splits
+    parts = benchmark.parts_of(language)
+    for name in wanted:
+        if any(files.find(name, part) for part in parts):
+            if name != wanted[0]:
+                _log.warning(
+                    "%s %s: no %s files, the %s split is asked about",
+                    benchmark.name, language, wanted[0], name,
+                )  # fmt: skip
+            return name
+    place = files.looked_for(wanted[0], parts[0])
+    raise FileNotFoundError(f"{benchmark.name} in {language} has no files: {place} is missing")
+
+
+def _parts(
+    benchmark: Benchmark, files: Files, language: str, split: str, part: str | None
+) -> tuple[str, ...]:
+    parts = benchmark.parts_of(language)
+    if part is not None:
+        if part not in parts:
+            near = difflib.get_close_matches(part, parts, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(parts)}"
+            raise ValueError(f"part {part!r} of {benchmark.name} is unknown: {remedy}")
+        if not files.find(split, part):
+            place = files.looked_for(split, part)
+            raise FileNotFoundError(f"{benchmark.name} {part} has no files: {place} is missing")
+        return (part,)
+    found = tuple(name for name in parts if files.find(split, name))
+    if len(found) < len(parts):
+        missing = [name for name in parts if name not in found]
+        _log.warning(
+            "%s %s: %d of %d parts have no %s files (%s, ..)",
+            benchmark.name, language, len(missing), len(parts), split, missing[0],
+        )  # fmt: skip
+    return found
+
+
+def _part_prompts(
+    benchmark: Benchmark,
+    form: Format,
+    files: Files,
+    language: str,
+    split: str,
+    part: str,
+    shots: int,
+    limit: int | None,
+) -> Iterator[Prompt]:
+    words = _words(benchmark, language)
+    items = _items(benchmark, form, files, split, part, words)
+    pool_split = split
+    pool: list[Item] = []
+    if shots:
+        names = form.pool or ("train", "validation", "test")
+        pool_split = next((name for name in names if files.find(name, part)), "")
+        if not pool_split:
+            place = files.looked_for(names[0], part)
+            raise FileNotFoundError(f"shots is {shots}: {place} with examples to show is missing")
+        same = pool_split == split
+        pool = items if same else _items(benchmark, form, files, pool_split, part, words)
+        shots = min(shots, len(pool)) if form.up_to else shots
+    excludes = pool_split == split if form.excludes_item is None else form.excludes_item
+    sampler = ShotSampler(form.sampler, pool, shots, excludes)
+    renderer = Renderer(benchmark, form, language, part, words)
+    for index, item in enumerate(items[:limit]):
+        yield renderer.prompt(index, item, sampler.draw(item))
+
+
+def _items(
+    benchmark: Benchmark,
+    form: Format,
+    files: Files,
+    split: str,
+    part: str,
+    words: Mapping[str, str],
+) -> list[Item]:
+    found = files.find(split, part)
+    choices = len(form.choices) if isinstance(form.choices, tuple) else 0
+    items = [
+        read_item(row, benchmark, files.language, choices=choices, words=words)
+        for row in files.rows(found)
+    ]
+    kept = [item for item in items if item is not None]
+    if not kept:
+        raise DataError(f"{found.paths[0]} holds no items of {benchmark.name} {part}".rstrip())
+    return kept
+
+
+def _words(benchmark: Benchmark, language: str) -> dict[str, str]:
+    """The words of a language, and the names of a pair's languages."""
+    source, target = split_pair(benchmark, language)
+    words = dict(benchmark.words.get(language, benchmark.words.get("", {})))
+    for side, code in (("source", source), ("target", target)):
+        name = LANGUAGES[code].name if code in LANGUAGES else OTHER_NAMES.get(code)
+        if name:
+            words.setdefault(f"{side}_language", name)
+    return words

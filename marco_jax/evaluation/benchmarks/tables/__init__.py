@@ -1,0 +1,20 @@
+"""All benchmarks, by name."""
+
+from __future__ import annotations
+
+from marco_jax.evaluation.benchmarks.spec import Benchmark
+from marco_jax.evaluation.benchmarks.tables import (
+    belebele,
+    exams,
+    instructions,
+    mmlu,
+    reading,
+    reasoning,
+    translation,
+)
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for module in (exams, mmlu, reasoning, belebele, reading, translation, instructions)
+    for benchmark in module.BENCHMARKS
+}

@@ -1,0 +1,216 @@
+"""AGIEval (arXiv 2304.06364) and ARC (arXiv 1803.05457)."""
+
+from __future__ import annotations
+
+from marco_jax.evaluation.benchmarks.spec import (
+    LETTERS,
+    TEXTS,
+    Benchmark,
+    Format,
+    Gold,
+    Options,
+    Source,
+    Text,
+    hugging_face,
+    merged,
+)
+
+_AGIEVAL_SOURCES = {
+    "test": tuple(Source(f"{folder}{{part}}.jsonl") for folder in ("", "data/v1_1/", "data/v1/")),
+    "samples": tuple(
+        Source(f"{folder}few_shot_prompts.csv", form="agieval_shots", where={"part": "{part}"})
+        for folder in ("", "data/")
+    ),
+}
+_PASSAGE = Text(("passage",), may_be_empty=True)
+_QUESTION = Text(("question",))
+
+AGIEVAL = Benchmark(
+    name="agieval",
+    folder="agieval",
+    about="ruixiangcui/AGIEval: data/v1_1/PART.jsonl and few_shot_prompts.csv",
+    languages=("en", "zh"),
+    parts={
+        "en": (
+            "aqua-rat",
+            "gaokao-english",
+            "logiqa-en",
+            "lsat-ar",
+            "lsat-lr",
+            "lsat-rc",
+            "sat-en",
+            "sat-en-without-passage",
+            "sat-math",
+        ),
+        "zh": (
+            "gaokao-biology",
+            "gaokao-chemistry",
+            "gaokao-chinese",
+            "gaokao-geography",
+            "gaokao-history",
+            "gaokao-mathqa",
+            "gaokao-physics",
+            "jec-qa-ca",
+            "jec-qa-kd",
+            "logiqa-zh",
+        ),
+    },  # fmt: skip
+    sources=_AGIEVAL_SOURCES,
+    splits=("test",),
+    shots=5,
+    texts={"passage": _PASSAGE, "question": _QUESTION},
+    options=Options(("options",)),
+    gold=(Gold(("label",), several=True),),
+    words={
+        "en": {
+            "opening": "Here are the answers for the problems in the exam.",
+            "problem": "Problem",
+            "choose": "Choose from the following options:",
+            "cue": "The answer is therefore",
+            "asked": "Q: ",
+            "choices": "Answer Choices: ",
+            "among": "A: Among A through ",
+            "which": ", the answer is",
+        },
+        "zh": {
+            "opening": "以下是考试中各个问题的答案。",
+            "problem": "问题",
+            "choose": "从以下选项中选择:",
+            "cue": "答案是",
+            "asked": "问题：",
+            "choices": "选项：",
+            "among": "答案：从A到",
+            "which": ", 我们应选择",
+        },
+    },
+    formats={
+        # The authors' own: their samples as shots, another form without shots. The model is
+        # asked for the letter after their cue instead of writing freely.
+        "official": Format(
+            description="{opening}\n",
+            context=("{problem} {number}.   {passage} {question}\n{choose}    {options}\n{cue}"),
+            zero_shot_context=(
+                "{passage}{asked}{question} {choices}{options}\n{among}{last_letter}{which}"
+            ),
+            option="{text}",
+            option_delimiter=" ",
+            choices=LETTERS,
+            sampler="first_n",
+            up_to=True,  # Of some parts there are three samples.
+            pool=("samples",),
+        ),
+        # lm-evaluation-harness: the zero-shot form, options written out. It is made for no shots:
+        # with shots they come from the test file, and now and then one is the item itself.
+        "harness": Format(
+            context="{passage}{asked}{question} {choices}{options}\n{among}{last_letter}{which}",
+            option="{text}",
+            option_delimiter=" ",
+            choices=TEXTS,
+            pool=("test",),
+            excludes_item=False,
+            metrics=("accuracy", "accuracy_chars"),
+            shots=0,
+        ),
+    },
+)
+
+AGIEVAL_CLOZE = Benchmark(
+    name="agieval_cloze",
+    folder="agieval",
+    about="the two parts of AGIEval whose answers are written",
+    languages=("en", "zh"),
+    parts={"en": ("math",), "zh": ("gaokao-mathcloze",)},
+    sources=_AGIEVAL_SOURCES,
+    splits=("test",),
+    shots=5,
+    texts={"passage": _PASSAGE, "question": _QUESTION},
+    references=("answer",),
+    words={
+        "en": {
+            "opening": "Here are the answers for the problems in the exam.",
+            "problem": "Problem",
+            "cue": "The answer is therefore",
+            "asked": "Q: ",
+            "ask": "A: The answer is",
+        },
+        "zh": {
+            "opening": "以下是考试中各个问题的答案。",
+            "problem": "问题",
+            "cue": "答案是",
+            "asked": "问题：",
+            "ask": "答案：",
+        },
+    },
+    formats={
+        "official": Format(
+            description="{opening}\n",
+            context="{problem} {number}.   {question}\n{cue}",
+            zero_shot_context="{passage}{asked}{question}\n{ask}",
+            target="{reference}",
+            sampler="first_n",
+            up_to=True,  # Of some parts there are three samples.
+            pool=("samples",),
+            stop=("\n",),
+            max_new_tokens=64,
+            metrics=("math_accuracy",),
+        ),
+        "harness": Format(
+            context="{passage}{asked}{question}\n{ask}",
+            target="{reference}",
+            pool=("test",),
+            excludes_item=False,
+            stop=("Q:",),
+            max_new_tokens=32,
+            metrics=("math_accuracy",),
+            shots=0,
+        ),
+    },
+)
+
+
+def _arc(name: str, config: str) -> Benchmark:
+    return Benchmark(
+        name=name,
+        folder="arc",
+        about=f"ARC-V1-Feb2018: {config}/{config}-{{Train,Dev,Test}}.jsonl",
+        languages=("en",),
+        sources=merged(
+            {
+                split: tuple(
+                    Source(f"{folder}{config}-{original}.jsonl")
+                    for folder in ("", f"{config}/", f"ARC-V1-Feb2018-2/{config}/")
+                )
+                for split, original in (
+                    ("train", "Train"),
+                    ("validation", "Dev"),
+                    ("test", "Test"),
+                )
+            },
+            hugging_face(config),
+            {
+                split: (Source(f"ai2_arc/{config}/*", form="tfds", split=split),)
+                for split in ("train", "validation", "test")
+            },
+        ),
+        splits=("test",),
+        shots=25,
+        texts={"question": Text(("question.stem", "question"))},
+        options=Options(("question.choices.text", "choices.text")),
+        gold=(
+            Gold(("answerKey",), labels="question.choices.label"),
+            Gold(("answerKey",), labels="choices.label"),
+        ),
+        formats={
+            "harness": Format(
+                context="Question: {question}\nAnswer:",
+                choices=TEXTS,
+                metrics=("accuracy", "accuracy_chars", "accuracy_norm", "accuracy_pmi"),
+            )
+        },
+    )
+
+
+ARC_CHALLENGE = _arc("arc_challenge", "ARC-Challenge")
+ARC_EASY = _arc("arc_easy", "ARC-Easy")
+
+BENCHMARKS = (AGIEVAL, AGIEVAL_CLOZE, ARC_CHALLENGE, ARC_EASY)

@@ -1,0 +1,78 @@
+"""marco eval on benchmarks, from files and a model directory to results.json."""
+
+import json
+
+import pytest
+from tokenizers import pre_tokenizers
+
+from marco_jax.__main__ import main
+from marco_jax.model.config import Qwen2Config
+from marco_jax.model.huggingface import save_huggingface
+from marco_jax.model.qwen2 import init_params
+from marco_jax.tokenizer import qwen2_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A random model whose tokens are bytes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = qwen2_tokenizer({letter: n for n, letter in enumerate(letters)}, [])
+    config = Qwen2Config(
+        vocab_size=264,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        tie_word_embeddings=True,
+    )
+    directory = tmp_path_factory.mktemp("model") / "hf"
+    params = init_params(config, seed=0)
+    save_huggingface(directory, config, params, tokenizer=tokenizer)
+    return directory
+
+
+@pytest.fixture
+def data(tmp_path):
+    row = {"passage": "p", "question": "q", "choices": list("wxyz")}
+    for code in ("kaz_Cyrl", "npi_Deva"):
+        lines = [json.dumps(row | {"answer": n % 4, "passage": f"p{n}"}) for n in range(6)]
+        (tmp_path / "belebele").mkdir(exist_ok=True)
+        (tmp_path / f"belebele/{code}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return tmp_path
+
+
+def test_results_and_tables(model, data, capsys):
+    code = main(
+        [
+            "eval",
+            f"--model={model}",
+            "--tasks=belebele,belebele:cloze",
+            "--languages=kk,ne",
+            "--shots=2",
+            f"--data_dir={data}",
+            "--limit=3",
+            f"--out={data}/results.json",
+        ]
+    )
+    assert code == 0
+    rows = json.loads((data / "results.json").read_text(encoding="utf-8"))
+    assert {row["task"] for row in rows} == {"belebele", "belebele:cloze"}
+    kazakh = next(row for row in rows if row["language"] == "kk" and row["task"] == "belebele")
+    assert set(kazakh) == {"task", "language", "shots", "metric", "value", "stderr", "examples"}
+    assert (kazakh["shots"], kazakh["examples"]) == (2, 3)
+    assert 0 <= kazakh["value"] <= 1
+    assert "belebele, 2 shots" in capsys.readouterr().out
+
+
+def test_a_damaged_file_is_one_line_and_code_2(model, data, capsys):
+    with open(data / "belebele/npi_Deva.jsonl", "a", encoding="utf-8") as file:
+        file.write('\n{"passage": ')
+    code = main(
+        ["eval", f"--model={model}", "--tasks=belebele", f"--data_dir={data}", "--out=unused"]
+    )
+    assert code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"marco eval: {data}/belebele/npi_Deva.jsonl:7: it is no JSON object")
+    assert "\n" not in error
