@@ -95,7 +95,7 @@ def measure(row: Row, hlo_path: pathlib.Path | None = None) -> dict[str, Any]:
     return {
         **plan["planned"],
         **dataclasses.asdict(ours),
-        # The compiler states a peak of its heap, and sizes that add up to more: both are given.
+        # The compiler's peak decides what fits; its sizes add up to more (see plan.py).
         "sum_of_sizes_gib": round(memory["sum_of_sizes_gib"], 3),
         "temporaries_gib": round(memory["temporaries_gib"], 3),
         "wire_gib_by_kind": {kind: round(gib, 3) for kind, gib in wire["by_kind_gib"].items()},

@@ -111,10 +111,33 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--out", help="the figures as JSON")
     plan.add_argument("--hlo", help="the step's optimized HLO text")
     plan.add_argument("--compare", metavar="CONFIG", help="a second config, side by side")
+    plan.add_argument(
+        "--search",
+        type=int,
+        metavar="N",
+        help="search mesh, batch and remat: compile the N most promising, report the best",
+    )
+    plan.add_argument(
+        "--search_sequences",
+        type=_counts,
+        metavar="N,N",
+        default=(1, 2, 4, 8, 16),
+        help="values of batch.sequences_per_chip to search; tokens a step change with it",
+    )
 
     report = command("report", "One HTML page of a run, and its figures.", "report")
     report.add_argument("--workdir", required=True)
     return parser
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of counts, such as 1,2,4")
+    return counts
 
 
 def _model(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,8 @@ import pathlib
 import sys
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from marco_jax.training.checkpoint import LoadedModel, load_model
 
 
@@ -125,24 +127,44 @@ def plan(arguments: argparse.Namespace) -> int:
     # The machine that plans need not be the one that runs: no TPU is started.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from marco_jax.training.config import ConfigError, load_config
-    from marco_jax.training.plan import format_comparison, format_plan, plan_step
+    from marco_jax.training.plan import DoesNotFit, format_comparison, format_plan, plan_step
+    from marco_jax.training.search import format_search, search
 
-    paths = [arguments.config, *([arguments.compare] if arguments.compare else [])]
-    plans = []
-    for path in paths:
+    def load(path: str) -> tuple[ConfigDict, str]:
         config = load_config(path, arguments.overrides)
         if arguments.num_slices is not None:
             config.mesh.num_slices = arguments.num_slices
-        topology = arguments.topology or config.topology
-        if not topology:
+        if not (arguments.topology or config.topology):
             raise ConfigError(f"{path} has no config.topology: give --topology=v5p:4x4x4")
-        hlo = pathlib.Path(arguments.hlo) if arguments.hlo and path == paths[0] else None
-        plans.append(plan_step(config, topology, hlo_path=hlo))
-    print(format_plan(plans[0]) if len(plans) == 1 else format_comparison(*plans))
+        return config, arguments.topology or config.topology
+
+    hlo = pathlib.Path(arguments.hlo) if arguments.hlo else None
+    try:
+        if arguments.search:
+            found = search(
+                *load(arguments.config),
+                compiles=arguments.search,
+                sequences=arguments.search_sequences,
+                say=lambda text: print(text, file=sys.stderr, flush=True),
+            )
+            text = format_search(found)
+        elif arguments.compare:
+            found = [
+                plan_step(*load(arguments.config), hlo_path=hlo),
+                plan_step(*load(arguments.compare)),
+            ]
+            text = format_comparison(*found)
+        else:
+            found = plan_step(*load(arguments.config), hlo_path=hlo)
+            text = format_plan(found)
+    except DoesNotFit as error:
+        print(f"marco plan: {error}", file=sys.stderr)
+        return 1
+    print(text)
     if arguments.out:
         out = pathlib.Path(arguments.out)
         temporary = out.with_name(f".{out.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(plans[0] if len(plans) == 1 else plans, indent=1) + "\n")
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, out)
     return 0
 

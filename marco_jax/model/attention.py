@@ -22,9 +22,16 @@ IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn", "blocked")
 
 
 def choose_attention(
-    name: str, platform: str, dtype: jnp.dtype, length: int, context_ranks: int = 1
+    name: str,
+    platform: str,
+    dtype: jnp.dtype,
+    length: int,
+    context_ranks: int = 1,
+    device_kind: str = "",
 ) -> str:
     """The implementation that `auto` means for packed rows of `length` places a device.
+
+    A splash kernel comes by the name of how it runs: on a TPU v4, or interpreted off TPUs.
 
     Raises:
         ValueError: an unknown name, or a kernel that cannot run rows of this length.
@@ -43,10 +50,10 @@ def choose_attention(
         )
     if name == "splash" and platform != "tpu":
         return "splash_interpreted"
+    if name == "splash" or (name == "auto" and platform == "tpu" and splash_supports(length)):
+        return "splash_v4" if device_kind == "TPU v4" else "splash"
     if name != "auto":
         return name
-    if platform == "tpu" and splash_supports(length):
-        return "splash"
     if platform in ("gpu", "cuda"):
         return "cudnn" if jnp.dtype(dtype).itemsize == 2 else "xla"
     return "blocked" if context_ranks == 1 and blocked_supports(length) else "xla"
@@ -98,6 +105,7 @@ def attention(
             *(query, key, value, query_segment_ids, key_segment_ids),
             rank=context.rank,
             ranks=context.ranks,
+            v4=implementation == "splash_v4",
             interpret=implementation == "splash_interpreted",
         )
     if implementation == "blocked" and query_segment_ids is not None:

@@ -13,12 +13,13 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from marco_jax.model.remat import ATTENDED
 
 # The kernel works on tiles of 128 lanes. Larger blocks keep the matrix unit busy; these are the
-# largest whose operands fit the vector memory of every generation.
+# largest whose operands fit the vector memory.
 _LANES = 128
 _LARGEST_BLOCK = 1024
 # The fused backward kernel writes a partial gradient of the queries for each block of keys: larger
-# blocks, fewer copies.
+# blocks, fewer copies. v4 has 16 MiB of vector memory, later generations have more.
 _LARGEST_BACKWARD_BLOCK = 2048
+_LARGEST_BACKWARD_BLOCK_V4 = 1024
 
 
 def splash_supports(length: int) -> bool:
@@ -35,6 +36,7 @@ def splash_attention(
     *,
     rank: jax.Array | int = 0,
     ranks: int = 1,
+    v4: bool = False,
     interpret: bool = False,
 ) -> jax.Array:
     """Attention as `attention.attention` defines it, causal in the order of the row.
@@ -47,6 +49,7 @@ def splash_attention(
         key_segment_ids: int [batch, ranks * length] or None.
         rank: which pieces of the row the queries are (`layout.zigzag`).
         ranks: over how many context ranks rows are spread.
+        v4: take blocks that fit the vector memory of a TPU v4.
         interpret: run the kernel's interpreter instead: for tests, on any device.
     """
     length, heads, head_dim = query.shape[1:]
@@ -56,12 +59,14 @@ def splash_attention(
     ids = None
     if query_segment_ids is not None and key_segment_ids is not None:
         ids = kernels.SegmentIds(query_segment_ids, key_segment_ids)
-    kernel = _of_rank(_kernel(length, heads, ranks, interpret), rank, ranks)
+    kernel = _of_rank(_kernel(length, heads, ranks, v4, interpret), rank, ranks)
     return jnp.swapaxes(jax.vmap(kernel)(*operands, ids), 1, 2)
 
 
 @functools.cache
-def _kernel(length: int, heads: int, ranks: int, interpret: bool) -> kernels.SplashAttentionKernel:
+def _kernel(
+    length: int, heads: int, ranks: int, v4: bool, interpret: bool
+) -> kernels.SplashAttentionKernel:
     whole = length * ranks
     mask = masks.CausalMask((whole, whole))
     pieces = np.arange(whole, dtype=np.int32).reshape(2 * ranks, -1)
@@ -70,7 +75,7 @@ def _kernel(length: int, heads: int, ranks: int, interpret: bool) -> kernels.Spl
     with jax.ensure_compile_time_eval():
         return kernels.make_splash_mha(
             masks.MultiHeadMask([mask] * heads),
-            block_sizes=_block_sizes(length, whole),
+            block_sizes=_block_sizes(length, whole, v4),
             head_shards=1,
             q_seq_shards=ranks,
             residual_checkpoint_name=ATTENDED,
@@ -78,14 +83,15 @@ def _kernel(length: int, heads: int, ranks: int, interpret: bool) -> kernels.Spl
         )
 
 
-def _block_sizes(length: int, key_length: int) -> kernels.BlockSizes:
+def _block_sizes(length: int, key_length: int, v4: bool) -> kernels.BlockSizes:
     block, key_block = _block(length), _block(key_length)
+    largest = _LARGEST_BACKWARD_BLOCK_V4 if v4 else _LARGEST_BACKWARD_BLOCK
     return kernels.BlockSizes(
         block_q=block,
         block_kv=key_block,
         block_kv_compute=min(key_block, 512),
         block_q_dkv=block,
-        block_kv_dkv=_block(key_length, _LARGEST_BACKWARD_BLOCK),
+        block_kv_dkv=_block(key_length, largest),
         block_kv_dkv_compute=min(key_block, 512),
         # One backward kernel: scores are computed again once, not twice.
         use_fused_bwd_kernel=True,

@@ -193,13 +193,13 @@ class Trainer:
     def _layout(self, batch: Batch) -> Manual:
         """How this step lies on the mesh, for a device's [rows, length]."""
         rows, length = batch.tokens.shape
-        platform = self.sharding.platform
         attention = choose_attention(
             self.options.attention,
-            platform,
+            self.sharding.platform,
             self.options.dtype,
             length,
             self.sharding.ways("length"),
+            self.sharding.mesh.devices.flat[0].device_kind,
         )
         tokens = rows * length // self.options.accumulation_steps
         axis = vocab_axis(self.config, self.sharding, tokens)

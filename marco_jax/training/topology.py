@@ -32,10 +32,13 @@ def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
         ) from None
     from jax.experimental import topologies
 
-    slices = {"num_slices": num_slices} if num_slices > 1 else {}
+    options: dict[str, object] = {"num_slices": num_slices} if num_slices > 1 else {}
+    if name.startswith("v4:"):
+        # The two cores of a v4 chip as one device, which is how JAX runs them.
+        options["chip_config_name"] = "megacore"
     try:
         with _quiet():
-            described = topologies.get_topology_desc(platform="tpu", topology_name=name, **slices)
+            described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"topology {name!r} is unknown to this libtpu: {reason}") from None

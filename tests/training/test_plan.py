@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from marco_jax.training.chips import CHIPS, GIB
-from marco_jax.training.config import load_config
+from marco_jax.training.config import load_config, model_config
+from marco_jax.training.search import candidates
 
 pytest.importorskip("libtpu", reason="the TPU compiler (libtpu) is not installed")
 
@@ -77,6 +79,58 @@ def test_the_table_of_chips_is_sane():
         # Products are what a TPU is fastest at: hundreds of FLOPs a byte of memory.
         assert 100 < chip.peak_flops / chip.hbm_bandwidth < 700
         assert chip.ici_bandwidth < chip.hbm_bandwidth
+
+
+def test_a_step_that_does_not_fit_ends_in_one_line(root):
+    done = plan(
+        root,
+        f"--config={root}/configs/qwen2_7b.py",
+        "--topology=v5e:2x2",
+        "--config.remat=full",
+        "--config.batch.sequences_per_chip=1",
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "exceeds available HBM" in line
+    assert "Use more chips" in line
+
+
+def test_the_candidates_of_a_search_divide_the_model(root):
+    config = load_config(f"{root}/configs/qwen2_0_5b.py", ["batch.length=2048"])
+    model = model_config(config, config.tokenizer.vocab_size)
+    found = list(candidates(config, model, "v5e:2x4", (1, 2)))
+    meshes = {item.mesh for item in found}
+    for mesh in meshes:
+        sizes = dict(mesh)
+        assert np.prod(list(sizes.values())) == 8
+        assert model.num_attention_heads % sizes["tensor"] == 0
+        assert model.num_key_value_heads % sizes["tensor"] == 0
+    by_layout = {(item.mesh, item.sequences_per_chip, item.remat): item for item in found}
+    for (mesh, rows, _), item in by_layout.items():
+        full = by_layout[mesh, rows, "full"]
+        minimal = by_layout[mesh, rows, "minimal"]
+        assert full.bytes <= item.bytes <= minimal.bytes
+        assert full.seconds >= minimal.seconds
+
+
+@pytest.mark.slow
+def test_a_search_reports_the_best_layout_that_fits(root, tmp_path):
+    out = tmp_path / "search.json"
+    done = plan(
+        root,
+        f"--config={root}/configs/qwen2_0_5b.py",
+        "--topology=v5e:2x2",
+        "--search=2",
+        "--search_sequences=1",
+        f"--out={out}",
+        *SMALL,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert len(found["tried"]) == 2
+    rates = [row["tokens_per_second"] for row in found["tried"] if row["fits"]]
+    assert found["best"]["tokens_per_second"] == max(rates)
+    assert "--config.mesh.fsdp=" in done.stdout
 
 
 @pytest.mark.slow
