@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     train.epilog = "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03"
 
     evaluate = command("eval", "Score a model on few-shot tasks.", "evaluate")
-    _model(evaluate)
+    _model(evaluate, required=False)
     evaluate.add_argument(
         "--tasks",
         help="comma-separated, benchmarks as NAME[:FORMAT][@SPLIT]; default: those of the "
@@ -82,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         "default: the run's",
     )
     evaluate.add_argument("--out", required=True, help="results as JSON")
+    evaluate.add_argument(
+        "--contamination",
+        action="store_true",
+        help="instead of scoring: which items of the benchmarks stand in a corpus",
+    )
+    evaluate.add_argument(
+        "--data", help="the corpus to search, as config.data; default: that of the model's run"
+    )
 
     generate = command("generate", "Continue prompts.", "generate")
     _model(generate)
@@ -140,10 +148,10 @@ def _counts(text: str) -> tuple[int, ...]:
     return counts
 
 
-def _model(parser: argparse.ArgumentParser) -> None:
+def _model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--model",
-        required=True,
+        required=required,
         help="a workdir (newest step), a step inside its checkpoints/, or a Hugging Face directory",
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from marco_jax.training.checkpoint import LoadedModel, load_model
+from marco_jax.training.checkpoint import LoadedModel, load_model, write_json
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -30,6 +30,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from marco_jax.evaluation.results import write_results
     from marco_jax.evaluation.summary import format_results
 
+    if arguments.contamination:
+        return _contamination(arguments)
+    if not arguments.model:
+        raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
     loaded = load_model(arguments.model)
     run = _run_config(loaded)
     fields = run.get("evaluation", {})
@@ -162,10 +166,7 @@ def plan(arguments: argparse.Namespace) -> int:
         return 1
     print(text)
     if arguments.out:
-        out = pathlib.Path(arguments.out)
-        temporary = out.with_name(f".{out.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, out)
+        write_json(pathlib.Path(arguments.out), found)
     return 0
 
 
@@ -185,6 +186,26 @@ def report(arguments: argparse.Namespace) -> int:
         f"report    {page}\n"
         f"try next  {program} {evaluate_again}"
     )
+    return 0
+
+
+def _contamination(arguments: argparse.Namespace) -> int:
+    from marco_jax.data.load import load_corpus
+    from marco_jax.evaluation.contamination import contamination, format_contamination
+
+    if not (arguments.tasks and arguments.data_dir):
+        raise ValueError("--contamination needs --tasks and --data_dir, the benchmarks' files")
+    run = _run_config(load_model(arguments.model)) if arguments.model else {}
+    found = contamination(
+        load_corpus(arguments.data or run.get("data", "default"), seed=run.get("seed", 0)),
+        _names(arguments.tasks),
+        arguments.data_dir,
+        _names(arguments.languages or "") or None,
+        arguments.examples,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    write_json(pathlib.Path(arguments.out), found)
+    print(format_contamination(found))
     return 0
 
 

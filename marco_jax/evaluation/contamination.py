@@ -1,0 +1,169 @@
+"""Which items of the benchmarks stand in a corpus: `marco eval --contamination`."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from marco_jax.data.corpus import TRAIN, Corpus
+from marco_jax.data.ngrams import CHARACTERS, WORDS, NgramIndex
+from marco_jax.evaluation.benchmark_tasks import BenchmarkTask
+from marco_jax.evaluation.benchmarks import prompts
+from marco_jax.evaluation.benchmarks.files import split_pair
+
+# Hits that are written out; counts cover all.
+_HITS = 1000
+
+
+@dataclasses.dataclass
+class Overlap:
+    """Items of one benchmark in one language.
+
+    Attributes:
+        items: all of them.
+        checked: those with a text of at least one n-gram.
+        hit: indices of those that share one with a document.
+        sources: by mixture source, how many items its documents share one with.
+    """
+
+    task: str
+    language: str
+    items: int = 0
+    checked: int = 0
+    hit: set[int] = dataclasses.field(default_factory=set)
+    sources: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def to_row(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "task": self.task,
+            "language": self.language,
+            "items": self.items,
+            "checked": self.checked,
+            "contaminated": len(self.hit),
+            "share": len(self.hit) / self.items if self.items else 0.0,
+            "by_source": dict(sorted(self.sources.items())),
+        }
+
+
+def contamination(
+    corpus: Corpus,
+    tasks: Sequence[str],
+    data_dir: str,
+    languages: Sequence[str] | None = None,
+    limit: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Compares the training documents of a corpus with the items of benchmarks.
+
+    An item counts as contaminated if a training document shares an n-gram with one of its texts
+    (question, passage, an option): 13 words, or more characters in languages without spaces.
+
+    Args:
+        corpus: its training split is searched, every source.
+        tasks: benchmarks as `marco eval` names them.
+        data_dir: holds their files.
+        languages: codes; None for all that have files.
+        limit: items a language and subject.
+        say: is told about progress.
+
+    Returns:
+        JSON-ready: `overlap`, a row a benchmark and language; `documents`, by source how many were
+        read and how many share anything; `hits`, the first 1,000 with what is shared.
+
+    Raises:
+        ValueError: an unknown task, or a damaged file.
+        FileNotFoundError: a benchmark without files.
+    """
+    index, overlaps, places = NgramIndex(), [], []
+    for overlap, number, place, texts, unit in _items(tasks, data_dir, languages, limit):
+        if not overlaps or overlaps[-1] is not overlap:
+            overlaps.append(overlap)
+        overlap.items += 1
+        overlap.checked += index.add(len(places), texts, unit)
+        places.append((overlap, number, place))
+    say(f"{len(places):,} items of {len(overlaps)} benchmarks and languages")
+    documents: dict[str, dict[str, int]] = {}
+    hits: list[dict[str, str]] = []
+    for source in corpus.sources():
+        counts = documents[source] = {"documents": 0, "contaminated": 0}
+        seen: set[int] = set()
+        for document in corpus.documents(source, TRAIN):
+            counts["documents"] += 1
+            found = index.hits(document.text)
+            counts["contaminated"] += bool(found)
+            for key, ngram in found.items():
+                overlap, number, place = places[key]
+                overlap.hit.add(number)
+                if key not in seen:
+                    seen.add(key)
+                    overlap.sources[source] += 1
+                if len(hits) < _HITS:
+                    hits.append(
+                        {
+                            "task": overlap.task,
+                            "language": overlap.language,
+                            "item": place,
+                            "source": source,
+                            "document": document.key,
+                            "shared": ngram,
+                        }
+                    )
+        say(f"{source}: {counts['contaminated']:,} of {counts['documents']:,} documents share text")
+    return {
+        "words": WORDS,
+        "characters": CHARACTERS,
+        "overlap": [overlap.to_row() for overlap in overlaps],
+        "documents": documents,
+        "hits": hits,
+    }
+
+
+def _items(
+    tasks: Sequence[str], data_dir: str, languages: Sequence[str] | None, limit: int | None
+) -> Iterator[tuple[Overlap, int, str, list[str], str]]:
+    for name in tasks:
+        task = BenchmarkTask.parse(name)
+        found = task.languages(data_dir, languages)
+        if not found:
+            raise FileNotFoundError(
+                f"{name} has no files below data_dir {data_dir} in the languages asked for"
+            )
+        for language in found:
+            overlap = Overlap(name, language)
+            asked = prompts(
+                task.benchmark.name, language, data_dir, shots=0, limit=limit, split=task.split
+            )
+            for number, prompt in enumerate(asked):
+                # A pair's texts are in both its languages; the one without spaces decides.
+                sides = split_pair(task.benchmark, language)
+                unit = next((side for side in sides if side in CHARACTERS), sides[0])
+                yield overlap, number, prompt.place, list(_texts(prompt.fields)), unit
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All strings of a record, whatever it is nested in."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _texts(part)
+
+
+def format_contamination(found: Mapping[str, Any]) -> str:
+    """The table of a contamination report."""
+    rows = [f"{'benchmark':<24}{'language':<12}{'items':>9}{'checked':>9}{'in corpus':>11}{'%':>8}"]
+    rows += [
+        f"{row['task']:<24}{row['language']:<12}{row['items']:>9,}{row['checked']:>9,}"
+        f"{row['contaminated']:>11,}{100 * row['share']:>8.2f}"
+        for row in found["overlap"]
+    ]
+    total = sum(counts["documents"] for counts in found["documents"].values())
+    shared = sum(counts["contaminated"] for counts in found["documents"].values())
+    rows.append(f"{shared:,} of {total:,} training documents share {found['words']} words with one")
+    return "\n".join(rows)
