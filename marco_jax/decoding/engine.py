@@ -1,30 +1,35 @@
 """Batches requests onto the compiled kernels and returns results in order.
 
-Requests with the same context share one row: the context is computed once and each continuation
-sees it and itself only. Rows are padded to few lengths, so that a whole suite compiles a bounded
-number of programs (`Engine.programs`). Results do not depend on how requests were batched.
+Work that requests share is done once: a beginning that many have in common (the few-shot examples
+of a task) is computed once and attended to, and requests with the same context share one row.
+Rows are padded to few shapes, so that a whole suite compiles a bounded number of programs
+(`Engine.programs`). Results do not depend on how requests were batched.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from marco_jax.decoding import kernels
+from marco_jax.decoding.caches import Prefix
+from marco_jax.decoding.generation import generate
+from marco_jax.decoding.placement import Runtime
+from marco_jax.decoding.prefixes import group_by_prefix
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
-from marco_jax.decoding.rows import fill_rows, pack_rows
+from marco_jax.decoding.rows import Row, fill_rows, pack_rows
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
 
-# Tokens emitted between two looks at the stop strings.
-DECODE_STEPS = 32
+# Rows of one call are no shorter than this share of its longest.
+_LEAST_FILL = 0.6
 
 
 class Decoder(Protocol):
@@ -39,7 +44,12 @@ class Decoder(Protocol):
 
 
 class Engine:
-    """Scores and generates with parameters that are handed over at each call, in place."""
+    """Scores and generates with parameters that are handed over at each call, in place.
+
+    Attributes:
+        truncated: how many inputs were cut on the left so far.
+        programs: the kernels that were compiled so far, each with its shapes.
+    """
 
     def __init__(
         self,
@@ -50,6 +60,7 @@ class Engine:
         dtype: jnp.dtype = jnp.float32,
         max_length: int | None = None,
         tokens_per_batch: int = 8192,
+        share_prefixes: bool = True,
     ) -> None:
         """Prepares an engine; nothing compiles before the first request.
 
@@ -61,17 +72,15 @@ class Engine:
             max_length: longest row in tokens, config.max_position_embeddings by default. Longer
                 inputs are cut on the left and counted in `truncated`.
             tokens_per_batch: padded tokens that one program call may hold.
+            share_prefixes: whether common beginnings of requests are computed once.
         """
-        self.tokenizer = tokenizer
+        self.config, self.tokenizer = config, tokenizer
         self.max_length = max_length or config.max_position_embeddings
         self.tokens_per_batch = tokens_per_batch
+        self.share_prefixes = share_prefixes
         self.truncated = 0
         self.programs: set[tuple] = set()
-        self._score_runtime = kernels.Runtime(config, tokenizer.vocab_size, sharding, dtype)
-        # One new token a step cannot be split over the context axis.
-        self._decode_runtime = dataclasses.replace(
-            self._score_runtime, sharding=sharding and _without_length(sharding)
-        )
+        self.runtime = Runtime.create(config, tokenizer.vocab_size, sharding, dtype)
 
     def score(self, params: Params, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Log-probability of every continuation after its context, in the order asked.
@@ -82,16 +91,11 @@ class Engine:
         rows, truncated = pack_rows(requests, self.max_length)
         self.truncated += truncated
         scores: list[Score | None] = [None] * len(requests)
-        for batch_rows, length in self._batches(rows, lambda row: len(row.tokens)):
-            scored = _bucket(max(len(row.targets) for row in batch_rows), smallest=16)
-            batch = self._put_score(fill_rows(batch_rows, self._rows(length), length, scored))
-            self.programs.add(("score", *batch.tokens.shape, scored))
-            logprobs, greedy = kernels.score(params, batch, runtime=self._score_runtime)
-            logprobs, greedy = np.asarray(logprobs, np.float64), np.asarray(greedy)
-            for row_index, row in enumerate(batch_rows):
-                for request, span in zip(row.requests, row.spans, strict=True):
-                    total = float(logprobs[row_index, span].sum())
-                    scores[request] = Score(total, bool(greedy[row_index, span].all()))
+        for prefix, members in self.prefix_groups(params, [row.context for row in rows]):
+            own = [rows[index] for index in members]
+            for batch in self._batches(own, prefix):
+                for request, score in self._score_batch(params, batch, prefix):
+                    scores[request] = score
         return [score for score in scores if score is not None]
 
     def generate(
@@ -105,146 +109,95 @@ class Engine:
         """Continues every prompt, in the order asked; greedy unless `sampling` says otherwise.
 
         A prompt that leaves no room for its new tokens is cut on the left.
+
+        Raises:
+            ValueError: max_new_tokens leaves no room for a prompt.
         """
-        sampling = sampling or Sampling()
-        results: list[Generation | None] = [None] * len(requests)
-        order = range(len(requests))
-        room = [_bucket(request.max_new_tokens, smallest=DECODE_STEPS) for request in requests]
-        prompts = []
-        for request, new in zip(requests, room, strict=True):
-            if new >= self.max_length:
-                raise ValueError(
-                    f"max_new_tokens is {request.max_new_tokens}: "
-                    f"it must leave room for a prompt in {self.max_length} tokens"
-                )
-            kept = list(request.prompt)[-(self.max_length - new) :]
-            self.truncated += len(kept) < len(request.prompt)
-            prompts.append(kept)
-        for new in sorted(set(room)):
-            same_room = [index for index in order if room[index] == new]
-            for batch, length in self._batches(same_room, lambda i: len(prompts[i]), extra=new):
-                asked = [(requests[i], prompts[i], i) for i in batch]
-                for index, result in zip(
-                    batch,
-                    self._generate_batch(params, asked, length, new, sampling, seed),
-                    strict=True,
-                ):
-                    results[index] = result
-        return [result for result in results if result is not None]
+        return generate(self, params, requests, sampling or Sampling(), seed)
 
-    def _generate_batch(
-        self,
-        params: Params,
-        asked: list[tuple[GenerateRequest, list[int], int]],
-        length: int,
-        new: int,
-        sampling: Sampling,
-        seed: int,
-    ) -> list[Generation]:
-        rows, runtime = self._rows(length + new), self._decode_runtime
-        tokens = np.zeros((rows, length), np.int32)
-        lengths = np.ones(rows, np.int32)
-        for row, (_, prompt, _) in enumerate(asked):
-            tokens[row, : len(prompt)], lengths[row] = prompt, len(prompt)
-        ids = np.zeros(rows, np.uint32)
-        ids[: len(asked)] = [index for _, _, index in asked]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), ids)
-        state = kernels.prefill(
-            params,
-            self._put(tokens, "batch", None),
-            self._put(lengths, "batch"),
-            keys,
-            runtime=runtime,
-            cache_length=length + new,
-            sampling=sampling,
-        )
-        state = state._replace(done=self._put(np.arange(rows) >= len(asked), "batch"))
-        self.programs.add(("prefill", rows, length, new, sampling))
-        self.programs.add(("decode", rows, length + new, sampling))
-        eos_ids = (self.tokenizer.eos_id,)
-        emitted: list[list[int]] = [[] for _ in asked]
-        finished: list[Generation | None] = [None] * len(asked)
-        for _ in range(0, new, DECODE_STEPS):
-            block, _, state = kernels.decode(
-                params,
-                state,
-                steps=DECODE_STEPS,
-                eos_ids=eos_ids,
-                runtime=runtime,
-                sampling=sampling,
+    def prefix_groups(
+        self, params: Params, contexts: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[SharedPrefix | None, Sequence[int]]]:
+        """Groups of contexts (their indices) with what they begin with, computed once.
+
+        The caller is done with a group when it asks for the next: one prefix is held at a time.
+        """
+        if not self.share_prefixes:
+            yield None, range(len(contexts))
+            return
+        for group in group_by_prefix(contexts):
+            if not group.length:
+                yield None, group.members
+                continue
+            ids = contexts[group.members[0]][: group.length]
+            padded = np.zeros((1, bucket(len(ids), 64)), np.int32)
+            padded[0, : len(ids)] = ids
+            held = self.call(
+                kernels.extend,
+                (params, self.put(padded), self.put(np.int32(len(ids)))),
+                ("extend", padded.shape[1]),
             )
-            for row, values in enumerate(np.asarray(block)[: len(asked)].tolist()):
-                emitted[row] += values
-                if finished[row] is None:
-                    finished[row] = self._finish(asked[row][0], emitted[row])
-            if all(result is not None for result in finished):
-                break
-            done = np.array([r is not None for r in finished] + [True] * (rows - len(asked)))
-            state = state._replace(done=self._put(done, "batch"))
-        return [result for result in finished if result is not None]
+            yield SharedPrefix(len(ids), padded.shape[1], held), group.members
 
-    def _finish(self, request: GenerateRequest, emitted: list[int]) -> Generation | None:
-        """The result, or None while a row has neither ended nor filled its room."""
-        ids = emitted[: request.max_new_tokens]
-        ended = len(ids) == request.max_new_tokens
-        if self.tokenizer.eos_id in ids:
-            ids, ended = ids[: ids.index(self.tokenizer.eos_id)], True
-        text = self.tokenizer.decode(ids)
-        cuts = [text.find(stop) for stop in request.stop if stop in text]
-        if cuts:
-            text, ended = text[: min(cuts)], True
-        return Generation(tuple(ids), text) if ended else None
+    def call(self, kernel: Callable, arguments: tuple, name: tuple, **static: Any) -> Any:
+        """Runs a kernel, and counts its program."""
+        self.programs.add(name)
+        return kernel(*arguments, runtime=self.runtime, **static)
+
+    def put(self, array: np.ndarray, by_rows: bool = False) -> jax.Array:
+        """A global array from a host array that every process holds whole."""
+        array = np.asarray(array)
+        spec = self.runtime.rows if by_rows else jax.sharding.PartitionSpec()
+        sharding = jax.NamedSharding(self.runtime.sharding.mesh, spec)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    def rows_of(self, length: int, wanted: int) -> int:
+        """Rows of a program call: as many as it may hold, or the next power of two that does."""
+        ways = self.runtime.row_ways
+        most = max(1, self.tokens_per_batch // length // ways)
+        return min(most, power_of_two(-(-wanted // ways))) * ways
 
     def _batches(
-        self, items: Iterable, length_of: Callable, extra: int = 0
-    ) -> Iterable[tuple[list, int]]:
-        """Groups items of one padded length, longest first, as many as a program call takes."""
-        by_length: dict[int, list] = {}
-        for item in items:
-            bucket = min(_bucket(length_of(item)), _round_up(self.max_length, self._ways("length")))
-            by_length.setdefault(bucket, []).append(item)
-        for length in sorted(by_length, reverse=True):
-            rows, same = self._rows(length + extra), by_length[length]
-            for start in range(0, len(same), rows):
-                yield same[start : start + rows], length
+        self, rows: Sequence[Row], prefix: SharedPrefix | None
+    ) -> Iterator[tuple[list[Row], tuple[int, int, int, int]]]:
+        """Rows of similar length, longest first, and the shape that they are padded to."""
+        used = prefix.length if prefix else 0
+        ordered = sorted(rows, key=lambda row: (-len(row), row.context, row.requests))
+        start = 0
+        while start < len(ordered):
+            longest = len(ordered[start]) - used
+            length = bucket(longest)
+            end = start + self.rows_of(length, len(ordered))
+            batch = [
+                row for row in ordered[start:end] if len(row) - used >= _LEAST_FILL * longest - 32
+            ]
+            start += len(batch)
+            places = power_of_two(max(len(row.places) for row in batch))
+            targets = power_of_two(max(len(wanted) for row in batch for wanted in row.targets))
+            size = self.rows_of(length, len(batch))
+            yield batch, (size, length, places, max(targets, 4))
 
-    def _rows(self, length: int) -> int:
-        """Rows of a program call: a function of the length alone, so that shapes are few."""
-        ways = self._ways("batch")
-        return max(1, self.tokens_per_batch // length // ways) * ways
-
-    def _ways(self, axis: str) -> int:
-        sharding = self._score_runtime.sharding
-        return 1 if sharding is None else sharding.ways(axis)
-
-    def _put_score(self, arrays: tuple[np.ndarray, ...]) -> kernels.ScoreBatch:
-        axes = [("batch", "length")] * 3 + [("batch", None)] * 2
-        return kernels.ScoreBatch(
-            *(self._put(array, *axis) for array, axis in zip(arrays, axes, strict=True))
-        )
-
-    def _put(self, array: np.ndarray, *axes: str | None) -> jax.Array:
-        """A global array from a host array that every process holds whole."""
-        sharding = self._score_runtime.sharding
-        if sharding is None:
-            return jnp.asarray(array)
-        return jax.make_array_from_callback(
-            array.shape, sharding.named(*axes), lambda index: array[index]
-        )
-
-
-def _without_length(sharding: Sharding) -> Sharding:
-    rules = tuple((name, () if name == "length" else axes) for name, axes in sharding.rules)
-    return dataclasses.replace(sharding, rules=rules)
+    def _score_batch(
+        self,
+        params: Params,
+        batch: tuple[list[Row], tuple[int, int, int, int]],
+        prefix: SharedPrefix | None,
+    ) -> Iterator[tuple[int, Score]]:
+        rows, shape = batch
+        used, slots = (prefix.length, prefix.slots) if prefix else (0, 0)
+        arrays = (self.put(array, by_rows=True) for array in fill_rows(rows, used, shape))
+        arguments = (params, kernels.ScoreBatch(*arrays), prefix.held if prefix else None)
+        result = self.call(kernels.score, arguments, ("score", *shape, slots))
+        logprobs, greedy = np.asarray(result[0], np.float64), np.asarray(result[1])
+        for number, row in enumerate(rows):
+            for request, answer in zip(row.requests, row.answers, strict=True):
+                tokens = tuple(np.transpose(answer))
+                total = float(logprobs[number][tokens].sum())
+                yield request, Score(total, bool(greedy[number][tokens].all()))
 
 
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+class SharedPrefix:
+    """A computed beginning, with its length and slots as the host knows them."""
 
-
-def _bucket(length: int, smallest: int = 64) -> int:
-    """The next of 64, 96, 128, 192, 256, ...: at most a third of a row is padding."""
-    size = smallest
-    while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
-    return size
+    def __init__(self, length: int, slots: int, held: Prefix) -> None:
+        self.length, self.slots, self.held = length, slots, held

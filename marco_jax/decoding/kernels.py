@@ -1,4 +1,4 @@
-"""The compiled programs of evaluation and generation: prefill, score, decode.
+"""The compiled programs that read whole rows: extend (and prefill), and score.
 
 Pure functions of (parameters, arrays). They run on the training parameters where those lie, under
 the training mesh's rules; `marco eval`, `marco generate` and the loop call the same programs.
@@ -6,205 +6,176 @@ the training mesh's rules; `marco eval`, `marco generate` and the loop call the 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from marco_jax.decoding.sampling import Sampling, sample
-from marco_jax.model.config import Qwen2Config
-from marco_jax.model.layout import Automatic
-from marco_jax.model.mesh import Sharding
+from marco_jax.decoding.caches import KeyValues, Prefix, Reading, empty
+from marco_jax.decoding.head import Head
+from marco_jax.decoding.placement import Runtime
 from marco_jax.model.parameters import Params
-from marco_jax.model.qwen2 import KVCache, bind, init_cache
+from marco_jax.model.qwen2 import Qwen2, bind
+from marco_jax.model.splash import splash_supports
 
-# Rows of logits that scoring holds at once: 0.6 GiB in float32 at 152,064 words.
-LOGIT_ROWS = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class Runtime:
-    """What is fixed when a kernel compiles, besides the shapes of its arrays.
-
-    `emitted_vocab_size` is the tokenizer's: generation never emits the padding rows past it,
-    while scores keep them in the normaliser, as `transformers` does.
-    """
-
-    config: Qwen2Config
-    emitted_vocab_size: int
-    sharding: Sharding | None = None
-    dtype: jnp.dtype = jnp.float32
+# Rows of logits that a device group holds at once: 74 MiB in float32 at 152,064 words.
+LOGIT_ROWS = 128
 
 
 class ScoreBatch(NamedTuple):
     """Rows to score. A row is a context followed by continuations that share it.
 
     tokens, positions, segment_ids: int32 [batch, length], as Qwen2 takes them.
-    index: int32 [batch, scored], the place in the row whose hidden state predicts the target.
-    targets: int32 [batch, scored].
+    places: int32 [batch, places], where in the row a hidden state predicts something.
+    targets: int32 [batch, places, targets], what is asked of it.
     """
 
     tokens: jax.Array
     positions: jax.Array
     segment_ids: jax.Array
-    index: jax.Array
+    places: jax.Array
     targets: jax.Array
 
 
-class DecodeState(NamedTuple):
-    """Rows in the middle of generation.
-
-    tokens: int32 [batch], the token to feed next. positions: int32 [batch], its position.
-    done: bool [batch]. keys: [batch], a row's own random key: with the position it decides a draw,
-    so that a sample does not depend on the rows beside it.
-    """
-
-    cache: KVCache
-    tokens: jax.Array
-    positions: jax.Array
-    done: jax.Array
-    keys: jax.Array
-
-
 @functools.partial(jax.jit, static_argnames="runtime")
-def score(params: Params, batch: ScoreBatch, *, runtime: Runtime) -> tuple[jax.Array, jax.Array]:
-    """Log-probabilities of targets; the head is applied at the scored places only.
-
-    Returns:
-        log-probabilities float32 [batch, scored], and whether each target is the argmax
-        bool [batch, scored]. The normaliser covers every row of the embedding.
-    """
-    model = bind(runtime.config, params)
-    hidden, _ = model(
-        batch.tokens,
-        batch.positions,
-        batch.segment_ids,
-        dtype=runtime.dtype,
-        layout=Automatic(runtime.sharding),
-    )
-    scored = jnp.take_along_axis(hidden, batch.index[..., None], axis=1)  # [batch, scored, embed]
-
-    def read(block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        hidden, targets = block  # [batch, block, embed], [batch, block]
-        logits = model.logits(hidden)
-        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        logprobs = chosen - jax.nn.logsumexp(logits, axis=-1)
-        return logprobs, jnp.argmax(logits, axis=-1) == targets
-
-    # In blocks along the scored axis: a 152k vocabulary's logits are never held for a whole batch.
-    blocks = (_split(scored), _split(batch.targets))
-    logprobs, greedy = jax.lax.map(read, blocks)  # [blocks, batch, block]
-    return _replicate((_join(logprobs), _join(greedy)), runtime)
-
-
-@functools.partial(jax.jit, static_argnames=("runtime", "cache_length", "sampling"))
-def prefill(
-    params: Params,
-    tokens: jax.Array,
-    lengths: jax.Array,
-    keys: jax.Array,
-    *,
-    runtime: Runtime,
-    cache_length: int,
-    sampling: Sampling,
-) -> DecodeState:
-    """Reads prompts into a fresh cache and draws each row's first new token.
+def score(
+    params: Params, batch: ScoreBatch, prefix: Prefix | None = None, *, runtime: Runtime
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities of targets; the head is applied at the asked places only.
 
     Args:
         params: the parameters.
-        tokens: int32 [batch, length], prompts padded on the right with anything.
-        lengths: int32 [batch], at least 1; a row of length 1 may be a filler.
-        keys: [batch] random keys.
-        runtime: the model and the layout.
-        cache_length: slots a row; prompts and new tokens must fit.
-        sampling: how the next token is drawn.
-    """
-    model = bind(runtime.config, params)
-    batch, length = tokens.shape
-    cache = init_cache(runtime.config, batch, cache_length, runtime.dtype, runtime.sharding)
-    positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), tokens.shape)
-    hidden, cache = model(
-        tokens, positions, cache=cache, dtype=runtime.dtype, layout=Automatic(runtime.sharding)
-    )
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    first = _next_token(model.logits(last), keys, lengths, runtime, sampling)
-    return DecodeState(cache, first, lengths, jnp.zeros(batch, bool), keys)
-
-
-@functools.partial(
-    jax.jit, static_argnames=("steps", "eos_ids", "runtime", "sampling"), donate_argnames="state"
-)
-def decode(
-    params: Params,
-    state: DecodeState,
-    *,
-    steps: int,
-    eos_ids: tuple[int, ...],
-    runtime: Runtime,
-    sampling: Sampling,
-) -> tuple[jax.Array, jax.Array, DecodeState]:
-    """Emits up to `steps` tokens a row in one compiled loop, ending early when all are done.
+        batch: rows; with a prefix, positions go on from its length.
+        prefix: what all rows begin with, from `extend`.
+        runtime: the model and the mesh.
 
     Returns:
-        int32 [batch, steps] emitted tokens, eos_ids[0] after a row's end; bool [batch], whether
-        each row has ended; and the state to go on from.
+        log-probabilities float32 [batch, places, targets], and whether each target is the argmax,
+        bool. The normaliser covers every row of the embedding.
     """
-    model = bind(runtime.config, params)
-    emitted = jnp.full((state.tokens.shape[0], steps), eos_ids[0], jnp.int32)
 
-    def unfinished(carry: tuple) -> jax.Array:
-        step, state, _ = carry
-        return (step < steps) & ~jnp.all(state.done)
-
-    def advance(carry: tuple) -> tuple:
-        step, state, emitted = carry
-        tokens = jnp.where(state.done, eos_ids[0], state.tokens)
-        emitted = jax.lax.dynamic_update_index_in_dim(emitted, tokens, step, axis=1)
-        done = state.done | jnp.isin(tokens, jnp.array(eos_ids))
-        hidden, cache = model(
-            tokens[:, None],
-            state.positions[:, None],
-            cache=state.cache,
+    def body(
+        params: Params, batch: ScoreBatch, prefix: Prefix | None
+    ) -> tuple[jax.Array, jax.Array]:
+        model = bind(runtime.config, params)
+        hidden, _ = model(
+            batch.tokens,
+            batch.positions,
+            batch.segment_ids,
+            cache=Reading(prefix, None),
             dtype=runtime.dtype,
-            layout=Automatic(runtime.sharding),
+            layout=runtime.layout(_attention(runtime)),
         )
-        # A finished row stays where it is: its slot is overwritten, its cache never runs over.
-        positions = jnp.where(done, state.positions, state.positions + 1)
-        logits = model.logits(hidden[:, 0])
-        following = _next_token(logits, state.keys, positions, runtime, sampling)
-        return step + 1, DecodeState(cache, following, positions, done, state.keys), emitted
+        asked = jnp.take_along_axis(hidden, batch.places[..., None], axis=1)
+        return _read_blocks(Head.of(model, runtime), asked, batch.targets, runtime)
 
-    _, state, emitted = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state, emitted))
-    emitted, done = _replicate((emitted, state.done), runtime)
-    return emitted, done, state
-
-
-def _split(x: jax.Array) -> jax.Array:
-    """[batch, scored, ...] -> [blocks, batch, block, ...] with about LOGIT_ROWS rows a block."""
-    batch, scored = x.shape[:2]
-    block = scored
-    while block % 2 == 0 and batch * block > LOGIT_ROWS:
-        block //= 2
-    return jnp.moveaxis(x.reshape(batch, scored // block, block, *x.shape[2:]), 1, 0)
+    rows = runtime.rows
+    kernel = runtime.on_devices(
+        body, (runtime.params_spec(), rows, prefix_spec(prefix, runtime)), rows
+    )
+    return runtime.replicate(kernel(params, batch, prefix))
 
 
-def _join(x: jax.Array) -> jax.Array:
-    """[blocks, batch, block] -> [batch, scored]; the inverse of `_split`."""
-    return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)
+@functools.partial(jax.jit, static_argnames="runtime")
+def extend(
+    params: Params,
+    tokens: jax.Array,
+    length: jax.Array,
+    prefix: Prefix | None = None,
+    *,
+    runtime: Runtime,
+) -> Prefix:
+    """Computes a beginning once, for rows that share it: prefill without `prefix`, else more.
+
+    Args:
+        params: the parameters.
+        tokens: int32 [1, length], padded on the right with anything.
+        length: int32 [], how many of them count.
+        prefix: what comes before, or None.
+        runtime: the model and the mesh. Every device computes the same.
+
+    Returns:
+        the prefix that ends with these tokens, with as many slots as both have together.
+    """
+
+    def body(params: Params, tokens: jax.Array, length: jax.Array, prefix: Prefix | None) -> Prefix:
+        _, own = read_rows(bind(runtime.config, params), tokens, prefix, runtime)
+        if prefix is None:
+            return Prefix(own, length)
+        # Slots that the prefix left unused are filled: those in use lie together.
+        used = prefix.length
+        held = (
+            jax.lax.dynamic_update_slice_in_dim(
+                jnp.pad(before, [(0, 0)] * 3 + [(0, new.shape[3]), (0, 0)]), new, used, axis=3
+            )
+            for before, new in zip(prefix.held, own, strict=True)
+        )
+        return Prefix(KeyValues(*held), used + length)
+
+    whole = PartitionSpec()
+    spec = prefix_spec(prefix, runtime)
+    out = Prefix(KeyValues(runtime.shared_cache, runtime.shared_cache), whole)
+    kernel = runtime.on_devices(body, (runtime.params_spec(), whole, whole, spec), out)
+    return kernel(params, tokens, length, prefix)
 
 
-def _next_token(
-    logits: jax.Array, keys: jax.Array, positions: jax.Array, runtime: Runtime, sampling: Sampling
-) -> jax.Array:
-    real = jnp.arange(logits.shape[-1]) < runtime.emitted_vocab_size
-    draws = jax.vmap(jax.random.fold_in)(keys, positions)
-    return sample(jnp.where(real, logits, -jnp.inf), draws, sampling)
+def read_rows(
+    model: Qwen2, tokens: jax.Array, prefix: Prefix | None, runtime: Runtime
+) -> tuple[jax.Array, KeyValues]:
+    """Reads this device's rows, inside shard_map.
+
+    Returns:
+        hidden states [batch, length, embed] and the rows' own keys and values.
+    """
+    config, (batch, length) = runtime.config, tokens.shape
+    start = 0 if prefix is None else prefix.length
+    positions = jnp.broadcast_to(start + jnp.arange(length, dtype=jnp.int32), tokens.shape)
+    heads = runtime.cached_heads // runtime.sharding.mesh.shape["tensor"]
+    sizes = (config.num_hidden_layers, batch, heads, length, config.head_dim)
+    attention = _attention(runtime)
+    if prefix is None and runtime.sharding.platform == "tpu" and splash_supports(length):
+        attention = "splash"
+    hidden, cache = model(
+        tokens,
+        positions,
+        cache=Reading(prefix, empty(*sizes, runtime.dtype)),
+        dtype=runtime.dtype,
+        layout=runtime.layout(attention),
+    )
+    return hidden, cache.own
 
 
-def _replicate(arrays: tuple[jax.Array, ...], runtime: Runtime) -> tuple[jax.Array, ...]:
-    # Results are small and every process reads them all.
-    if runtime.sharding is None:
-        return arrays
-    return tuple(runtime.sharding.constrain(array) for array in arrays)
+def _attention(runtime: Runtime) -> str:
+    return "mapped" if runtime.sharding.platform == "cpu" else "xla"
+
+
+def prefix_spec(prefix: Prefix | None, runtime: Runtime) -> Prefix | None:
+    """Specs of a prefix, or None where there is none."""
+    if prefix is None:
+        return None
+    return Prefix(KeyValues(runtime.shared_cache, runtime.shared_cache), PartitionSpec())
+
+
+def _read_blocks(
+    head: Head, hidden: jax.Array, targets: jax.Array, runtime: Runtime
+) -> tuple[jax.Array, jax.Array]:
+    """`Head.read` of [batch, places, embed] and [batch, places, targets], some rows at a time."""
+    shape = targets.shape
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+    targets = targets.reshape(-1, shape[-1])
+    rows = targets.shape[0]
+    block = max(1, LOGIT_ROWS // runtime.sharding.ways("embed"))
+    if rows <= block:
+        values = head.read(hidden, targets, runtime)
+    else:
+        blocks = -(-rows // block)
+        hidden = jnp.pad(hidden, ((0, blocks * block - rows), (0, 0)))
+        targets = jnp.pad(targets, ((0, blocks * block - rows), (0, 0)))
+        values = jax.lax.map(
+            lambda part: head.read(*part, runtime),
+            (hidden.reshape(blocks, block, -1), targets.reshape(blocks, block, -1)),
+        )
+        values = tuple(x.reshape(blocks * block, -1)[:rows] for x in values)
+    return tuple(x.reshape(shape) for x in values)

@@ -16,39 +16,48 @@ SHARED_TOKENS = 1024
 
 @dataclasses.dataclass
 class Row:
-    """A row being built; all lists but the last two are one entry a token or a target.
+    """A context and continuations that each see it and themselves.
 
-    requests: which requests the row answers. spans: where each one's targets stand.
+    Attributes:
+        context: token ids.
+        fed: tokens of the continuations that are read; their last ones are only predicted.
+        segments: of each such token, the number of its continuation, from 1.
+        positions: of each such token.
+        places: where a hidden state predicts something, counted from the row's start.
+        targets: what is asked at each of the places.
+        requests: which requests the row answers.
+        answers: for each of them, (index into places, index into its targets) of each token.
     """
 
-    tokens: list[int]
-    positions: list[int]
-    segment_ids: list[int]
-    index: list[int] = dataclasses.field(default_factory=list)
-    targets: list[int] = dataclasses.field(default_factory=list)
+    context: tuple[int, ...]
+    fed: list[int] = dataclasses.field(default_factory=list)
+    segments: list[int] = dataclasses.field(default_factory=list)
+    positions: list[int] = dataclasses.field(default_factory=list)
+    places: list[int] = dataclasses.field(default_factory=list)
+    targets: list[list[int]] = dataclasses.field(default_factory=list)
     requests: list[int] = dataclasses.field(default_factory=list)
-    spans: list[slice] = dataclasses.field(default_factory=list)
+    answers: list[list[tuple[int, int]]] = dataclasses.field(default_factory=list)
 
-    @classmethod
-    def of_context(cls, context: Sequence[int]) -> Row:
-        """A row that holds a context and no continuation yet."""
-        length = len(context)
-        return cls(list(context), list(range(length)), [SHARED_SEGMENT] * length)
+    def __len__(self) -> int:
+        return len(self.context) + len(self.fed)
 
-    def add(self, request: int, context_length: int, continuation: Sequence[int]) -> None:
-        """Appends a continuation: it sees the context and itself.
-
-        Its last token is predicted but never read, so it takes no place in the row. Its first is
-        predicted by the last token of the context.
-        """
-        start, fed = len(self.tokens), continuation[:-1]
-        self.tokens += fed
-        self.positions += range(context_length, context_length + len(fed))
-        self.segment_ids += [len(self.requests) + 1] * len(fed)
-        self.spans.append(slice(len(self.targets), len(self.targets) + len(continuation)))
-        self.index += [context_length - 1, *range(start, start + len(fed))]
-        self.targets += continuation
+    def add(self, request: int, continuation: Sequence[int]) -> None:
+        """Appends a continuation, whose first token the last one of the context predicts."""
+        if not self.places:
+            self.places, self.targets = [len(self.context) - 1], [[]]
+        first = self.targets[0]
+        if continuation[0] not in first:
+            first.append(continuation[0])
+        answer = [(0, first.index(continuation[0]))]
+        for offset, token in enumerate(continuation[:-1]):
+            self.places.append(len(self))
+            self.targets.append([continuation[offset + 1]])
+            answer.append((len(self.places) - 1, 0))
+            self.fed.append(token)
+            self.segments.append(len(self.requests) + 1)
+            self.positions.append(len(self.context) + offset)
         self.requests.append(request)
+        self.answers.append(answer)
 
 
 def pack_rows(requests: Sequence[ScoreRequest], max_length: int) -> tuple[list[Row], int]:
@@ -66,22 +75,30 @@ def pack_rows(requests: Sequence[ScoreRequest], max_length: int) -> tuple[list[R
             continuation = continuation[-max_length:]
         row = open_rows.get(context)
         limit = min(max_length, len(context) + SHARED_TOKENS)
-        if row is None or len(row.tokens) + len(continuation) - 1 > limit:
-            row = open_rows[context] = Row.of_context(context)
+        if row is None or len(row) + len(continuation) - 1 > limit:
+            row = open_rows[context] = Row(context)
             rows.append(row)
-        row.add(number, len(context), continuation)
+        row.add(number, continuation)
     return rows, truncated
 
 
-def fill_rows(rows: Sequence[Row], batch: int, length: int, scored: int) -> tuple[np.ndarray, ...]:
-    """The five arrays of a ScoreBatch, int32, padded with segment 0 and unread targets."""
+def fill_rows(
+    rows: Sequence[Row], prefix: int, shape: tuple[int, int, int, int]
+) -> tuple[np.ndarray, ...]:
+    """The five arrays of a ScoreBatch, int32, without the first `prefix` tokens of each row.
+
+    `shape` is (batch, length, places, targets); padding is of segment 0 and its targets unread.
+    """
+    batch, length, places, targets = shape
     tokens, positions, segment_ids = (np.zeros((batch, length), np.int32) for _ in range(3))
-    index, targets = (np.zeros((batch, scored), np.int32) for _ in range(2))
+    index = np.zeros((batch, places), np.int32)
+    asked = np.zeros((batch, places, targets), np.int32)
     for number, row in enumerate(rows):
-        used, wanted = len(row.tokens), len(row.targets)
-        tokens[number, :used] = row.tokens
-        positions[number, :used] = row.positions
-        segment_ids[number, :used] = row.segment_ids
-        index[number, :wanted] = row.index
-        targets[number, :wanted] = row.targets
-    return tokens, positions, segment_ids, index, targets
+        own, used = len(row.context) - prefix, len(row) - prefix
+        tokens[number, :used] = [*row.context[prefix:], *row.fed]
+        positions[number, :used] = [*range(prefix, len(row.context)), *row.positions]
+        segment_ids[number, :used] = [*[SHARED_SEGMENT] * own, *row.segments]
+        index[number, : len(row.places)] = [place - prefix for place in row.places]
+        for place, wanted in enumerate(row.targets):
+            asked[number, place, : len(wanted)] = wanted
+    return tokens, positions, segment_ids, index, asked

@@ -8,7 +8,8 @@ a model. Layers are stacked and scanned, so a program's size does not grow with 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -34,39 +35,34 @@ from marco_jax.model.remat import (
 _PLAIN = Automatic()
 
 
-class KVCache(NamedTuple):
-    """Keys and values of all layers; slot i of a row holds the token at position i.
+class Cache(Protocol):
+    """Earlier keys and values of all layers: a pytree, which decoding lays out as it needs.
 
-    key, value: [num_hidden_layers, batch, cache_length, kv_heads, head_dim]. Slots past a row's
-    own length may hold anything: a query at position p sees slots 0..p only.
+    It is handed from layer to layer, so that a step writes its new tokens in place.
     """
 
-    key: jax.Array
-    value: jax.Array
+    def attend(
+        self,
+        layer: jax.Array | int,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        inputs: LayerInputs,
+        attention: str,
+    ) -> tuple[jax.Array, Cache]:
+        """Attention of new tokens over what a layer holds and themselves, and the cache after it.
+
+        Arrays are [batch, length, heads or kv_heads, head_dim], rotated; so is the result.
+        `attention` is the implementation that the layout names.
+        """
+        ...
 
 
 class LayerCache(NamedTuple):
-    """The cache of all layers as one layer uses it: it writes and reads at its own index.
+    """The cache of all layers as one layer uses it."""
 
-    The whole cache is handed from layer to layer, so that a step writes its new tokens in place
-    and copies nothing.
-    """
-
-    cache: KVCache
-    layer: jax.Array
-
-    def write(self, key: jax.Array, value: jax.Array, positions: jax.Array) -> LayerCache:
-        """Puts [batch, length, kv_heads, head_dim] into the slots that positions name."""
-        rows = jnp.arange(positions.shape[0])[:, None]
-
-        def put(slots: jax.Array, new: jax.Array) -> jax.Array:
-            return slots.at[self.layer, rows, positions].set(new.astype(slots.dtype))
-
-        return self._replace(cache=KVCache(put(self.cache.key, key), put(self.cache.value, value)))
-
-    def read(self) -> tuple[jax.Array, jax.Array]:
-        """This layer's keys and values, [batch, cache_length, kv_heads, head_dim]."""
-        return self.cache.key[self.layer], self.cache.value[self.layer]
+    cache: Cache
+    layer: jax.Array | int
 
 
 class Rotary(NamedTuple):
@@ -172,20 +168,18 @@ class Attention(nnx.Module):
         key = layout.constrain(key, "batch", "length", "activation_kv_heads", None)
         value = layout.constrain(value, "batch", "length", "activation_kv_heads", None)
         query, key, value = named(query, QUERY), named(key, KEY), named(value, VALUE)
-        key_positions, key_segment_ids = inputs.key_positions, inputs.key_segment_ids
         if cache is not None:
-            cache = cache.write(key, value, inputs.positions)
-            key, value = cache.read()
-            slots = jnp.arange(key.shape[1], dtype=jnp.int32)[None]
-            key_positions, key_segment_ids = slots, None
+            out, held = cache.cache.attend(cache.layer, query, key, value, inputs, layout.attention)
+            out = layout.from_tensor_ranks(self.o_proj(out, layout))
+            return out, cache._replace(cache=held)
         out = attention(
             query,
             layout.gather_length(key).astype(query.dtype),
             layout.gather_length(value).astype(query.dtype),
             query_positions=inputs.positions,
-            key_positions=key_positions,
+            key_positions=inputs.key_positions,
             query_segment_ids=inputs.segment_ids,
-            key_segment_ids=key_segment_ids,
+            key_segment_ids=inputs.key_segment_ids,
             implementation=layout.attention,
             context=inputs.context,
         )
@@ -259,19 +253,21 @@ class Qwen2(nnx.Module):
         positions: jax.Array,
         segment_ids: jax.Array | None = None,
         *,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
+        layers: Sequence[Params] | None = None,
         dtype: jnp.dtype = jnp.float32,
         remat: str = "none",
         layout: Layout = _PLAIN,
-    ) -> tuple[jax.Array, KVCache | None]:
+    ) -> tuple[jax.Array, Cache | None]:
         """Runs the decoder.
 
         Args:
             tokens: int32 [batch, length].
-            positions: int32 [batch, length]; they restart with every packed document. With a
-                cache, a row's positions are consecutive and name the slots that it writes.
+            positions: int32 [batch, length]; they restart with every packed document.
             segment_ids: int32 [batch, length], 0 for padding; None where a row is one document.
             cache: earlier keys and values, or None.
+            layers: each layer's parameters apart, in place of the stacked ones: then layers are
+                not scanned, and none is copied out of the stack.
             dtype: of the computation; norms, softmax and rotary phases are float32 throughout.
             remat: what layers keep for the backward pass, a name of remat.REMAT_POLICIES.
             layout: where arrays lie. In a Manual one, tokens and their like are this device's.
@@ -290,6 +286,10 @@ class Qwen2(nnx.Module):
             x, layer_cache = nnx.merge(layer_definition, state)(x, inputs, layer_cache, layout)
             return (x, layer_cache and layer_cache.cache), None
 
+        if layers is not None:
+            for index, layer in enumerate(layers):
+                (x, cache), _ = body((x, cache), (nnx.State(layer), index))
+            return self.norm(x), cache
         body = rematerialize(body, remat)
         indices = jnp.arange(self.config.num_hidden_layers)
         (x, cache), _ = jax.lax.scan(body, (x, cache), (stacked, indices))
@@ -361,25 +361,3 @@ def abstract_params(config: Qwen2Config, sharding: Sharding | None = None) -> Pa
             for row in parameter_table(config)
         }
     )
-
-
-def init_cache(
-    config: Qwen2Config,
-    batch: int,
-    length: int,
-    dtype: jnp.dtype = jnp.float32,
-    sharding: Sharding | None = None,
-) -> KVCache:
-    """An empty cache of `length` slots a row, inside jit or out of it."""
-    shape = (
-        config.num_hidden_layers,
-        batch,
-        length,
-        config.num_key_value_heads,
-        config.head_dim,
-    )
-    zeros = jnp.zeros(shape, dtype)
-    if sharding is not None:
-        axes = ("layers", "batch", "cache_length", "activation_kv_heads", None)
-        zeros = sharding.constrain(zeros, *axes)
-    return KVCache(zeros, zeros)

@@ -11,7 +11,7 @@ from marco_jax.model.config import PRESETS, Qwen2Config
 from marco_jax.model.layout import Automatic
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings, replicate_kv_heads
 from marco_jax.model.parameters import flatten, parameter_table
-from marco_jax.model.qwen2 import Rotary, abstract_params, bind, init_cache, init_params
+from marco_jax.model.qwen2 import Rotary, abstract_params, bind, init_params
 
 TINY = PRESETS["tiny"]
 TIED = dataclasses.replace(TINY, tie_word_embeddings=True)
@@ -92,27 +92,6 @@ def test_token_zero_is_an_ordinary_token(params):
         part = logits(TINY, params, tokens[:, :end])
         np.testing.assert_allclose(whole[:, :end], part, atol=2e-5)
     assert np.abs(whole[0, 1] - whole[0, 3]).max() > 1e-3
-
-
-def test_a_cache_filled_in_steps_gives_the_same_logits(params):
-    tokens = random_tokens(3, 20)
-    # Rows start their second step at places of their own.
-    lengths = np.array([4, 9, 13])
-    expected = logits(TINY, params, tokens)
-
-    def run(params):
-        model = bind(TINY, params)
-        positions = jnp.broadcast_to(jnp.arange(13), (3, 13))
-        cache = init_cache(TINY, batch=3, length=32)
-        _, cache = model(tokens[:, :13], positions, cache=cache)
-        following = np.stack([tokens[row, n : n + 6] for row, n in enumerate(lengths)])
-        positions = lengths[:, None] + np.arange(6)
-        hidden, _ = model(following, positions, cache=cache)
-        return model.logits(hidden)
-
-    continued = np.asarray(jax.jit(run)(params))
-    for row, length in enumerate(lengths):
-        np.testing.assert_allclose(continued[row], expected[row, length : length + 6], atol=2e-5)
 
 
 @pytest.mark.parametrize("remat", ["minimal", "full"])

@@ -1,0 +1,196 @@
+"""Keys and values that later tokens attend to, laid out as decoding reads them.
+
+A head's slots lie together: scores are then products of two plain matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from marco_jax.model.attention import SHARED_SEGMENT
+from marco_jax.model.qwen2 import LayerInputs
+from marco_jax.model.splash import splash_attention
+
+# Queries that are scored against all keys at once: memory for scores does not grow with a row.
+_QUERIES = 512
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of all layers, [layers, batch, kv_heads, slots, head_dim]."""
+
+    key: jax.Array
+    value: jax.Array
+
+
+class Prefix(NamedTuple):
+    """A beginning that all rows share, computed once.
+
+    held: with a batch of 1. length: int32 [], the slots that are used.
+    """
+
+    held: KeyValues
+    length: jax.Array
+
+
+class Reading(NamedTuple):
+    """Rows that are read whole, after a shared prefix or from nothing.
+
+    prefix: None where rows have none. own: collects the rows' own keys and values, or None where
+    nothing will follow (scoring).
+    """
+
+    prefix: Prefix | None
+    own: KeyValues | None
+
+    def attend(
+        self,
+        layer: jax.Array | int,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        inputs: LayerInputs,
+        attention: str,
+    ) -> tuple[jax.Array, Reading]:
+        """Causal attention within segments, after the prefix; see qwen2.Cache."""
+        own = self.own
+        heads_first = KeyValues(jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
+        if own is not None:
+            own = KeyValues(
+                *(
+                    jax.lax.dynamic_update_index_in_dim(held, new.astype(held.dtype), layer, 0)
+                    for held, new in zip(own, heads_first, strict=True)
+                )
+            )
+        if attention.startswith("splash"):
+            out = splash_attention(
+                *(query, key, value, None, None), interpret=attention == "splash_interpreted"
+            )
+        else:
+            prefix = None
+            if self.prefix is not None:
+                prefix = KeyValues(*(x[layer, 0] for x in self.prefix.held))
+            out = _read_rows(query, heads_first, inputs, prefix, self.prefix, attention)
+        return out, self._replace(own=own)
+
+
+class Writing(NamedTuple):
+    """Rows that grow by one token a step; slot i of a row holds its token at position i.
+
+    Slots past a row's own length may hold anything: a query at position p sees slots 0..p only.
+    """
+
+    held: KeyValues
+
+    def attend(
+        self,
+        layer: jax.Array | int,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        inputs: LayerInputs,
+        attention: str,
+    ) -> tuple[jax.Array, Writing]:
+        """Attention of one new token a row, [batch, 1, heads, head_dim]; see qwen2.Cache."""
+        rows, places = jnp.arange(query.shape[0]), inputs.positions[:, 0]
+
+        def put(slots: jax.Array, new: jax.Array) -> jax.Array:
+            new = new[:, 0].astype(slots.dtype)  # [batch, kv_heads, head_dim]
+            return slots.at[layer, rows, :, places].set(
+                new, mode="promise_in_bounds", unique_indices=True
+            )
+
+        held = KeyValues(put(self.held.key, key), put(self.held.value, value))
+        keys, values = held.key[layer], held.value[layer]  # [batch, kv_heads, slots, head_dim]
+        batch, _, heads, head_dim = query.shape
+        kv_heads, slots = keys.shape[1:3]
+        grouped = query.reshape(batch, kv_heads, heads // kv_heads, head_dim)
+        scores = jnp.einsum(
+            "bkgd,bksd->bkgs", grouped, keys.astype(query.dtype), preferred_element_type=jnp.float32
+        )
+        seen = jnp.arange(slots) <= places[:, None]
+        weights = _softmax(scores * head_dim**-0.5, seen[:, None, None]).astype(query.dtype)
+        out = jnp.einsum("bkgs,bksd->bkgd", weights, values.astype(query.dtype))
+        return out.reshape(batch, 1, heads, head_dim), Writing(held)
+
+
+def empty(
+    layers: int, batch: int, kv_heads: int, slots: int, head_dim: int, dtype: jnp.dtype
+) -> KeyValues:
+    """Slots of zeros."""
+    zeros = jnp.zeros((layers, batch, kv_heads, slots, head_dim), dtype)
+    return KeyValues(zeros, zeros)
+
+
+def _read_rows(
+    query: jax.Array,  # [batch, length, heads, head_dim]
+    own: KeyValues,  # [batch, kv_heads, length, head_dim]
+    inputs: LayerInputs,
+    prefix: KeyValues | None,  # [kv_heads, slots, head_dim]
+    shared: Prefix | None,
+    attention: str,
+) -> jax.Array:
+    batch, length, heads, head_dim = query.shape
+    kv_heads = own.key.shape[1]
+    group = heads // kv_heads
+    grouped = query.reshape(batch, length, kv_heads, group, head_dim)
+    grouped = grouped.transpose(0, 2, 3, 1, 4)  # [batch, kv_heads, group, length, head_dim]
+    block = math.gcd(length, _QUERIES)
+
+    def one_head(
+        row: jax.Array, head: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array
+    ) -> jax.Array:
+        if prefix is not None:
+            key = jnp.concatenate([prefix.key[head].astype(key.dtype), key])
+            value = jnp.concatenate([prefix.value[head].astype(value.dtype), value])
+
+        def one_block(start: jax.Array | int) -> jax.Array:
+            part = jax.lax.dynamic_slice_in_dim(query, start, block, axis=1)
+            rows = part.reshape(group * block, head_dim)
+            scores = jnp.matmul(rows, key.T, preferred_element_type=jnp.float32)
+            scores = scores.reshape(group, block, -1) * head_dim**-0.5
+            weights = _softmax(scores, _seen(row, start, block, inputs, shared))
+            out = weights.astype(query.dtype).reshape(group * block, -1) @ value
+            return out.reshape(group, block, head_dim)
+
+        if block == length:
+            return one_block(0)
+        out = jax.lax.map(one_block, jnp.arange(0, length, block))
+        return jnp.swapaxes(out, 0, 1).reshape(group, length, head_dim)
+
+    rows = jnp.repeat(jnp.arange(batch), kv_heads)
+    kinds = jnp.tile(jnp.arange(kv_heads), batch)
+    pieces = (rows, kinds, *(x.reshape(-1, *x.shape[2:]) for x in (grouped, *own)))
+    if attention == "mapped":
+        # One head of one row at a time, in two plain products that fit a CPU's caches.
+        out = jax.lax.map(lambda piece: one_head(*piece), pieces)
+    else:
+        out = jax.vmap(one_head)(*pieces)
+    out = out.reshape(batch, kv_heads, group, length, head_dim).transpose(0, 3, 1, 2, 4)
+    return out.reshape(batch, length, heads, head_dim)
+
+
+def _seen(
+    row: jax.Array, start: jax.Array | int, block: int, inputs: LayerInputs, shared: Prefix | None
+) -> jax.Array:
+    """Which keys, of the prefix and then of its own row, each of a block's queries sees."""
+    key_positions = inputs.key_positions[row]
+    positions = jax.lax.dynamic_slice_in_dim(inputs.positions[row], start, block)
+    seen = key_positions <= positions[:, None]  # [block, length]
+    if inputs.segment_ids is not None:
+        keys = inputs.key_segment_ids[row]
+        segments = jax.lax.dynamic_slice_in_dim(inputs.segment_ids[row], start, block)
+        seen &= (keys == segments[:, None]) | (keys == SHARED_SEGMENT)
+    if shared is not None:
+        slots = jnp.arange(shared.held.key.shape[3]) < shared.length
+        slots = jnp.broadcast_to(slots, (block, slots.size))
+        seen = jnp.concatenate([slots, seen], axis=1)
+    return seen
+
+
+def _softmax(scores: jax.Array, seen: jax.Array) -> jax.Array:
+    # A finite fill: a row that sees nothing (padding) gives an average, not NaN.
+    return jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min), axis=-1)

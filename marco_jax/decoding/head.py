@@ -1,0 +1,141 @@
+"""The head with its words spread over devices: [words, embed] is exchanged, never gathered.
+
+Each device takes the hidden states of its group and multiplies them with its own words; what is
+asked of the logits is put together from the devices' parts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from marco_jax.decoding.placement import Runtime
+from marco_jax.model.qwen2 import Qwen2
+
+_NO_WORD = jnp.iinfo(jnp.int32).max
+
+
+class Head(NamedTuple):
+    """This device's words.
+
+    Attributes:
+        table: [words / ways, embed] in the dtype of the computation.
+        ids: int32 [words / ways], the token id of each row; vocab_size or more where there is none.
+    """
+
+    table: jax.Array
+    ids: jax.Array
+
+    @classmethod
+    def of(cls, model: Qwen2, runtime: Runtime) -> Head:
+        """Exchanges columns for words over the axes of `embed`, the minor one first."""
+        table = model.head.astype(runtime.dtype)
+        names = runtime.sharding.names("embed")
+        tensor = runtime.sharding.names("vocab")
+        words = table.shape[0]
+        table = jnp.pad(table, ((0, -words % runtime.sharding.ways("embed")), (0, 0)))
+        ids = jnp.arange(table.shape[0], dtype=jnp.int32)
+        first = jax.lax.axis_index(tensor[0]) * words if tensor else 0
+        ids = jnp.where(ids < words, first + ids, _NO_WORD)
+        for name in reversed(names):
+            table = jax.lax.all_to_all(table, name, 0, 1, tiled=True)
+            size = table.shape[0]
+            ids = jax.lax.dynamic_slice_in_dim(ids, jax.lax.axis_index(name) * size, size)
+        return cls(table, ids)
+
+    def read(
+        self, hidden: jax.Array, targets: jax.Array, runtime: Runtime
+    ) -> tuple[jax.Array, jax.Array]:
+        """Log-probabilities of words, and whether each is the argmax.
+
+        Args:
+            hidden: [rows, embed].
+            targets: int32 [rows, targets].
+            runtime: model and mesh.
+
+        Returns:
+            float32 and bool [rows, targets]. Every row of the table counts in the normaliser.
+        """
+        names = runtime.sharding.names("embed")
+        logits = self._logits(hidden, runtime)  # [*axes, rows, words / ways]
+        everywhere = _of_group(targets, names)
+        place = everywhere - self.ids[0]
+        mine = (place >= 0) & (place < self.ids.shape[0]) & (everywhere <= self.ids[-1])
+        place = jnp.clip(place, 0, self.ids.shape[0] - 1)
+        chosen = jnp.take_along_axis(logits, place, axis=-1)
+        chosen = self._sum(jnp.where(mine, chosen, 0.0), runtime)
+        best = self._max(jnp.max(logits, axis=-1, keepdims=True), runtime)
+        total = self._sum(jnp.sum(jnp.exp(logits - best), axis=-1, keepdims=True), runtime)
+        first = self._first(logits, best, runtime)
+        values = (chosen - best - jnp.log(total), first == everywhere)
+        return _own(values[0], names), _own(values[1], names)
+
+    def argmax(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
+        """The likeliest word that the tokenizer has: [rows, embed] -> int32 [rows]."""
+        logits = self._logits(hidden, runtime)
+        logits = jnp.where(self.ids < runtime.emitted_vocab_size, logits, -jnp.inf)
+        best = self._max(jnp.max(logits, axis=-1, keepdims=True), runtime)
+        names = runtime.sharding.names("embed")
+        return _own(self._first(logits, best, runtime)[..., 0], names)
+
+    def logits(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
+        """Logits of all words for this device's rows: [rows, embed] -> float32 [rows, vocab].
+
+        Words that the tokenizer does not have are at minus infinity.
+        """
+        logits = self._logits(hidden, runtime)
+        logits = jnp.where(self.ids < runtime.emitted_vocab_size, logits, -jnp.inf)
+        for name in runtime.sharding.names("embed"):
+            logits = jax.lax.all_to_all(logits, name, 0, logits.ndim - 1, tiled=True)[0]
+        tensor = runtime.sharding.names("vocab")
+        words = runtime.config.vocab_size // (runtime.sharding.ways("vocab"))
+        logits = logits[:, :words]
+        for name in tensor:
+            logits = jax.lax.all_gather(logits, name, axis=1, tiled=True)
+        return logits
+
+    def _logits(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
+        """Float32 [*axes, rows, words / ways] of the whole group's rows and this device's words."""
+        hidden = _of_group(hidden, runtime.sharding.names("embed"))
+        shape = hidden.shape[:-1]
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        logits = jnp.einsum("re,we->rw", rows, self.table, preferred_element_type=jnp.float32)
+        if runtime.sharding.names("embed"):
+            logits = jnp.where(self.ids < runtime.config.vocab_size, logits, -jnp.inf)
+        return logits.reshape(*shape, -1)
+
+    def _first(self, logits: jax.Array, best: jax.Array, runtime: Runtime) -> jax.Array:
+        # Maximum, then the first place of it: two plain passes, where a CPU's argmax is slow.
+        first = jnp.min(jnp.where(logits == best, self.ids, _NO_WORD), axis=-1, keepdims=True)
+        names = _word_axes(runtime)
+        return jax.lax.pmin(first, names) if names else first
+
+    @staticmethod
+    def _max(x: jax.Array, runtime: Runtime) -> jax.Array:
+        names = _word_axes(runtime)
+        return jax.lax.pmax(x, names) if names else x
+
+    @staticmethod
+    def _sum(x: jax.Array, runtime: Runtime) -> jax.Array:
+        names = _word_axes(runtime)
+        return jax.lax.psum(x, names) if names else x
+
+
+def _word_axes(runtime: Runtime) -> tuple[str, ...]:
+    return runtime.sharding.names("vocab") + runtime.sharding.names("embed")
+
+
+def _of_group(x: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """The same array of all devices that share a table: [*axes, ...]."""
+    for name in reversed(names):
+        x = jax.lax.all_gather(x, name)
+    return x
+
+
+def _own(x: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """This device's part of what `_of_group` gathered."""
+    for name in names:
+        x = jax.lax.dynamic_index_in_dim(x, jax.lax.axis_index(name), keepdims=False)
+    return x
