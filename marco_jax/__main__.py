@@ -8,6 +8,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from marco_jax.host_memory import keep_freed_memory
+
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 
@@ -21,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.overrides = [item.removeprefix("--config.") for item in rest]
     # TensorFlow reads and tokenises data; its start-up notes are no news to a user of this program.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if argv is None and arguments.command == "train":
+        # The process is ours, and JAX has not started.
+        keep_freed_memory()
     # Rooms are imported by the command that needs them: --help answers at once.
     from marco_jax import commands
 
@@ -58,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", "Train as a config file says; resumes in its workdir.", "train")
     train.add_argument("--config", required=True, help="a file such as configs/demo.py")
     train.add_argument("--workdir", required=True, help="checkpoints, metrics and reports")
-    train.epilog = "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03"
+    train.epilog = (
+        "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03. On a CPU the "
+        "process keeps freed memory for the next step; MARCO_KEEP_MEMORY=0 gives it back."
+    )
 
     evaluate = command("eval", "Score a model on few-shot tasks.", "evaluate")
     _model(evaluate, required=False)

@@ -20,6 +20,7 @@ FLOORS = {
     "model": 1,
     "tokenizer": 1,
     "languages": 1,
+    "host_memory": 1,
 }
 
 BLOCKED = """

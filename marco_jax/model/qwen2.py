@@ -183,8 +183,9 @@ class Attention(nnx.Module):
             implementation=layout.attention,
             context=inputs.context,
         )
-        # The splash kernel names its own results.
-        out = out if layout.attention.startswith("splash") else named(out, ATTENDED)
+        # The splash kernel and the blocked form name their own results.
+        named_within = layout.attention.startswith(("splash", "blocked"))
+        out = out if named_within else named(out, ATTENDED)
         return layout.from_tensor_ranks(self.o_proj(out, layout)), cache
 
 

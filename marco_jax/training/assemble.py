@@ -20,7 +20,7 @@ from marco_jax.model.mesh import (
     replicate_kv_heads,
 )
 from marco_jax.training.config import ConfigError, plan_stages
-from marco_jax.training.losses import LossOptions
+from marco_jax.training.losses import LossOptions, default_logits_mib
 from marco_jax.training.optimizer import create_optimizer, join_stages
 from marco_jax.training.step import StepOptions, Trainer
 
@@ -73,7 +73,7 @@ def create_trainer(
         accumulation_steps=config.batch.accumulation_steps,
         attention=config.attention,
         loss=LossOptions(
-            logits_mib=config.loss.logits_mib,
+            logits_mib=config.loss.logits_mib or default_logits_mib(sharding.platform),
             z_loss=config.loss.z_loss,
             vocab_size=vocab_size if config.loss.mask_padded_vocab else None,
         ),

@@ -39,13 +39,14 @@ def training_config() -> ConfigDict:
     # Of the computation; master parameters and moments are float32.
     c.dtype = "float32"
     # What a layer keeps for its backward pass, a name of model/remat.py.
-    c.remat = "none"
+    c.remat = "minimal"
     # auto: splash on TPU, cuDNN on GPU, XLA elsewhere; or one of them by name.
     c.attention = "auto"
     c.loss = ConfigDict(
         {
-            # Logits that a device holds at once, in MiB of float32.
-            "logits_mib": 128,
+            # Logits that a device holds at once, in MiB of float32; 0: as losses.py has it for
+            # the platform.
+            "logits_mib": 0,
             # Weight of the squared log-normaliser (PaLM uses 1e-4); 0: none.
             "z_loss": 0.0,
             # Leave the rows past the tokenizer's vocabulary out of the normaliser. `transformers`

@@ -1,11 +1,16 @@
 """The chunked loss is the plain one: value, gradients, z-loss, masked rows, tied heads."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marco_jax.training.losses import LossOptions, cross_entropy
+from marco_jax.model.config import PRESETS
+from marco_jax.training.assemble import create_sharding, create_trainer
+from marco_jax.training.defaults import training_config
+from marco_jax.training.losses import LossOptions, cross_entropy, default_logits_mib
 
 WORDS, EMBED = 300, 24
 
@@ -89,3 +94,15 @@ def test_logits_are_never_held_whole():
     compiled = jax.jit(function, static_argnums=4).lower(*shapes, options).compile()
     gradient = words * embed * 4
     assert compiled.memory_analysis().temp_size_in_bytes < gradient + 4 * 32 * 2**20
+
+
+def test_a_config_of_no_size_gets_the_chunks_of_its_platform():
+    assert default_logits_mib("tpu") == LossOptions().logits_mib
+    config = training_config()
+    sharding = create_sharding(config, jax.devices("cpu")[:1])
+    model = dataclasses.replace(PRESETS["small"], vocab_size=512)
+    trainer = create_trainer(config, model, sharding, num_sources=1)
+    assert trainer.options.loss.logits_mib == default_logits_mib("cpu") > LossOptions().logits_mib
+    config.loss.logits_mib = 3
+    trainer = create_trainer(config, model, sharding, num_sources=1)
+    assert trainer.options.loss.logits_mib == 3
