@@ -126,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--num_slices", type=int, help="default: config.mesh.num_slices")
     plan.add_argument("--out", help="the figures as JSON")
     plan.add_argument("--hlo", help="the step's optimized HLO text")
+    plan.add_argument(
+        "--only",
+        default="train,score,prefill,decode",
+        help="which programs: some of train,score,prefill,decode; default: all",
+    )
     plan.add_argument("--compare", metavar="CONFIG", help="a second config, side by side")
     plan.add_argument(
         "--search",

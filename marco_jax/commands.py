@@ -131,7 +131,9 @@ def plan(arguments: argparse.Namespace) -> int:
     # The machine that plans need not be the one that runs: no TPU is started.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from marco_jax.training.config import ConfigError, load_config
-    from marco_jax.training.plan import DoesNotFit, format_comparison, format_plan, plan_step
+    from marco_jax.training.plan import DoesNotFit, plan_step
+    from marco_jax.training.plan_decoding import KERNELS, plan_kernels
+    from marco_jax.training.plan_text import format_comparison, format_plan
     from marco_jax.training.search import format_search, search
 
     def load(path: str) -> tuple[ConfigDict, str]:
@@ -159,7 +161,14 @@ def plan(arguments: argparse.Namespace) -> int:
             ]
             text = format_comparison(*found)
         else:
-            found = plan_step(*load(arguments.config), hlo_path=hlo)
+            names = _names(arguments.only)
+            if unknown := set(names) - {"train", *KERNELS}:
+                known = ", ".join(("train", *KERNELS))
+                raise ValueError(f"--only names {unknown.pop()!r}: choose from {known}")
+            loaded = load(arguments.config)
+            found = plan_step(*loaded, hlo_path=hlo) if "train" in names else {}
+            if chosen := [name for name in KERNELS if name in names]:
+                found["kernels"] = plan_kernels(*loaded, chosen)
             text = format_plan(found)
     except DoesNotFit as error:
         print(f"marco plan: {error}", file=sys.stderr)

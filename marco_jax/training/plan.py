@@ -21,7 +21,6 @@ from marco_jax.training.config import model_config
 from marco_jax.training.hlo import COLLECTIVES, ProgramCost, analyze
 from marco_jax.training.topology import topology_devices
 
-_CAVEAT = "Predicted from the TPU compiler and the data sheet; no chip has run this step."
 # How many sources losses are summed by: it does not show in any figure.
 _SOURCES = 40
 
@@ -54,7 +53,7 @@ def plan_step(
     state = trainer.abstract_state()
     batch = trainer.abstract_batch(global_rows(config, sharding), config.batch.length)
     start = time.perf_counter()
-    compiled = _compile(trainer.step.lower(state, batch))
+    compiled = compile_lowered(trainer.step.lower(state, batch))
     seconds = time.perf_counter() - start
     text = compiled.as_text()
     if hlo_path:
@@ -65,7 +64,11 @@ def plan_step(
     model_flops = model.flops_per_token(config.batch.length) * tokens
     return {
         "planned": _planned(config, topology, model, dict(mesh.shape)),
-        "memory": _memory(compiled.memory_analysis(), state, chip),
+        "memory": {
+            "parameters_gib": tree_bytes(state.params) / GIB,
+            "optimizer_gib": tree_bytes(state.optimizer) / GIB,
+            **program_memory(compiled.memory_analysis(), chip),
+        },
         "flops": {
             "model": model_flops,
             "hlo": cost.flops,
@@ -77,7 +80,8 @@ def plan_step(
     }
 
 
-def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles a program; DoesNotFit where the compiler gives up for want of memory."""
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -106,7 +110,7 @@ def _planned(
     }
 
 
-def _memory(analysis: Any, state: Any, chip: Chip) -> dict[str, Any]:
+def program_memory(analysis: Any, chip: Chip) -> dict[str, Any]:
     """GiB a chip, as the compiler states them.
 
     `peak_gib` is what its heap takes at most, arguments included, and decides what fits: programs
@@ -114,17 +118,8 @@ def _memory(analysis: Any, state: Any, chip: Chip) -> dict[str, Any]:
     the loops over layers keep (7B with 16 x 4096 tokens on v4: 25.7 GiB of peak, 36.0 of
     temporaries, 32 of memory, and the compiler is content).
     """
-
-    def own(tree: Any) -> float:
-        return sum(
-            leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
-            for leaf in jax.tree.leaves(tree)
-        )
-
     hbm, peak = chip.hbm_bytes / GIB, analysis.peak_memory_in_bytes / GIB
     return {
-        "parameters_gib": own(state.params) / GIB,
-        "optimizer_gib": own(state.optimizer) / GIB,
         "activations_and_temporaries_gib": peak - analysis.argument_size_in_bytes / GIB,
         "host_temporaries_gib": analysis.host_temp_size_in_bytes / GIB,
         "peak_gib": peak,
@@ -140,6 +135,14 @@ def _memory(analysis: Any, state: Any, chip: Chip) -> dict[str, Any]:
         )
         / GIB,
     }
+
+
+def tree_bytes(tree: Any) -> float:
+    """What a device holds of a tree of ShapeDtypeStructs with shardings."""
+    return sum(
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def _wire(cost: ProgramCost) -> dict[str, Any]:
@@ -182,38 +185,3 @@ def _predict(
         "mfu_as_scheduled": model_flops / chip.peak_flops / worst,
         "tokens_per_second_as_scheduled": tokens * devices / worst,
     }
-
-
-def format_comparison(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """Two plans side by side, with the ratio of the second to the first."""
-    rows = [f"{'':<34}{'first':>14}{'second':>14}{'ratio':>9}"]
-    for group in ("memory", "flops", "wire", "predicted"):
-        for name, value in first[group].items():
-            other = second[group][name]
-            if isinstance(value, float):
-                ratio = f"{other / value:9.3f}" if value else f"{'':>9}"
-                rows.append(f"{name:<34}{value:>14,.4g}{other:>14,.4g}{ratio}")
-    for plan in (first, second):
-        rows.append(f"{plan['planned']}, fits: {plan['memory']['fits']}")
-    rows.append(_CAVEAT)
-    return "\n".join(rows)
-
-
-def format_plan(plan: dict[str, Any]) -> str:
-    """The plan as a table to read."""
-    rows = [f"{'memory of a chip':<34}{'fits' if plan['memory']['fits'] else 'DOES NOT FIT':>14}"]
-    for group in ("planned", "memory", "flops", "wire", "predicted"):
-        rows.append(group)
-        for name, value in plan[group].items():
-            if isinstance(value, dict):
-                parts = (
-                    f"{key} {item:.2f}" if isinstance(item, float) else f"{key} {item}"
-                    for key, item in value.items()
-                    if item
-                )
-                rows.append(f"  {name:<32}{', '.join(parts) or 'none'}")
-            else:
-                shown = f"{value:,.4g}" if isinstance(value, float) else f"{value}"
-                rows.append(f"  {name:<32}{shown}")
-    rows.append(_CAVEAT)
-    return "\n".join(rows)

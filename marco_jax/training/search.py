@@ -17,6 +17,7 @@ from marco_jax.model.config import Qwen2Config
 from marco_jax.training.assemble import check_run, create_sharding
 from marco_jax.training.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
 from marco_jax.training.config import model_config
+from marco_jax.training.losses import default_logits_mib
 from marco_jax.training.plan import DoesNotFit, plan_step
 from marco_jax.training.topology import topology_devices
 
@@ -155,12 +156,13 @@ def _estimate(
     kv_heads = 2 * model.num_key_value_heads * model.head_dim
     parameters = model.num_parameters / tensor
     layers = model.num_hidden_layers
+    logits_mib = config.loss.logits_mib or default_logits_mib("tpu")
 
     kept = {"full": hidden, "offload": hidden, "attention": hidden + heads / tensor}
     everything = 2 * hidden + (2 * heads + kv_heads + 2 * mlp) / tensor
     stack = layers * tokens * 2 * kept.get(remat, everything)
     working = tokens * 2 * (4 * mlp / tensor + 10 * hidden)
-    gathered = 4 * (parameters / layers) * 2 + 4 * config.loss.logits_mib * 2**20
+    gathered = 4 * (parameters / layers) * 2 + 4 * logits_mib * 2**20
     size = 14 * parameters / ways + stack + working + gathered
 
     flops = model.flops_per_token(length) * rows * length * _RECOMPUTE[remat]
