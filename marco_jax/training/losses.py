@@ -179,7 +179,7 @@ def _chunk(
         largest = jax.lax.pmax(largest, axes)
     chosen = column == targets[:, None]
     exponentials = jnp.exp(logits - largest[:, None])
-    sums = jnp.stack([exponentials.sum(axis=1), jnp.where(chosen, logits, 0).sum(axis=1)])
+    sums = jnp.stack([exponentials.sum(axis=1), _chosen(logits, chosen, targets - first, layout)])
     if axes:
         sums = jax.lax.psum(sums, axes)
     normaliser = largest + jnp.log(sums[0])
@@ -192,6 +192,20 @@ def _chunk(
         mine = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=here)
         losses, total, weights = mine(losses), mine(total), mine(weights)
     return (weights * total).sum(), losses, d_logits.astype(hidden.dtype), hidden
+
+
+def _chosen(
+    logits: jax.Array, chosen: jax.Array, places: jax.Array, layout: Manual | None
+) -> jax.Array:
+    """[rows]: every row's logit of its target, 0 where another rank has the word.
+
+    A TPU adds up `chosen` while it goes over the logits; a CPU would write all of them again.
+    """
+    if layout is None or layout.sharding.platform != "cpu":
+        return jnp.where(chosen, logits, 0).sum(axis=1)
+    here = (places >= 0) & (places < logits.shape[1])
+    found = jnp.take_along_axis(logits, jnp.where(here, places, 0)[:, None], axis=1)[:, 0]
+    return jnp.where(here, found, 0)
 
 
 def _scan(body, carry, xs):  # noqa: ANN001, ANN202
