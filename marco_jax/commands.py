@@ -35,8 +35,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         return fields.get(name, default) if given is None else given
 
     corpus = load_corpus(arguments.data_dir or run.get("data", "default"), seed=run.get("seed", 0))
+    engine = _engine(loaded, run)
     evaluator = Evaluator(
-        _engine(loaded, run),
+        engine,
         corpus,
         _names(chosen("tasks", "bits_per_byte,pick_translation,translation")),
         languages=_names(chosen("languages", "")) or None,
@@ -48,7 +49,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     for result in evaluation.results:
         name = f"{result.task} {result.metric}"
         print(f"{name:<36} {result.language:<5} {result.value:9.4f} ± {result.stderr:.4f}")
-    print(f"written to {arguments.out}", file=sys.stderr)
+    programs = f"{len(engine.programs)} programs, {engine.truncated} inputs cut on the left"
+    print(f"{programs}; written to {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -160,8 +162,10 @@ def report(arguments: argparse.Namespace) -> int:
 def _engine(loaded: LoadedModel, run: dict[str, Any]) -> Any:
     import jax.numpy as jnp
 
+    from marco_jax.decoding.compilation import enable_compilation_cache
     from marco_jax.decoding.engine import Engine
 
+    enable_compilation_cache()
     fields = run.get("evaluation", {})
     return Engine(
         loaded.config,

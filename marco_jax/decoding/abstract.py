@@ -1,0 +1,98 @@
+"""The kernels over abstract arrays: planning compiles them for a mesh without any weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from marco_jax.decoding import decode, kernels
+from marco_jax.decoding.caches import KeyValues, Prefix
+from marco_jax.decoding.generation import DECODE_STEPS
+from marco_jax.decoding.placement import Runtime
+from marco_jax.decoding.sampling import Sampling
+from marco_jax.model.config import Qwen2Config
+from marco_jax.model.mesh import Sharding
+from marco_jax.model.qwen2 import abstract_params
+
+# Continuations that a row of the score kernel asks about, and tokens in each.
+_PLACES, _TARGETS = 16, 4
+
+
+def abstract_kernels(
+    config: Qwen2Config,
+    sharding: Sharding | None,
+    batch: int,
+    length: int,
+    dtype: jnp.dtype = jnp.float32,
+) -> Iterator[tuple[str, Callable, tuple[Any, ...]]]:
+    """Yields (name, jitted function, abstract arguments): `function.lower(*arguments)` compiles.
+
+    Args:
+        config: the model.
+        sharding: the mesh and rules of training, of devices that need not be there; None for the
+            first device.
+        batch: rows over all devices, a multiple of those that rows are spread over.
+        length: tokens of a row that is read, and slots of a row that is decoded.
+        dtype: of the computation.
+
+    Raises:
+        ValueError: the batch does not divide over the devices.
+    """
+    runtime = Runtime.create(config, config.vocab_size, sharding, dtype)
+    if batch % runtime.row_ways:
+        raise ValueError(
+            f"batch is {batch}: rows are spread over {runtime.row_ways} devices, give a multiple"
+        )
+    params = abstract_params(config, runtime.sharding)
+    whole = PartitionSpec()
+
+    def array(shape: tuple[int, ...], kind: Any = jnp.int32, spec: Any = None) -> Any:
+        placed = jax.NamedSharding(runtime.sharding.mesh, runtime.rows if spec is None else spec)
+        return jax.ShapeDtypeStruct(shape, kind, sharding=placed)
+
+    def cache(rows: int, spec: PartitionSpec) -> KeyValues:
+        sizes = (config.num_hidden_layers, rows, runtime.cached_heads, length, config.head_dim)
+        return KeyValues(array(sizes, dtype, spec), array(sizes, dtype, spec))
+
+    key = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    ids, rows = array((batch, length)), array((batch,))
+    prefix = Prefix(cache(1, runtime.shared_cache), array((), spec=whole))
+    read = kernels.ScoreBatch(
+        ids, ids, ids, array((batch, _PLACES)), array((batch, _PLACES, _TARGETS))
+    )
+    held = cache(batch, runtime.cache)
+    keys = array((batch,), key)
+    state = decode.DecodeState(held, rows, rows, rows, array((batch,), jnp.bool), keys)
+    new = decode.NewRows(ids, rows, rows, rows, keys)
+    one, count = array((1, length), spec=whole), array((), spec=whole)
+
+    def fixed(kernel: Callable, donated: tuple[str, ...] = (), **static: Any) -> Callable:
+        inner = functools.partial(kernel.__wrapped__, runtime=runtime, **static)
+        return jax.jit(inner, donate_argnames=donated)
+
+    greedy = Sampling()
+    yield "extend", fixed(kernels.extend), (params, one, count)
+    yield "score", fixed(kernels.score), (params, read)
+    yield "score_after_prefix", fixed(kernels.score), (params, read, prefix)
+    yield "prefill", fixed(decode.fill, ("state",), sampling=greedy), (params, state, new)
+    emit = fixed(decode.decode, ("state",), steps=DECODE_STEPS, eos_ids=(0,), sampling=greedy)
+    yield "decode", emit, (params, _abstract_layers(params, runtime), state, count)
+
+
+def _abstract_layers(params: Any, runtime: Runtime) -> list[Any] | None:
+    """What `decode.layer_views` gives for such parameters."""
+    if not decode.takes_views(runtime):
+        return None
+    mesh = runtime.sharding.mesh
+    one = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape[1:], x.dtype, sharding=jax.NamedSharding(mesh, PartitionSpec())
+        ),
+        params["layers"],
+    )
+    return [one] * runtime.config.num_hidden_layers
