@@ -32,7 +32,9 @@ SHOTS = [f"{' '.join(WORDS[i : i + 6])} because {' '.join(WORDS[i + 1 : i + 4])}
 @pytest.fixture(scope="module")
 def directory(make_directory, published):
     """A random Qwen2 with a tokenizer beside it."""
-    path = make_directory(published["0.5B"] | {"vocab_size": 300, "max_position_embeddings": 512})
+    path = make_directory(
+        published["0.5B"] | {"vocab_size": 300, "eos_token_id": 2, "max_position_embeddings": 512}
+    )
     train_sentencepiece([TEXT, *SHOTS] * 20, 300, path)
     return path
 
