@@ -21,9 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marco_jax.decoding import kernels
+from marco_jax.decoding import decode
+from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.sampling import Sampling
 from marco_jax.model.config import PRESETS, Qwen2Config
+from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2 import init_params
 from marco_jax.training.assemble import create_sharding, create_trainer
 from marco_jax.training.defaults import training_config
@@ -113,29 +115,26 @@ def training(model: Qwen2Config, length: int, device: jax.Device, args: argparse
 
 def decoding(model: Qwen2Config, batch: int, device: jax.Device, args: argparse.Namespace) -> dict:
     """New tokens/s over all rows; the prompt's prefill is timed apart."""
-    runtime = kernels.Runtime(model, model.vocab_size, None, jnp.bfloat16)
+    mesh = Sharding(create_mesh({}, [device]))
+    runtime = Runtime.create(model, model.vocab_size, mesh, jnp.bfloat16)
     with jax.default_device(device):
         params = jax.jit(lambda: _half(init_params(model, seed=0)))()
         tokens = jax.random.randint(jax.random.key(0), (batch, PROMPT), 0, model.vocab_size)
         lengths = jnp.full((batch,), PROMPT, jnp.int32)
         keys = jax.random.split(jax.random.key(0), batch)
+        rows, counts = jnp.arange(batch, dtype=jnp.int32), jnp.full((batch,), NEW, jnp.int32)
+    new = decode.NewRows(tokens, lengths, rows, counts, keys)
+    fixed = {"runtime": runtime, "sampling": Sampling()}
 
-    def prefill() -> kernels.DecodeState:
-        return kernels.prefill(
-            params,
-            tokens,
-            lengths,
-            keys,
-            runtime=runtime,
-            cache_length=PROMPT + NEW,
-            sampling=Sampling(),
-        )
+    def prefill() -> decode.DecodeState:
+        state = decode.start(runtime=runtime, batch=batch, slots=PROMPT + NEW)
+        return decode.fill(params, state, new, **fixed)
 
     def generate() -> object:
         # No id ends a row: all emit NEW tokens.
-        return kernels.decode(
-            params, prefill(), steps=NEW, eos_ids=(-1,), runtime=runtime, sampling=Sampling()
-        )[0]
+        views = decode.layer_views(params, runtime)
+        enough = jnp.int32(batch)
+        return decode.decode(params, views, prefill(), enough, steps=NEW, eos_ids=(-2,), **fixed)[0]
 
     first, whole = median_seconds(prefill, args.steps), median_seconds(generate, args.steps)
     return {

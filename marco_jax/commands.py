@@ -49,8 +49,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
+    engine = _engine(loaded, run)
     evaluator = Evaluator(
-        _engine(loaded, run),
+        engine,
         corpus,
         tasks,
         data_dir=chosen("data_dir", "") if benchmarks else "",
@@ -63,7 +64,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     evaluation = evaluator.run(loaded.params)
     write_results(arguments.out, evaluation.results)
     print(format_results(evaluation.results))
-    print(f"written to {arguments.out}", file=sys.stderr)
+    programs = f"{len(engine.programs)} programs, {engine.truncated} inputs cut on the left"
+    print(f"{programs}; written to {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -221,8 +223,10 @@ def _contamination(arguments: argparse.Namespace) -> int:
 def _engine(loaded: LoadedModel, run: dict[str, Any]) -> Any:
     import jax.numpy as jnp
 
+    from marco_jax.decoding.compilation import enable_compilation_cache
     from marco_jax.decoding.engine import Engine
 
+    enable_compilation_cache()
     fields = run.get("evaluation", {})
     return Engine(
         loaded.config,

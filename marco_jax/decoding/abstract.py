@@ -1,96 +1,98 @@
-"""The decoding kernels over shapes alone: what a planner compiles without weights or devices."""
+"""The kernels over abstract arrays: planning compiles them for a mesh without any weights."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from marco_jax.decoding import decode, kernels
-from marco_jax.decoding.caches import KeyValues
+from marco_jax.decoding.caches import KeyValues, Prefix
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.sampling import Sampling
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2 import abstract_params
 
-# A row of a multiple-choice task: this many continuations of a token each, asked at one place.
-_CHOICES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class AbstractKernel:
-    """A kernel, ready to lower: `lower()` gives a jax.stages.Lowered.
-
-    Attributes:
-        name: score, prefill or decode.
-        tokens: how many tokens of all devices one call computes.
-        arguments, static: what the jitted function is called with.
-        cache_bytes: keys and values that a device holds for it.
-    """
-
-    name: str
-    tokens: int
-    function: Any
-    arguments: tuple
-    static: dict[str, Any]
-    cache_bytes: int
-
-    def lower(self) -> jax.stages.Lowered:
-        """Traces the kernel for the devices of its mesh."""
-        return self.function.lower(*self.arguments, **self.static)
+# Continuations that a row of the score kernel asks about, and tokens in each.
+_PLACES, _TARGETS = 16, 4
 
 
 def abstract_kernels(
-    config: Qwen2Config, sharding: Sharding, rows: int, length: int, dtype: jnp.dtype
-) -> Iterator[AbstractKernel]:
-    """The kernels over `rows` rows of `length` tokens, with greedy decoding of one token a call.
+    config: Qwen2Config,
+    sharding: Sharding | None,
+    batch: int,
+    length: int,
+    dtype: jnp.dtype = jnp.float32,
+) -> Iterator[tuple[str, Callable, tuple[Any, ...]]]:
+    """Yields (name, jitted function, abstract arguments): `function.lower(*arguments)` compiles.
 
     Args:
         config: the model.
-        sharding: the training mesh; its devices may be described, not present.
-        rows: of all devices together; rounded up to a multiple of the ways that rows are split.
-        length: tokens of a row that is scored or read, and slots of a row that grows.
-        dtype: of the computation and the cache. Parameters are float32, as training holds them.
+        sharding: the mesh and rules of training, of devices that need not be there; None for the
+            first device.
+        batch: rows over all devices, a multiple of those that rows are spread over.
+        length: tokens of a row that is read, and slots of a row that is decoded, one token a
+            call.
+        dtype: of the computation.
+
+    Raises:
+        ValueError: the batch does not divide over the devices.
     """
     runtime = Runtime.create(config, config.vocab_size, sharding, dtype)
-    rows = -(-rows // runtime.row_ways) * runtime.row_ways
-    params = abstract_params(config, sharding)
-    mesh = sharding.mesh
+    if batch % runtime.row_ways:
+        raise ValueError(
+            f"batch is {batch}: rows are spread over {runtime.row_ways} devices, give a multiple"
+        )
+    params = abstract_params(config, runtime.sharding)
+    whole = PartitionSpec()
 
-    def of(shape: tuple[int, ...], dtype: Any = jnp.int32, spec: Any = runtime.rows) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))
+    def array(shape: tuple[int, ...], kind: Any = jnp.int32, spec: Any = None) -> Any:
+        placed = jax.NamedSharding(runtime.sharding.mesh, runtime.rows if spec is None else spec)
+        return jax.ShapeDtypeStruct(shape, kind, sharding=placed)
 
-    batch = kernels.ScoreBatch(
-        *(of((rows, length)) for _ in range(3)), of((rows, 1)), of((rows, 1, _CHOICES))
-    )
-    fixed = {"runtime": runtime}
-    yield AbstractKernel("score", rows * length, kernels.score, (params, batch), fixed, 0)
+    def cache(rows: int, spec: PartitionSpec) -> KeyValues:
+        sizes = (config.num_hidden_layers, rows, runtime.cached_heads, length, config.head_dim)
+        return KeyValues(array(sizes, dtype, spec), array(sizes, dtype, spec))
 
-    slots = (config.num_hidden_layers, rows, runtime.cached_heads, length, config.head_dim)
-    held = of(slots, runtime.dtype, runtime.cache)
-    shard = held.sharding.shard_shape(slots)
-    cache_bytes = 2 * runtime.dtype.itemsize
-    for size in shard:
-        cache_bytes *= size
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
-    keys = of((rows,), keys.dtype)
-    state = decode.DecodeState(
-        KeyValues(held, held), *(of((rows,)) for _ in range(3)), of((rows,), jnp.bool_), keys
+    key = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    ids, rows = array((batch, length)), array((batch,))
+    prefix = Prefix(cache(1, runtime.shared_cache), array((), spec=whole))
+    read = kernels.ScoreBatch(
+        ids, ids, ids, array((batch, _PLACES)), array((batch, _PLACES, _TARGETS))
     )
-    # A call reads one prompt a device, of half the slots: as many new tokens may follow.
-    new, prompt = runtime.row_ways, length // 2
-    prompts = decode.NewRows(
-        of((new, prompt)), *(of((new,)) for _ in range(3)), of((new,), keys.dtype)
+    held = cache(batch, runtime.cache)
+    keys = array((batch,), key)
+    state = decode.DecodeState(held, rows, rows, rows, array((batch,), jnp.bool), keys)
+    new = decode.NewRows(ids, rows, rows, rows, keys)
+    one, count = array((1, length), spec=whole), array((), spec=whole)
+
+    def fixed(kernel: Callable, donated: tuple[str, ...] = (), **static: Any) -> Callable:
+        inner = functools.partial(kernel.__wrapped__, runtime=runtime, **static)
+        return jax.jit(inner, donate_argnames=donated)
+
+    greedy = Sampling()
+    yield "extend", fixed(kernels.extend), (params, one, count)
+    yield "score", fixed(kernels.score), (params, read)
+    yield "score_after_prefix", fixed(kernels.score), (params, read, prefix)
+    yield "prefill", fixed(decode.fill, ("state",), sampling=greedy), (params, state, new)
+    emit = fixed(decode.decode, ("state",), steps=1, eos_ids=(0,), sampling=greedy)
+    yield "decode", emit, (params, _abstract_layers(params, runtime), state, count)
+
+
+def _abstract_layers(params: Any, runtime: Runtime) -> list[Any] | None:
+    """What `decode.layer_views` gives for such parameters."""
+    if not decode.takes_views(runtime):
+        return None
+    mesh = runtime.sharding.mesh
+    one = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape[1:], x.dtype, sharding=jax.NamedSharding(mesh, PartitionSpec())
+        ),
+        params["layers"],
     )
-    greedy = fixed | {"sampling": Sampling()}
-    yield AbstractKernel(
-        *("prefill", new * prompt, decode.fill, (params, state, prompts), greedy, cache_bytes)
-    )
-    enough = of((), spec=jax.sharding.PartitionSpec())
-    token = greedy | {"steps": 1, "eos_ids": (0,)}
-    arguments = (params, None, state, enough)
-    yield AbstractKernel("decode", rows, decode.decode, arguments, token, cache_bytes)
+    return [one] * runtime.config.num_hidden_layers

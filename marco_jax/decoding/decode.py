@@ -227,7 +227,7 @@ def layer_views(params: Params, runtime: Runtime) -> list[Params] | None:
 
     The views must not outlive `params`.
     """
-    if runtime.sharding.platform != "cpu" or runtime.sharding.mesh.size > 1:
+    if not takes_views(runtime):
         return None
 
     def view(stacked: jax.Array, layer: int) -> jax.Array:
@@ -241,6 +241,11 @@ def layer_views(params: Params, runtime: Runtime) -> list[Params] | None:
     jax.block_until_ready(params["layers"])
     depth = runtime.config.num_hidden_layers
     return [jax.tree.map(lambda x, i=i: view(x, i), params["layers"]) for i in range(depth)]
+
+
+def takes_views(runtime: Runtime) -> bool:
+    """Whether `layer_views` gives anything: on one CPU device."""
+    return runtime.sharding.platform == "cpu" and runtime.sharding.mesh.size == 1
 
 
 def _put_rows(

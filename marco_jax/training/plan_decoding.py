@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from marco_jax.decoding.abstract import AbstractKernel, abstract_kernels
+from marco_jax.decoding.abstract import abstract_kernels
+from marco_jax.decoding.decode import DecodeState
 from marco_jax.model.mesh import Sharding, check_mesh
 from marco_jax.training.assemble import create_sharding
 from marco_jax.training.chips import GIB, Chip, chip_of
@@ -48,33 +49,38 @@ def plan_kernels(
     rows = max(1, fields.tokens_per_batch // fields.max_length // ways) * ways
     kernels = abstract_kernels(model, sharding, rows, fields.max_length, jnp.dtype(config.dtype))
     plans: dict[str, Any] = {}
-    for kernel in kernels:
-        if kernel.name in names:
-            shape = {"rows": rows, "length": fields.max_length}
+    for name, function, arguments in kernels:
+        if name in names:
+            plans[name] = {"rows": rows, "length": fields.max_length}
+            tokens = rows if name == "decode" else rows * fields.max_length
             try:
-                plans[kernel.name] = shape | _plan(kernel, sharding, chip)
+                plans[name] |= _plan(function, arguments, tokens, sharding, chip)
             except DoesNotFit as error:
                 memory = {"hbm_gib": chip.hbm_bytes / GIB, "fits": False}
-                plans[kernel.name] = shape | {"memory": memory, "reason": str(error)}
+                plans[name] |= {"memory": memory, "reason": str(error)}
     return plans
 
 
-def _plan(kernel: AbstractKernel, sharding: Sharding, chip: Chip) -> dict[str, Any]:
+def _plan(
+    function: Callable, arguments: tuple, tokens: int, sharding: Sharding, chip: Chip
+) -> dict[str, Any]:
     start = time.perf_counter()
-    compiled = compile_lowered(kernel.lower())
+    compiled = compile_lowered(function.lower(*arguments))
     seconds = time.perf_counter() - start
     mesh = sharding.mesh
     cost = analyze(compiled.as_text(), mesh.axis_names, tuple(mesh.shape.values()))
-    parameters = tree_bytes(kernel.arguments[0])
-    # Every token of every row reads all keys and values, and the parameters once a call.
-    read = parameters + (kernel.cache_bytes if kernel.name == "decode" else 0)
+    parameters = tree_bytes(arguments[0])
+    states = [argument for argument in arguments if isinstance(argument, DecodeState)]
+    cache = sum(tree_bytes(state.cache) for state in states)
+    # A call reads the parameters once, and where rows go on from a cache all of it.
+    read = parameters + cache
     compute = cost.flops / chip.peak_flops
     memory, ici = read / chip.hbm_bandwidth, cost.wire_bytes() / chip.ici_bandwidth
     call = max(compute, memory) + ici
     return {
         "memory": {
             "parameters_gib": parameters / GIB,
-            "cache_gib": kernel.cache_bytes / GIB,
+            "cache_gib": cache / GIB,
             **program_memory(compiled.memory_analysis(), chip),
         },
         "flops": cost.flops,
@@ -89,7 +95,7 @@ def _plan(kernel: AbstractKernel, sharding: Sharding, chip: Chip) -> dict[str, A
             "hbm_seconds": memory,
             "ici_seconds": ici,
             "call_seconds": call,
-            "tokens_per_second": kernel.tokens / call,
+            "tokens_per_second": tokens / call,
         },
         "compile_seconds": seconds,
     }

@@ -1,0 +1,53 @@
+"""lm-evaluation-harness's own command line, with our models registered under `marco_jax`.
+
+    python -m marco_jax.lm_eval --model marco_jax --model_args pretrained=PATH --tasks xcopa_zh
+
+PATH is whatever `--model` of `marco eval` takes: a workdir, a step in it, or a Hugging Face
+directory. All options but --model_args are the harness's.
+"""
+
+from __future__ import annotations
+
+
+def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -> tuple:
+    """An engine over all devices and the parameters at a path.
+
+    Raises:
+        FileNotFoundError: there is no model at the path.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from marco_jax.decoding.engine import Engine
+    from marco_jax.model.mesh import Sharding, create_mesh
+    from marco_jax.training.checkpoint import load_model
+
+    sharding = Sharding(create_mesh()) if len(jax.devices()) > 1 else None
+    loaded = load_model(path, sharding)
+    engine = Engine(
+        loaded.config,
+        loaded.tokenizer,
+        sharding=sharding,
+        dtype=jnp.dtype(dtype),
+        max_length=min(max_length, loaded.config.max_position_embeddings),
+        tokens_per_batch=tokens_per_batch,
+    )
+    return engine, loaded.params
+
+
+def main() -> None:
+    """Registers `marco_jax` and runs the harness."""
+    try:
+        from lm_eval.__main__ import cli_evaluate
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{error}: install lm-evaluation-harness, pip install lm-eval") from None
+    from marco_jax.decoding.compilation import enable_compilation_cache
+    from marco_jax.evaluation.lm_eval_adapter import register
+
+    enable_compilation_cache()
+    register(load_engine)
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The compiled programs: what they gather, and that they compile without weights."""
+
+import dataclasses
+import math
+import re
+
+import jax
+import pytest
+
+from marco_jax.decoding.abstract import abstract_kernels
+from marco_jax.model.config import PRESETS
+from marco_jax.model.mesh import Sharding, create_mesh
+
+# A vocabulary beside which a layer's largest matrix (64 x 128) is small.
+WIDE = dataclasses.replace(PRESETS["tiny"], vocab_size=8192, num_hidden_layers=3)
+LARGEST_MATRIX = WIDE.hidden_size * WIDE.intermediate_size
+
+
+def gathered_sizes(text):
+    """Elements of the result of every all-gather in a program's text."""
+    shapes = re.findall(r"= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(", text)
+    return [math.prod(int(size) for size in shape.split(",") if size) for shape in shapes]
+
+
+@pytest.mark.parametrize("axes", [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_no_table_is_gathered(axes):
+    """With parameters over 8 devices nothing larger than one layer's matrix is all-gathered."""
+    sharding = Sharding(create_mesh(axes))
+    names = []
+    for name, kernel, arguments in abstract_kernels(WIDE, sharding, batch=8, length=32):
+        text = kernel.lower(*arguments).compile().as_text()
+        sizes = gathered_sizes(text)
+        names.append(name)
+        assert max(sizes) <= LARGEST_MATRIX, name
+        # Weights are gathered layer by layer, inside the loop over layers.
+        assert LARGEST_MATRIX // axes.get("tensor", 1) in sizes, name
+    assert names == ["extend", "score", "score_after_prefix", "prefill", "decode"]
+
+
+def test_decoding_on_one_cpu_copies_no_layer():
+    """The products of the decode loop read the stacked parameters' own memory."""
+    kernels = abstract_kernels(WIDE, None, batch=2, length=32)
+    kernel, arguments = next((k, a) for name, k, a in kernels if name == "decode")
+    compiled = kernel.lower(*arguments).compile()
+    analysis = compiled.memory_analysis()
+    layer = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(arguments[1][0]))
+    assert analysis.temp_size_in_bytes < 2 * layer
+    assert "all-gather" not in compiled.as_text()
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    sharding = Sharding(create_mesh({"fsdp": 8}))
+    with pytest.raises(ValueError, match="batch is 4: rows are spread over 8 devices"):
+        next(abstract_kernels(WIDE, sharding, batch=4, length=32))
