@@ -104,13 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     prompts = generate.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
     prompts.add_argument("--input", help='JSONL of {"prompt": ...}')
-    generate.add_argument("--out", help="JSONL with the field `text` added (with --input)")
-    generate.add_argument("--max_new_tokens", type=int, default=64)
-    generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    generate.add_argument("--top_k", type=int, default=0)
-    generate.add_argument("--top_p", type=float, default=1.0)
-    generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--stop", action="append", default=[], help="cut before this string")
+    _generation(generate, "text", max_new_tokens=64)
+
+    translate = command("translate", "Translate between any two languages.", "translate")
+    _model(translate)
+    translate.add_argument("--src", required=True, help="language of the texts, such as en")
+    translate.add_argument("--tgt", required=True, help="language to translate to, such as kk")
+    texts = translate.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--text", help="one text; its translation goes to standard output")
+    texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
+    _generation(translate, "translation", max_new_tokens=256)
 
     importing = command("import", "Hugging Face Qwen2 -> Orbax checkpoint.", "import_model")
     importing.add_argument("--hf", required=True, help="a Hugging Face directory")
@@ -149,6 +153,18 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", "One HTML page of a run, and its figures.", "report")
     report.add_argument("--workdir", required=True)
     return parser
+
+
+def _generation(parser: argparse.ArgumentParser, field: str, max_new_tokens: int) -> None:
+    parser.add_argument(
+        "--out",
+        help=f"JSONL with the field `{field}` added (with --input); a job that was cut off goes on",
+    )
+    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--top_k", type=int, default=0)
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def _counts(text: str) -> tuple[int, ...]:

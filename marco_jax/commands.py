@@ -71,38 +71,75 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def generate(arguments: argparse.Namespace) -> int:
     """Continues one prompt, or those of a JSONL file."""
+    if arguments.prompt is not None:
+        rows = [{"prompt": arguments.prompt}]
+    else:
+        rows = _read_rows(arguments, "prompt")
+    prompts = [row["prompt"] for row in rows]
+    return _generate(arguments, rows, prompts, tuple(arguments.stop), "text")
+
+
+def translate(arguments: argparse.Namespace) -> int:
+    """Translates one text, or those of a JSONL or text file, between any two languages.
+
+    The prompt is a template of the paper's translation data; a text's lines become one.
+    """
+    from marco_jax.data.corpus import Pair
+    from marco_jax.evaluation.prompts import translation_prompt
+
+    if arguments.text is not None:
+        rows = [{"source": arguments.text}]
+    else:
+        rows = _read_rows(arguments, "source")
+    pairs = [
+        Pair("", arguments.src, arguments.tgt, " ".join(row["source"].split()), "") for row in rows
+    ]
+    prompts = [translation_prompt((), pair) for pair in pairs]
+    return _generate(arguments, rows, prompts, ("\n",), "translation")
+
+
+def _generate(
+    arguments: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    prompts: list[str],
+    stop: tuple[str, ...],
+    field: str,
+) -> int:
+    """Continues prompts: one alone goes to standard output, those of a file to --out."""
+    from tqdm import tqdm
+
+    from marco_jax.decoding.jobs import run_job
     from marco_jax.decoding.requests import GenerateRequest
     from marco_jax.decoding.sampling import Sampling
 
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    rows = [{"prompt": arguments.prompt}] if arguments.prompt is not None else None
-    if rows is None:
-        if not arguments.out:
-            raise ValueError("--input needs --out, a file for the results")
-        rows = _read_prompts(arguments.input)
     loaded = load_model(arguments.model)
     tokenizer = loaded.tokenizer
     requests = [
         GenerateRequest(
-            tokenizer.encode(row["prompt"]) or [tokenizer.eos_id],
-            arguments.max_new_tokens,
-            tuple(arguments.stop),
+            tokenizer.encode(prompt) or [tokenizer.eos_id], arguments.max_new_tokens, stop
         )
-        for row in rows
+        for prompt in prompts
     ]
     engine = _engine(loaded, _run_config(loaded))
-    results = engine.generate(loaded.params, requests, sampling=sampling, seed=arguments.seed)
-    if arguments.prompt is not None:
-        print(results[0].text)
+    if not arguments.input:
+        results = engine.generate(loaded.params, requests, sampling=sampling, seed=arguments.seed)
+        print(results[0].text.strip() if field == "translation" else results[0].text)
         return 0
-    lines = [
-        json.dumps(row | {"text": result.text}, ensure_ascii=False) + "\n"
-        for row, result in zip(rows, results, strict=True)
-    ]
-    out = pathlib.Path(arguments.out)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, out)
+    settings = {
+        name: value for name, value in vars(arguments).items() if name not in ("parser", "out")
+    }
+    with tqdm(total=len(rows), unit="row", disable=not sys.stderr.isatty()) as bar:
+        before = run_job(
+            *(engine, loaded.params, rows, requests, pathlib.Path(arguments.out)),
+            settings=settings,
+            field=field,
+            sampling=sampling,
+            seed=arguments.seed,
+            progress=lambda done: bar.update(done - bar.n),
+        )
+    resumed = f", {before:,} of them from an earlier start" if before else ""
+    print(f"{len(rows):,} rows{resumed}: {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -244,17 +281,27 @@ def _run_config(loaded: LoadedModel) -> dict[str, Any]:
     return json.loads((loaded.workdir / "config.json").read_text(encoding="utf-8"))
 
 
-def _read_prompts(path: str) -> list[dict[str, Any]]:
+def _read_rows(arguments: argparse.Namespace, field: str) -> list[dict[str, Any]]:
+    """Rows of a JSONL file that have a text under `field`; lines of any other file are texts."""
+    path = arguments.input
+    if not arguments.out:
+        raise ValueError("--input needs --out, a file for the results")
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 at byte {error.start}") from None
+    if not path.endswith((".jsonl", ".json")):
+        return [{field: line} for line in lines]
     rows = []
-    for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}:{number} is no JSON: {error}") from None
-        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-            raise ValueError(f'{path}:{number} has no text under "prompt"')
+        if not isinstance(row, dict) or not isinstance(row.get(field), str):
+            raise ValueError(f'{path}:{number} has no text under "{field}"')
         rows.append(row)
     return rows
 

@@ -1,0 +1,110 @@
+"""Generation for a file of prompts: results are kept as they come, and a cut-off job goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from marco_jax.decoding.engine import Engine
+from marco_jax.decoding.requests import GenerateRequest
+from marco_jax.decoding.sampling import Sampling
+from marco_jax.model.parameters import Params
+
+# Prompts between two writes. Where blocks begin decides the draws of a sample, so that it is the
+# same whether a job was cut off or not.
+BLOCK = 256
+
+
+def run_job(
+    engine: Engine,
+    params: Params,
+    rows: Sequence[Mapping[str, Any]],
+    requests: Sequence[GenerateRequest],
+    out: pathlib.Path,
+    *,
+    settings: Mapping[str, Any],
+    field: str = "text",
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Writes each row with the text generated for it as JSON lines, in order.
+
+    Results go to a file beside `out`, which takes its place when all are there. A job that is
+    started again with the same rows and settings goes on where that file ends.
+
+    Args:
+        engine: of the model.
+        params: its parameters.
+        rows: what each line repeats.
+        requests: one a row.
+        out: the file to write.
+        settings: what else decides the results, such as the model and the sampling.
+        field: takes the text.
+        sampling: how tokens are drawn; greedy by default.
+        seed: of the draws.
+        progress: is told how many rows have been done, those of an earlier start included.
+
+    Returns:
+        how many rows were there from an earlier start.
+    """
+    partial = out.with_name(f".{out.name}.partial")
+    mark = _fingerprint(rows, settings)
+    done = _done(partial, mark)
+    writes = jax.process_index() == 0
+    if not done and writes:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(mark + "\n", encoding="utf-8")
+    progress(done)
+    for start in range(done, len(rows), BLOCK):
+        block = requests[start : start + BLOCK]
+        results = engine.generate(params, block, sampling=sampling, seed=seed + start)
+        lines = [
+            json.dumps({**row, field: result.text}, ensure_ascii=False) + "\n"
+            for row, result in zip(rows[start : start + BLOCK], results, strict=True)
+        ]
+        if writes:
+            with open(partial, "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+        progress(start + len(block))
+    if writes:
+        _finish(partial, out)
+    return done
+
+
+def _fingerprint(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+    text = json.dumps([list(rows), dict(settings)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _done(partial: pathlib.Path, mark: str) -> int:
+    """Rows of whole blocks that an earlier start of the same job has left; a cut one is dropped."""
+    if not partial.exists():
+        return 0
+    lines = partial.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    if not lines or lines[0].strip() != mark:
+        return 0
+    whole = [line for line in lines[1:] if line.endswith("\n")]
+    kept = len(whole) // BLOCK * BLOCK
+    if kept < len(lines) - 1 and jax.process_index() == 0:
+        temporary = partial.with_name(f"{partial.name}.{os.getpid()}")
+        temporary.write_text("".join([lines[0], *whole[:kept]]), encoding="utf-8")
+        os.replace(temporary, partial)
+    return kept
+
+
+def _finish(partial: pathlib.Path, out: pathlib.Path) -> None:
+    """Puts the results in place, without the line that marks the job."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    with open(partial, encoding="utf-8") as source, open(temporary, "w", encoding="utf-8") as file:
+        next(source)
+        for line in source:
+            file.write(line)
+    os.replace(temporary, out)
+    partial.unlink()

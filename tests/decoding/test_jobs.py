@@ -1,0 +1,70 @@
+"""A file of prompts: what a job that was cut off has done is not done again."""
+
+import json
+
+import pytest
+
+from marco_jax.decoding import jobs
+from marco_jax.decoding.jobs import run_job
+from marco_jax.decoding.requests import GenerateRequest, Generation
+
+ROWS = [{"id": number, "prompt": f"prompt {number}"} for number in range(11)]
+REQUESTS = [GenerateRequest([number + 1], 4) for number in range(11)]
+
+
+class Echo:
+    """An engine that answers with its prompt and the seed, and may break down."""
+
+    def __init__(self, breaks_at=None):
+        self.asked, self.breaks_at = [], breaks_at
+
+    def generate(self, params, requests, *, sampling, seed):
+        if self.breaks_at is not None and len(self.asked) >= self.breaks_at:
+            raise KeyboardInterrupt
+        self.asked += [request.prompt[0] for request in requests]
+        return [Generation((), f"{request.prompt[0]} {seed}\n") for request in requests]
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(jobs, "BLOCK", 3)
+
+
+def job(engine, out, **settings):
+    return run_job(engine, None, ROWS, REQUESTS, out, settings=settings)
+
+
+def test_a_job_that_was_cut_off_goes_on_and_gives_the_same_file(tmp_path):
+    whole, again = tmp_path / "whole.jsonl", tmp_path / "again.jsonl"
+    assert job(Echo(), whole) == 0
+    with pytest.raises(KeyboardInterrupt):
+        job(Echo(breaks_at=6), again)
+    assert not again.exists()
+    second = Echo()
+    assert job(second, again) == 6
+    assert second.asked == [7, 8, 9, 10, 11]
+    assert again.read_bytes() == whole.read_bytes()
+    rows = [json.loads(line) for line in again.read_text().splitlines()]
+    assert [row["id"] for row in rows] == list(range(11))
+    assert rows[4] == ROWS[4] | {"text": "5 3\n"}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_line_cut_in_the_middle_is_done_again(tmp_path):
+    out, partial = tmp_path / "out.jsonl", tmp_path / ".out.jsonl.partial"
+    with pytest.raises(KeyboardInterrupt):
+        job(Echo(breaks_at=6), out)
+    partial.write_text(partial.read_text()[:-7])
+    second = Echo()
+    assert job(second, out) == 3
+    assert second.asked[0] == 4
+    assert len(out.read_text().splitlines()) == 11
+
+
+def test_another_job_with_the_same_file_starts_anew(tmp_path):
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        job(Echo(breaks_at=6), out, temperature=0.0)
+    second = Echo()
+    assert job(second, out, temperature=1.0) == 0
+    assert len(second.asked) == 11
