@@ -216,7 +216,9 @@ def draw(
     if sampling.temperature == 0:
         return head.argmax(hidden, runtime)
     draws = jax.vmap(jax.random.fold_in)(keys, positions)
-    return sample(head.logits(hidden, runtime), draws, sampling)
+    logits = head.logits(hidden, runtime)
+    real = jnp.arange(logits.shape[-1]) < runtime.emitted_vocab_size
+    return sample(jnp.where(real, logits, -jnp.inf), draws, sampling)
 
 
 def layer_views(params: Params, runtime: Runtime) -> list[Params] | None:

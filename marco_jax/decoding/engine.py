@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from marco_jax.decoding import kernels
+from marco_jax.decoding.beam import search
 from marco_jax.decoding.caches import Prefix
 from marco_jax.decoding.generation import generate
 from marco_jax.decoding.placement import Runtime
@@ -115,6 +116,46 @@ class Engine:
         """
         return generate(self, params, requests, sampling or Sampling(), seed)
 
+    def beam_search(
+        self,
+        params: Params,
+        requests: Sequence[GenerateRequest],
+        *,
+        beams: int,
+        length_penalty: float = 1.0,
+    ) -> list[Generation]:
+        """The likeliest continuation that a search of `beams` beginnings finds, as `transformers`.
+
+        Scores are divided by length ** length_penalty: above 0 favours length.
+
+        Raises:
+            ValueError: fewer than 2 beams, or max_new_tokens leaves no room for a prompt.
+        """
+        return search(self, params, requests, beams, length_penalty)
+
+    def cut_prompt(self, request: GenerateRequest) -> list[int]:
+        """The prompt, cut on the left to leave room for its new tokens.
+
+        Raises:
+            ValueError: there is no room for a prompt at all.
+        """
+        room = self.max_length - request.max_new_tokens
+        if room < 1:
+            raise ValueError(
+                f"max_new_tokens is {request.max_new_tokens}: "
+                f"it must leave room for a prompt in {self.max_length} tokens"
+            )
+        self.truncated += len(request.prompt) > room
+        return list(request.prompt)[-room:]
+
+    def finish(self, request: GenerateRequest, emitted: list[int]) -> tuple[Generation, bool]:
+        """What a row has emitted as an answer, and whether a stop string has cut it."""
+        ended = bool(emitted) and emitted[-1] == self.tokenizer.eos_id
+        ids = emitted[:-1] if ended else emitted
+        text = self.tokenizer.decode(ids)
+        cuts = [text.find(stop) for stop in request.stop if stop in text]
+        return Generation(tuple(ids), text[: min(cuts)] if cuts else text), bool(cuts)
+
     def prefix_groups(
         self, params: Params, contexts: Sequence[Sequence[int]]
     ) -> Iterator[tuple[SharedPrefix | None, Sequence[int]]]:
@@ -150,6 +191,11 @@ class Engine:
         spec = self.runtime.rows if by_rows else jax.sharding.PartitionSpec()
         sharding = jax.NamedSharding(self.runtime.sharding.mesh, spec)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    def put_keys(self, keys: jax.Array) -> jax.Array:
+        """Random keys [rows] as a global array."""
+        data = self.put(np.asarray(jax.random.key_data(keys)), by_rows=True)
+        return jax.random.wrap_key_data(data)
 
     def rows_of(self, length: int, wanted: int) -> int:
         """Rows of a program call: as many as it may hold, or the next power of two that does."""

@@ -48,7 +48,10 @@ def generate(
     seed: int,
 ) -> list[Generation]:
     """See Engine.generate."""
-    asked = [_cut(engine, number, request) for number, request in enumerate(requests)]
+    asked = [
+        _Asked(number, request, engine.cut_prompt(request))
+        for number, request in enumerate(requests)
+    ]
     results: dict[int, Generation] = {}
     layers = kernels.layer_views(params, engine.runtime)
     for same in _by_slots(asked):
@@ -62,18 +65,6 @@ def generate(
         while batch.busy:
             batch.decode(results, more=False)
     return [results[number] for number in range(len(requests))]
-
-
-def _cut(engine: Engine, number: int, request: GenerateRequest) -> _Asked:
-    room = engine.max_length - request.max_new_tokens
-    if room < 1:
-        raise ValueError(
-            f"max_new_tokens is {request.max_new_tokens}: "
-            f"it must leave room for a prompt in {engine.max_length} tokens"
-        )
-    prompt = list(request.prompt)
-    engine.truncated += len(prompt) > room
-    return _Asked(number, request, prompt[-room:])
 
 
 def _by_slots(asked: Sequence[_Asked]) -> list[list[_Asked]]:
@@ -151,7 +142,7 @@ class _Batch:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
         batch = kernels.NewRows(
             *(engine.put(array, by_rows=True) for array in (tokens, lengths, rows, counts)),
-            self._put_keys(keys),
+            engine.put_keys(keys),
         )
         slots = prefix.slots if prefix else 0
         self._state = engine.call(
@@ -180,28 +171,12 @@ class _Batch:
             if one is None:
                 continue
             self._emitted[row] += [value for value in values if value != kernels.NOTHING]
-            result = _result(engine, one.request, self._emitted[row], bool(done[row]))
-            if result is not None:
+            if done[row] or one.request.stop:
+                result, cut = engine.finish(one.request, self._emitted[row])
+                if not done[row] and not cut:
+                    continue
                 results[one.number], self._rows[row] = result, None
                 stopped |= not done[row]
                 done[row] = True
         if stopped:
             self._state = self._state._replace(done=engine.put(done, by_rows=True))
-
-    def _put_keys(self, keys: jax.Array) -> jax.Array:
-        data = self._engine.put(np.asarray(jax.random.key_data(keys)), by_rows=True)
-        return jax.random.wrap_key_data(data)
-
-
-def _result(
-    engine: Engine, request: GenerateRequest, emitted: list[int], ended: bool
-) -> Generation | None:
-    """The result, or None while a row has neither ended nor shown a stop string."""
-    ids = emitted[:-1] if emitted and emitted[-1] == engine.tokenizer.eos_id else emitted
-    if not ended and not request.stop:
-        return None
-    text = engine.tokenizer.decode(ids)
-    cuts = [text.find(stop) for stop in request.stop if stop in text]
-    if not ended and not cuts:
-        return None
-    return Generation(tuple(ids), text[: min(cuts)] if cuts else text)

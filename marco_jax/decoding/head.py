@@ -81,12 +81,8 @@ class Head(NamedTuple):
         return _own(self._first(logits, best, runtime)[..., 0], names)
 
     def logits(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
-        """Logits of all words for this device's rows: [rows, embed] -> float32 [rows, vocab].
-
-        Words that the tokenizer does not have are at minus infinity.
-        """
+        """Logits of all words for this device's rows: [rows, embed] -> float32 [rows, vocab]."""
         logits = self._logits(hidden, runtime)
-        logits = jnp.where(self.ids < runtime.emitted_vocab_size, logits, -jnp.inf)
         for name in runtime.sharding.names("embed"):
             logits = jax.lax.all_to_all(logits, name, 0, logits.ndim - 1, tiled=True)[0]
         tensor = runtime.sharding.names("vocab")

@@ -5,11 +5,15 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from marco_jax.decoding.abstract import abstract_kernels
+from marco_jax.decoding.caches import Reading
 from marco_jax.model.config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh
+from marco_jax.model.qwen2 import LayerInputs
 
 # A vocabulary beside which a layer's largest matrix (64 x 128) is small.
 WIDE = dataclasses.replace(PRESETS["tiny"], vocab_size=8192, num_hidden_layers=3)
@@ -46,6 +50,22 @@ def test_decoding_on_one_cpu_copies_no_layer():
     layer = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(arguments[1][0]))
     assert analysis.temp_size_in_bytes < 2 * layer
     assert "all-gather" not in compiled.as_text()
+
+
+def test_splash_reads_prompts_as_plain_attention_does():
+    """What a TPU reads prompts with, by the kernel's interpreter."""
+    random = np.random.default_rng(0)
+    query = jnp.asarray(random.normal(size=(2, 128, 4, 128)), jnp.float32)
+    key, value = (jnp.asarray(random.normal(size=(2, 128, 2, 128)), jnp.float32) for _ in range(2))
+    positions = jnp.broadcast_to(jnp.arange(128), (2, 128))
+    inputs = LayerInputs(positions, None, positions, None, None, None)
+    outs = [
+        Reading(None, None).attend(0, query, key, value, inputs, implementation)[0]
+        for implementation in ("splash_interpreted", "mapped", "xla")
+    ]
+    # Softmax of 128 float32 scores, summed in another order.
+    np.testing.assert_allclose(outs[0], outs[2], atol=2e-5)
+    np.testing.assert_allclose(outs[1], outs[2], atol=2e-6)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
