@@ -229,7 +229,9 @@ def layer_views(params: Params, runtime: Runtime) -> list[Params] | None:
 
     The views must not outlive `params`.
     """
-    if not takes_views(runtime):
+    # DLPack, by which arrays share memory, has no bfloat16 in NumPy.
+    plain = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params["layers"]))
+    if not takes_views(runtime) or not plain:
         return None
 
     def view(stacked: jax.Array, layer: int) -> jax.Array:
