@@ -163,6 +163,7 @@ def decode(
     ) -> tuple[jax.Array, jax.Array, DecodeState]:
         model = bind(runtime.config, params)
         head = Head.of(model, runtime)
+        layout = runtime.emitting()
         running = runtime.count(~state.done)
         stop_at = jnp.maximum(running - enough, 0)
         emitted = jnp.full((state.tokens.shape[0], steps), NOTHING, jnp.int32)
@@ -183,11 +184,12 @@ def decode(
                 cache=Writing(state.cache),
                 layers=layers,
                 dtype=runtime.dtype,
-                layout=runtime.layout(),
+                layout=layout,
             )
+            hidden = layout.own_rows(hidden[:, 0])
             # A finished row stays where it is: its slot is overwritten, its cache never runs over.
             positions = jnp.where(done, state.positions, state.positions + 1)
-            following = draw(head, hidden[:, 0], state.keys, positions, runtime, sampling)
+            following = draw(head, hidden, state.keys, positions, runtime, sampling)
             state = state._replace(
                 cache=cache.held, tokens=following, positions=positions, done=done
             )

@@ -69,10 +69,11 @@ def pack_rows(requests: Sequence[ScoreRequest], max_length: int) -> tuple[list[R
         context, continuation = tuple(request.context), list(request.continuation)
         fed = len(continuation) - 1
         if len(context) + fed > max_length:
-            # (context + continuation)[-(max_length + 1):], the last token predicted only.
+            # The last token is predicted only. Of a continuation longer than a row its end counts.
             truncated += 1
-            context = context[-max(1, max_length - fed) :]
-            continuation = continuation[-max_length:]
+            whole = (*context, *continuation)[-(max_length + 1) :]
+            kept = min(len(continuation), max_length)
+            context, continuation = whole[:-kept], list(whole[-kept:])
         row = open_rows.get(context)
         limit = min(max_length, len(context) + SHARED_TOKENS)
         if row is None or len(row) + len(continuation) - 1 > limit:

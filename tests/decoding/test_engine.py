@@ -155,6 +155,15 @@ def test_long_inputs_are_cut_on_the_left_and_counted(params):
     assert score.logprob == pytest.approx(logprob, abs=1e-5)
 
 
+def test_a_continuation_longer_than_a_row_is_scored_at_its_end(params):
+    context, continuation = [7, 8, 9], list(range(20, 60))
+    engine = Engine(TINY, Words(), max_length=16)
+    (score,) = engine.score(params, [ScoreRequest(context, continuation)])
+    logprob, _ = expected(params, continuation[-17:-16], continuation[-16:])
+    assert engine.truncated == 1
+    assert score.logprob == pytest.approx(logprob, abs=1e-4)
+
+
 def greedy_by_hand(params, prompt, count):
     ids = list(prompt)
     for _ in range(count):
