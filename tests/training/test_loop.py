@@ -27,9 +27,11 @@ EVALUATION = (
 
 def losses(workdir):
     """Every figure of every step that is about the step, not about the clock."""
-    clocked = {"tokens_per_second", "mfu"}
+    clocked = ("tokens_per_second", "mfu", "_seconds", "evaluation_share")
     rows = read_metrics(pathlib.Path(workdir) / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name not in clocked} for row in rows]
+    return [
+        {name: value for name, value in row.items() if not name.endswith(clocked)} for row in rows
+    ]
 
 
 def assert_same_parameters(workdir, other):
