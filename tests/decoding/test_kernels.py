@@ -36,8 +36,13 @@ def test_no_table_is_gathered(axes):
         sizes = gathered_sizes(text)
         names.append(name)
         assert max(sizes) <= LARGEST_MATRIX, name
-        # Weights are gathered layer by layer, inside the loop over layers.
-        assert LARGEST_MATRIX // axes.get("tensor", 1) in sizes, name
+        matrix = LARGEST_MATRIX // axes.get("tensor", 1)
+        if name == "decode":
+            # Activations travel: nothing as large as a weight does.
+            assert max(sizes) <= matrix // 4
+        else:
+            # Weights are gathered layer by layer, inside the loop over layers.
+            assert matrix in sizes, name
     assert names == ["extend", "score", "score_after_prefix", "prefill", "decode"]
 
 
