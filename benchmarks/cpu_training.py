@@ -35,8 +35,8 @@ ROWS, LENGTH = 8, 512
 LEARNING_RATE, BETAS, EPSILON = 1e-4, (0.9, 0.95), 1e-8
 WEIGHT_DECAY, CLIP_NORM = 0.1, 1.0
 OURS = "marco_jax"
-# Steps before the clock starts: compilation, and the first touch of every buffer.
-WARM_UP_STEPS = 3
+# Steps before the clock starts: compilation, and then until the heap has grown to its full size.
+WARM_UP_STEPS = 5
 
 # Runs one step with the named kind of attention and returns its loss, having waited for all of it.
 Step = Callable[[str], float]
