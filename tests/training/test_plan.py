@@ -45,6 +45,7 @@ def test_a_small_step_on_two_slices(root, tmp_path):
         "--num_slices=2",
         f"--out={out}",
         f"--hlo={hlo}",
+        "--only=train,decode",
         *SMALL,
     )
     assert done.returncode == 0, done.stderr
@@ -58,11 +59,10 @@ def test_a_small_step_on_two_slices(root, tmp_path):
     parameters = found["planned"]["parameters"]
     assert 0 < found["wire"]["across_slices_gib"] * GIB <= 1.1 * parameters * 4 / 4
     assert "ENTRY" in hlo.read_text()
-    assert set(found["kernels"]) == {"score", "prefill", "decode"}
-    for kernel in found["kernels"].values():
-        assert kernel["memory"]["fits"]
-        # Parameters are gathered a layer at a time, tables not at all.
-        assert kernel["largest_gathered_gib"] * GIB <= 4 * 512 * 1408
+    kernel = found["kernels"]["decode"]
+    assert kernel["memory"]["fits"]
+    # Activations travel: nothing as large as a layer's matrix is gathered.
+    assert kernel["largest_gathered_gib"] * GIB < 4 * 512 * 1408
 
 
 @pytest.mark.parametrize(
