@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.parameters import Params, axis_sizes, parameter_tree
+from marco_jax.model.shutdown import end_quietly
 
 # What a config names, in mesh order. `num_slices` are replicas joined by the data-centre network.
 CONFIG_AXES = ("num_slices", "data", "fsdp", "tensor", "context")
@@ -108,6 +109,7 @@ def create_mesh(
     Raises:
         ValueError: an unknown axis, or sizes whose product is not the number of devices.
     """
+    end_quietly()
     devices = list(jax.devices() if devices is None else devices)
     sizes = dict.fromkeys(CONFIG_AXES, 1) | dict(axes if axes is not None else {"fsdp": -1})
     unknown = set(sizes) - set(CONFIG_AXES)

@@ -11,6 +11,8 @@ import numpy as np
 PROCESS = """
 import json, sys
 import jax
+# Threads of JAX get the interpreter's lock late: the process must still end well.
+sys.setswitchinterval(10)
 rank, processes, port = (int(argument) for argument in sys.argv[1:4])
 if processes > 1:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
