@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -122,10 +122,19 @@ class CheckpointHook:
     """Saves the state; the metrics up to it are on disk first."""
 
     def __init__(
-        self, checkpoints: Checkpoints, config: Qwen2Config, writer: MetricsWriter, every: int
+        self,
+        checkpoints: Checkpoints,
+        config: Qwen2Config,
+        data_state: Callable[[int], dict[str, Any]],
+        writer: MetricsWriter,
+        every: int,
     ) -> None:
-        """Saves every `every` steps, at stage ends, and when the run is stopped."""
+        """Saves every `every` steps, at stage ends, and when the run is stopped.
+
+        `data_state` gives what is kept of the data's order after a number of steps.
+        """
         self.checkpoints, self.config, self.writer, self.every = checkpoints, config, writer, every
+        self.data_state = data_state
 
     def __call__(self, event: Event) -> None:
         """Saves when due."""
@@ -133,7 +142,8 @@ class CheckpointHook:
             return
         self.writer.flush()
         with self.writer.clock.part(CHECKPOINT):
-            self.checkpoints.save(event.state, self.config, {"stage": event.stage})
+            meta = {"stage": event.stage, "data": self.data_state(event.step)}
+            self.checkpoints.save(event.state, self.config, meta)
 
 
 class ProfileHook:

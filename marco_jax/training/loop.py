@@ -45,7 +45,8 @@ def train(config: ConfigDict, workdir: str) -> int:
         state = run.initial_state()
     else:
         say(f"resuming at step {first}")
-        state, _ = checkpoints.restore(first, run.trainer.abstract_state())
+        state, meta = checkpoints.restore(first, run.trainer.abstract_state())
+        run.resume(meta["data"], first)
     first = first or 0
     writer = MetricsWriter(directory, run.model, run.feed.sources, config.batch.length, first)
     metrics = MetricsHook(writer, config.log_every, run.batch_rows * config.batch.length)
@@ -55,7 +56,7 @@ def train(config: ConfigDict, workdir: str) -> int:
         progress,
         ProfileHook(directory, config.profile),
         *_evaluation(config, run, directory, writer),
-        CheckpointHook(checkpoints, run.model, writer, config.checkpoint.every),
+        CheckpointHook(checkpoints, run.model, run.data_state, writer, config.checkpoint.every),
     ]
 
     def call(event: Event) -> None:
