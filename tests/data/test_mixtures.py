@@ -17,7 +17,6 @@ from marco_jax.data.mixtures import (
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES
 
 
-
 def infos(*names: str) -> list[SourceInfo]:
     return [SourceInfo(n, TEXT, n) if n in LANGUAGES else SourceInfo(n, n) for n in names]
 

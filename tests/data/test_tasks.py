@@ -65,9 +65,7 @@ def test_mixture_rates_are_those_of_table_2(small_corpus, tokenizer, name):
 def build(corpus, tokenizer, cache_dir):
     stages = [Stage("s", Mixture("m", {"kk": 1.0}), 3)]
     stores = prepare_stores(corpus, tokenizer, ["kk"], cache_dir)
-    return build_feed(
-        stores, stages, length=32, batch_rows=2, seed=0, separator=tokenizer.eos_id
-    )
+    return build_feed(stores, stages, length=32, batch_rows=2, seed=0, separator=tokenizer.eos_id)
 
 
 def test_tokenised_sources_are_kept_and_used_again(small_corpus, tokenizer, tmp_path):
