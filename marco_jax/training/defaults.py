@@ -139,8 +139,9 @@ def training_config() -> ConfigDict:
 def training_stage(
     share: float, learning_rate: float, *, warmup_share: float, final_share: float
 ) -> ConfigDict:
-    """One stage: its share of the steps (or its own steps, or tokens with padding), its peak
-    learning rate, and the cosine around it.
+    """One stage: its share of the run, its peak learning rate, and the cosine around it.
+
+    `share` is of the steps, against other stages' shares.
     """
     return ConfigDict(
         {
