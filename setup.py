@@ -42,26 +42,29 @@ REQUIRES = [
 # transformers reads GGUF files by way of gguf and accelerate.
 HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0", "accelerate>=1.15.0"]
 
+CURATION = [
+    "apache-beam>=2.77.0",
+    "trafilatura>=2.3.1",
+    # trafilatura needs it by way of justext; pip overlooks that extra of an installed lxml.
+    "lxml_html_clean>=0.4.6",
+    "ftfy>=6.3.1",
+    "phonenumbers>=9.0.43",
+    "pycld2>=0.42",
+]
+
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2"],
     # The TPU compiler alone: benchmarks/tpu_step.py compiles for TPUs on a machine without any.
     "plan": ["libtpu>=0.0.42"],
     "gpu": ["jax[cuda13]>=0.10.2"],
-    "curation": [
-        "apache-beam>=2.77.0",
-        "trafilatura>=2.3.1",
-        # trafilatura needs it by way of justext; pip overlooks that extra of an installed lxml.
-        "lxml_html_clean>=0.4.6",
-        "ftfy>=6.3.1",
-        "rensa>=0.5.0",
-        "phonenumbers>=9.0.43",
-    ],
+    "curation": CURATION,
     # torch is a step of its own, before this extra: see the Makefile.
     "hf": HUGGING_FACE,
     "test": [
         # Plans are tested with the TPU compiler itself.
         "libtpu>=0.0.42",
         *HUGGING_FACE,
+        *CURATION,
         "torch>=2.13.0",
         "pytest>=9.2.0",
         "pytest-timeout>=2.4.0",

@@ -150,6 +150,25 @@ def _parser() -> argparse.ArgumentParser:
         help="values of batch.sequences_per_chip to search; tokens a step change with it",
     )
 
+    curate = command("curate", "Raw text -> a corpus for training, on Apache Beam.", "curate")
+    curate.add_argument(
+        "--input",
+        required=True,
+        help="JSONL (.gz, .zst), WARC, WET, Parquet or text; globs, comma-separated",
+    )
+    curate.add_argument("--out", required=True, help="a new directory, for config.data of `train`")
+    curate.add_argument("--config", required=True, help="a file such as configs/curation.py")
+    curate.add_argument("--runner", default="local", help="local, or a Beam runner's name")
+    curate.add_argument("--rejects", help="a new directory for what was thrown away, and why")
+    curate.add_argument(
+        "--sample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="texts a reason in the report",
+    )
+    curate.add_argument("--explain", metavar="ID", help="tell what became of one document")
+
     report = command("report", "One HTML page of a run, and its figures.", "report")
     report.add_argument("--workdir", required=True)
     return parser

@@ -257,6 +257,27 @@ def _contamination(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def curate(arguments: argparse.Namespace) -> int:
+    """Curates raw text into a corpus."""
+    from marco_jax.curation.run import curate as run
+    from marco_jax.training.config import load_config
+
+    report = run(
+        _names(arguments.input),
+        pathlib.Path(arguments.out),
+        load_config(arguments.config, arguments.overrides),
+        runner=arguments.runner,
+        rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
+        sample=arguments.sample,
+        explain=arguments.explain or "",
+    )
+    for line in report.get("explained", []):
+        print(line)
+    total = report["total"]
+    print(f"kept {total['kept']:,} of {total['read']:,} documents: {arguments.out}")
+    return 0
+
+
 def _engine(loaded: LoadedModel, run: dict[str, Any]) -> Any:
     import jax.numpy as jnp
 

@@ -16,6 +16,7 @@ FLOORS = {
     "training": 4,
     "evaluation": 3,
     "decoding": 2,
+    "curation": 2,
     "data": 2,
     "model": 1,
     "tokenizer": 1,
@@ -61,7 +62,7 @@ def test_rooms_import_where_tensorflow_and_seqio_are_not_installed(modules):
 
 def test_the_package_alone_imports_neither_jax_nor_tensorflow():
     code = "import sys, marco_jax, marco_jax.__main__; print([m for m in ('jax', 'numpy', "
-    code += "'tensorflow') if m in sys.modules])"
+    code += "'tensorflow', 'apache_beam') if m in sys.modules])"
     assert python(code).stdout.strip() == "[]"
 
 

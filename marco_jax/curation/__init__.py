@@ -1,0 +1,1 @@
+"""Curation of raw text: a cascade of filters on Apache Beam."""
