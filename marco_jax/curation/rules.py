@@ -19,7 +19,9 @@ _LINK = re.compile(r"\]\([^)]*\)|https?://|www\.")
 _LOG = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d|\b(INFO|WARN|ERROR|DEBUG)\b")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]{60,}")
 _CODE = re.compile(r"[{};]|=>|==|\(\)|\bfunction\b|\bvar\b|\bconst\b")
-_TEASER = re.compile(r"(\.\.\.|…|\[…\]|>>|»|→)\s*$")
+_TEASER = re.compile(r"\.\.\.|…|>>|→")
+# Prose breaks off less often than once in so many characters.
+TEASER_CHARACTERS = 200
 
 
 def length(text: str, language: str) -> str:
@@ -63,7 +65,8 @@ def links(text: str, language: str) -> str:
     lines = _lines(text)
     if len(lines) >= 3 and sum(bool(_LINK.search(line)) for line in lines) > 0.4 * len(lines):
         return "links"
-    if len(lines) >= 3 and sum(bool(_TEASER.search(line)) for line in lines) > 0.3 * len(lines):
+    broken = len(_TEASER.findall(text))
+    if broken >= 4 and broken * TEASER_CHARACTERS > len(text):
         return "teasers"
     return ""
 

@@ -1,0 +1,136 @@
+"""`marco curate` from raw files to a corpus that training reads."""
+
+import gzip
+import json
+import pathlib
+import random
+
+import pytest
+
+from marco_jax.curation.run import curate
+from marco_jax.curation.settings import curation_config
+from marco_jax.data.load import load_corpus
+from marco_jax.data.prepare import prepare_stores
+
+WORDS = ["river", "market", "garden", "winter", "teacher", "letter", "morning", "people", "bridge"]
+
+
+def prose(seed: int, sentences: int = 8) -> str:
+    draw = random.Random(seed)
+
+    def name() -> str:
+        return "".join(draw.choice("bdfglmnprst") + draw.choice("aeiou") for _ in range(4)).title()
+
+    made = []
+    for _ in range(sentences):
+        first, second = draw.sample(WORDS, 2)
+        made.append(f"{name()} of {name()} met {name()} in the {first} with the {second} {name()}.")
+    return " ".join(made)
+
+
+class Bytes:
+    """UTF-8 bytes as token ids."""
+
+    vocab_size = 257
+    eos_id = 256
+    fingerprint = "b17e5b17e5b17e5b"
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes(i for i in ids if i != self.eos_id).decode()
+
+
+def write(path: pathlib.Path, rows: list[dict]) -> pathlib.Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def kept(out: pathlib.Path) -> dict[str, str]:
+    rows = {}
+    for file in out.glob("docs/*.jsonl.gz"):
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            rows |= {row["id"]: row["text"] for row in map(json.loads, lines)}
+    return rows
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    page = prose(1)
+    return [
+        *({"id": f"good{n}", "text": prose(n), "lang_hint": "en"} for n in range(1, 9)),
+        {"id": "copy", "text": page, "lang_hint": "en"},
+        {"id": "cut", "text": prose(2)[: int(0.6 * len(prose(2)))], "lang_hint": "en"},
+        {"id": "wrong", "text": prose(20), "lang_hint": "kk"},
+        {"id": "bad", "text": prose(21), "url": "https://porn-tube.example/a"},
+        {"id": "log", "text": "2024-07-14 12:50:01 INFO worker GET /api/v1/items 200\n" * 9},
+        {"id": "mail", "text": prose(22) + " Write to jane.roe@example.org for more."},
+        {"id": "item", "text": prose(23) + " Which town was granted to the Huguenots on arrival?"},
+    ]
+
+
+def test_curated_text_is_a_corpus_and_defects_are_gone(tmp_path, rows):
+    config = curation_config()
+    items = [{"question": "Which town was actually granted to the Huguenots on arrival?"}]
+    config.benchmarks = str(write(tmp_path / "items.jsonl", items))
+    raw = write(tmp_path / "raw.jsonl", rows)
+    out, rejects = tmp_path / "out", tmp_path / "rejects"
+    report = curate((str(raw),), out, config, rejects=rejects, sample=2, explain="log")
+    found = kept(out)
+    assert set(found) - {"copy", "good1"} == {*(f"good{n}" for n in range(2, 9)), "mail"}
+    assert len({"copy", "good1"} & set(found)) == 1
+    assert "jane.roe" not in found["mail"] and "<EMAIL>" in found["mail"]
+    assert report["explained"] == ["log: language en; rejected by machine_text: log"]
+    thrown = {}
+    for file in rejects.glob("*.jsonl.gz"):
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            thrown |= {row["id"]: row["stage"] for row in map(json.loads, lines)}
+    assert len(thrown) + len(found) == len(rows) == report["total"]["read"]
+    assert thrown["cut"] == "duplicates" and thrown["wrong"] == "language"
+    assert thrown["bad"] == "url" and thrown["item"] == "benchmarks"
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert sum(shard["documents"] for shard in manifest["shards"]) == len(found)
+    corpus = load_corpus(str(out))
+    assert list(corpus.sources()) == ["en"]
+    stores = prepare_stores(corpus, Bytes(), ["en"], tmp_path / "cache")
+    assert set(stores) == {"en"}
+
+
+def test_order_shards_and_bad_records_do_not_change_what_is_kept(tmp_path, rows):
+    one = curate((str(write(tmp_path / "a.jsonl", rows)),), tmp_path / "one", curation_config())
+    config = curation_config()
+    config.shards = 8
+    mixed = random.Random(3).sample(rows, len(rows))
+    folder = tmp_path / "many"
+    folder.mkdir()
+    write(folder / "a.jsonl", mixed[:7])
+    with (folder / "a.jsonl").open("ab") as file:
+        file.write(b'{"id": "broken"\n\xff\xfe\n{"id": 3}\n')
+        file.write(b'{"text": "' + b"x" * (33 << 20) + b'"}\n')
+    (folder / "b.jsonl.gz").write_bytes(
+        gzip.compress("".join(json.dumps(row) + "\n" for row in mixed[7:]).encode())
+    )
+    (folder / "c.jsonl").write_bytes(b"")
+    (folder / "d.jsonl.gz").write_bytes(b"no gzip at all")
+    # What a killed run left.
+    (tmp_path / "two.partial").mkdir()
+    (tmp_path / "two.partial" / "junk.jsonl").write_text("junk")
+    two = curate((str(folder / "*"),), tmp_path / "two", config)
+    assert kept(tmp_path / "one") == kept(tmp_path / "two")
+    assert one["total"]["kept"] == two["total"]["kept"]
+    assert not list((tmp_path / "two").rglob("junk*"))
+    faults = two["unreadable"]
+    assert [faults[name] for name in ("no JSON", "not UTF-8", "line too long")] == [1, 1, 1]
+    assert faults["the record has no text"] == 1
+
+
+def test_an_output_that_exists_is_left_alone(tmp_path, rows):
+    raw = write(tmp_path / "raw.jsonl", rows)
+    with pytest.raises(ValueError, match="exists: name a new directory"):
+        curate((str(raw),), tmp_path, curation_config())
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        curate((str(tmp_path / "none*"),), tmp_path / "out", curation_config())
