@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     curate.add_argument(
         "--input",
         required=True,
-        help="JSONL (.gz, .zst), WARC, WET, Parquet or text; globs, comma-separated",
+        help="JSONL (.gz, .zst), WARC, WET, Parquet, text, pairs as xx-yy.tsv; globs",
     )
     curate.add_argument("--out", required=True, help="a new directory, for config.data of `train`")
     curate.add_argument("--config", required=True, help="a file such as configs/curation.py")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +42,10 @@ class Document:
     def to_row(self) -> dict[str, Any]:
         """What is written: fields that say nothing are left out."""
         row = {"id": self.id, "text": self.text, "language": self.language}
+        if "-" in self.language:
+            sides, codes = self.text.split("\t"), self.language.split("-")
+            row = {"id": self.id, "source": sides[0], "target": sides[1]}
+            row |= {"source_language": codes[0], "target_language": codes[1]}
         if self.url:
             row["url"] = self.url
         if self.stage:
@@ -67,6 +72,27 @@ def document_of(record: Mapping[str, Any]) -> Document:
     if isinstance(html, str) and not text and html.lstrip()[:15].lower().startswith(HTML_START):
         page = html
     return Document(str(key), page or "", url=url, claimed=claimed)
+
+
+def is_tsv(path: str) -> bool:
+    """Whether a file holds pairs."""
+    return path.removesuffix(".gz").removesuffix(".zst").endswith(".tsv")
+
+
+def pair_of(record: Mapping[str, Any], path: str) -> Document:
+    """A line of a TSV; the file's name tells the languages, as in "news.en-kk.tsv".
+
+    Raises:
+        ValueError: it has not two columns, or the name tells no languages.
+    """
+    codes = re.search(r"(?<![a-z])([a-z]{2})-([a-z]{2})(?![a-z])", path.rpartition("/")[2])
+    if not codes:
+        raise ValueError("the file's name tells no languages: write it as en-kk.tsv")
+    if record["text"].count("\t") != 1:
+        raise ValueError("not two columns")
+    text = f"{codes.group()}\t{record['text']}"
+    key = hashlib.blake2b(text.encode("utf-8"), digest_size=12).hexdigest()
+    return Document(key, record["text"], codes.group())
 
 
 def cascade(document: Document, blocked: frozenset[str], foreign: float) -> Document:

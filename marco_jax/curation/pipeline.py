@@ -16,10 +16,12 @@ from typing import Any
 import apache_beam as beam
 
 from marco_jax.curation.benchmarks import Benchmarks
-from marco_jax.curation.documents import Document, cascade, document_of
+from marco_jax.curation.documents import Document, cascade, document_of, is_tsv, pair_of
 from marco_jax.curation.duplicates import clusters, describe, links
 from marco_jax.curation.inputs import read
+from marco_jax.curation.pairs import bad_pair
 from marco_jax.curation.personal import mask
+from marco_jax.data.ngrams import normalized_words
 
 REJECTED = "rejected"
 # Language of a document that was thrown away before its language was known.
@@ -51,8 +53,11 @@ def build(
     read_files = (
         pipeline | beam.Create(files) | beam.Reshuffle() | beam.ParDo(_Read()).with_outputs("bad")
     )
+    documents, pairs_read = read_files[None] | beam.Partition(
+        lambda document, _: int("-" in document.language), 2
+    )
     judged = (
-        read_files[None]
+        documents
         | "SameIds" >> beam.Map(lambda document: (document.id, document))
         | "ById" >> beam.GroupByKey()
         | beam.FlatMap(_distinct)
@@ -75,7 +80,7 @@ def build(
         | "Duplicates" >> beam.Map(_settle, beam.pvalue.AsSingleton(pairs))
         | "Finish" >> beam.ParDo(_Finish(items, settings["mask_personal_data"]))
     )
-    every = (ended, failed) | beam.Flatten()
+    every = (ended, failed, _pairs(pairs_read)) | beam.Flatten()
     written = every if with_rejects else every | beam.Filter(lambda document: not document.stage)
     (
         written
@@ -97,13 +102,52 @@ def build(
     )
 
 
+def _pairs(read_pairs: beam.PCollection) -> beam.PCollection:
+    """The parallel cascade: rules, then one pair for a text of either side."""
+    judged = (
+        read_pairs
+        | "SamePairs" >> beam.Map(lambda pair: (pair.id, pair))
+        | "PairsById" >> beam.GroupByKey()
+        | "DistinctPairs" >> beam.FlatMap(_distinct)
+        | "PairRules" >> beam.Map(_judge_pair)
+    )
+    for side in (0, 1):
+        judged = (
+            judged
+            | f"Side{side}" >> beam.Map(_by_side, side)
+            | f"Same{side}" >> beam.GroupByKey()
+            | f"One{side}" >> beam.FlatMap(_first_of_side)
+        )
+    return judged
+
+
+def _judge_pair(pair: Document) -> Document:
+    source, target = pair.text.split("\t")
+    first, second = pair.language.split("-")
+    reason = bad_pair(source, target, (first, second))
+    return pair.rejected("pairs", reason) if reason else pair
+
+
+def _by_side(pair: Document, side: int) -> tuple[str, Document]:
+    # What was rejected already takes no part.
+    words = " ".join(normalized_words(pair.text.split("\t")[side]))
+    return f"{pair.language}\t{pair.id if pair.stage else words}\t{pair.stage}", pair
+
+
+def _first_of_side(item: tuple[str, Iterable[Document]]) -> Iterator[Document]:
+    first, *rest = sorted(item[1], key=lambda pair: pair.id)
+    yield first
+    for pair in rest:
+        yield pair if pair.stage else pair.rejected("pairs", "duplicate")
+
+
 class _Read(beam.DoFn):
     def process(self, path: str) -> Iterator[Any]:
         for record, fault in read(path):
             try:
                 if record is None:
                     raise ValueError(fault)
-                yield document_of(record)
+                yield pair_of(record, path) if is_tsv(path) else document_of(record)
             except ValueError as error:
                 yield beam.pvalue.TaggedOutput("bad", str(error))
 

@@ -34,8 +34,8 @@ def curate(
 ) -> dict[str, Any]:
     """Runs the cascade; `out` appears whole or not at all.
 
-    The corpus lies in docs/xx.NNNNN.jsonl.gz, which training reads as `config.data`; beside it are
-    manifest.json, report.json and report.html.
+    The corpus lies in docs/xx.NNNNN.jsonl.gz and pairs/xx-yy.NNNNN.jsonl.gz, which training reads
+    as `config.data`; beside it are manifest.json, report.json and report.html.
 
     Returns:
         The report, with lines under "explained" where a document was asked for.
@@ -60,8 +60,7 @@ def curate(
     work = out.with_name(f"{out.name}.partial").resolve()
     shutil.rmtree(work, ignore_errors=True)
     parts = work / "parts"
-    (work / "docs").mkdir(parents=True)
-    parts.mkdir()
+    parts.mkdir(parents=True)
     engine = FnApiRunner() if runner == "local" else runner
     # Arguments of the process are this program's, not Beam's.
     with beam.Pipeline(runner=engine, options=PipelineOptions([])) as pipeline:
@@ -96,7 +95,7 @@ def _explain(parts: pathlib.Path, key: str) -> list[str]:
                 if row["id"] == key:
                     fate = f"rejected by {row['stage']}: {row['reason']}" if "stage" in row else ""
                     fate = fate or f"kept, of a group of {row['cluster_size']}"
-                    return [f"{key}: language {row['language'] or 'unknown'}; {fate}"]
+                    return [f"{key}: language {row.get('language') or 'unknown'}; {fate}"]
     return [f"{key}: no document has this id"]
 
 
@@ -110,20 +109,22 @@ def _place(work: pathlib.Path, parts: pathlib.Path, rejects: pathlib.Path | None
         for file in thrown:
             file.unlink()
     for file in sorted(parts.glob("*.jsonl.gz")):
-        file.rename(work / "docs" / file.name)
+        folder = work / ("pairs" if "-" in file.name.partition(".")[0] else "docs")
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
     shutil.rmtree(parts)
 
 
 def _manifest(work: pathlib.Path, report: dict[str, Any], config: ConfigDict) -> dict[str, Any]:
     shards = []
-    for file in sorted((work / "docs").iterdir()):
+    for file in sorted(work.glob("*/*.jsonl.gz")):
         data = file.read_bytes()
         with gzip.open(file) as lines:
             count = sum(1 for _ in lines)
         digest = hashlib.blake2b(data, digest_size=16).hexdigest()
         shards.append(
             {
-                "file": f"docs/{file.name}",
+                "file": str(file.relative_to(work)),
                 "documents": count,
                 "bytes": len(data),
                 "fingerprint": digest,

@@ -134,3 +134,24 @@ def test_an_output_that_exists_is_left_alone(tmp_path, rows):
         curate((str(raw),), tmp_path, curation_config())
     with pytest.raises(FileNotFoundError, match="no file matches"):
         curate((str(tmp_path / "none*"),), tmp_path / "out", curation_config())
+
+
+def test_pairs_are_a_corpus_with_one_pair_for_a_text(tmp_path):
+    english = "The committee met on Monday and agreed to meet again in 2024."
+    german = "Der Ausschuss tagte am Montag und beschloss, 2024 wieder zusammenzukommen."
+    lines = [f"{english}\t{german}"] * 3 + [
+        f"{english}\tJa.",
+        "one column",
+        f"{english}\t{english}",
+    ]
+    raw = tmp_path / "raw.en-de.tsv"
+    raw.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    report = curate((str(raw),), tmp_path / "out", curation_config())
+    assert report["languages"]["en-de"]["kept"] == 1
+    assert report["languages"]["en-de"]["rejected"] == {
+        "pairs: copy": 1,
+        "pairs: duplicate": 2,
+        "pairs: length ratio": 1,
+    }
+    assert report["unreadable"] == {"not two columns": 1}
+    assert "parallel" in load_corpus(str(tmp_path / "out")).sources()
