@@ -160,7 +160,7 @@ def test_a_run_watches_benchmarks(small_config, tmp_path):
 def test_a_run_can_start_from_another_and_changes_are_said(
     small_config, uninterrupted, tmp_path, capsys
 ):
-    config = small_config("steps=3", f"init_from={uninterrupted}", "mixture.name=uniform")
+    config = small_config("steps=3", f"init_from={uninterrupted}", "mixture.name=all")
     assert train(config, tmp_path) == 0
     assert losses(tmp_path)[0]["loss"] < losses(uninterrupted)[1]["loss"]
     assert (
@@ -170,7 +170,7 @@ def test_a_run_can_start_from_another_and_changes_are_said(
     capsys.readouterr()
     assert train(small_config("steps=3", f"init_from={uninterrupted}"), tmp_path) == 0
     said = capsys.readouterr().err
-    assert "mixture.name: 'uniform' -> 'base,stage1,stage2'" in said
+    assert "mixture.name: 'all' -> 'base,stage1,stage2'" in said
 
 
 def test_generation_export_and_import_from_the_command_line(uninterrupted, tmp_path, capsys):
