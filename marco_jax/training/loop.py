@@ -47,6 +47,7 @@ def train(config: ConfigDict, workdir: str) -> int:
         say(f"resuming at step {first}")
         state, meta = checkpoints.restore(first, run.trainer.abstract_state())
         run.resume(meta["data"], first)
+    run.record_mixture()
     first = first or 0
     writer = MetricsWriter(directory, run.model, run.feed.sources, config.batch.length, first)
     metrics = MetricsHook(writer, config.log_every, run.batch_rows * config.batch.length)

@@ -69,7 +69,6 @@ class Run:
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
         self.feed = self._feed()
-        self._record_mixture()
         sources = len(self.feed.sources)
         self.trainer = create_trainer(
             config, self.model, self.sharding, sources, self.tokenizer.vocab_size
@@ -154,7 +153,6 @@ class Run:
         for line in changes:
             say(f"the data's order changes at step {step}: {line}")
         self.feed = self.feed.with_origin(origin)
-        self._record_mixture()
 
     def describe_batch(self, step: int) -> list[str]:
         """Source and documents of each row of the global batch at a step (counted from 0)."""
@@ -209,7 +207,7 @@ class Run:
         say(note)
         return mixture.with_shares(shares, note)
 
-    def _record_mixture(self) -> None:
+    def record_mixture(self) -> None:
         """Writes mixture.json, and says what each source holds and how often it is read."""
         described = self.feed.describe()
         if jax.process_index() == 0:
