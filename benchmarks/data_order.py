@@ -19,7 +19,6 @@ import numpy as np
 
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.mixtures import Mixture
-from marco_jax.data.order import resume_order
 
 
 class Lengths:
@@ -79,9 +78,8 @@ def main() -> None:
         counted = time.perf_counter() - begin
         begin = time.perf_counter()
         feed = open_feed(root, shares, args)
-        rows = {name: source["epoch"] for name, source in feed.state(0)["rows"].items()}
-        origin, changes = resume_order(state, feed.order(), rows, args.step)
-        batch = feed.with_origin(origin).batch(args.step)
+        feed, changes = feed.resumed(state, args.step)
+        batch = feed.batch(args.step)
         resumed = time.perf_counter() - begin
     used = np.array([source["used"] for source in state["rows"].values()], float)
     print(

@@ -39,7 +39,7 @@ class Source:
         languages: of a parallel source: that of "source" and that of "target".
         files: paths or globs.
         aligned: paths or globs of texts whose n-th lines mean the same; a file's name begins with
-            its language. Every line is paired between `partners` languages chosen for each.
+            its language.
         tfds: name of a TFDS dataset (a builder's, with its config), prepared in `data_dir`.
         seqio: name of a SeqIO task or mixture; `module` (a file or a module) registers it, and
             `cached` reads SeqIO's own offline cache of it.
@@ -51,6 +51,9 @@ class Source:
         language_names: how templates call languages: in English, in the source or the target
             language, or one of the three for each document.
         both_directions: whether pairs are read both ways.
+        partners: languages that each line of aligned texts is paired with.
+        streamed: tokenise while training instead of before: nothing to wait for, but a restart
+            reads through what it had read, and how large the source is stays unknown.
     """
 
     name: str
@@ -74,11 +77,12 @@ class Source:
     language_names: str = "english"
     both_directions: bool = True
     partners: int = 2
+    streamed: bool = False
 
     @property
     def info(self) -> SourceInfo:
         """What mixtures know of it."""
-        return SourceInfo(self.name, self.kind, self.language)
+        return SourceInfo(self.name, self.kind, self.language, self.streamed)
 
 
 def read_sources(path: str) -> list[Source]:

@@ -16,8 +16,9 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Mixture, Within, apply_override, get_mixture, mixture_sources
-from marco_jax.data.order import refuse_change, resume_order
+from marco_jax.data.order import refuse_change
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.languages import LANGUAGES
@@ -146,13 +147,12 @@ class Run:
         Raises:
             OrderChanged: it is another one now, and config.mixture.accept_change is not set.
         """
-        epochs = {name: source["epoch"] for name, source in self.feed.state(0)["rows"].items()}
-        origin, changes = resume_order(state, self.feed.order(), epochs, step)
+        feed, changes = self.feed.resumed(state, step)
         if changes and not self.config.mixture.accept_change:
             refuse_change(changes)
         for line in changes:
             say(f"the data's order changes at step {step}: {line}")
-        self.feed = self.feed.with_origin(origin)
+        self.feed = feed
 
     def describe_batch(self, step: int) -> list[str]:
         """Source and documents of each row of the global batch at a step (counted from 0)."""
@@ -165,13 +165,18 @@ class Run:
         stores = prepare_stores(
             corpus,
             self.tokenizer,
-            [info.name for info in infos if info.name in wanted],
+            [info.name for info in infos if info.name in wanted and not info.streamed],
             config.data_cache or self.workdir / "data",
             part=(jax.process_index(), jax.process_count()),
             say=say,
         )
         sizes = {name: store.tokens + len(store.lengths) for name, store in stores.items()}
-        stages, read = [], dict.fromkeys(sizes, 0.0)
+        sources = {
+            info.name: self._stream(info.name) if info.streamed else stores[info.name]
+            for info in infos
+            if info.name in wanted
+        }
+        stages, read = [], dict.fromkeys(sources, 0.0)
         for stage in self.stages:
             budget = float(stage.steps * self.batch_rows * config.batch.length)
             mixture = self._mixture(stage, sizes, budget, read)
@@ -179,12 +184,27 @@ class Run:
             for name, share in mixture.shares.items():
                 read[name] += share * budget
         return build_feed(
-            stores,
+            sources,
             stages,
             length=config.batch.length,
             batch_rows=self.batch_rows,
             seed=config.seed,
             separator=self.tokenizer.eos_id,
+        )
+
+    def _stream(self, name: str) -> StreamedSource:
+        say(
+            f"{name} is streamed: a restart reads the same rows, after going through the records "
+            "before them again; other sources start at any step at once"
+        )
+        corpus = self.corpus
+        return StreamedSource(
+            name,
+            lambda: (document.text for document in corpus.documents(name, "train")),
+            self.tokenizer,
+            f"{corpus.source_fingerprint(name)}-{self.tokenizer.fingerprint}",
+            self.config.batch.length,
+            self.config.seed,
         )
 
     def _mixture(

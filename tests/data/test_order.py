@@ -1,7 +1,8 @@
 """The order of the data: any step at once, on any number of hosts, unchanged unless wanted."""
 
+import collections
 import json
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.mixtures import Mixture
-from marco_jax.data.order import OrderChanged, refuse_change, resume_order
+from marco_jax.data.order import OrderChanged, refuse_change
 from marco_jax.data.packed import PackedSource
 from marco_jax.data.permutation import Permutation
+from marco_jax.data.streamed import StreamedSource
 
 SEPARATOR = 255
 
@@ -129,9 +131,7 @@ def test_global_batches_do_not_depend_on_the_number_of_hosts(stores, hosts):
 
 
 def continued(feed: Feed, state: dict, step: int) -> tuple[Feed, list[str]]:
-    epochs = {name: source["epoch"] for name, source in feed.state(0)["rows"].items()}
-    origin, changes = resume_order(json.loads(json.dumps(state)), feed.order(), epochs, step)
-    return feed.with_origin(origin), changes
+    return feed.resumed(json.loads(json.dumps(state)), step)
 
 
 def test_a_restart_goes_on_and_so_does_the_next(stores):
@@ -210,9 +210,12 @@ def test_wanted_new_weights_leave_what_was_not_seen_for_later(stores):
 def test_a_stuck_source_is_named(stores):
     names = ["source00"]
     feed = feed_of({name: stores[name] for name in names}, ({"source00": 1.0}, 5))
-    stores["source00"].read = lambda *_: time.sleep(60)
+    released = threading.Event()
+    read, stores["source00"].read = stores["source00"].read, lambda *_: released.wait()
     with pytest.raises(TimeoutError, match="no batch for step 2 after 0.2 seconds: .* 'source00'"):
         list(feed.iterate(2, 5, timeout=0.2))
+    stores["source00"].read = read
+    released.set()
 
 
 def test_what_a_batch_holds_can_be_told(stores):
@@ -227,3 +230,74 @@ def test_what_a_batch_holds_can_be_told(stores):
         first = int(numbers.split(", ")[0])
         if row[0] == SEPARATOR and row[1] != SEPARATOR:
             assert row[1] == first % SEPARATOR
+
+
+def words(count: int) -> list[str]:
+    rng = np.random.default_rng(1)
+    return ["!" * int(n) + f" {i}" for i, n in enumerate(rng.integers(1, 60, count))]
+
+
+def streaming_feed(stores, tokenizer, texts) -> Feed:
+    length = 128
+    stream = StreamedSource("stream", lambda: iter(texts), tokenizer, "f", length, seed=0)
+    sources = {"source00": stores["source00"], "stream": stream}
+    stages = [Stage("s", Mixture("m", {"source00": 0.4, "stream": 0.6}), 200)]
+    return build_feed(sources, stages, length=length, batch_rows=8, seed=0, separator=SEPARATOR)
+
+
+def test_a_streamed_source_goes_on_from_what_was_saved(stores, tokenizer):
+    """Also in the second epoch, after a second restart, and while batches are made ahead."""
+    texts = words(2500)
+    whole = streaming_feed(stores, tokenizer, texts)
+    batches = [whole.batch(step)["tokens"] for step in range(200)]
+    feed, start = streaming_feed(stores, tokenizer, texts), 0
+    for step in (3, 90, 170):
+        ahead = feed.iterate(start, 200)
+        for _ in range(step - start + 2):
+            next(ahead)
+        state = feed.state(step)
+        ahead.close()
+        feed, changes = continued(streaming_feed(stores, tokenizer, texts), state, step)
+        assert changes == []
+        for later in (step, step + 5):
+            np.testing.assert_array_equal(feed.batch(later)["tokens"], batches[later])
+        feed, _ = continued(streaming_feed(stores, tokenizer, texts), state, step)
+        start = step
+    assert state["rows"]["stream"]["window"]["epoch"] >= 1
+
+
+def test_a_streamed_epoch_holds_every_token_once(stores, tokenizer):
+    texts = words(2500)
+    stream = StreamedSource("stream", lambda: iter(texts), tokenizer, "f", 128, seed=0)
+    found: collections.Counter = collections.Counter()
+    index = 0
+    while stream.window_at(index)["epoch"] == 0:
+        out = {
+            name: np.zeros(128, np.int32)
+            for name in ("tokens", "targets", "positions", "segment_ids", "loss_weights")
+        }
+        stream.fill(index, out)
+        if stream.window_at(index)["epoch"] == 0:
+            found.update(out["targets"][out["segment_ids"] > 0].tolist())
+        index += 1
+    wanted: collections.Counter = collections.Counter()
+    for text in texts:
+        wanted.update([*tokenizer.encode(text), tokenizer.eos_id])
+    assert found == wanted
+
+
+def test_hosts_stream_the_same_global_batch(stores, tokenizer):
+    texts = words(1500)
+    whole = streaming_feed(stores, tokenizer, texts)
+    hosts = [streaming_feed(stores, tokenizer, texts) for _ in range(2)]
+    for step in range(60):
+        parts = [feed.batch(step, slice(4 * h, 4 * h + 4)) for h, feed in enumerate(hosts)]
+        for name, array in whole.batch(step).items():
+            np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), array)
+
+
+def test_a_streamed_row_that_has_gone_by_is_refused(stores, tokenizer):
+    feed = streaming_feed(stores, tokenizer, words(3000))
+    feed.batch(150)
+    with pytest.raises(IndexError, match="of the streamed source 'stream' has gone by"):
+        feed.batch(0)
