@@ -162,7 +162,7 @@ class Trainer:
 
     def _device_gradients(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
         """What `gradients` is made of on one device: its rows and its shards."""
-        layout = self._layout(batch)
+        layout = self.layout(batch)
         params = self._cast(params)
         gradient = jax.grad(functools.partial(self._loss_sum, layout), has_aux=True)
         micro = self.options.accumulation_steps
@@ -190,7 +190,7 @@ class Trainer:
             }
         )
 
-    def _layout(self, batch: Batch) -> Manual:
+    def layout(self, batch: Batch) -> Manual:
         """How this step lies on the mesh, for a device's [rows, length]."""
         rows, length = batch.tokens.shape
         attention = choose_attention(
