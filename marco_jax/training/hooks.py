@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,9 @@ from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
 from marco_jax.model.config import Qwen2Config
 from marco_jax.training.checkpoint import Checkpoints
 from marco_jax.training.clock import CHECKPOINT, EVALUATION
+from marco_jax.training.faults import Preempted
 from marco_jax.training.metrics import MetricsWriter
+from marco_jax.training.processes import agree, say
 from marco_jax.training.step import StepMetrics, TrainState
 
 
@@ -25,8 +27,9 @@ from marco_jax.training.step import StepMetrics, TrainState
 class Event:
     """A finished step.
 
-    `step` counts finished steps; 0 is before the first, where metrics is None. `boundary` marks
-    the end of a stage; `stopping` the last call before the run ends early.
+    `step` counts finished steps. Before the first of them, and before the first after a restart,
+    metrics is None. `boundary` marks the end of a stage; `stopping` the last call before the run
+    ends early.
     """
 
     step: int
@@ -84,23 +87,40 @@ class EvaluationHook:
         self.evaluator, self.frequent = evaluator, frequent
         self.workdir, self.writer = workdir, writer
         self.every, self.at_start = every, at_start
+        # The figures of the step that was evaluated last, by name, with its `step`.
+        self.last: dict[str, Any] = {}
+        # Whether the last evaluation was left for a signal.
+        self.cut = False
 
     def __call__(self, event: Event) -> None:
-        """Evaluates when due."""
+        """Evaluates when due, and after a restart where the figures of its step are missing."""
         due = self.at_start if event.step == 0 else event.due(self.every)
         if event.stopping or not due:
+            return
+        out = self.workdir / "eval" / f"{event.step}.json"
+        # The first process alone is sure to see what it has written.
+        if event.metrics is None and agree("there" if out.exists() else ""):
             return
         whole = event.boundary or event.step == 0
         self.writer.flush()
         start = time.perf_counter()
-        with self.writer.clock.part(EVALUATION):
-            evaluation = (self.evaluator if whole else self.frequent).run(event.state.params)
+        try:
+            with self.writer.clock.part(EVALUATION):
+                evaluation = (self.evaluator if whole else self.frequent).run(event.state.params)
+        except Preempted:
+            say(f"SIGTERM: the evaluation at step {event.step} is left for the restart")
+            self.cut = True
+            return
         elapsed = time.perf_counter() - start
         if jax.process_index() == 0:
-            write_results(self.workdir / "eval" / f"{event.step}.json", evaluation.results)
-        for result in evaluation.results:
-            name = f"eval/{result.task}/{result.metric}/{result.language}"
-            self.writer.scalar(name, result.value, event.step)
+            write_results(out, evaluation.results)
+        figures = {
+            f"eval/{result.task}/{result.metric}/{result.language}": result.value
+            for result in evaluation.results
+        }
+        self.last = {"step": event.step, **figures}
+        for name, value in figures.items():
+            self.writer.scalar(name, value, event.step)
         say(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
         for line in _means(evaluation.results):
             say(line)
@@ -122,18 +142,28 @@ class CheckpointHook:
     """Saves the state; the metrics up to it are on disk first."""
 
     def __init__(
-        self, checkpoints: Checkpoints, config: Qwen2Config, writer: MetricsWriter, every: int
+        self,
+        checkpoints: Checkpoints,
+        config: Qwen2Config,
+        writer: MetricsWriter,
+        every: int,
+        describe: Callable[[int], dict[str, Any]],
     ) -> None:
-        """Saves every `every` steps, at stage ends, and when the run is stopped."""
+        """Saves every `every` steps, at stage ends, and when the run is stopped.
+
+        `describe` gives what goes into the meta of a step.
+        """
         self.checkpoints, self.config, self.writer, self.every = checkpoints, config, writer, every
+        self.describe = describe
 
     def __call__(self, event: Event) -> None:
         """Saves when due."""
-        if event.step == 0 or not (event.due(self.every) or event.stopping):
+        if event.metrics is None or not (event.due(self.every) or event.stopping):
             return
         self.writer.flush()
+        meta = {"stage": event.stage, **self.describe(event.step)}
         with self.writer.clock.part(CHECKPOINT):
-            self.checkpoints.save(event.state, self.config, {"stage": event.stage})
+            self.checkpoints.save(event.state, self.config, meta)
 
 
 class ProfileHook:
@@ -205,10 +235,3 @@ class ProgressHook:
     def close(self) -> None:
         """Ends the live line."""
         self.bar.close()
-
-
-def say(text: str) -> None:
-    """Prints a line of progress, past a live bar, on the first process only."""
-    if jax.process_index() == 0:
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()

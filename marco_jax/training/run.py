@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from marco_jax.training.assemble import (
 )
 from marco_jax.training.checkpoint import TOKENIZER, load_model, write_json
 from marco_jax.training.config import ConfigError, model_config, plan_stages
-from marco_jax.training.hooks import say
+from marco_jax.training.processes import first_process_first, say
 from marco_jax.training.step import Batch, TrainState
 
 # A language shows a new tokenizer this much text: enough for its pieces, and minutes for all.
@@ -48,7 +49,8 @@ class Run:
         self.sharding = create_sharding(config)
         self.corpus = load_corpus(config.data, seed=config.seed)
         source = load_model(config.init_from, self.sharding) if config.init_from else None
-        self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
+        with first_process_first("tokenizer"):
+            self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
         self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
@@ -56,7 +58,8 @@ class Run:
         self.stages = plan_stages(config)
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
-        self.feed = self._feed()
+        with first_process_first("data"):
+            self.feed = self._feed()
         sources = len(self.feed.sources)
         self.trainer = create_trainer(
             config, self.model, self.sharding, sources, self.tokenizer.vocab_size
@@ -93,6 +96,19 @@ class Run:
                 )
         finally:
             batches.close()
+
+    def data_state(self, step: int) -> dict[str, Any]:
+        """What a restart after `step` finished steps must know of the data: a small JSON value."""
+        return {}
+
+    def resume(self, data: dict[str, Any], step: int) -> None:
+        """Takes up the `data_state` of a checkpoint, before the first batch is asked for."""
+
+    def describe_batch(self, step: int) -> list[str]:
+        """Names of the sources in the global batch at step index `step`."""
+        batch = self.feed.batch(step)
+        found = np.unique(batch["source_ids"][batch["segment_ids"] > 0])
+        return [self.feed.sources[source] for source in found]
 
     def engine(self) -> Engine:
         """An engine on the training mesh."""
