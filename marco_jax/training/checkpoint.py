@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -81,8 +83,7 @@ class Checkpoints:
         self._preservation = _preservation(policy)
         self._manager: ocp.CheckpointManager | None = None
         self._saving: tuple[int, dict[str, list]] = (0, {})
-        # What stops a run is said once, by whoever stops it.
-        logging.getLogger("absl").addFilter(_not_from_orbax)
+        _say_failures_once()
         if jax.process_index() == 0:
             _settle(self._directory)
         together("settled")
@@ -141,10 +142,10 @@ class Checkpoints:
             RunFailed: this save cannot start, or the one before has failed since.
         """
         step = int(state.step)
+        self.wait()
+        if step in _steps(self._directory):
+            return
         with self._failures(step):
-            self._open().wait_until_finished()
-            if step in self._open().all_steps():
-                return
             items = {"params": state.params, "optimizer": state.optimizer}
             about = {
                 "step": step,
@@ -402,15 +403,30 @@ def _preservation(policy: ConfigDict | None) -> Any:
     return kinds.AnyPreservationPolicy(policies)
 
 
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname or record.levelno < logging.WARNING
+@functools.cache
+def _say_failures_once() -> None:
+    """Leaves a failed save to the line that ends the run.
+
+    Orbax logs its traceback, and the writes that it has started complain of a closed event loop.
+    """
+    logging.getLogger("absl").addFilter(
+        lambda record: "orbax" not in record.pathname or record.levelno < logging.WARNING
+    )
+    before = sys.unraisablehook
+
+    def hook(event: Any) -> None:
+        if str(event.exc_value) != "Event loop is closed":
+            before(event)
+
+    sys.unraisablehook = hook
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, in a line."""
+    """The innermost cause, in a line: of a refused write what the system said."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:300]
+    text, _, _ = " ".join(str(error).split()).partition(" [os_error_code")
+    return text if len(text) < 150 else text.rpartition(": ")[2][-150:]
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
