@@ -62,13 +62,14 @@ OVERRIDES = (
 def write_corpus(path: pathlib.Path) -> None:
     """Seeded words in three languages, and pairs of two of them."""
     rng = random.Random(0)
+    letters = "aeiou" + "bdgklmnprst" * 2
     words = {
-        code: [f"{code}{chr(0x3B1 + rng.randrange(24))}{n}" for n in range(12)]
+        code: ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(200)]
         for code in ("en", "de", "kk")
     }
     rows = []
     for number in range(200):
-        order = [rng.randrange(12) for _ in range(rng.randint(5, 25))]
+        order = [rng.randrange(200) for _ in range(rng.randint(5, 25))]
         texts = {code: " ".join(words[code][i] for i in order) for code in words}
         rows += [
             {"id": str(number), "language": code, "text": text} for code, text in texts.items()
