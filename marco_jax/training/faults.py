@@ -51,38 +51,37 @@ class Preemption:
         """After a signal the process has `grace_seconds` to save and end; 0: any time."""
         self._clock, self._grace = clock, grace_seconds
         self.received = False
+        self._timer = threading.Timer(grace_seconds, self._give_up)
+        self._timer.daemon = True
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
         """Takes the signal inside the block."""
-        if jax.process_count() > 1:
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, self._receive)
+        # With several processes JAX has a handler of its own in place.
+        alone = jax.process_count() == 1
+        before = signal.signal(signal.SIGTERM, self._receive) if alone else None
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            self._timer.cancel()
+            if alone:
+                signal.signal(signal.SIGTERM, before)
 
     def reached(self, step: int) -> bool:
         """Whether all processes are to save this step and end; asked once for every step."""
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            self._start_grace()
-            self.received = True
+            self._note()
         return self.received
 
     def _receive(self, *_: Any) -> None:
-        if not self.received:
-            self._start_grace()
-        self.received = True
+        self._note()
         if self._clock.doing[0] == EVALUATION:
             raise Preempted
 
-    def _start_grace(self) -> None:
-        if self._grace:
-            timer = threading.Timer(self._grace, self._give_up)
-            timer.daemon = True
-            timer.start()
+    def _note(self) -> None:
+        if self._grace and not self.received:
+            self._timer.start()
+        self.received = True
 
     def _give_up(self) -> None:
         what = self._clock.doing[0]

@@ -98,8 +98,9 @@ class EvaluationHook:
         if event.stopping or not due:
             return
         out = self.workdir / "eval" / f"{event.step}.json"
-        # The first process alone is sure to see what it has written.
-        if event.metrics is None and agree("there" if out.exists() else ""):
+        restarted = event.metrics is None and event.step > 0
+        # What one process sees, all go by: file systems may tell them at different times.
+        if restarted and agree("there" if out.exists() else ""):
             return
         whole = event.boundary or event.step == 0
         self.writer.flush()

@@ -105,7 +105,8 @@ class _Loop:
                 with clock.part(CHECKPOINT):
                     self.checkpoints.wait()
                 if code == STOPPED:
-                    say(f"stopped by SIGTERM: step {clock.step} is saved")
+                    saved = f"step {clock.step} is saved" if clock.step else "before its first step"
+                    say(f"stopped by SIGTERM: {saved}")
                 return code
 
     def close(self) -> None:
@@ -117,11 +118,12 @@ class _Loop:
 
     def _steps(self, preemption: Preemption) -> int:
         parts, clock = self.parts, self.writer.clock
+        clock.step = self.first
         self._call(self._event(self.first))
+        if preemption.received:
+            return STOPPED
         with contextlib.closing(parts.batches(self.first)) as batches:
             for step, batch in enumerate(clock.waiting(batches), start=self.first + 1):
-                if preemption.received:
-                    return STOPPED
                 if step - 1 in parts.stage_ends:
                     self.state = parts.trainer.forget_losses(self.state)
                 # The first call compiles, and is booked so, its own dispatch with it.
@@ -164,7 +166,7 @@ class _Loop:
             return parts.initial_state(), {"step": 0, "tokens": 0}
         state, meta = restored
         say(f"resuming at step {meta['step']}")
-        parts.resume(meta["data"], meta["step"])
+        parts.resume(meta.get("data", {}), meta["step"])
         return state, meta
 
     def _describe(self, step: int) -> Meta:
