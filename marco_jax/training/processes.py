@@ -46,6 +46,7 @@ def join(fields: Mapping[str, Any]) -> str:
 
     Raises:
         ValueError: a coordinator without a number of processes or this process's place.
+        ConnectionError: the others do not come.
     """
     found = {
         name: os.environ.get(variable, "") or fields[name]
@@ -66,7 +67,13 @@ def join(fields: Mapping[str, Any]) -> str:
             )
         if "cpu" in os.environ.get("JAX_PLATFORMS", "cpu"):
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(found["coordinator"], processes, number, **options)
+        try:
+            jax.distributed.initialize(found["coordinator"], processes, number, **options)
+        except jax.errors.JaxRuntimeError as error:
+            raise ConnectionError(
+                f"process {number} of {processes} finds no run at {found['coordinator']}: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from None
         return found["coordinator"].rpartition(":")[0]
     if _on_tpu():
         jax.distributed.initialize(**options)
