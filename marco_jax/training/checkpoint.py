@@ -35,25 +35,22 @@ from marco_jax.training.faults import RunFailed
 from marco_jax.training.manifest import (
     Checksums,
     Damaged,
+    check_arrays,
     checksums,
     describe_arrays,
     files_below,
-    read_manifest,
     verify_files,
     write_manifest,
 )
 from marco_jax.training.processes import agree, say, together
+from marco_jax.training.recovery import TEMPORARY, finished_steps, set_aside, settle
 from marco_jax.training.step import TrainState
 
 CHECKPOINTS = "checkpoints"
 TOKENIZER = "tokenizer"
-# Damaged steps are put here, beside checkpoints/.
 DAMAGED = "damaged"
 # Says that a checkpoint was finished once: with none left, a run must not start from zero.
 SAVED = "saved.json"
-# Orbax's temporary name of a step, and what it writes last before the rename.
-_TEMPORARY = ".orbax-checkpoint-tmp"
-_COMMITTED = "commit_success.txt"
 # Where a process leaves the checksums of what it has written, for the first one to collect.
 _PART = "manifest.{}.part"
 
@@ -85,12 +82,12 @@ class Checkpoints:
         self._saving: tuple[int, dict[str, list]] = (0, {})
         _say_failures_once()
         if jax.process_index() == 0:
-            _settle(self._directory)
+            settle(self._directory)
         together("settled")
 
     def latest(self) -> int | None:
         """The newest finished step, or None."""
-        return max(_steps(self._directory), default=None)
+        return max(finished_steps(self._directory), default=None)
 
     def restore_newest(
         self, like: TrainState, check: Callable[[Meta], None], options: guard.GuardOptions
@@ -111,7 +108,7 @@ class Checkpoints:
             RunFailed: there were checkpoints, and none is whole.
             ValueError: the arrays of the newest whole one are not those of `like`.
         """
-        steps = sorted(_steps(self._directory), reverse=True)
+        steps = sorted(finished_steps(self._directory), reverse=True)
         share = (jax.process_index(), jax.process_count())
         for step in steps:
             directory, problem = self._directory / str(step), ""
@@ -120,11 +117,13 @@ class Checkpoints:
             except Damaged as damage:
                 problem = str(damage)
             if problem := agree(problem):
-                self._set_aside(step, problem)
+                if jax.process_index() == 0:
+                    set_aside(directory, self._workdir / DAMAGED, problem)
+                together(f"aside {step}")
                 continue
             meta = _read_meta(directory)
             check(meta)
-            _check_arrays(directory, like)
+            check_arrays(directory, {"params": like.params, "optimizer": like.optimizer})
             return self._restore(step, like, meta, options), meta
         if steps or (self._workdir / SAVED).exists():
             raise RunFailed(
@@ -143,7 +142,7 @@ class Checkpoints:
         """
         step = int(state.step)
         self.wait()
-        if step in _steps(self._directory):
+        if step in finished_steps(self._directory):
             return
         with self._failures(step):
             items = {"params": state.params, "optimizer": state.optimizer}
@@ -206,7 +205,7 @@ class Checkpoints:
         return jax.jit(lambda tree: tree, out_shardings=shardings)(state)
 
     def _temporary(self) -> pathlib.Path:
-        return self._directory / f"{self._saving[0]}{_TEMPORARY}"
+        return self._directory / f"{self._saving[0]}{TEMPORARY}"
 
     def _checksum_own(self, *, key: str, timeout_ms: int) -> None:
         """A barrier; at the end of a write, after the checksums of this process's files."""
@@ -216,7 +215,7 @@ class Checkpoints:
             part = directory / _PART.format(process)
             # Items lose their temporary names on the way to their last.
             found = checksums(directory, own)
-            part.write_text(json.dumps({k.replace(_TEMPORARY, ""): v for k, v in found.items()}))
+            part.write_text(json.dumps({k.replace(TEMPORARY, ""): v for k, v in found.items()}))
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
     def _write_manifest(self) -> None:
@@ -230,18 +229,6 @@ class Checkpoints:
         write_manifest(directory, {name: known[name] for name in names}, self._saving[1])
         write_json(self._workdir / SAVED, {"step": self._saving[0]})
 
-    def _set_aside(self, step: int, problem: str) -> None:
-        target = self._workdir / DAMAGED / str(step)
-        if jax.process_index() == 0:
-            number = 1
-            while target.exists():
-                number += 1
-                target = target.with_name(f"{step}.{number}")
-            say(f"warning: checkpoint {step} is damaged ({problem}): moved to {target}")
-            target.parent.mkdir(exist_ok=True)
-            os.replace(self._directory / str(step), target)
-        together(f"aside {step}")
-
     @contextlib.contextmanager
     def _failures(self, step: int) -> Iterator[None]:
         """Turns whatever goes wrong in a save into one line; the steps before stay as they are."""
@@ -250,7 +237,7 @@ class Checkpoints:
         except Exception as error:
             if jax.process_index() == 0:
                 shutil.rmtree(self._temporary(), ignore_errors=True)
-            saved = [other for other in _steps(self._directory) if other != step]
+            saved = [other for other in finished_steps(self._directory) if other != step]
             raise RunFailed(
                 f"checkpoint {step} could not be saved in {self._directory}: {_reason(error)}; the "
                 f"newest whole one is {max(saved, default='none')}: make room, start again"
@@ -279,7 +266,7 @@ def load_model(path: str | os.PathLike, sharding: Sharding | None = None) -> Loa
     """
     path = pathlib.Path(path).absolute()
     if (path / CHECKPOINTS).is_dir():
-        for step in sorted(_steps(path / CHECKPOINTS), reverse=True):
+        for step in sorted(finished_steps(path / CHECKPOINTS), reverse=True):
             try:
                 return _load_step(path, step, sharding)
             except Damaged as damage:
@@ -342,38 +329,6 @@ def _load_step(workdir: pathlib.Path, step: int, sharding: Sharding | None) -> L
 def _read_meta(directory: pathlib.Path) -> Meta:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return reader.restore(directory / "meta")
-
-
-def _check_arrays(directory: pathlib.Path, like: TrainState) -> None:
-    """Refuses a step whose arrays are not those of this run."""
-    there = read_manifest(directory)["arrays"]
-    here = describe_arrays({"params": like.params, "optimizer": like.optimizer})
-    for name in sorted(set(there) | set(here)):
-        if there.get(name) != here.get(name):
-            raise ValueError(
-                f"{directory}: {name} is {there.get(name)} there and {here.get(name)} in this run: "
-                "give the model and optimizer that it was saved with, or a new workdir"
-            )
-
-
-def _steps(directory: pathlib.Path) -> list[int]:
-    return [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
-
-
-def _settle(directory: pathlib.Path) -> None:
-    """Ends what a kill has left between the writes of a save and its rename."""
-    for path in sorted(directory.glob(f"*{_TEMPORARY}*")):
-        final = directory / path.name.partition(".")[0]
-        try:
-            if final.exists() or not (path / _COMMITTED).exists():
-                raise Damaged("its files are not all there")
-            verify_files(path)
-        except Damaged as damage:
-            say(f"the save of checkpoint {final.name} was cut ({damage}): removed")
-            shutil.rmtree(path)
-        else:
-            say(f"the save of checkpoint {final.name} was cut before its last rename: finished")
-            os.replace(path, final)
 
 
 def _preservation(policy: ConfigDict | None) -> Any:

@@ -115,6 +115,21 @@ def verify_files(
             raise Damaged(f"{name} has changed since it was written (checksum)")
 
 
+def check_arrays(directory: pathlib.Path, items: Mapping[str, Any]) -> None:
+    """Refuses a step whose arrays are not those of `items`, by path, dtype or shape.
+
+    Raises:
+        ValueError: names the first that differs.
+    """
+    there, here = read_manifest(directory)["arrays"], describe_arrays(items)
+    for name in sorted(set(there) | set(here)):
+        if there.get(name) != here.get(name):
+            raise ValueError(
+                f"{directory}: {name} is {there.get(name)} there and {here.get(name)} in this run: "
+                "give the model and optimizer that it was saved with, or a new workdir"
+            )
+
+
 def _checksum(path: pathlib.Path) -> list:
     value = size = 0
     with open(path, "rb") as file:
