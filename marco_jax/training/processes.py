@@ -25,12 +25,6 @@ _MESSAGE = 512
 _SHUTDOWN_SECONDS = 60
 _CONNECT_SECONDS = 60
 _BYE = b"."
-# What schedulers and users set for each process, in place of config.distributed.
-_ENVIRONMENT = {
-    "coordinator": "JAX_COORDINATOR_ADDRESS",
-    "num_processes": "JAX_NUM_PROCESSES",
-    "process_id": "JAX_PROCESS_ID",
-}
 
 
 def join(fields: Mapping[str, Any]) -> str:
@@ -48,36 +42,36 @@ def join(fields: Mapping[str, Any]) -> str:
         ValueError: a coordinator without a number of processes or this process's place.
         ConnectionError: the others do not come.
     """
-    found = {
-        name: os.environ.get(variable, "") or fields[name]
-        if fields[name] in ("", 0, -1)
-        else fields[name]
-        for name, variable in _ENVIRONMENT.items()
-    }
     options = {
         "heartbeat_timeout_seconds": fields["heartbeat_seconds"],
         "shutdown_timeout_seconds": _SHUTDOWN_SECONDS,
     }
-    if found["coordinator"]:
-        processes, number = int(found["num_processes"]), int(found["process_id"])
-        if not 0 <= number < processes:
-            raise ValueError(
-                f"distributed.coordinator is {found['coordinator']}, num_processes {processes} and "
-                f"process_id {number}: give each process its place, from 0"
-            )
-        if "cpu" in os.environ.get("JAX_PLATFORMS", "cpu"):
-            jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        try:
-            jax.distributed.initialize(found["coordinator"], processes, number, **options)
-        except jax.errors.JaxRuntimeError as error:
-            raise ConnectionError(
-                f"process {number} of {processes} finds no run at {found['coordinator']}: "
-                f"{' '.join(str(error).split())[:200]}"
-            ) from None
-        return found["coordinator"].rpartition(":")[0]
-    if _on_tpu():
-        jax.distributed.initialize(**options)
-    return ""
+    given = os.environ.get
+    coordinator, processes, number = (
+        fields[name] for name in ("coordinator", "num_processes", "process_id")
+    )
+    if not coordinator and given("JAX_NUM_PROCESSES") and given("JAX_PROCESS_ID"):
+        coordinator = given("JAX_COORDINATOR_ADDRESS", "")
+        processes, number = int(given("JAX_NUM_PROCESSES")), int(given("JAX_PROCESS_ID"))
+    if not coordinator:
+        if _on_tpu():
+            jax.distributed.initialize(**options)
+        return ""
+    if not 0 <= number < processes:
+        raise ValueError(
+            f"distributed.coordinator is {coordinator}, num_processes {processes} and process_id "
+            f"{number}: give each process its place, from 0"
+        )
+    if "cpu" in given("JAX_PLATFORMS", "cpu"):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(coordinator, processes, number, **options)
+    except jax.errors.JaxRuntimeError as error:
+        raise ConnectionError(
+            f"process {number} of {processes} finds no run at {coordinator}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
+    return coordinator.rpartition(":")[0]
 
 
 def _on_tpu() -> bool:
