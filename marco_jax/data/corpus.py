@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import hashlib
 import itertools
 import random
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from marco_jax.data.templates import TEMPLATES, render
 from marco_jax.languages import LANGUAGES, get_language
 
 TRAIN, HELD_OUT = "train", "held_out"
 SPLITS = (TRAIN, HELD_OUT)
-PARALLEL, KNOWLEDGE, SYNTHETIC = "parallel", "knowledge", "synthetic"
+# Kinds of sources.
+TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC, CHAT = "text", "parallel", "knowledge", "synthetic", "chat"
+KINDS = (TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC, CHAT)
 
 # Of a thousand keys, how many are held out.
 HELD_OUT_PER_MILLE = 80
@@ -32,6 +34,19 @@ PAIRS_A_DOCUMENT = 4
 LEAK_CHARACTERS = 20
 # Held-out texts are looked up by stretches of this many characters, at every stride-th character.
 _WINDOW, _STRIDE = 12, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceInfo:
+    """A source of a mixture: its name, its kind, and its language ("" for several).
+
+    `streamed` sources are tokenised while they are read, the others before.
+    """
+
+    name: str
+    kind: str
+    language: str = ""
+    streamed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +89,36 @@ def normalize(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
-class Corpus:
-    """Documents and pairs by split. Made by a `Builder`."""
+class Corpus(Protocol):
+    """Documents by source, and pairs by direction, in two splits."""
+
+    def infos(self) -> list[SourceInfo]:
+        """The sources that have training documents, in the order of source ids."""
+        ...
+
+    def sources(self) -> list[str]:
+        """Their names."""
+        ...
+
+    def source_fingerprint(self, source: str) -> str:
+        """A hash of what a source's training documents follow from."""
+        ...
+
+    def documents(self, source: str, split: str) -> Iterable[Document]:
+        """The documents of a source, in a fixed order."""
+        ...
+
+    def texts(self, language: str, split: str) -> Iterable[str]:
+        """Plain texts of a language: what bits per byte are measured on."""
+        ...
+
+    def pairs(self, source_language: str, target_language: str, split: str) -> list[Pair]:
+        """Pairs from one language to another, in a fixed order; found in either direction."""
+        ...
+
+
+class MemoryCorpus:
+    """A corpus in memory. Made by a `Builder`."""
 
     def __init__(
         self,
@@ -88,10 +131,18 @@ class Corpus:
         self._documents = documents
         self._pairs = pairs
 
-    def sources(self) -> list[str]:
-        """Names of the mixture sources that have training documents: languages first."""
+    def infos(self) -> list[SourceInfo]:
+        """The sources that have training documents: languages first."""
         order = [*LANGUAGES, PARALLEL, KNOWLEDGE, SYNTHETIC]
-        return [source for source in order if self._documents.get((source, TRAIN))]
+        return [
+            SourceInfo(name, TEXT, name) if name in LANGUAGES else SourceInfo(name, name)
+            for name in order
+            if self._documents.get((name, TRAIN))
+        ]
+
+    def sources(self) -> list[str]:
+        """Their names."""
+        return [info.name for info in self.infos()]
 
     def documents(self, source: str, split: str) -> list[Document]:
         """The documents of a source."""
@@ -103,24 +154,25 @@ class Corpus:
 
     def pairs(self, source_language: str, target_language: str, split: str) -> list[Pair]:
         """Pairs from one language to another, in a fixed order; found in either direction."""
-        given = self._pairs.get((source_language, target_language, split))
-        if given is not None:
-            return given
-        turned = self._pairs.get((target_language, source_language, split), [])
-        return [
-            Pair(pair.key, source_language, target_language, pair.target, pair.source)
-            for pair in turned
-        ]
+        return find_pairs(self._pairs, source_language, target_language, split)
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """A hash of all documents: the same corpus has the same one."""
+    def source_fingerprint(self, source: str) -> str:
+        """A hash of the training documents of a source: the same documents have the same one."""
         digest = hashlib.blake2b(digest_size=16)
-        for (source, split), documents in sorted(self._documents.items()):
-            digest.update(f"{source}\0{split}\0{len(documents)}\0".encode())
-            for document in documents:
-                digest.update(document.text.encode() + b"\0")
+        for document in self.documents(source, TRAIN):
+            digest.update(document.text.encode() + b"\0")
         return digest.hexdigest()
+
+
+def find_pairs(
+    pairs: Mapping[tuple[str, str, str], list[Pair]], source: str, target: str, split: str
+) -> list[Pair]:
+    """Pairs from `source` to `target` language; those of the other direction are turned."""
+    given = pairs.get((source, target, split))
+    if given is not None:
+        return given
+    turned = pairs.get((target, source, split), [])
+    return [Pair(pair.key, source, target, pair.target, pair.source) for pair in turned]
 
 
 class Builder:
@@ -156,7 +208,7 @@ class Builder:
                 clean = dataclasses.replace(pair, source=source, target=target)
                 known.setdefault((pair.key, source, target), clean)
 
-    def build(self) -> Corpus:
+    def build(self) -> MemoryCorpus:
         """The corpus: training texts that hold a held-out one are left out."""
         leaks = _Leaks(self._held_out_texts())
         documents: dict[tuple[str, str], list[Document]] = collections.defaultdict(list)
@@ -181,7 +233,7 @@ class Builder:
         for (source, target, split), known_pairs in pairs.items():
             rendered = _render_pairs(source, target, known_pairs, self._seed)
             documents[PARALLEL, split] += rendered
-        return Corpus(self._name, _without_doublets(documents), pairs)
+        return MemoryCorpus(self._name, _without_doublets(documents), pairs)
 
     def _held_out_texts(self) -> Iterable[str]:
         for source, _, messages, _ in self._runs:

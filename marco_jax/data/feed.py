@@ -1,34 +1,32 @@
-"""The feed: the global batch at step n is a pure function of (corpus, mixture, seed, n).
+"""The feed: the global batch at step n is a pure function of (sources, mixture, seed, n).
 
-Every source is tokenised once and packed into rows. Rows are mixed by index (interleave.py), so any
-batch is asked for directly: nothing is replayed on a restart, and hosts take rows by position.
+Every source is tokenised once and packed into rows (packed.py). Rows are mixed by index
+(interleave.py), so any batch is asked for directly: nothing is replayed on a restart, and hosts
+take rows by position.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import os
-import pathlib
 import queue
-import sys
-import tempfile
 import threading
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from marco_jax.data.corpus import TRAIN, Corpus
 from marco_jax.data.interleave import Interleave
 from marco_jax.data.mixtures import Mixture
-from marco_jax.data.packing import PackingPlan, plan_rows
-from marco_jax.data.store import MANIFEST, TokenStore, write_store
-from marco_jax.tokenizer import Tokenizer
+from marco_jax.data.order import START, Origin, resume_order
+from marco_jax.data.packed import PackedSource
+from marco_jax.data.store import TokenStore
+from marco_jax.data.streamed import StreamedSource
 
 FIELDS = ("tokens", "targets", "positions", "segment_ids", "source_ids")
+
+
+# A source whose rows are all at hand, or one after the other.
+Source = PackedSource | StreamedSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,80 +38,81 @@ class Stage:
     steps: int
 
 
-class PackedSource:
-    """The rows of one source: packed once, in another order every epoch."""
-
-    def __init__(
-        self, name: str, store: TokenStore, length: int, seed: int, separator: int
-    ) -> None:
-        """Plans the rows from the lengths; reads nothing yet."""
-        self.name, self.store, self.length = name, store, length
-        self._seed, self._separator = (seed, zlib.crc32(name.encode())), separator
-        self.plan: PackingPlan = plan_rows(store.lengths, length, self._rng(0))
-        self._order = functools.lru_cache(maxsize=2)(self._make_order)
-
-    @property
-    def targets_per_row(self) -> float:
-        """Mean target tokens of a row; the rest is padding."""
-        return self.plan.targets / self.plan.rows
-
-    def fill(self, index: int, out: Mapping[str, np.ndarray]) -> None:
-        """Writes the index-th row of the source's endless sequence into arrays of zeros."""
-        epoch, place = divmod(index, self.plan.rows)
-        row = self._order(epoch)[place]
-        start = 0
-        pieces = range(self.plan.starts[row], self.plan.starts[row + 1])
-        for segment, piece in enumerate(pieces, start=1):
-            stream = self._stream(piece)
-            size = len(stream) - 1
-            part = slice(start, start + size)
-            out["tokens"][part], out["targets"][part] = stream[:-1], stream[1:]
-            out["positions"][part] = np.arange(size)
-            out["segment_ids"][part] = segment
-            out["loss_weights"][part] = 1.0
-            start += size
-
-    def _stream(self, piece: int) -> np.ndarray:
-        """Inputs and targets of a piece: size + 1 entries of [separator] + ids + [separator]."""
-        document = int(self.plan.document[piece])
-        offset, size = int(self.plan.offset[piece]), int(self.plan.size[piece])
-        length = int(self.store.lengths[document])
-        ids = self.store.read(document, max(0, offset - 1), min(length, offset + size))
-        before = [self._separator] if offset == 0 else []
-        after = [self._separator] if offset + size > length else []
-        return np.concatenate([before, ids, after]).astype(np.int32)
-
-    def _make_order(self, epoch: int) -> np.ndarray:
-        return self._rng(1 + epoch).permutation(self.plan.rows)
-
-    def _rng(self, stream: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence([*self._seed, stream]))
-
-
 class Feed:
     """Batches by step, with what is known of the mixture behind them."""
 
     def __init__(
         self,
-        sources: Mapping[str, PackedSource],
+        sources: Sequence[Source],
         stages: Sequence[Stage],
         *,
         length: int,
         batch_rows: int,
         seed: int,
+        origin: Origin = START,
     ) -> None:
-        """`sources` are those with a share in some stage; their order gives the source ids."""
-        self.sources = tuple(sources)
-        self._packed = list(sources.values())
+        """Places the stages; reads nothing.
+
+        Args:
+            sources: those that a stage gives a share; their order gives the source ids.
+            stages: in order.
+            length: target tokens of a row.
+            batch_rows: rows of a global batch.
+            seed: of the order in which sources take turns.
+            origin: where this order begins, after another one.
+        """
+        self.sources = tuple(source.name for source in sources)
+        self.origin = origin
+        self._packed = list(sources)
         self._stages = list(stages)
-        self._length, self._batch_rows = length, batch_rows
+        self._length, self._batch_rows, self._seed = length, batch_rows, seed
+        ends = np.cumsum([stage.steps for stage in stages]).tolist()
+        # Steps of each stage that belong to this order.
+        self._spans = [
+            (max(start, origin.step), max(end, origin.step))
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
         self._interleaves = [
-            Interleave(self._row_weights(stage.mixture), (seed, number))
+            Interleave(self._row_weights(stage.mixture), self._seed_of(number))
             for number, stage in enumerate(stages)
         ]
         # Rows of each source that earlier stages have used: a stage goes on where they stopped.
-        used = [interleave.counts(rows) for interleave, rows in self._stage_rows()]
-        self._used = np.concatenate([[np.zeros(len(sources), np.int64)], np.cumsum(used, axis=0)])
+        begin = [origin.rows.get(name, 0) for name in self.sources]
+        used = [
+            interleave.counts((end - start) * batch_rows)
+            for interleave, (start, end) in zip(self._interleaves, self._spans, strict=True)
+        ]
+        self._used = np.cumsum([np.array(begin, np.int64), *used], axis=0)
+        self._reading = ""
+
+    def resumed(self, state: Mapping[str, Any], step: int) -> tuple[Feed, list[str]]:
+        """This feed as a run goes on with it after `step` steps.
+
+        Args:
+            state: what a checkpoint kept (`state`).
+            step: of the checkpoint.
+
+        Returns:
+            the feed, and how its order differs from the one that was saved, a line each.
+        """
+        rows = {source.name: source.rows for source in self._packed}
+        origin, changes = resume_order(state, self.order(), rows, step)
+        for source in self._packed:
+            if isinstance(source, StreamedSource):
+                same = state["order"]["sources"].get(source.name) == source.fingerprint
+                saved = state["rows"].get(source.name, {}).get("window")
+                begin = {"number": 0, "row": origin.rows.get(source.name, 0)}
+                same_rows = same and state["order"]["length"] == self._length
+                source.seek(saved if saved and same_rows else begin | {"epoch": 0, "record": 0})
+        feed = Feed(
+            self._packed,
+            self._stages,
+            length=self._length,
+            batch_rows=self._batch_rows,
+            seed=self._seed,
+            origin=origin,
+        )
+        return feed, changes
 
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """Rows of the global batch at a step (counted from 0).
@@ -125,23 +124,41 @@ class Feed:
         Raises:
             IndexError: a step before the first or after the last.
         """
-        stage, first = self._stage_of(step)
-        chosen = range(self._batch_rows)[rows]
-        shape = (len(chosen), self._length)
+        places = self._places(step, rows)
+        shape = (len(places), self._length)
         arrays = {name: np.zeros(shape, np.int32) for name in FIELDS}
         arrays["loss_weights"] = np.zeros(shape, np.float32)
-        for place, row in enumerate(chosen):
-            position = (step - first) * self._batch_rows + row
-            source, rank = self._interleaves[stage].locate(position)
-            arrays["source_ids"][place] = source
-            index = int(self._used[stage, source]) + rank
-            self._packed[source].fill(index, {name: a[place] for name, a in arrays.items()})
+        for row, (source, index) in enumerate(places):
+            arrays["source_ids"][row] = source
+            self._reading = self.sources[source]
+            self._packed[source].fill(index, {name: a[row] for name, a in arrays.items()})
         return arrays
 
+    def describe_batch(self, step: int) -> list[str]:
+        """What the global batch at a step holds: a line a row, its source and its documents.
+
+        Documents are numbered as they stand in the source's training text, from 0.
+        """
+        lines = []
+        for source, index in self._places(step, slice(None)):
+            packed = self._packed[source]
+            lines.append(f"{packed.name}: {', '.join(map(str, packed.documents(index)))}")
+        return lines
+
     def iterate(
-        self, start_step: int, stop_step: int, rows: slice = slice(None), prefetch: int = 2
+        self,
+        start_step: int,
+        stop_step: int,
+        rows: slice = slice(None),
+        *,
+        prefetch: int = 2,
+        timeout: float | None = None,
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Batches start_step..stop_step, made ahead in a thread that ends with the iterator."""
+        """Batches start_step..stop_step, made ahead in a thread that ends with the iterator.
+
+        Raises:
+            TimeoutError: no batch came for `timeout` seconds; the source that is read is named.
+        """
         ready: queue.Queue = queue.Queue(maxsize=prefetch)
         stop = threading.Event()
 
@@ -165,47 +182,93 @@ class Feed:
 
         thread = threading.Thread(target=work, name="feed", daemon=True)
         thread.start()
+        step, stuck = start_step, False
         try:
-            while (item := ready.get()) is not None:
+            while (item := ready.get(timeout=timeout)) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
+                step += 1
+        except queue.Empty:
+            stuck = True
+            raise TimeoutError(
+                f"no batch for step {step} after {timeout:g} seconds: the source "
+                f"{self._reading!r} is being read; look at its files, or raise feed.timeout_seconds"
+            ) from None
         finally:
             stop.set()
-            thread.join()
+            if not stuck:
+                thread.join()
+
+    def order(self) -> dict[str, Any]:
+        """All that the order of batches follows from: plain data, the same for the same order."""
+        stages = [
+            {"name": stage.name, "steps": stage.steps, "shares": dict(stage.mixture.shares)}
+            for stage in self._stages
+        ]
+        return {
+            "seed": self._seed,
+            "length": self._length,
+            "batch_rows": self._batch_rows,
+            "stages": stages,
+            "sources": {source.name: source.fingerprint for source in self._packed},
+        }
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint after `step` steps keeps, so that the order can go on: plain data."""
+        rows: dict[str, dict[str, Any]] = {}
+        for source, used in zip(self._packed, self._used_at(step).tolist(), strict=True):
+            rows[source.name] = {"used": used, "epoch": source.rows}
+            if isinstance(source, StreamedSource):
+                rows[source.name]["window"] = source.window_at(used)
+        origin = {"step": self.origin.step, "rows": dict(self.origin.rows)}
+        return {"order": self.order(), "origin": origin, "rows": rows}
 
     def describe(self) -> dict[str, Any]:
         """What goes to mixture.json: shares asked for, and what each source holds and is read."""
         used = np.diff(self._used, axis=0)
-        stages, first = [], 0
-        for number, stage in enumerate(self._stages):
+        stages = []
+        for number, (stage, (start, end)) in enumerate(zip(self._stages, self._spans, strict=True)):
             epochs = {
-                source.name: round(float(used[number, i] / source.plan.rows), 3)
+                source.name: _epochs(used[number, i], source.rows)
                 for i, source in enumerate(self._packed)
             }
             stages.append(
                 {
                     "name": stage.name,
                     "mixture": stage.mixture.name,
-                    "first_step": first,
-                    "steps": stage.steps,
+                    "first_step": start,
+                    "steps": end - start,
                     "shares": dict(stage.mixture.shares),
                     "epochs": epochs,
                     "notes": list(stage.mixture.notes),
                 }
             )
-            first += stage.steps
-        sources = {
-            source.name: {
-                "documents": len(source.store.lengths),
-                "tokens": source.plan.targets,
-                "rows": source.plan.rows,
-                "padding": round(1 - source.targets_per_row / self._length, 4),
-                "epochs": round(float(self._used[-1, i] / source.plan.rows), 3),
-            }
+        return {"stages": stages, "sources": self._describe_sources()}
+
+    def _describe_sources(self) -> dict[str, dict[str, Any]]:
+        return {
+            source.name: source.describe() | {"epochs": _epochs(self._used[-1, i], source.rows)}
             for i, source in enumerate(self._packed)
         }
-        return {"stages": stages, "sources": sources}
+
+    def _places(self, step: int, rows: slice) -> list[tuple[int, int]]:
+        """Source and index in the source of each row of a batch."""
+        stage, first = self._stage_of(step)
+        places = []
+        for row in range(self._batch_rows)[rows]:
+            position = (step - first) * self._batch_rows + row
+            source, rank = self._interleaves[stage].locate(position)
+            places.append((source, int(self._used[stage, source]) + rank))
+        return places
+
+    def _used_at(self, step: int) -> np.ndarray:
+        """Rows of each source before a step, int64 [sources]."""
+        for number, (start, end) in enumerate(self._spans):
+            if start <= step < end:
+                rows = (step - start) * self._batch_rows
+                return self._used[number] + self._interleaves[number].counts(rows)
+        return self._used[-1]
 
     def _row_weights(self, mixture: Mixture) -> list[float]:
         """Shares of target tokens, turned into shares of rows by how full a source's rows are."""
@@ -213,86 +276,50 @@ class Feed:
             mixture.shares.get(source.name, 0.0) / source.targets_per_row for source in self._packed
         ]
 
-    def _stage_rows(self) -> Iterator[tuple[Interleave, int]]:
-        for interleave, stage in zip(self._interleaves, self._stages, strict=True):
-            yield interleave, stage.steps * self._batch_rows
+    def _seed_of(self, stage: int) -> tuple[int, ...]:
+        """A stage that another order has begun goes on with draws of its own."""
+        start, end = self._spans[stage]
+        begun = self.origin.step and start == self.origin.step and end > start
+        return (self._seed, stage, self.origin.step) if begun else (self._seed, stage)
 
     def _stage_of(self, step: int) -> tuple[int, int]:
-        """The stage that a step belongs to, and its first step."""
-        first = 0
-        for number, stage in enumerate(self._stages):
-            if first <= step < first + stage.steps:
-                return number, first
-            first += stage.steps
-        raise IndexError(f"step {step} is not one of the {first} steps of the run")
+        """The stage that a step belongs to, and its first step in this order."""
+        for number, (start, end) in enumerate(self._spans):
+            if start <= step < end:
+                return number, start
+        first, last = self.origin.step, self._spans[-1][1]
+        since = f", of which this order begins at {first}" if first else ""
+        raise IndexError(f"step {step} is not one of the {last} steps of the run{since}")
 
 
 def build_feed(
-    corpus: Corpus,
-    tokenizer: Tokenizer,
-    *,
+    sources: Mapping[str, TokenStore | StreamedSource],
     stages: Sequence[Stage],
+    *,
     length: int,
     batch_rows: int,
     seed: int,
-    cache_dir: str | pathlib.Path,
+    separator: int,
 ) -> Feed:
-    """Tokenises the sources that the stages use (once: `cache_dir` keeps them) and packs them.
+    """Packs the sources that a stage gives a share, and mixes them.
 
     Raises:
-        ValueError: a stage gives a share to a source that the corpus does not have.
+        ValueError: a source without documents, or a share of a source that is not there.
     """
     wanted = {name for stage in stages for name, share in stage.mixture.shares.items() if share}
-    known = corpus.sources()
-    if wanted - set(known):
-        name = sorted(wanted - set(known))[0]
+    if wanted - set(sources):
+        name = sorted(wanted - set(sources))[0]
+        known = list(sources)
         raise ValueError(f"the mixture has a source {name!r} and the data has none: {known}")
-    names = [name for name in known if name in wanted]
-    stores = _stores(corpus, tokenizer, names, pathlib.Path(cache_dir))
-    sources = {
-        name: PackedSource(name, store, length, seed, tokenizer.eos_id)
-        for name, store in stores.items()
-    }
-    return Feed(sources, stages, length=length, batch_rows=batch_rows, seed=seed)
+    packed = [
+        source
+        if isinstance(source, StreamedSource)
+        else PackedSource(name, source, length, seed, separator)
+        for name, source in sources.items()
+        if name in wanted
+    ]
+    return Feed(packed, stages, length=length, batch_rows=batch_rows, seed=seed)
 
 
-def _stores(
-    corpus: Corpus, tokenizer: Tokenizer, names: Sequence[str], cache_dir: pathlib.Path
-) -> dict[str, TokenStore]:
-    cache = cache_dir / f"{corpus.fingerprint[:12]}-{tokenizer.fingerprint[:12]}"
-    missing = [name for name in names if not (cache / name / MANIFEST).exists()]
-    if missing:
-        # TensorFlow is loaded only where something has yet to be tokenised. Its start-up notes (no
-        # GPU, oneDNN) are no news here: it reads text.
-        with _quiet_stderr():
-            from marco_jax.data.tasks import register_tasks
-
-            tasks = register_tasks(corpus, tokenizer)
-        for name in missing:
-            dataset = tasks[name].get_dataset(sequence_length=None, split=TRAIN, shuffle=False)
-            about = {
-                "source": name,
-                "corpus": corpus.fingerprint,
-                "tokenizer": tokenizer.fingerprint,
-            }
-            documents = (example["tokens"] for example in dataset.as_numpy_iterator())
-            write_store(cache / name, documents, about)
-    return {name: TokenStore(cache / name) for name in names}
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Holds back what native libraries write to stderr, unless the block fails."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(saved, held.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+def _epochs(used: int, rows: int | None) -> float | None:
+    return None if rows is None else round(float(used / rows), 3)

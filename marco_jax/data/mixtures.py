@@ -1,20 +1,22 @@
 """Mixtures as data: the paper's two stages (arXiv 2412.04003, Table 2) and how they are changed.
 
-A share is a share of target tokens. Sources are named by language code, or "parallel",
-"knowledge", "synthetic".
+A share is a share of target tokens. A group of Table 2 is made of cells: a language's text, or the
+sources of one kind; a cell may have several sources, which then count by their size.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from marco_jax.data.corpus import CHAT, TEXT, SourceInfo
 from marco_jax.languages import HIGH_RESOURCE, LOW_RESOURCE
 
 OTHER_HIGH_RESOURCE = tuple(code for code in HIGH_RESOURCE if code not in ("en", "zh"))
 
-# The groups of Table 2. Inside a group the paper samples uniformly (its Table 1).
+# The groups of Table 2: languages, or a kind. Inside a group the paper samples uniformly (its
+# Table 1).
 GROUPS: dict[str, tuple[str, ...]] = {
     "English": ("en",),
     "Chinese": ("zh",),
@@ -35,6 +37,36 @@ STAGE_SHARES: dict[str, dict[str, float]] = {
 STAGE_TOKENS: dict[str, float] = {"stage1": 160.0, "stage2": 140.0}
 
 
+WITHIN = ("uniform", "proportional", "temperature", "unimax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """How a group's tokens are shared out among its cells.
+
+    Attributes:
+        method: "uniform"; "proportional" to size; "temperature": to size ** (1 / temperature);
+            "unimax" (Chung et al. 2023, arXiv 2304.09151): uniform, but no cell is read more than
+            max_epochs times, and what it leaves goes to the others.
+        temperature: above 1 lifts the small ones.
+        max_epochs: cap of "unimax".
+    """
+
+    method: str = "uniform"
+    temperature: float = 3.0
+    max_epochs: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning."""
+        if self.method not in WITHIN:
+            raise ValueError(f"mixture.within is {self.method!r}: choose one of {WITHIN}")
+        if self.temperature <= 0 or self.max_epochs <= 0:
+            raise ValueError(
+                f"mixture.temperature is {self.temperature} and mixture.max_epochs "
+                f"{self.max_epochs}: both must be above zero"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Mixture:
     """Shares of target tokens by source, which sum to 1, and what was changed to get them."""
@@ -43,30 +75,57 @@ class Mixture:
     shares: Mapping[str, float]
     notes: tuple[str, ...] = ()
 
-    def with_shares(self, shares: Mapping[str, float]) -> Mixture:
-        """The same mixture with other shares."""
-        return dataclasses.replace(self, shares=dict(shares))
+    def with_shares(self, shares: Mapping[str, float], *notes: str) -> Mixture:
+        """The same mixture with other shares, and notes on why."""
+        return dataclasses.replace(self, shares=dict(shares), notes=(*self.notes, *notes))
 
 
-def get_mixture(name: str, available: Collection[str]) -> Mixture:
+def get_mixture(
+    name: str,
+    sources: Sequence[SourceInfo],
+    within: Within = Within(),
+    sizes: Mapping[str, int] | None = None,
+    budget: float = 0.0,
+    read: Mapping[str, float] | None = None,
+) -> Mixture:
     """The named mixture over the sources that are there.
 
-    A missing source's share goes to the rest of its group; that of a group that is missing whole
+    A missing language's share goes to the rest of its group; that of a group that is missing whole
     is spread over the other groups in proportion. Both are said in `notes`.
 
+    Args:
+        name: one of `mixture_names()`.
+        sources: what there is.
+        within: how groups share out their tokens.
+        sizes: target tokens of each source; needed by every `within` but "uniform". Where one of
+            them is missing the sources of its cell count alike.
+        budget: target tokens that are going to be read; "unimax" needs it.
+        read: target tokens of each source that were read before, for "unimax".
+
     Raises:
-        ValueError: an unknown name (the nearest is suggested), or no source left.
+        ValueError: an unknown name (the nearest is suggested), no source left, or sizes that are
+            needed and not given.
     """
-    if name not in _BUILDERS:
-        near = difflib.get_close_matches(name, _BUILDERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_BUILDERS)}"
-        raise ValueError(f"mixture {name!r} is unknown: {hint}")
-    groups, notes = _fit(_BUILDERS[name](available), available)
-    total = sum(share for share, _ in groups)
+    groups, notes = _fit(_builder(name)(sources))
+    total = sum(group.share for group in groups)
     if not total:
         raise ValueError(f"mixture {name!r}: the data has none of its sources")
-    shares = {source: share / total / len(found) for share, found in groups for source in found}
-    return Mixture(name, shares, tuple(notes))
+    shares: dict[str, float] = {}
+    for group in groups:
+        portion = group.share / total
+        weights = _weights(group, within, sizes, budget * portion, read or {}, notes)
+        for cell, weight in zip(group.cells.values(), weights, strict=True):
+            sized = sizes and all(source in sizes for source in cell)
+            known = [sizes[source] if sized else 1.0 for source in cell]
+            for source, size in zip(cell, known, strict=True):
+                shares[source] = portion * weight * size / sum(known)
+    order = [source.name for source in sources if source.name in shares]
+    return Mixture(name, {source: shares[source] for source in order}, tuple(notes))
+
+
+def mixture_sources(name: str, sources: Sequence[SourceInfo]) -> list[str]:
+    """Names of the sources that the named mixture reads."""
+    return list(get_mixture(name, sources).shares)
 
 
 def mixture_names() -> tuple[str, ...]:
@@ -74,28 +133,41 @@ def mixture_names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
-def apply_override(shares: Mapping[str, float], override: str) -> dict[str, float]:
+def apply_override(
+    shares: Mapping[str, float],
+    override: str,
+    sources: Sequence[SourceInfo] = (),
+    stage: str = "",
+) -> dict[str, float]:
     """Sets some shares, e.g. "kk=0.02,ne=0.03", and scales the others so that all sum to 1.
+
+    An item names a source, or a language, a kind or a group of Table 2, whose sources then keep
+    their proportions. "stage2:kk=0.02" holds for that stage alone.
 
     Raises:
         ValueError: naming the item that cannot be used.
     """
     fixed: dict[str, float] = {}
     for item in filter(None, (part.strip() for part in override.split(","))):
-        source, separator, text = (part.strip() for part in item.partition("="))
+        target, separator, text = (part.strip() for part in item.partition("="))
+        only, colon, target_in_stage = target.partition(":")
+        if colon:
+            if only.strip() != stage:
+                continue
+            target = target_in_stage.strip()
         try:
             value = float(text)
         except ValueError:
             separator = ""
         if not separator:
             raise ValueError(f"mixture.override: {item!r} is not of the form source=share")
-        if source not in shares:
-            near = difflib.get_close_matches(source, shares, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(shares)}"
-            raise ValueError(f"mixture.override: the mixture has no source {source!r}; {hint}")
+        members = _members(target, shares, sources)
         if not 0 <= value <= 1:
             raise ValueError(f"mixture.override: {item!r} is no share; write 0.02 for 2%")
-        fixed[source] = value
+        whole = sum(shares[source] for source in members)
+        for source in members:
+            part = shares[source] / whole if whole else 1 / len(members)
+            fixed[source] = value * part
     left = 1.0 - sum(fixed.values())
     rest = {source: share for source, share in shares.items() if source not in fixed}
     before = sum(rest.values())
@@ -107,47 +179,139 @@ def apply_override(shares: Mapping[str, float], override: str) -> dict[str, floa
     return {source: fixed.get(source, share * scale) for source, share in shares.items()}
 
 
-Group = tuple[str, float, tuple[str, ...]]
+def _members(target: str, shares: Mapping[str, float], sources: Sequence[SourceInfo]) -> list[str]:
+    """The sources that an item of an override means."""
+    if target in shares:
+        return [target]
+    inside = [source for source in sources if source.name in shares]
+    found = [
+        source.name
+        for source in inside
+        if (source.kind == TEXT and (source.language in (target, *GROUPS.get(target, ()))))
+        or source.kind in (target, *GROUPS.get(target, ()))
+    ]
+    if not found:
+        near = difflib.get_close_matches(target, shares, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(shares)}"
+        raise ValueError(f"mixture.override: the mixture has no source {target!r}; {hint}")
+    return found
 
 
-def _table_2(stage: str, names: Collection[str] = tuple(GROUPS)) -> Callable[..., list[Group]]:
-    shares = STAGE_SHARES[stage]
-    return lambda available: [
-        (name, shares[name], GROUPS[name]) for name in GROUPS if name in names
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """A group of a mixture: its share, its cells with their sources, and cells without any."""
+
+    name: str
+    share: float
+    cells: dict[str, list[str]]
+    missing: tuple[str, ...] = ()
+
+
+Sources = Sequence[SourceInfo]
+
+
+def _table_2(stage: str, names: Sequence[str] = tuple(GROUPS)) -> Callable[[Sources], list[_Group]]:
+    def build(sources: Sources) -> list[_Group]:
+        groups = []
+        for name in names:
+            cells = {cell: _cell(cell, sources) for cell in GROUPS[name]}
+            found = {cell: inside for cell, inside in cells.items() if inside}
+            missing = tuple(cell for cell in cells if cell not in found)
+            groups.append(_Group(name, STAGE_SHARES[stage][name], found, missing))
+        return groups
+
+    return build
+
+
+def _cell(cell: str, sources: Sources) -> list[str]:
+    """Sources of a language's text, or of a kind."""
+    return [
+        source.name
+        for source in sources
+        if (source.language == cell if source.kind == TEXT else source.kind == cell)
     ]
 
 
-def _uniform(available: Collection[str]) -> list[Group]:
-    return [(source, 1.0, (source,)) for source in available]
+def _everything(sources: Sources) -> list[_Group]:
+    return [_Group("all", 100.0, {s.name: [s.name] for s in sources if s.kind != CHAT})]
 
 
-_BUILDERS: dict[str, Callable[[Collection[str]], list[Group]]] = {
+_BUILDERS: dict[str, Callable[[Sources], list[_Group]]] = {
     "stage1": _table_2("stage1"),
     "stage2": _table_2("stage2"),
     # What a base model has seen before continual pretraining: high-resource languages only, in
     # Stage-I's proportions.
     "base": _table_2("stage1", ("English", "Chinese", "other high-resource")),
-    "uniform": _uniform,
+    # Every source is a cell of one group: mixture.within alone decides.
+    "all": _everything,
 }
 
 
-def _fit(
-    groups: list[Group], available: Collection[str]
-) -> tuple[list[tuple[float, tuple[str, ...]]], list[str]]:
-    """Groups cut down to the sources that are there, and notes on what is not."""
+def _builder(name: str) -> Callable[[Sources], list[_Group]]:
+    if name not in _BUILDERS:
+        near = difflib.get_close_matches(name, _BUILDERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_BUILDERS)}"
+        raise ValueError(f"mixture {name!r} is unknown: {hint}")
+    return _BUILDERS[name]
+
+
+def _fit(groups: list[_Group]) -> tuple[list[_Group], list[str]]:
+    """The groups that have sources, and notes on what is not there."""
     fitted, notes = [], []
-    for name, share, sources in groups:
-        found = tuple(source for source in sources if source in available)
-        missing = [source for source in sources if source not in available]
-        if not found:
+    for group in groups:
+        if not group.cells:
             notes.append(
-                f"no {name} data: its {share:g}% is spread over the other groups in proportion"
+                f"no {group.name} data: its {group.share:g}% is spread over the other groups in "
+                "proportion"
             )
             continue
-        if missing:
+        if group.missing:
             notes.append(
-                f"no data for {', '.join(missing)}: the {name} share of {share:g}% is spread over "
-                f"the {len(found)} sources that are there"
+                f"no data for {', '.join(group.missing)}: the {group.name} share of "
+                f"{group.share:g}% is spread over the {len(group.cells)} sources that are there"
             )
-        fitted.append((share, found))
+        fitted.append(group)
     return fitted, notes
+
+
+def _weights(
+    group: _Group,
+    within: Within,
+    sizes: Mapping[str, int] | None,
+    budget: float,
+    read: Mapping[str, float],
+    notes: list[str],
+) -> list[float]:
+    """Weights of a group's cells, which sum to 1."""
+    if within.method == "uniform" or len(group.cells) == 1:
+        return [1 / len(group.cells)] * len(group.cells)
+    unknown = [s for cell in group.cells.values() for s in cell if s not in (sizes or ())]
+    if unknown:
+        raise ValueError(
+            f"mixture.within={within.method} needs the sizes of the sources, and that of "
+            f"{unknown[0]!r} is not known: prepare it instead of streaming it"
+        )
+    tokens = [float(sum(sizes[source] for source in cell)) for cell in group.cells.values()]
+    if within.method == "unimax":
+        done = [sum(read.get(source, 0.0) for source in cell) for cell in group.cells.values()]
+        caps = [max(within.max_epochs * t - d, 0.0) for t, d in zip(tokens, done, strict=True)]
+        if sum(caps) < budget:
+            notes.append(
+                f"{group.name}: {budget:,.0f} tokens are more than {within.max_epochs:g} epochs "
+                "of all its sources: they are read more often"
+            )
+        return _unimax(caps, budget)
+    exponent = 1 / within.temperature if within.method == "temperature" else 1.0
+    weights = [size**exponent for size in tokens]
+    return [weight / sum(weights) for weight in weights]
+
+
+def _unimax(caps: list[float], budget: float) -> list[float]:
+    """Equal parts of a budget, none above its cap while there is room below others'."""
+    if sum(caps) <= budget:
+        return [cap / sum(caps) if sum(caps) else 1 / len(caps) for cap in caps]
+    parts, left = [0.0] * len(caps), budget
+    for place, index in enumerate(sorted(range(len(caps)), key=caps.__getitem__)):
+        parts[index] = min(caps[index], left / (len(caps) - place))
+        left -= parts[index]
+    return [part / budget for part in parts]

@@ -8,11 +8,12 @@ ids has n + 1 targets. Streams longer than a row are cut; every target stands in
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-# Pieces that are packed together: enough choice for rows to close full, little enough to stay
-# cheap and to keep neighbours in the shuffled order near each other.
+# Pieces that are packed together, about: enough choice for rows to close full, little enough to be
+# packed again in milliseconds whenever one of their rows is asked for.
 WINDOW = 4096
 
 
@@ -40,32 +41,60 @@ class PackingPlan:
         return int(self.size.sum())
 
 
-def plan_rows(lengths: np.ndarray, length: int, rng: np.random.Generator) -> PackingPlan:
-    """Shuffles documents and packs them into rows, best fit decreasing within a window.
+def window_documents(documents: int, targets: int, length: int) -> int:
+    """Documents of a window, so that it has about WINDOW pieces.
 
     Args:
-        lengths: int [documents], ids of each document.
+        documents: how many there are in all.
+        targets: their target tokens, in all.
         length: targets that a row holds.
-        rng: of the shuffle.
     """
-    pieces = _cut(rng.permutation(len(lengths)), np.asarray(lengths, np.int64) + 1, length)
-    order, counts = [], []
-    for start in range(0, len(pieces[0]), WINDOW):
-        for row in _best_fit(pieces[2][start : start + WINDOW], length):
-            order.extend(start + piece for piece in row)
-            counts.append(len(row))
-    order = np.array(order, np.int64)
-    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-    return PackingPlan(starts, *(array[order] for array in pieces))
+    pieces = max(1.0, targets / max(documents, 1) / length)
+    return max(1, min(documents, int(WINDOW / pieces)))
+
+
+def pack(documents: np.ndarray, lengths: np.ndarray, length: int) -> PackingPlan:
+    """Packs a window of documents into rows, best fit decreasing.
+
+    Args:
+        documents: int [documents], their numbers.
+        lengths: int [documents], the ids of each.
+        length: targets that a row holds.
+    """
+    document, offset, size = _cut(documents, np.asarray(lengths, np.int64) + 1, length)
+    whole = np.flatnonzero(size == length)
+    part = np.flatnonzero(size < length)
+    rows = _best_fit(size[part], length)
+    order = np.concatenate([whole, *(part[row] for row in rows)]).astype(np.int64)
+    counts = np.array([1] * len(whole) + [len(row) for row in rows], np.int64)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return PackingPlan(starts, document[order], offset[order], size[order])
+
+
+def fill_row(out: Mapping[str, np.ndarray], streams: Iterable[np.ndarray]) -> None:
+    """Writes pieces into a row: arrays of zeros, [length] each.
+
+    Args:
+        out: tokens, targets, positions, segment_ids (from 1) and loss_weights.
+        streams: of each piece, its inputs and targets: size + 1 ids.
+    """
+    start = 0
+    for segment, stream in enumerate(streams, start=1):
+        size = len(stream) - 1
+        part = slice(start, start + size)
+        out["tokens"][part], out["targets"][part] = stream[:-1], stream[1:]
+        out["positions"][part] = np.arange(size)
+        out["segment_ids"][part] = segment
+        out["loss_weights"][part] = 1.0
+        start += size
 
 
 def _cut(
-    order: np.ndarray, targets: np.ndarray, length: int
+    documents: np.ndarray, targets: np.ndarray, length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Documents in `order` as pieces of at most `length` targets: document, offset, size."""
-    targets = targets[order]
+    """Documents as pieces of at most `length` targets: document, offset, size."""
     counts = -(-targets // length)
-    document = np.repeat(order, counts)
+    document = np.repeat(documents, counts)
     first = np.repeat(np.cumsum(counts) - counts, counts)
     offset = (np.arange(len(document)) - first) * length
     size = np.minimum(length, np.repeat(targets, counts) - offset)

@@ -66,19 +66,18 @@ class Head(NamedTuple):
         place = jnp.clip(place, 0, self.ids.shape[0] - 1)
         chosen = jnp.take_along_axis(logits, place, axis=-1)
         chosen = self._sum(jnp.where(mine, chosen, 0.0), runtime)
-        best = self._max(jnp.max(logits, axis=-1, keepdims=True), runtime)
+        best, first = self._best(logits, runtime)
         total = self._sum(jnp.sum(jnp.exp(logits - best), axis=-1, keepdims=True), runtime)
-        first = self._first(logits, best, runtime)
         values = (chosen - best - jnp.log(total), first == everywhere)
         return _own(values[0], names), _own(values[1], names)
 
     def argmax(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
         """The likeliest word that the tokenizer has: [rows, embed] -> int32 [rows]."""
         logits = self._logits(hidden, runtime)
-        logits = jnp.where(self.ids < runtime.emitted_vocab_size, logits, -jnp.inf)
-        best = self._max(jnp.max(logits, axis=-1, keepdims=True), runtime)
-        names = runtime.sharding.names("embed")
-        return _own(self._first(logits, best, runtime)[..., 0], names)
+        if runtime.emitted_vocab_size < runtime.config.vocab_size:
+            logits = jnp.where(self.ids < runtime.emitted_vocab_size, logits, -jnp.inf)
+        _, first = self._best(logits, runtime)
+        return _own(first[..., 0], runtime.sharding.names("embed"))
 
     def logits(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
         """Logits of all words for this device's rows: [rows, embed] -> float32 [rows, vocab]."""
@@ -102,12 +101,13 @@ class Head(NamedTuple):
             logits = jnp.where(self.ids < runtime.config.vocab_size, logits, -jnp.inf)
         return logits.reshape(*shape, -1)
 
-    def _first(self, logits: jax.Array, best: jax.Array, runtime: Runtime) -> jax.Array:
-        """The least id of a word whose logit is `best`: [..., rows, words] -> [..., rows, 1]."""
+    def _best(self, logits: jax.Array, runtime: Runtime) -> tuple[jax.Array, jax.Array]:
+        """The largest logit and the least id that has it: [..., rows, words] -> [..., rows, 1]."""
         largest, index = first_argmax(logits)
-        ids = jnp.where(largest == best[..., 0], self.ids[index], _NO_WORD)[..., None]
+        best = self._max(largest[..., None], runtime)
+        ids = jnp.where(largest[..., None] == best, self.ids[index][..., None], _NO_WORD)
         names = _word_axes(runtime)
-        return jax.lax.pmin(ids, names) if names else ids
+        return best, jax.lax.pmin(ids, names) if names else ids
 
     @staticmethod
     def _max(x: jax.Array, runtime: Runtime) -> jax.Array:

@@ -19,7 +19,7 @@ from marco_jax.model.mesh import (
     create_mesh,
     replicate_kv_heads,
 )
-from marco_jax.training.config import ConfigError, plan_stages
+from marco_jax.training.config import ConfigError, plan_stages, resolve_steps
 from marco_jax.training.guard import GuardOptions
 from marco_jax.training.losses import LossOptions, default_logits_mib
 from marco_jax.training.optimizer import create_optimizer, join_stages
@@ -37,7 +37,7 @@ def create_sharding(config: ConfigDict, devices: Sequence[jax.Device] | None = N
 
 def global_rows(config: ConfigDict, sharding: Sharding) -> int:
     """Rows of a global batch, over all microbatches."""
-    return config.batch.sequences_per_chip * sharding.mesh.size
+    return config.batch.sequences or config.batch.sequences_per_chip * sharding.mesh.size
 
 
 def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> None:
@@ -66,6 +66,7 @@ def create_trainer(
         ValueError: a mesh that does not divide the model or the batch.
     """
     check_run(config, model, sharding)
+    resolve_steps(config, global_rows(config, sharding) * config.batch.length)
     schedule = join_stages([stage.schedule for stage in plan_stages(config)])
     optimizer = create_optimizer(model, schedule, **config.optimizer.to_dict())
     options = StepOptions(

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import itertools
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -95,8 +96,9 @@ class StagePlan:
 def plan_stages(config: ConfigDict) -> list[StagePlan]:
     """The stages of a run, in order; their steps add up to config.steps.
 
-    `config.stages` lists names; `config.stage.NAME` holds a stage's share of the steps and its
-    learning rate. `config.mixture.name` names one mixture for all stages, or one for each.
+    `config.stages` lists names; `config.stage.NAME` holds a stage's share of the steps (or its own
+    steps) and its learning rate. `config.mixture.name` names one mixture for all stages, or one for
+    each.
 
     Raises:
         ConfigError: names, shares or mixtures that do not fit together.
@@ -111,12 +113,7 @@ def plan_stages(config: ConfigDict) -> list[StagePlan]:
     missing = [name for name in names if name not in config.stage]
     if missing:
         raise ConfigError(f"stages names {missing[0]!r}, and there is no config.stage.{missing[0]}")
-    shares = [float(config.stage[name].share) for name in names]
-    if not names or min(shares) <= 0:
-        raise ConfigError(f"the stages {config.stages!r} need shares above zero, not {shares}")
-    if config.steps < len(names):
-        raise ConfigError(f"steps is {config.steps}: {len(names)} stages need one each at least")
-    ends = [round(config.steps * sum(shares[: i + 1]) / sum(shares)) for i in range(len(shares))]
+    ends = _stage_ends(config, names)
     plans = []
     for index, (name, start, end) in enumerate(zip(names, [0, *ends], ends, strict=False)):
         stage, steps = config.stage[name], end - start
@@ -129,6 +126,44 @@ def plan_stages(config: ConfigDict) -> list[StagePlan]:
         )
         plans.append(StagePlan(name, mixtures[index % len(mixtures)], schedule))
     return plans
+
+
+def _stage_ends(config: ConfigDict, names: list[str]) -> list[int]:
+    """The step at which each stage ends."""
+    own = [int(config.stage[name].get("steps", 0)) for name in names]
+    if any(own):
+        if min(own) < 1 or sum(own) != config.steps:
+            raise ConfigError(
+                f"the stages {config.stages!r} have {own} steps and steps is {config.steps}: set "
+                "stage.NAME.steps of every stage, and steps to their sum"
+            )
+        return list(itertools.accumulate(own))
+    shares = [float(config.stage[name].share) for name in names]
+    if not names or min(shares) <= 0:
+        raise ConfigError(f"the stages {config.stages!r} need shares above zero, not {shares}")
+    if config.steps < len(names):
+        raise ConfigError(f"steps is {config.steps}: {len(names)} stages need one each at least")
+    return [round(config.steps * sum(shares[: i + 1]) / sum(shares)) for i in range(len(shares))]
+
+
+def resolve_steps(config: ConfigDict, tokens_per_step: int) -> None:
+    """Sets config.steps from `config.stage.NAME.tokens` or `.steps`, where stages have them.
+
+    Raises:
+        ConfigError: some stages have them and others have not.
+    """
+    stages = [config.stage[name] for name in _names(config.stages) if name in config.stage]
+    if not any(stage.get("tokens", 0) or stage.get("steps", 0) for stage in stages):
+        return
+    for stage in stages:
+        if stage.get("tokens", 0):
+            stage.steps = max(1, round(stage.tokens / tokens_per_step))
+    if not all(stage.get("steps", 0) for stage in stages):
+        raise ConfigError(
+            f"some of the stages {config.stages!r} have tokens or steps of their own: "
+            "set one of both for every stage"
+        )
+    config.steps = sum(stage.steps for stage in stages)
 
 
 def model_config(config: ConfigDict, vocab_size: int) -> Qwen2Config:

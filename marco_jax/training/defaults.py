@@ -69,10 +69,34 @@ def training_config() -> ConfigDict:
     # The machine that `marco plan` compiles for when none is named.
     c.topology = ""
 
-    c.batch = ConfigDict({"length": 256, "sequences_per_chip": 8, "accumulation_steps": 1})
+    c.batch = ConfigDict(
+        {
+            "length": 256,
+            "sequences_per_chip": 8,
+            # Of the global batch, whatever the number of chips; 0: sequences_per_chip times chips.
+            "sequences": 0,
+            "accumulation_steps": 1,
+        }
+    )
 
-    # One mixture a stage (or one for all), from marco_jax/data/mixtures.py.
-    c.mixture = ConfigDict({"name": "stage1,stage2", "override": ""})
+    c.mixture = ConfigDict(
+        {
+            # One mixture a stage (or one for all), from marco_jax/data/mixtures.py.
+            "name": "stage1,stage2",
+            # Shares of tokens that are set by hand, such as "kk=0.02,stage2:low-resource=0.2".
+            "override": "",
+            # How a group's tokens are shared out: uniform, proportional, temperature, unimax.
+            "within": "uniform",
+            "temperature": 3.0,
+            # The cap of unimax, and where a warning begins: up to four epochs are nearly as good
+            # as new text (Muennighoff et al. 2023, arXiv 2305.16264).
+            "max_epochs": 4.0,
+            # A restart whose data or mixture is not the checkpoint's goes on from there.
+            "accept_change": False,
+        }
+    )
+    # Batches made ahead on each host; and how long a step may wait for one (0: for ever).
+    c.feed = ConfigDict({"prefetch": 2, "timeout_seconds": 1800.0})
     c.stages = "stage1,stage2"
     # Stage-I has 160B tokens at 1e-5, Stage-II 140B at 6e-6 (Table 3). Warm-up and shape are not
     # published: ours are a short warm-up and a cosine to a tenth at the very end.
@@ -144,10 +168,16 @@ def training_config() -> ConfigDict:
 def training_stage(
     share: float, learning_rate: float, *, warmup_share: float, final_share: float
 ) -> ConfigDict:
-    """One stage: its share of the steps, its peak learning rate, and the cosine around it."""
+    """One stage: its share of the run, its peak learning rate, and the cosine around it.
+
+    `share` is of the steps, against other stages' shares.
+    """
     return ConfigDict(
         {
             "share": float(share),
+            # Set for every stage, one of these takes the place of shares and of config.steps.
+            "steps": 0,
+            "tokens": 0.0,
             "learning_rate": learning_rate,
             "schedule": "cosine",
             "warmup_share": warmup_share,

@@ -17,6 +17,8 @@ from marco_jax.training.clock import EVALUATION, Clock
 from marco_jax.training.processes import leave, say, say_all
 
 POLICIES = ("skip", "stop", "rollback")
+# Of a skipped batch that are described.
+_ROWS = 32
 
 
 class RunFailed(Exception):
@@ -133,8 +135,8 @@ class Anomalies:
     ) -> None:
         """Follows `config.anomaly`.
 
-        `describe` names the sources of the batch of a step index; before there is a checkpoint to
-        go back to, a step is skipped.
+        `describe` says of each row of the batch at a step index what it holds; before there is a
+        checkpoint to go back to, a step is skipped.
         """
         if fields.nonfinite not in POLICIES:
             raise ValueError(
@@ -157,7 +159,7 @@ class Anomalies:
             return
         self._in_a_row += 1
         step = row["step"]
-        batch = ", ".join(self._describe(step - 1))
+        batch = self._batch(step)
         loss, norm = (
             "no finite number" if row[name] is None else f"{row[name]:.4g}"
             for name in ("loss", "grad_norm")
@@ -177,3 +179,8 @@ class Anomalies:
             self._rollbacks += 1
             raise Rollback(step)
         say(f"warning: skipped {what}")
+
+    def _batch(self, step: int) -> str:
+        rows = self._describe(step - 1)
+        more = f"; and {len(rows) - _ROWS} rows more" if len(rows) > _ROWS else ""
+        return "; ".join(rows[:_ROWS]) + more

@@ -64,7 +64,8 @@ class _Loop:
         self.parts = parts = Run(config, directory)
         self.checkpoints = Checkpoints(directory, config.checkpoint)
         self.state, meta = self._restore()
-        self.first = meta["step"]
+        self.first = self.read_from = meta["step"]
+        parts.record_mixture()
         record_config(config, directory)
         anomalies = Anomalies(config.anomaly, parts.describe_batch, self._has_checkpoint)
         self.writer = writer = MetricsWriter(
@@ -122,7 +123,9 @@ class _Loop:
         self._call(self._event(self.first))
         if preemption.received:
             return STOPPED
-        with contextlib.closing(parts.batches(self.first)) as batches:
+        with contextlib.closing(parts.batches(self.read_from)) as batches:
+            for _ in range(self.first - self.read_from):
+                next(batches)
             for step, batch in enumerate(clock.waiting(batches), start=self.first + 1):
                 if step - 1 in parts.stage_ends:
                     self.state = parts.trainer.forget_losses(self.state)
@@ -186,7 +189,7 @@ class _Loop:
         """Takes the parameters of the newest checkpoint to the batch after `step`."""
         state, meta = self._restore()
         self.state = self.parts.trainer.pass_over(state, step - meta["step"])
-        self.first = step
+        self.first, self.read_from = step, meta["step"]
         say(
             f"warning: rolled back to the parameters of step {meta['step']}: the batches of steps "
             f"{meta['step'] + 1} to {step} are passed over"

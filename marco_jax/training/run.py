@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +15,10 @@ from ml_collections import ConfigDict
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
-from marco_jax.data.mixtures import Mixture, apply_override, get_mixture
+from marco_jax.data.mixtures import Mixture, Within, apply_override, get_mixture, mixture_sources
+from marco_jax.data.order import refuse_change
+from marco_jax.data.prepare import prepare_stores
+from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.languages import LANGUAGES
@@ -26,7 +30,14 @@ from marco_jax.training.assemble import (
     global_rows,
 )
 from marco_jax.training.checkpoint import TOKENIZER, load_model, write_json
-from marco_jax.training.config import ConfigError, model_config, plan_stages
+from marco_jax.training.config import (
+    ConfigError,
+    StagePlan,
+    model_config,
+    plan_stages,
+    resolve_steps,
+)
+from marco_jax.training.mixture_table import mixture_table
 from marco_jax.training.processes import first_process_first, say
 from marco_jax.training.step import Batch, TrainState
 
@@ -55,11 +66,11 @@ class Run:
         self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
         self.batch_rows = global_rows(config, self.sharding)
+        resolve_steps(config, self.batch_rows * config.batch.length)
         self.stages = plan_stages(config)
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
-        with first_process_first("data"):
-            self.feed = self._feed()
+        self.feed = self._feed()
         sources = len(self.feed.sources)
         self.trainer = create_trainer(
             config, self.model, self.sharding, sources, self.tokenizer.vocab_size
@@ -83,7 +94,13 @@ class Run:
         shape = (self.batch_rows, self.config.batch.length)
         layout = self.trainer.batch_sharding
         rows = _local_rows(layout, shape)
-        batches = self.feed.iterate(first, self.config.steps, rows)
+        batches = self.feed.iterate(
+            first,
+            self.config.steps,
+            rows,
+            prefetch=self.config.feed.prefetch,
+            timeout=self.config.feed.timeout_seconds or None,
+        )
         try:
             for arrays in batches:
                 yield Batch(
@@ -96,19 +113,6 @@ class Run:
                 )
         finally:
             batches.close()
-
-    def data_state(self, step: int) -> dict[str, Any]:
-        """What a restart after `step` finished steps must know of the data: a small JSON value."""
-        return {}
-
-    def resume(self, data: dict[str, Any], step: int) -> None:
-        """Takes up the `data_state` of a checkpoint, before the first batch is asked for."""
-
-    def describe_batch(self, step: int) -> list[str]:
-        """Names of the sources in the global batch at step index `step`."""
-        batch = self.feed.batch(step)
-        found = np.unique(batch["source_ids"][batch["segment_ids"] > 0])
-        return [self.feed.sources[source] for source in found]
 
     def engine(self) -> Engine:
         """An engine on the training mesh."""
@@ -134,32 +138,103 @@ class Run:
             examples=fields.examples.to_dict(),
         )
 
+    def data_state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint after `step` steps keeps of the data's order."""
+        return self.feed.state(step)
+
+    def resume(self, state: Mapping[str, Any], step: int) -> None:
+        """Goes on with the order of a checkpoint after `step` steps, as its `data_state` has it.
+
+        Raises:
+            OrderChanged: it is another one now, and config.mixture.accept_change is not set.
+        """
+        feed, changes = self.feed.resumed(state, step)
+        if changes and not self.config.mixture.accept_change:
+            refuse_change(changes)
+        for line in changes:
+            say(f"the data's order changes at step {step}: {line}")
+        self.feed = feed
+
+    def describe_batch(self, step: int) -> list[str]:
+        """Source and documents of each row of the global batch at a step (counted from 0)."""
+        return self.feed.describe_batch(step)
+
     def _feed(self) -> Feed:
-        config = self.config
-        mixtures = [self._mixture(stage.mixture) for stage in self.stages]
-        feed = build_feed(
-            self.corpus,
+        config, corpus = self.config, self.corpus
+        infos = corpus.infos()
+        wanted = {name for stage in self.stages for name in mixture_sources(stage.mixture, infos)}
+        stores = prepare_stores(
+            corpus,
             self.tokenizer,
-            stages=[
-                Stage(stage.name, mixture, stage.steps)
-                for stage, mixture in zip(self.stages, mixtures, strict=True)
-            ],
+            [info.name for info in infos if info.name in wanted and not info.streamed],
+            config.data_cache or self.workdir / "data",
+            part=(jax.process_index(), jax.process_count()),
+            say=say,
+        )
+        sizes = {name: store.tokens + len(store.lengths) for name, store in stores.items()}
+        sources = {
+            info.name: self._stream(info.name) if info.streamed else stores[info.name]
+            for info in infos
+            if info.name in wanted
+        }
+        stages, read = [], dict.fromkeys(sources, 0.0)
+        for stage in self.stages:
+            budget = float(stage.steps * self.batch_rows * config.batch.length)
+            mixture = self._mixture(stage, sizes, budget, read)
+            stages.append(Stage(stage.name, mixture, stage.steps))
+            for name, share in mixture.shares.items():
+                read[name] += share * budget
+        return build_feed(
+            sources,
+            stages,
             length=config.batch.length,
             batch_rows=self.batch_rows,
             seed=config.seed,
-            cache_dir=config.data_cache or self.workdir / "data",
+            separator=self.tokenizer.eos_id,
         )
-        if jax.process_index() == 0:
-            write_json(self.workdir / "mixture.json", feed.describe())
-        return feed
 
-    def _mixture(self, name: str) -> Mixture:
-        mixture = get_mixture(name, self.corpus.sources())
+    def _stream(self, name: str) -> StreamedSource:
+        say(
+            f"{name} is streamed: a restart reads the same rows, after going through the records "
+            "before them again; other sources start at any step at once"
+        )
+        corpus = self.corpus
+        return StreamedSource(
+            name,
+            lambda: (document.text for document in corpus.documents(name, "train")),
+            self.tokenizer,
+            f"{corpus.source_fingerprint(name)}-{self.tokenizer.fingerprint}",
+            self.config.batch.length,
+            self.config.seed,
+        )
+
+    def _mixture(
+        self, stage: StagePlan, sizes: Mapping[str, int], budget: float, read: Mapping[str, float]
+    ) -> Mixture:
+        fields, infos = self.config.mixture, self.corpus.infos()
+        within = Within(fields.within, fields.temperature, fields.max_epochs)
+        mixture = get_mixture(stage.mixture, infos, within, sizes, budget, read)
         for note in mixture.notes:
-            say(f"mixture {name}: {note}")
-        if not self.config.mixture.override:
+            say(f"mixture {stage.mixture}: {note}")
+        shares = apply_override(mixture.shares, fields.override, infos, stage.name)
+        changes = [
+            f"{name} {mixture.shares[name]:.4%} -> {share:.4%}"
+            for name, share in shares.items()
+            if not math.isclose(share, mixture.shares[name], rel_tol=1e-9)
+        ]
+        if not changes:
             return mixture
-        return mixture.with_shares(apply_override(mixture.shares, self.config.mixture.override))
+        note = f"mixture.override in stage {stage.name}: {', '.join(changes)}"
+        say(note)
+        return mixture.with_shares(shares, note)
+
+    def record_mixture(self) -> None:
+        """Writes mixture.json, and says what each source holds and how often it is read."""
+        described = self.feed.describe()
+        if jax.process_index() == 0:
+            write_json(self.workdir / "mixture.json", described)
+        for line in mixture_table(described, self.config.mixture.max_epochs):
+            say(line)
 
 
 def _tokenizer(

@@ -1,11 +1,14 @@
 """A tiny corpus and a tokenizer without padding, for tests of the feed."""
 
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
-from marco_jax.data.corpus import Builder, Corpus, Message, Pair
+from marco_jax.data.corpus import Builder, Corpus, MemoryCorpus, Message, Pair
+from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
+from marco_jax.data.prepare import prepare_stores
 
 
 class ByteTokenizer:
@@ -36,7 +39,7 @@ def default_corpus() -> Corpus:
 
 
 @pytest.fixture(scope="session")
-def small_corpus() -> Corpus:
+def small_corpus() -> MemoryCorpus:
     """Four sources of different document lengths; "ne" is of nothing but id 0."""
     builder = Builder("small")
     for language, size, unit in [("en", 50, "word "), ("kk", 9, "сөз "), ("ne", 30, "!")]:
@@ -50,3 +53,26 @@ def small_corpus() -> Corpus:
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory) -> pathlib.Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def corpus_feed() -> Callable[..., Feed]:
+    """Tokenises the sources that stages name, and builds their feed."""
+
+    def build(
+        corpus: Corpus,
+        tokenizer: ByteTokenizer,
+        stages: list[Stage],
+        *,
+        cache_dir: pathlib.Path,
+        **options: int,
+    ) -> Feed:
+        names = [
+            name
+            for name in corpus.sources()
+            if any(stage.mixture.shares.get(name) for stage in stages)
+        ]
+        stores = prepare_stores(corpus, tokenizer, names, cache_dir)
+        return build_feed(stores, stages, separator=tokenizer.eos_id, **options)
+
+    return build

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 from marco_jax.data.corpus import TRAIN
-from marco_jax.data.feed import Feed, Stage, build_feed
+from marco_jax.data.feed import Feed, Stage
 from marco_jax.data.mixtures import Mixture
 
 LENGTH, ROWS = 64, 8
 
 
 @pytest.fixture(scope="session")
-def make_feed(small_corpus, tokenizer, cache_dir):
+def make_feed(corpus_feed, small_corpus, tokenizer, cache_dir):
     def make(*stages: tuple[dict[str, float], int], seed: int = 0, length: int = LENGTH) -> Feed:
-        return build_feed(
+        return corpus_feed(
             small_corpus,
             tokenizer,
-            stages=[Stage(f"s{n}", Mixture(f"m{n}", s), k) for n, (s, k) in enumerate(stages)],
+            [Stage(f"s{n}", Mixture(f"m{n}", s), k) for n, (s, k) in enumerate(stages)],
             length=length,
             batch_rows=ROWS,
             seed=seed,

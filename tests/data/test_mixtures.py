@@ -1,18 +1,27 @@
 """Mixtures: Table 2, and how it is fitted to the data that is there."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from marco_jax.data.corpus import TEXT, SourceInfo
 from marco_jax.data.mixtures import (
     GROUPS,
     STAGE_SHARES,
     STAGE_TOKENS,
+    Within,
     apply_override,
     get_mixture,
     mixture_names,
 )
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES
 
-EVERYTHING = [*LANGUAGES, "parallel", "knowledge", "synthetic"]
+
+def infos(*names: str) -> list[SourceInfo]:
+    return [SourceInfo(n, TEXT, n) if n in LANGUAGES else SourceInfo(n, n) for n in names]
+
+
+EVERYTHING = infos(*LANGUAGES, "parallel", "knowledge", "synthetic")
 
 
 def test_table_1_follows_from_table_2_to_the_digit():
@@ -35,7 +44,7 @@ def test_table_1_follows_from_table_2_to_the_digit():
 @pytest.mark.parametrize("name", mixture_names())
 @pytest.mark.parametrize("missing", [[], ["synthetic"], ["kk", "ne", "de"], ["parallel", "en"]])
 def test_shares_sum_to_one_whatever_is_missing(name, missing):
-    available = [source for source in EVERYTHING if source not in missing]
+    available = [source for source in EVERYTHING if source.name not in missing]
     mixture = get_mixture(name, available)
     assert sum(mixture.shares.values()) == pytest.approx(1, abs=1e-12)
     assert not set(mixture.shares) & set(missing)
@@ -56,7 +65,7 @@ def test_without_synthetic_data_its_share_goes_to_all_in_proportion_and_that_is_
 
 
 def test_a_missing_languages_share_stays_in_its_group():
-    mixture = get_mixture("stage2", [source for source in EVERYTHING if source != "kk"])
+    mixture = get_mixture("stage2", [source for source in EVERYTHING if source.name != "kk"])
     assert mixture.shares["ne"] == pytest.approx(0.15 / 18)
     assert mixture.shares["en"] == pytest.approx(0.28)
     assert any("kk" in note and "low-resource" in note for note in mixture.notes)
@@ -70,8 +79,85 @@ def test_base_is_the_high_resource_languages_in_stage_1_proportions():
 
 
 def test_uniform_is_uniform():
-    shares = get_mixture("uniform", ["en", "kk", "parallel", "knowledge"]).shares
+    shares = get_mixture("all", infos("en", "kk", "parallel", "knowledge")).shares
     assert set(shares.values()) == {0.25}
+
+
+SIZES = {"az": 100, "bn": 800, "he": 2700}
+
+
+@pytest.mark.parametrize(
+    ("within", "shares"),
+    [
+        (Within("uniform"), [1 / 3, 1 / 3, 1 / 3]),
+        (Within("proportional"), [100 / 3600, 800 / 3600, 2700 / 3600]),
+        # Cube roots of 100, 800 and 2700 are as 1 : 2 : 3.
+        (Within("temperature", temperature=3.0), [1 / 6, 2 / 6, 3 / 6]),
+        # 1,200 tokens: az is capped at two epochs, 200, and the others share what is left.
+        (Within("unimax", max_epochs=2.0), [200 / 1200, 500 / 1200, 500 / 1200]),
+    ],
+)
+def test_a_group_is_shared_out_as_asked(within, shares):
+    mixture = get_mixture("all", infos(*SIZES), within, SIZES, budget=1200.0)
+    assert mixture.shares == pytest.approx(dict(zip(SIZES, shares, strict=True)))
+
+
+def test_unimax_counts_what_earlier_stages_have_read():
+    within = Within("unimax", max_epochs=2.0)
+    read = {"az": 150.0, "bn": 0.0, "he": 0.0}
+    shares = get_mixture("all", infos(*SIZES), within, SIZES, 1200.0, read).shares
+    assert shares["az"] == pytest.approx(50 / 1200)
+
+
+def test_unimax_says_when_all_there_is_does_not_suffice():
+    mixture = get_mixture("all", infos(*SIZES), Within("unimax", max_epochs=1.0), SIZES, 7200.0)
+    assert mixture.shares == pytest.approx({name: size / 3600 for name, size in SIZES.items()})
+    assert any("7,200 tokens are more than 1 epochs" in note for note in mixture.notes)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 10**9), min_size=3, max_size=3),
+    budget=st.floats(1, 1e10),
+    epochs=st.floats(0.1, 10),
+)
+def test_unimax_keeps_its_cap_and_its_order(sizes, budget, epochs):
+    named = dict(zip(SIZES, sizes, strict=True))
+    shares = get_mixture("all", infos(*SIZES), Within("unimax", 1.0, epochs), named, budget).shares
+    assert sum(shares.values()) == pytest.approx(1)
+    if epochs * sum(sizes) >= budget:
+        for name, size in named.items():
+            assert shares[name] * budget <= epochs * size * (1 + 1e-9)
+    ordered = sorted(named, key=named.__getitem__)
+    for smaller, larger in zip(ordered, ordered[1:], strict=False):
+        assert shares[smaller] <= shares[larger] * (1 + 1e-9)
+
+
+def test_sources_of_one_language_count_by_their_size():
+    sources = [
+        SourceInfo("kk_web", TEXT, "kk"),
+        SourceInfo("kk_news", TEXT, "kk"),
+        SourceInfo("ne", TEXT, "ne"),
+        SourceInfo("qa", "knowledge"),
+    ]
+    sizes = {"kk_web": 300, "kk_news": 100, "ne": 5, "qa": 1}
+    shares = get_mixture("stage2", sources, sizes=sizes).shares
+    kazakh = 0.15 / 0.21 / 2
+    assert shares == pytest.approx(
+        {"kk_web": 0.75 * kazakh, "kk_news": 0.25 * kazakh, "ne": kazakh, "qa": 0.06 / 0.21}
+    )
+    by_language = apply_override(shares, "kk=0.4", sources)
+    assert by_language["kk_web"] == pytest.approx(0.3)
+    assert by_language["kk_news"] == pytest.approx(0.1)
+    by_group = apply_override(shares, "low-resource=0.5,knowledge=0.5", sources)
+    assert by_group["qa"] == 0.5
+    assert by_group["ne"] == pytest.approx(0.25)
+
+
+def test_what_a_method_needs_is_asked_for():
+    with pytest.raises(ValueError, match="mixture.within is 'best': choose one of"):
+        Within("best")
+    with pytest.raises(ValueError, match="mixture.within=proportional needs the sizes"):
+        get_mixture("all", infos("en", "kk"), Within("proportional"))
 
 
 def test_unknown_name_suggests_the_nearest():
@@ -81,7 +167,7 @@ def test_unknown_name_suggests_the_nearest():
 
 def test_no_source_left_is_an_error():
     with pytest.raises(ValueError, match="the data has none of its sources"):
-        get_mixture("base", ["kk"])
+        get_mixture("base", infos("kk"))
 
 
 def test_override_sets_shares_and_scales_the_rest():
@@ -95,6 +181,12 @@ def test_override_sets_shares_and_scales_the_rest():
 def test_override_may_switch_a_source_off():
     shares = apply_override({"en": 0.5, "kk": 0.25, "ne": 0.25}, "en=0")
     assert shares == {"en": 0, "kk": 0.5, "ne": 0.5}
+
+
+def test_override_may_hold_for_one_stage():
+    shares = {"en": 0.5, "kk": 0.25, "ne": 0.25}
+    assert apply_override(shares, "stage2:kk=0.5", stage="stage1") == shares
+    assert apply_override(shares, "stage2:kk=0.5", stage="stage2")["kk"] == 0.5
 
 
 @pytest.mark.parametrize(

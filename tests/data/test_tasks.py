@@ -13,8 +13,9 @@ import tensorflow as tf
 from marco_jax.data.corpus import HELD_OUT, TRAIN
 from marco_jax.data.feed import Stage, build_feed
 from marco_jax.data.mixtures import Mixture, get_mixture
+from marco_jax.data.prepare import prepare_stores
 from marco_jax.data.store import write_store
-from marco_jax.data.tasks import register_mixture, register_tasks
+from marco_jax.data.tasks import register_mixture, register_task
 from marco_jax.data.vocabulary import TokenizerVocabulary
 
 
@@ -24,18 +25,18 @@ def ids_of(task: seqio.Task, split: str) -> list[list[int]]:
 
 
 def test_a_task_gives_the_tokenizers_ids_of_each_document(small_corpus, tokenizer):
-    tasks = register_tasks(small_corpus, tokenizer)
-    assert list(tasks) == small_corpus.sources()
-    for source, task in tasks.items():
+    for source in small_corpus.sources():
+        task = register_task(small_corpus, tokenizer, source)
         for split in (TRAIN, HELD_OUT):
             texts = [document.text for document in small_corpus.documents(source, split)]
             assert ids_of(task, split) == tokenizer.encode_batch(texts)
 
 
 def test_tasks_are_in_seqios_registry_and_may_be_registered_again(small_corpus, tokenizer):
-    tasks = register_tasks(small_corpus, tokenizer)
-    assert register_tasks(small_corpus, tokenizer) == tasks
-    assert all(seqio.get_mixture_or_task(task.name) is task for task in tasks.values())
+    for source in small_corpus.sources():
+        task = register_task(small_corpus, tokenizer, source)
+        assert register_task(small_corpus, tokenizer, source) is task
+        assert seqio.get_mixture_or_task(task.name) is task
 
 
 def test_vocabularies_are_equal_when_their_tokenizers_are(tokenizer):
@@ -54,18 +55,17 @@ def test_vocabularies_are_equal_when_their_tokenizers_are(tokenizer):
 
 @pytest.mark.parametrize("name", ["stage1", "stage2"])
 def test_mixture_rates_are_those_of_table_2(small_corpus, tokenizer, name):
-    shares = get_mixture(name, small_corpus.sources()).shares
+    shares = get_mixture(name, small_corpus.infos()).shares
     mixture = register_mixture(name, small_corpus, tokenizer, shares)
-    tasks = {task.name: source for source, task in register_tasks(small_corpus, tokenizer).items()}
+    tasks = {register_task(small_corpus, tokenizer, source).name: source for source in shares}
     rates = {tasks[task.name]: mixture.get_rate(task) for task in mixture.tasks}
     assert rates == pytest.approx(dict(shares))
 
 
 def build(corpus, tokenizer, cache_dir):
     stages = [Stage("s", Mixture("m", {"kk": 1.0}), 3)]
-    return build_feed(
-        corpus, tokenizer, stages=stages, length=32, batch_rows=2, seed=0, cache_dir=cache_dir
-    )
+    stores = prepare_stores(corpus, tokenizer, ["kk"], cache_dir)
+    return build_feed(stores, stages, length=32, batch_rows=2, seed=0, separator=tokenizer.eos_id)
 
 
 def test_tokenised_sources_are_kept_and_used_again(small_corpus, tokenizer, tmp_path):
@@ -133,15 +133,13 @@ def test_corpus_and_mixtures_import_neither_tensorflow_nor_django():
 def test_tokenising_is_quiet(tmp_path):
     code = f"""
 from marco_jax.data.corpus import Builder, Message
-from marco_jax.data.feed import Stage, build_feed
-from marco_jax.data.mixtures import Mixture
+from marco_jax.data.prepare import prepare_stores
 class T:
     vocab_size, eos_id, fingerprint = 256, 10, "t"
     def encode_batch(self, texts): return [list(text.encode()) for text in texts]
 b = Builder("t")
 b.add_texts("kk", [Message(str(n), f"text {{n}}") for n in range(50)], joined=False)
-build_feed(b.build(), T(), stages=[Stage("s", Mixture("m", {{"kk": 1.0}}), 1)], length=16,
-           batch_rows=2, seed=0, cache_dir={str(tmp_path)!r}).batch(0)
+prepare_stores(b.build(), T(), ["kk"], {str(tmp_path)!r})
 """
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     result = subprocess.run(
