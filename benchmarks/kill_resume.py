@@ -54,8 +54,9 @@ OVERRIDES = (
     "checkpoint.keep=3",
     "evaluation.tasks=bits_per_byte",
     "evaluation.every_tasks=bits_per_byte",
-    "evaluation.every=4",
-    "evaluation.max_length=256",
+    "evaluation.every=5",
+    "evaluation.languages=kk",
+    "evaluation.max_length=128",
 )
 
 
