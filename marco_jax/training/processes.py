@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,10 @@ _MESSAGE = 512
 # How long a process waits at its end for the others to come to theirs.
 _SHUTDOWN_SECONDS = 60
 _CONNECT_SECONDS = 60
-_BYE = b"."
+# What a process says when it comes to its end well, and when it does not.
+_BYE, _FAILED = b".", b"!"
+# For others to find what has failed in one of them, and say so themselves.
+_FAILED_SECONDS = 3.0
 
 
 def join(fields: Mapping[str, Any]) -> str:
@@ -139,13 +143,12 @@ def watch_others(host: str = "") -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        _tell(connections, _FAILED)
         code = 2 if isinstance(error, (ValueError, OSError)) else 1
         # JAX would wait at exit for processes that will not come; others learn of this one's end.
         atexit.register(leave, code)
         raise
-    for connection in connections.values():
-        with contextlib.suppress(OSError):
-            connection.sendall(_BYE)
+    _tell(connections, _BYE)
     for thread in threads:
         thread.join(timeout=_SHUTDOWN_SECONDS)
 
@@ -189,10 +192,19 @@ def _accept(server: socket.socket, count: int) -> dict[int, socket.socket]:
     return connections
 
 
+def _tell(connections: Mapping[int, socket.socket], word: bytes) -> None:
+    for connection in connections.values():
+        with contextlib.suppress(OSError):
+            connection.sendall(word)
+
+
 def _wait_for_end(process: int, connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        if connection.recv(1) == _BYE:
+        word = connection.recv(1)
+        if word == _BYE:
             return
+        if word == _FAILED:
+            time.sleep(_FAILED_SECONDS)
     say_all(f"process {process} of the run has ended: this one cannot go on; start all again")
     leave(1)
 
