@@ -181,6 +181,9 @@ class Anomalies:
         say(f"warning: skipped {what}")
 
     def _batch(self, step: int) -> str:
-        rows = self._describe(step - 1)
+        try:
+            rows = self._describe(step - 1)
+        except IndexError as error:  # of a streamed source, rows are gone when they are past
+            return str(error)
         more = f"; and {len(rows) - _ROWS} rows more" if len(rows) > _ROWS else ""
         return "; ".join(rows[:_ROWS]) + more
