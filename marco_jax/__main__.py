@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return getattr(commands, arguments.function)(arguments)
     except (ValueError, OSError) as error:
         return _fail(arguments.command, error, BAD_INPUT)
-    except FloatingPointError as error:
+    except (FloatingPointError, commands.RunFailed) as error:
         return _fail(arguments.command, error, FAILED)
     except KeyboardInterrupt:
         return 130

@@ -12,14 +12,20 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from marco_jax.training.checkpoint import LoadedModel, load_model, write_json
+from marco_jax.training.faults import RunFailed as RunFailed
 
 
 def train(arguments: argparse.Namespace) -> int:
     """Trains as a config file says, in a workdir."""
     from marco_jax.training.config import load_config
+    from marco_jax.training.processes import join, watch_others
+
+    config = load_config(arguments.config, arguments.overrides)
+    host = join(config.distributed)
     from marco_jax.training.loop import train as run
 
-    return run(load_config(arguments.config, arguments.overrides), arguments.workdir)
+    with watch_others(host):
+        return run(config, arguments.workdir)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -37,8 +37,8 @@ from marco_jax.training.config import (
     plan_stages,
     resolve_steps,
 )
-from marco_jax.training.hooks import say
 from marco_jax.training.mixture_table import mixture_table
+from marco_jax.training.processes import first_process_first, say
 from marco_jax.training.step import Batch, TrainState
 
 # A language shows a new tokenizer this much text: enough for its pieces, and minutes for all.
@@ -60,7 +60,8 @@ class Run:
         self.sharding = create_sharding(config)
         self.corpus = load_corpus(config.data, seed=config.seed)
         source = load_model(config.init_from, self.sharding) if config.init_from else None
-        self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
+        with first_process_first("tokenizer"):
+            self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
         self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
