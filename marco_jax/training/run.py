@@ -148,6 +148,9 @@ class Run:
         Raises:
             OrderChanged: it is another one now, and config.mixture.accept_change is not set.
         """
+        if not state:
+            say("the checkpoint does not say in which order the data was read: taken as it is now")
+            return
         feed, changes = self.feed.resumed(state, step)
         if changes and not self.config.mixture.accept_change:
             refuse_change(changes)
