@@ -100,6 +100,7 @@ class EvaluationHook:
             write_results(self.workdir / "eval" / f"{event.step}.json", evaluation.results)
         for result in evaluation.results:
             name = f"eval/{result.task}/{result.metric}/{result.language}"
+            name += f"/{result.part}" if result.part else ""
             self.writer.scalar(name, result.value, event.step)
         say(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
         for line in _means(evaluation.results):
