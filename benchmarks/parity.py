@@ -261,12 +261,16 @@ def save_random(directory: pathlib.Path, texts: Sequence[str], vocab_size: int =
 
 
 def save_demo(directory: pathlib.Path, steps: int) -> None:
-    """The demo's model after some steps, as `marco export` writes it."""
+    """The demo's run at a tiny size, some steps of it, as `marco export` writes it."""
     from marco_jax.__main__ import main as marco
 
     root = pathlib.Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory() as workdir:
-        flags = [f"--config.steps={steps}", "--config.evaluation.tasks="]
+        sizes = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2}
+        sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+        flags = [f"--config.model.{name}={size}" for name, size in sizes.items()]
+        flags += ["--config.batch.length=128", f"--config.steps={steps}"]
+        flags += ["--config.evaluation.tasks=", "--config.checkpoint.every=0"]
         config = f"--config={root / 'configs/demo.py'}"
         for command in (
             ["train", config, f"--workdir={workdir}", *flags],
