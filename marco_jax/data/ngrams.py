@@ -34,6 +34,10 @@ class Unit:
         """What a text of such words is made of: its characters, or the words themselves."""
         return "".join(words) if self.characters else words
 
+    def joined(self, texts: Iterable[Pieces]) -> Pieces:
+        """The pieces of several texts, one after another."""
+        return "".join(texts) if self.characters else list(itertools.chain.from_iterable(texts))
+
     def ngram(self, pieces: Pieces, start: int) -> str:
         """The n-gram that starts at a piece, words joined by spaces."""
         return ("" if self.characters else " ").join(pieces[start : start + self.count])
@@ -95,7 +99,7 @@ class _Table:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
         self._keys: dict[str, list[int]] = {}
-        self._new: list[np.ndarray] = []
+        self._new: list[Pieces] = []
         self._hashes = np.zeros(0, np.uint64)
         self._slots = np.zeros(1 << _SLOT_BITS, bool)
 
@@ -108,18 +112,15 @@ class _Table:
                 keys.append(key)
         if len(pieces) < unit.count:
             return False
-        self._new.append(_hashes(pieces, unit.count))
+        self._new.append(pieces)
         return True
 
     def search(self, words: Sequence[Sequence[str]], found: list[dict[int, str]]) -> None:
         """Adds to each text's dictionary the keys that share an n-gram with it."""
-        if self._new:
-            self._hashes = np.unique(np.concatenate([self._hashes, *self._new]))
-            self._slots[self._hashes >> _SLOT_SHIFT] = True
-            self._new = []
+        self._hash_new()
         unit, texts = self._unit, [self._unit.pieces(text) for text in words]
         ends = list(itertools.accumulate(map(len, texts)))
-        pieces = "".join(texts) if unit.characters else list(itertools.chain.from_iterable(texts))
+        pieces = unit.joined(texts)
         if len(pieces) < unit.count:
             return
         hashes = _hashes(pieces, unit.count)
@@ -132,9 +133,25 @@ class _Table:
                 for key in self._keys.get(ngram, ()):
                     found[text].setdefault(key, ngram)
 
+    def _hash_new(self) -> None:
+        """Hashes the texts added since the last search, many at a time.
+
+        Runs across their ends are hashed as well: no n-gram is looked up that is not there.
+        """
+        new = [self._hashes]
+        for start in range(0, len(self._new), _TEXTS):
+            texts = self._new[start : start + _TEXTS]
+            new.append(_hashes(self._unit.joined(texts), self._unit.count))
+        if self._new:
+            self._hashes = np.unique(np.concatenate(new))
+            self._slots[self._hashes >> _SLOT_SHIFT] = True
+            self._new = []
+
 
 # Most hashes that are not in an index are told by their first bits.
 _SLOT_BITS = 24
+# Texts of an index that are hashed together.
+_TEXTS = 2048
 _SLOT_SHIFT = np.uint64(64 - _SLOT_BITS)
 # An odd factor has an inverse modulo 2**64, in which the hashes are computed.
 _FACTOR = 0x9E3779B97F4A7C15
