@@ -78,7 +78,9 @@ class NgramIndex:
     def add(self, key: int, texts: Iterable[str], language: str) -> bool:
         """Adds texts under a key; returns whether any is long enough to be found."""
         unit = unit_of(language)
-        table = self._tables.setdefault(unit, _Table(unit))
+        if unit not in self._tables:
+            self._tables[unit] = _Table(unit)
+        table = self._tables[unit]
         return any([table.add(key, normalized_words(text)) for text in texts])
 
     def hits(self, texts: Sequence[str]) -> list[dict[int, str]]:
