@@ -43,6 +43,7 @@ class Tokenizer(Protocol):
 
     vocab_size: int
     eos_id: int
+    separator: str
 
     @property
     def fingerprint(self) -> str:

@@ -8,6 +8,7 @@ Rows are padded to few shapes, so that a whole suite compiles a bounded number o
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -154,7 +155,14 @@ class Engine:
         ids = emitted[:-1] if ended else emitted
         text = self.tokenizer.decode(ids)
         cuts = [text.find(stop) for stop in request.stop if stop in text]
-        return Generation(tuple(ids), text[: min(cuts)] if cuts else text), bool(cuts)
+        if not cuts:
+            return Generation(tuple(ids), text), False
+        text = text[: min(cuts)]
+        # The fewest tokens that hold the text; the last of them may begin the stop string.
+        count = bisect.bisect_left(
+            range(len(ids)), True, key=lambda n: self.tokenizer.decode(ids[:n]).startswith(text)
+        )
+        return Generation(tuple(ids[:count]), text), True
 
     def prefix_groups(
         self, params: Params, contexts: Sequence[Sequence[int]]

@@ -116,8 +116,8 @@ class EvaluationHook:
         if jax.process_index() == 0:
             write_results(out, evaluation.results)
         figures = {
-            f"eval/{result.task}/{result.metric}/{result.language}": result.value
-            for result in evaluation.results
+            f"eval/{r.task}/{r.metric}/{r.language}" + (f"/{r.part}" if r.part else ""): r.value
+            for r in evaluation.results
         }
         self.last = {"step": event.step, **figures}
         for name, value in figures.items():
