@@ -30,6 +30,8 @@ REQUIRES = [
     "py3langid>=0.4.0",
     "seqio>=0.0.20",
     "tensorflow-datasets>=4.9.10",
+    # tensorflow-datasets imports it to prepare a dataset, and does not ask for it.
+    "importlib_resources>=7.1.0",
     "array_record>=0.8.6",
     "pyarrow>=25.0.1",
     # The default corpus is the translations that these packages ship.

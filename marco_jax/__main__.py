@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return getattr(commands, arguments.function)(arguments)
     except (ValueError, OSError) as error:
         return _fail(arguments.command, error, BAD_INPUT)
-    except FloatingPointError as error:
+    except (FloatingPointError, commands.RunFailed) as error:
         return _fail(arguments.command, error, FAILED)
     except KeyboardInterrupt:
         return 130
@@ -184,6 +184,13 @@ def _generation(parser: argparse.ArgumentParser, field: str, max_new_tokens: int
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beams", type=int, default=1, help="2 or more: beam search")
+    parser.add_argument(
+        "--length_penalty",
+        type=float,
+        default=1.0,
+        help="of beam search: scores are divided by length to this power; more favours length",
+    )
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -7,19 +7,26 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from marco_jax.training.checkpoint import LoadedModel, load_model, write_json
+from marco_jax.training.faults import RunFailed as RunFailed
 
 
 def train(arguments: argparse.Namespace) -> int:
     """Trains as a config file says, in a workdir."""
     from marco_jax.training.config import load_config
+    from marco_jax.training.processes import join, watch_others
+
+    config = load_config(arguments.config, arguments.overrides)
+    host = join(config.distributed)
     from marco_jax.training.loop import train as run
 
-    return run(load_config(arguments.config, arguments.overrides), arguments.workdir)
+    with watch_others(host):
+        return run(config, arguments.workdir)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -109,10 +116,15 @@ def _generate(
     from tqdm import tqdm
 
     from marco_jax.decoding.jobs import run_job
-    from marco_jax.decoding.requests import GenerateRequest
+    from marco_jax.decoding.requests import GenerateRequest, Generation
     from marco_jax.decoding.sampling import Sampling
 
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+    beams = arguments.beams
+    if beams < 1:
+        raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
+    if beams > 1 and arguments.temperature:
+        raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
     loaded = load_model(arguments.model)
     tokenizer = loaded.tokenizer
     requests = [
@@ -122,8 +134,16 @@ def _generate(
         for prompt in prompts
     ]
     engine = _engine(loaded, _run_config(loaded))
+
+    def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
+        if beams > 1:
+            penalty = arguments.length_penalty
+            return engine.beam_search(loaded.params, block, beams=beams, length_penalty=penalty)
+        seed = arguments.seed + start
+        return engine.generate(loaded.params, block, sampling=sampling, seed=seed)
+
     if not arguments.input:
-        results = engine.generate(loaded.params, requests, sampling=sampling, seed=arguments.seed)
+        results = ask(requests, 0)
         print(results[0].text.strip() if field == "translation" else results[0].text)
         return 0
     settings = {
@@ -131,11 +151,9 @@ def _generate(
     }
     with tqdm(total=len(rows), unit="row", disable=not sys.stderr.isatty()) as bar:
         before = run_job(
-            *(engine, loaded.params, rows, requests, pathlib.Path(arguments.out)),
+            *(ask, rows, requests, pathlib.Path(arguments.out)),
             settings=settings,
             field=field,
-            sampling=sampling,
-            seed=arguments.seed,
             progress=lambda done: bar.update(done - bar.n),
         )
     resumed = f", {before:,} of them from an earlier start" if before else ""

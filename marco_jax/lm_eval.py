@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -> tuple:
-    """An engine over all devices and the parameters at a path.
+    """An engine over all devices, the parameters at a path, and the chat template there, if any.
 
     Raises:
         FileNotFoundError: there is no model at the path.
@@ -19,6 +19,7 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
     import jax.numpy as jnp
 
     from marco_jax.decoding.engine import Engine
+    from marco_jax.evaluation.chat_templates import read_chat_template
     from marco_jax.model.mesh import Sharding, create_mesh
     from marco_jax.training.checkpoint import load_model
 
@@ -32,7 +33,7 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
         max_length=min(max_length, loaded.config.max_position_embeddings),
         tokens_per_batch=tokens_per_batch,
     )
-    return engine, loaded.params
+    return engine, loaded.params, read_chat_template(path)
 
 
 def main() -> None:

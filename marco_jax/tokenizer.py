@@ -18,6 +18,7 @@ from typing import Protocol
 
 import sentencepiece
 import tokenizers
+from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
@@ -42,6 +43,7 @@ class Tokenizer(Protocol):
 
     vocab_size: int
     eos_id: int
+    separator: str
 
     @property
     def fingerprint(self) -> str:
@@ -139,8 +141,12 @@ class SentencePieceTokenizer:
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of several texts."""
-        return [self.encode(text) for text in texts]
+        """Ids of several texts, on all cores."""
+        plain = [unicodedata.normalize("NFC", text) for text in texts]
+        return [
+            self.encode(text) if self.separator in text else ids
+            for text, ids in zip(plain, self._processor.encode(plain), strict=True)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; broken UTF-8 becomes U+FFFD."""
@@ -193,7 +199,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
             if "tokenizer.json" not in by_name:
                 raise
     if "tokenizer.json" in by_name:
-        backend = tokenizers.Tokenizer.from_file(str(by_name["tokenizer.json"]))
+        backend = _read_backend(by_name["tokenizer.json"])
         return BytePairTokenizer(backend, _separator(directory, backend))
     if "vocab.json" in by_name or "merges.txt" in by_name:
         return _from_merges(directory)
@@ -204,6 +210,13 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
         f"{path} holds no tokenizer: give a directory with tokenizer.json, tokenizer.model, "
         "vocab.json and merges.txt, or qwen.tiktoken"
     )
+
+
+def _read_backend(path: pathlib.Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more special
+        raise ValueError(f"{path} is no tokenizer.json: {error}") from None
 
 
 def qwen2_tokenizer(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
@@ -278,14 +291,20 @@ def _round_scores(model: bytes) -> bytes:
 
     Else libraries part where two segmentations are equally likely (">" + ">>", ">>" + ">").
     """
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    try:
+        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    except DecodeError as error:
+        raise ValueError(f"tokenizer.model is no SentencePiece model: {error}") from None
     for piece in proto.pieces:
         piece.score = round(piece.score * 64) / 64
     return proto.SerializeToString(deterministic=True)
 
 
 def _check_model(model: bytes) -> None:
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    try:
+        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    except DecodeError as error:
+        raise ValueError(f"tokenizer.model is no SentencePiece model: {error}") from None
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     changes_text = normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces
     unigram = trainer.model_type == trainer.UNIGRAM and trainer.byte_fallback

@@ -101,7 +101,8 @@ def _jsonl(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
         place = f"{path}:{number}"
         try:
             fields = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
+            # Besides bad syntax: a number of too many digits, too many brackets.
             raise DataError(f"{place}: it is no JSON object: {error}") from None
         if not isinstance(fields, dict):
             raise DataError(f"{place}: it is no JSON object but a {type(fields).__name__}")
@@ -151,6 +152,8 @@ def _load_json(path: pathlib.Path, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: it is no JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:1: it is no JSON: {error}") from None
 
 
 Cells = Iterator[tuple[int, list[str]]]
@@ -262,7 +265,11 @@ def _table_rows(path: pathlib.Path, form: str) -> Rows:
                     table = pyarrow.ipc.open_file(source).read_all()
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path}: it is no {form.capitalize()} file: {error}") from None
-    for number, fields in enumerate(table.to_pylist(), 1):
+    try:
+        rows = table.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a text is not UTF-8, convert it: {error}") from None
+    for number, fields in enumerate(rows, 1):
         yield Row(fields, f"{path}, row {number}")
 
 
@@ -277,7 +284,11 @@ def _tfds_rows(path: pathlib.Path, split: str) -> Rows:
         builder.as_dataset(split, read_config=tfds.ReadConfig(interleave_cycle_length=1))
     )
     for number, fields in enumerate(dataset, 1):
-        yield Row(_plain(fields), f"{path}, row {number}")
+        place = f"{path}, row {number}"
+        try:
+            yield Row(_plain(fields), place)
+        except UnicodeDecodeError:
+            raise DataError(f"{place}: it is not UTF-8, convert it") from None
 
 
 def _plain(value: Any) -> Any:

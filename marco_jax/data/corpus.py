@@ -38,11 +38,15 @@ _WINDOW, _STRIDE = 12, 8
 
 @dataclasses.dataclass(frozen=True)
 class SourceInfo:
-    """A source of a mixture: its name, its kind, and its language ("" for several)."""
+    """A source of a mixture: its name, its kind, and its language ("" for several).
+
+    `streamed` sources are tokenised while they are read, the others before.
+    """
 
     name: str
     kind: str
     language: str = ""
+    streamed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

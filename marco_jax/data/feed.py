@@ -17,11 +17,16 @@ import numpy as np
 
 from marco_jax.data.interleave import Interleave
 from marco_jax.data.mixtures import Mixture
-from marco_jax.data.order import START, Origin
+from marco_jax.data.order import START, Origin, resume_order
 from marco_jax.data.packed import PackedSource
 from marco_jax.data.store import TokenStore
+from marco_jax.data.streamed import StreamedSource
 
 FIELDS = ("tokens", "targets", "positions", "segment_ids", "source_ids")
+
+
+# A source whose rows are all at hand, or one after the other.
+Source = PackedSource | StreamedSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Feed:
 
     def __init__(
         self,
-        sources: Sequence[PackedSource],
+        sources: Sequence[Source],
         stages: Sequence[Stage],
         *,
         length: int,
@@ -80,9 +85,26 @@ class Feed:
         self._used = np.cumsum([np.array(begin, np.int64), *used], axis=0)
         self._reading = ""
 
-    def with_origin(self, origin: Origin) -> Feed:
-        """The same stages over the same sources, begun elsewhere."""
-        return Feed(
+    def resumed(self, state: Mapping[str, Any], step: int) -> tuple[Feed, list[str]]:
+        """This feed as a run goes on with it after `step` steps.
+
+        Args:
+            state: what a checkpoint kept (`state`).
+            step: of the checkpoint.
+
+        Returns:
+            the feed, and how its order differs from the one that was saved, a line each.
+        """
+        rows = {source.name: source.rows for source in self._packed}
+        origin, changes = resume_order(state, self.order(), rows, step)
+        for source in self._packed:
+            if isinstance(source, StreamedSource):
+                same = state["order"]["sources"].get(source.name) == source.fingerprint
+                saved = state["rows"].get(source.name, {}).get("window")
+                begin = {"number": 0, "row": origin.rows.get(source.name, 0)}
+                same_rows = same and state["order"]["length"] == self._length
+                source.seek(saved if saved and same_rows else begin | {"epoch": 0, "record": 0})
+        feed = Feed(
             self._packed,
             self._stages,
             length=self._length,
@@ -90,6 +112,7 @@ class Feed:
             seed=self._seed,
             origin=origin,
         )
+        return feed, changes
 
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """Rows of the global batch at a step (counted from 0).
@@ -188,15 +211,16 @@ class Feed:
             "length": self._length,
             "batch_rows": self._batch_rows,
             "stages": stages,
-            "sources": {packed.name: packed.store.fingerprint for packed in self._packed},
+            "sources": {source.name: source.fingerprint for source in self._packed},
         }
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint after `step` steps keeps, so that the order can go on: plain data."""
-        rows = {
-            packed.name: {"used": int(used), "epoch": packed.rows}
-            for packed, used in zip(self._packed, self._used_at(step), strict=True)
-        }
+        rows: dict[str, dict[str, Any]] = {}
+        for source, used in zip(self._packed, self._used_at(step).tolist(), strict=True):
+            rows[source.name] = {"used": used, "epoch": source.rows}
+            if isinstance(source, StreamedSource):
+                rows[source.name]["window"] = source.window_at(used)
         origin = {"step": self.origin.step, "rows": dict(self.origin.rows)}
         return {"order": self.order(), "origin": origin, "rows": rows}
 
@@ -206,7 +230,7 @@ class Feed:
         stages = []
         for number, (stage, (start, end)) in enumerate(zip(self._stages, self._spans, strict=True)):
             epochs = {
-                source.name: round(float(used[number, i] / source.rows), 3)
+                source.name: _epochs(used[number, i], source.rows)
                 for i, source in enumerate(self._packed)
             }
             stages.append(
@@ -224,13 +248,7 @@ class Feed:
 
     def _describe_sources(self) -> dict[str, dict[str, Any]]:
         return {
-            source.name: {
-                "documents": len(source.store.lengths),
-                "tokens": source.targets,
-                "rows": source.rows,
-                "padding": round(1 - source.targets_per_row / self._length, 4),
-                "epochs": round(float(self._used[-1, i] / source.rows), 3),
-            }
+            source.name: source.describe() | {"epochs": _epochs(self._used[-1, i], source.rows)}
             for i, source in enumerate(self._packed)
         }
 
@@ -275,7 +293,7 @@ class Feed:
 
 
 def build_feed(
-    stores: Mapping[str, TokenStore],
+    sources: Mapping[str, TokenStore | StreamedSource],
     stages: Sequence[Stage],
     *,
     length: int,
@@ -283,18 +301,25 @@ def build_feed(
     seed: int,
     separator: int,
 ) -> Feed:
-    """Packs the stores that a stage gives a share, and mixes them.
+    """Packs the sources that a stage gives a share, and mixes them.
 
     Raises:
         ValueError: a source without documents, or a share of a source that is not there.
     """
     wanted = {name for stage in stages for name, share in stage.mixture.shares.items() if share}
-    if wanted - set(stores):
-        name = sorted(wanted - set(stores))[0]
-        raise ValueError(f"the mixture has a source {name!r} and the data has none: {list(stores)}")
+    if wanted - set(sources):
+        name = sorted(wanted - set(sources))[0]
+        known = list(sources)
+        raise ValueError(f"the mixture has a source {name!r} and the data has none: {known}")
     packed = [
-        PackedSource(name, store, length, seed, separator)
-        for name, store in stores.items()
+        source
+        if isinstance(source, StreamedSource)
+        else PackedSource(name, source, length, seed, separator)
+        for name, source in sources.items()
         if name in wanted
     ]
     return Feed(packed, stages, length=length, batch_rows=batch_rows, seed=seed)
+
+
+def _epochs(used: int, rows: int | None) -> float | None:
+    return None if rows is None else round(float(used / rows), 3)

@@ -2,7 +2,8 @@
 
 Rows come in blocks. A block holds each source in the proportion of its weight, in a seeded random
 order; counts never drift: after any number of whole blocks a source has had its share of the rows
-to within one row.
+to within one row. Sources that are too small for a block take turns in one place of it, by the same
+rule, so that a small source does not make the blocks of large ones long.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import numpy as np
 
 # Cumulative weights are integers out of this: counts are exact at any distance.
 _ONE = 1 << 40
-# Blocks are held in memory; a block of two million rows serves a source of this weight.
+# Rows of a block, unless there are few sources and one of them needs more.
+_BLOCK = 64
+# Rows that a source has of each block, at least: no count can turn negative by rounding then.
+_ROWS = 2
+# A block of two million rows serves a weight of a millionth.
 _SMALLEST = 1e-6
 
 
@@ -30,35 +35,50 @@ class Interleave:
         values = np.asarray(weights, np.float64)
         if values.min(initial=0.0) < 0 or not values.sum() > 0:
             raise ValueError(f"weights {list(weights)} must be zero or more, and not all zero")
-        cumulative = np.cumsum(values / values.sum())
-        # Sources after the last one with a weight end at one as well: they get nothing.
-        self._bounds = [0, *(min(_ONE, round(share * _ONE)) for share in cumulative[:-1]), _ONE]
-        last = int(np.flatnonzero(values)[-1])
-        self._bounds[last + 1 :] = [_ONE] * (len(values) - last)
-        smallest = (values[values > 0] / values.sum()).min()
+        shares = values / values.sum()
+        smallest = shares[shares > 0].min()
         if smallest < _SMALLEST:
             raise ValueError(f"weight {smallest:.2g} is too small to mix by row: write 0")
-        # With two rows or more a block for every source no count can turn negative by rounding.
-        self.block = 64
-        while self.block * smallest < 2:
-            self.block *= 2
+        small = _small(shares)
+        nested = bool(small.any())
         self._seed = tuple(seed)
+        self._size = len(values)
+        self._small = np.flatnonzero(small) if nested else np.zeros(0, np.int64)
+        # What a place of a block says: a source, or (the last number) the small ones.
+        places = np.where(small, 0.0, shares) if nested else shares
+        places = np.append(places, shares[small].sum() if nested else 0.0)
+        self._turns = Interleave(shares[small], (*self._seed, _BLOCK)) if nested else None
+        cumulative = np.cumsum(places)
+        # Entries after the last one with a weight end at one as well: they get nothing.
+        self._bounds = [0, *(min(_ONE, round(share * _ONE)) for share in cumulative[:-1]), _ONE]
+        last = int(np.flatnonzero(places)[-1])
+        self._bounds[last + 1 :] = [_ONE] * (len(places) - last)
+        self.block = _BLOCK
+        while self.block * places[places > 0].min() < _ROWS:
+            self.block *= 2
         self._cached_block = functools.lru_cache(maxsize=4)(self._make_block)
 
     def counts(self, rows: int) -> np.ndarray:
         """How many of the first `rows` rows come from each source, int64 [sources]."""
         blocks, rest = divmod(rows, self.block)
-        counts = self._whole(blocks * self.block)
+        places = self._whole(blocks * self.block)
         if rest:
-            sources, _ = self._cached_block(blocks)
-            counts = counts + np.bincount(sources[:rest], minlength=len(counts))
+            first, _ = self._cached_block(blocks)
+            places = places + np.bincount(first[:rest], minlength=len(places))
+        counts = places[: self._size]
+        if self._turns:
+            counts[self._small] += self._turns.counts(int(places[-1]))
         return counts
 
     def locate(self, row: int) -> tuple[int, int]:
         """Source of a row, and how many earlier rows came from the same source."""
         block, place = divmod(row, self.block)
-        sources, ranks = self._cached_block(block)
-        return int(sources[place]), int(ranks[place])
+        entries, ranks = self._cached_block(block)
+        entry, rank = int(entries[place]), int(ranks[place])
+        if entry < self._size:
+            return entry, rank
+        turn, rank = self._turns.locate(rank)
+        return int(self._small[turn]), rank
 
     def _whole(self, rows: int) -> np.ndarray:
         floors = [rows * bound // _ONE for bound in self._bounds]
@@ -68,9 +88,26 @@ class Interleave:
         before = self._whole(block * self.block)
         counts = self._whole((block + 1) * self.block) - before
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*self._seed, block])))
-        sources = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-        ranks = np.empty_like(sources)
-        for source in np.flatnonzero(counts):
-            mine = sources == source
-            ranks[mine] = before[source] + np.arange(counts[source])
-        return sources, ranks
+        entries = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+        ranks = np.empty_like(entries)
+        for entry in np.flatnonzero(counts):
+            mine = entries == entry
+            ranks[mine] = before[entry] + np.arange(counts[entry])
+        return entries, ranks
+
+
+def _small(shares: np.ndarray) -> np.ndarray:
+    """Which sources share a place of the block: bool [sources].
+
+    Those that are too small for places of their own, and as many of the next ones as it takes for
+    the place to be large enough. None if that is one source (it takes no turns with itself) or all.
+    """
+    order = np.argsort(shares, kind="stable")
+    order = order[shares[order] > 0]
+    too_small = int((shares * _BLOCK < _ROWS)[order].sum())
+    enough = int((np.cumsum(shares[order]) * _BLOCK < _ROWS).sum()) + 1
+    members = order[: max(too_small, enough)] if too_small else order[:0]
+    small = np.zeros(len(shares), bool)
+    if 1 < len(members) < len(order):
+        small[members] = True
+    return small

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marco_jax.data import default_corpus, files_corpus
+from marco_jax.data import declared_corpus, default_corpus, files_corpus
 from marco_jax.data.corpus import Corpus
 
 
@@ -10,12 +10,17 @@ def load_corpus(data: str = "default", seed: int = 0) -> Corpus:
     """Loads a corpus.
 
     Args:
-        data: "default", the text that ships with the installed packages; a directory of corpora
-            (see files_corpus.py for its layout); or JSONL files, comma-separated, globs allowed.
+        data: "default", the text that ships with the installed packages; a .json file that
+            declares sources of any size (see sources.py); a directory of corpora (see
+            files_corpus.py for its layout); or JSONL files, comma-separated, globs allowed.
         seed: of the rendering of parallel text. The held-out split does not depend on it.
 
     Raises:
         FileNotFoundError: nothing there.
         ValueError: a line that cannot be read, with file and line number.
     """
-    return default_corpus.load(seed) if data == "default" else files_corpus.load(data, seed)
+    if data == "default":
+        return default_corpus.load(seed)
+    if data.endswith(".json"):
+        return declared_corpus.load(data, seed)
+    return files_corpus.load(data, seed)

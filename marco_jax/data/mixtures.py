@@ -97,8 +97,8 @@ def get_mixture(
         name: one of `mixture_names()`.
         sources: what there is.
         within: how groups share out their tokens.
-        sizes: target tokens of each source; needed by every `within` but "uniform". Without them
-            several sources of one cell count alike.
+        sizes: target tokens of each source; needed by every `within` but "uniform". Where one of
+            them is missing the sources of its cell count alike.
         budget: target tokens that are going to be read; "unimax" needs it.
         read: target tokens of each source that were read before, for "unimax".
 
@@ -115,7 +115,8 @@ def get_mixture(
         portion = group.share / total
         weights = _weights(group, within, sizes, budget * portion, read or {}, notes)
         for cell, weight in zip(group.cells.values(), weights, strict=True):
-            known = [sizes[source] if sizes else 1.0 for source in cell]
+            sized = sizes and all(source in sizes for source in cell)
+            known = [sizes[source] if sized else 1.0 for source in cell]
             for source, size in zip(cell, known, strict=True):
                 shares[source] = portion * weight * size / sum(known)
     order = [source.name for source in sources if source.name in shares]
@@ -284,8 +285,12 @@ def _weights(
     """Weights of a group's cells, which sum to 1."""
     if within.method == "uniform" or len(group.cells) == 1:
         return [1 / len(group.cells)] * len(group.cells)
-    if sizes is None:
-        raise ValueError(f"mixture.within={within.method} needs the sizes of the sources")
+    unknown = [s for cell in group.cells.values() for s in cell if s not in (sizes or ())]
+    if unknown:
+        raise ValueError(
+            f"mixture.within={within.method} needs the sizes of the sources, and that of "
+            f"{unknown[0]!r} is not known: prepare it instead of streaming it"
+        )
     tokens = [float(sum(sizes[source] for source in cell)) for cell in group.cells.values()]
     if within.method == "unimax":
         done = [sum(read.get(source, 0.0) for source in cell) for cell in group.cells.values()]

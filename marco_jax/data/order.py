@@ -34,7 +34,7 @@ def resume_order(
     Args:
         state: what the checkpoint kept (`Feed.state`).
         order: the order now (`Feed.order`).
-        epochs: rows of an epoch of each source, now.
+        epochs: rows of an epoch of each source, now; None where that is not known.
         step: of the checkpoint.
     """
     changes = _differences(state["order"], order)
@@ -46,9 +46,10 @@ def resume_order(
         before = state["rows"].get(name)
         if before is not None:
             # Rows of another length hold other amounts: the same share of the source is read.
-            same = before["epoch"] == epoch
-            used = before["used"]
-            rows[name] = used if same else round(used / before["epoch"] * epoch)
+            known = epoch and before["epoch"]
+            rows[name] = (
+                round(before["used"] / before["epoch"] * epoch) if known else before["used"]
+            )
     return Origin(step, rows), changes
 
 

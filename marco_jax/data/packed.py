@@ -11,10 +11,11 @@ import os
 import pathlib
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from marco_jax.data.packing import PackingPlan, pack, window_documents
+from marco_jax.data.packing import PackingPlan, fill_row, pack, window_documents
 from marco_jax.data.permutation import Permutation
 from marco_jax.data.store import TokenStore
 
@@ -43,6 +44,7 @@ class PackedSource:
         if not len(store.lengths):
             raise ValueError(f"the source {name!r} has no documents: leave it out")
         self.name, self.store, self.length = name, store, length
+        self.fingerprint = store.fingerprint
         self._seed, self._separator = (seed, zlib.crc32(name.encode())), separator
         documents = len(store.lengths)
         self.targets = store.tokens + documents
@@ -62,21 +64,22 @@ class PackedSource:
     def fill(self, index: int, out: Mapping[str, np.ndarray]) -> None:
         """Writes the index-th row of the source's endless sequence into arrays of zeros."""
         plan, row = self._locate(index)
-        start = 0
-        for segment, piece in enumerate(range(plan.starts[row], plan.starts[row + 1]), start=1):
-            stream = self._stream(plan, piece)
-            size = len(stream) - 1
-            part = slice(start, start + size)
-            out["tokens"][part], out["targets"][part] = stream[:-1], stream[1:]
-            out["positions"][part] = np.arange(size)
-            out["segment_ids"][part] = segment
-            out["loss_weights"][part] = 1.0
-            start += size
+        pieces = range(plan.starts[row], plan.starts[row + 1])
+        fill_row(out, (self._stream(plan, piece) for piece in pieces))
 
     def documents(self, index: int) -> list[int]:
         """Numbers, in the store, of the documents that the index-th row holds pieces of."""
         plan, row = self._locate(index)
         return plan.document[plan.starts[row] : plan.starts[row + 1]].tolist()
+
+    def describe(self) -> dict[str, Any]:
+        """What there is of it."""
+        return {
+            "documents": len(self.store.lengths),
+            "tokens": self.targets,
+            "rows": self.rows,
+            "padding": round(1 - self.targets_per_row / self.length, 4),
+        }
 
     def _locate(self, index: int) -> tuple[PackingPlan, int]:
         """The window that a row is in, and its place there."""

@@ -8,6 +8,7 @@ ids has n + 1 targets. Streams longer than a row are cut; every target stands in
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -68,6 +69,24 @@ def pack(documents: np.ndarray, lengths: np.ndarray, length: int) -> PackingPlan
     counts = np.array([1] * len(whole) + [len(row) for row in rows], np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)])
     return PackingPlan(starts, document[order], offset[order], size[order])
+
+
+def fill_row(out: Mapping[str, np.ndarray], streams: Iterable[np.ndarray]) -> None:
+    """Writes pieces into a row: arrays of zeros, [length] each.
+
+    Args:
+        out: tokens, targets, positions, segment_ids (from 1) and loss_weights.
+        streams: of each piece, its inputs and targets: size + 1 ids.
+    """
+    start = 0
+    for segment, stream in enumerate(streams, start=1):
+        size = len(stream) - 1
+        part = slice(start, start + size)
+        out["tokens"][part], out["targets"][part] = stream[:-1], stream[1:]
+        out["positions"][part] = np.arange(size)
+        out["segment_ids"][part] = segment
+        out["loss_weights"][part] = 1.0
+        start += size
 
 
 def _cut(

@@ -11,6 +11,7 @@ import glob
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -83,8 +84,6 @@ def _local(pattern: str) -> list[str]:
 
 
 def _stat(path: str) -> tuple[int, int]:
-    import os
-
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
 
@@ -149,6 +148,12 @@ def _text(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
     for place, line in _lines(path):
         if line.strip():
             yield place, {"text": line}
+
+
+def _every_line(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
+    """Empty lines too: the n-th line of a file may belong to the n-th of another."""
+    for place, line in _lines(path):
+        yield place, {"text": line}
 
 
 def _tsv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
@@ -238,6 +243,7 @@ _gfile: Callable[[], _GFile] = _GFile
 FORMS: dict[str, Callable[..., Iterator[tuple[str, Record]]]] = {
     "jsonl": _jsonl,
     "text": _text,
+    "lines": _every_line,
     "tsv": _tsv,
     "parquet": _parquet,
     "tfrecord": _tfrecord,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 from marco_jax.decoding.caches import KeyValues, Writing
 from marco_jax.decoding.decode import DecodeState, NewRows, fill, layer_views, start, state_spec
 from marco_jax.decoding.head import Head
+from marco_jax.decoding.launcher import Launcher
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.decoding.sampling import Sampling
@@ -21,14 +22,11 @@ from marco_jax.decoding.shapes import bucket
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import bind
 
-if TYPE_CHECKING:
-    from marco_jax.decoding.engine import Engine
-
 _IMPOSSIBLE = -1e30
 
 
 def search(
-    engine: Engine,
+    engine: Launcher,
     params: Params,
     requests: Sequence[GenerateRequest],
     beams: int,
@@ -56,7 +54,7 @@ def search(
 
 
 def _search_batch(
-    engine: Engine,
+    engine: Launcher,
     params: Params,
     layers: list[Params] | None,
     prompts: list[list[int]],

@@ -5,19 +5,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from marco_jax.decoding import decode as kernels
+from marco_jax.decoding.launcher import Launcher, SharedPrefix
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.decoding.sampling import Sampling
 from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.parameters import Params
-
-if TYPE_CHECKING:
-    from marco_jax.decoding.engine import Engine, SharedPrefix
 
 # Tokens emitted at most between two looks at the stop strings.
 DECODE_STEPS = 32
@@ -41,7 +38,7 @@ class _Asked:
 
 
 def generate(
-    engine: Engine,
+    engine: Launcher,
     params: Params,
     requests: Sequence[GenerateRequest],
     sampling: Sampling,
@@ -80,7 +77,7 @@ class _Batch:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Launcher,
         params: Params,
         layers: list[Params] | None,
         asked: Sequence[_Asked],

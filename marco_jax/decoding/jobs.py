@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 
-from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.requests import GenerateRequest
-from marco_jax.decoding.sampling import Sampling
-from marco_jax.model.parameters import Params
+from marco_jax.decoding.requests import GenerateRequest, Generation
+
+# Answers requests; the number tells blocks apart.
+Ask = Callable[[Sequence[GenerateRequest], int], list[Generation]]
 
 # Prompts between two writes. Where blocks begin decides the draws of a sample, so that it is the
 # same whether a job was cut off or not.
@@ -22,16 +22,13 @@ BLOCK = 256
 
 
 def run_job(
-    engine: Engine,
-    params: Params,
+    ask: Ask,
     rows: Sequence[Mapping[str, Any]],
     requests: Sequence[GenerateRequest],
     out: pathlib.Path,
     *,
     settings: Mapping[str, Any],
     field: str = "text",
-    sampling: Sampling | None = None,
-    seed: int = 0,
     progress: Callable[[int], None] = lambda count: None,
 ) -> int:
     """Writes each row with the text generated for it as JSON lines, in order.
@@ -40,15 +37,13 @@ def run_job(
     started again with the same rows and settings goes on where that file ends.
 
     Args:
-        engine: of the model.
-        params: its parameters.
+        ask: answers the requests of a block, given the number of its first row, which tells the
+            draws of its samples from those of other blocks.
         rows: what each line repeats.
         requests: one a row.
         out: the file to write.
         settings: what else decides the results, such as the model and the sampling.
         field: takes the text.
-        sampling: how tokens are drawn; greedy by default.
-        seed: of the draws.
         progress: is told how many rows have been done, those of an earlier start included.
 
     Returns:
@@ -64,7 +59,7 @@ def run_job(
     progress(done)
     for start in range(done, len(rows), BLOCK):
         block = requests[start : start + BLOCK]
-        results = engine.generate(params, block, sampling=sampling, seed=seed + start)
+        results = ask(block, start)
         lines = [
             json.dumps({**row, field: result.text}, ensure_ascii=False) + "\n"
             for row, result in zip(rows[start : start + BLOCK], results, strict=True)

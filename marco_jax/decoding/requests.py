@@ -51,7 +51,10 @@ class GenerateRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """New tokens (the separator not included) and their text, cut at the first stop string."""
+    """New tokens (the separator not included) and their text, cut at the first stop string.
+
+    Tokens behind the text are cut off, too; the last one may begin the stop string.
+    """
 
     ids: tuple[int, ...]
     text: str

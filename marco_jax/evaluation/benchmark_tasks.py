@@ -67,7 +67,7 @@ class BenchmarkTask:
 
         A benchmark of pairs takes pairs; a single language stands for it and English both ways.
         """
-        found = available_languages(self.benchmark.name, data_dir)
+        found = available_languages(self.benchmark.name, data_dir, self.split)
         if self.benchmark.pairs == "any":
             singles = found if asked is None else [code for code in asked if code in found]
             pairs = [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from marco_jax.data.corpus import TRAIN, Corpus
+from marco_jax.data.corpus import TRAIN, Corpus, Document
 from marco_jax.data.ngrams import CHARACTERS, WORDS, NgramIndex
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask
 from marco_jax.evaluation.benchmarks import prompts
@@ -15,6 +16,8 @@ from marco_jax.evaluation.benchmarks.files import split_pair
 
 # Hits that are written out; counts cover all.
 _HITS = 1000
+# Documents that are searched together.
+_BLOCK = 256
 
 
 @dataclasses.dataclass
@@ -90,9 +93,8 @@ def contamination(
     for source in corpus.sources():
         counts = documents[source] = {"documents": 0, "contaminated": 0}
         seen: set[int] = set()
-        for document in corpus.documents(source, TRAIN):
+        for document, found in _search(index, corpus.documents(source, TRAIN)):
             counts["documents"] += 1
-            found = index.hits(document.text)
             counts["contaminated"] += bool(found)
             for key, ngram in found.items():
                 overlap, number, place = places[key]
@@ -119,6 +121,15 @@ def contamination(
         "documents": documents,
         "hits": hits,
     }
+
+
+def _search(
+    index: NgramIndex, documents: Iterable[Document]
+) -> Iterator[tuple[Document, dict[int, str]]]:
+    """Documents with what they share, searched some at a time."""
+    documents = iter(documents)
+    while block := list(itertools.islice(documents, _BLOCK)):
+        yield from zip(block, index.hits([document.text for document in block]), strict=True)
 
 
 def _items(

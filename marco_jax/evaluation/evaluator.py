@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from marco_jax.data.corpus import Pair
@@ -15,7 +15,7 @@ from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.prompts import choose_shots, held_out_pairs, seeded_order
-from marco_jax.evaluation.results import ALL, HIGH, LOW, Result
+from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
 from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite, Suite
 from marco_jax.evaluation.tasks import Task, get_task
 from marco_jax.evaluation.translation_items import OPTIONS, pick_items, translation_items
@@ -181,6 +181,7 @@ class Evaluator:
         """Evaluates parameters, in place on whatever mesh they live."""
         seconds = {task.name: 0.0 for task in self._tasks}
         estimates: dict[tuple[str, str], dict[str, Estimate]] = {}
+        parts: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
         for generates, ask in ((False, self._engine.score), (True, self._engine.generate)):
             suites = {
                 name: suite for name, suite in self._suites.items() if suite.generates == generates
@@ -193,10 +194,16 @@ class Evaluator:
             for name, suite in suites.items():
                 own = list(itertools.islice(answers, len(suite.requests)))
                 estimates[name] = suite.estimates(own)
+                if isinstance(suite, ChoiceSuite):
+                    parts[name] = suite.part_estimates(own)
             _share(seconds, suites, time.perf_counter() - started)
-        return Evaluation(self._results(estimates), seconds)
+        return Evaluation(self._results(estimates, parts), seconds)
 
-    def _results(self, estimates: Mapping[tuple[str, str], dict[str, Estimate]]) -> list[Result]:
+    def _results(
+        self,
+        estimates: Mapping[tuple[str, str], dict[str, Estimate]],
+        parts: Mapping[tuple[str, str], dict[str, dict[str, Estimate]]],
+    ) -> list[Result]:
         results = []
         for task in self._tasks:
             figures = {
@@ -212,7 +219,23 @@ class Evaluator:
                 if metric in figure
             ]
             results += rows + averages(rows)
+            for row in rows:
+                results += self._part_rows(row, parts.get((row.task, row.language), {}))
         return results
+
+    def _part_rows(
+        self, row: Result, parts: Mapping[str, Mapping[str, Estimate]]
+    ) -> Iterator[Result]:
+        """The figures behind one of a task in a language: a row a subject, and their mean."""
+        if not parts:
+            return
+        figures = {part: figure[row.metric] for part, figure in parts.items()}
+        figures[MEAN] = metrics.macro_mean(list(figures.values()))
+        sizes = {**self._suites[row.task, row.language].part_sizes, MEAN: row.examples}
+        for part, figure in figures.items():
+            yield dataclasses.replace(
+                row, value=figure.value, stderr=figure.stderr, examples=sizes[part], part=part
+            )
 
     def _row(self, task: AnyTask, language: str, metric: str, figure: Estimate) -> Result:
         examples = self._suites[task.name, language].examples

@@ -260,6 +260,8 @@ def _smoothed(
     for first, last in spans:
         rows = [row for row in run.metrics if first < row["step"] <= last]
         weights = np.array([row.get(weight) or 0 if weight else 1.0 for row in rows], np.float64)
+        # A step that was skipped has no loss.
+        weights *= [row.get(metric) is not None for row in rows]
         values = np.array([row.get(metric) or 0.0 for row in rows], np.float64)
         sums = np.cumsum([0.0, *(values * weights)])
         counts = np.cumsum([0.0, *weights])

@@ -24,12 +24,14 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.evaluation.chat_templates import CHATML, render_chat
 from marco_jax.model.parameters import Params
 
 NAME = "marco_jax"
 
-# How a model is opened: (path, max_length, tokens_per_batch, dtype) -> engine and parameters.
-Load = Callable[[str, int, int, str], tuple[Engine, Params]]
+# How a model is opened: (path, max_length, tokens_per_batch, dtype) -> engine, parameters and
+# chat template, None for ChatML.
+Load = Callable[[str, int, int, str], tuple[Engine, Params, str | None]]
 
 # What a request may ask for besides `until` and `max_gen_toks`.
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
@@ -38,13 +40,17 @@ _SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
 class EngineLM(TemplateLM):
     """A harness model over an engine; batch sizes are the engine's own."""
 
-    def __init__(self, engine: Engine, params: Params, *, seed: int = 0) -> None:
+    def __init__(
+        self, engine: Engine, params: Params, *, seed: int = 0, template: str = CHATML
+    ) -> None:
         """Takes an engine whose tokenizer encodes, and the parameters to ask.
 
-        `seed` decides samples where a task asks for a temperature.
+        `seed` decides samples where a task asks for a temperature; `template` writes conversations
+        where the harness is told to apply one.
         """
         super().__init__()
         self._engine, self._params, self._seed = engine, params, seed
+        self._template = template
 
     @property
     def eot_token_id(self) -> int:
@@ -61,6 +67,27 @@ class EngineLM(TemplateLM):
     ) -> list[int]:
         """Ids of a text; nothing is added."""
         return self._engine.tokenizer.encode(string)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What tells requests that were encoded otherwise apart in the harness's cache."""
+        return self._engine.tokenizer.fingerprint
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The template that conversations are written with; there is one."""
+        return self._template if chat_template else ""
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as text: `--apply_chat_template` of the harness."""
+        separator = self._engine.tokenizer.separator
+        return render_chat(
+            self._template,
+            chat_history,
+            add_generation_prompt=add_generation_prompt,
+            special_tokens={"bos_token": separator, "eos_token": separator},
+        )
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
@@ -157,5 +184,6 @@ def register(load: Load) -> None:
                     f"model_args has {sorted(unknown)[0]!r}: known are pretrained, max_length, "
                     "tokens_per_batch, dtype and seed"
                 )
-            engine, params = load(pretrained, int(max_length), int(tokens_per_batch), dtype)
-            super().__init__(engine, params, seed=seed)
+            opened = load(pretrained, int(max_length), int(tokens_per_batch), dtype)
+            engine, params, template = opened
+            super().__init__(engine, params, seed=seed, template=template or CHATML)

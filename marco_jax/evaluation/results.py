@@ -13,6 +13,12 @@ from typing import Any
 # Languages of the rows that average others; no language code looks like them.
 ALL, HIGH, LOW = "all", "high", "low"
 AVERAGES = (ALL, HIGH, LOW)
+# The part of a row that is the unweighted mean over a language's parts.
+MEAN = "mean"
+
+
+# Fields that rows without them leave out.
+_OPTIONAL = ("signature", "part")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Result:
         examples: items, documents or sentences behind the figure.
         signature: sacrebleu's, for scores of translations; "mixed" for a mean over languages whose
             scores were computed otherwise. Rows of other figures have no such field.
+        part: a subject of a benchmark that has several, or MEAN; rows of whole tasks, which weight
+            subjects by their size, have no such field.
     """
 
     task: str
@@ -39,14 +47,13 @@ class Result:
     stderr: float
     examples: int
     signature: str = ""
+    part: str = ""
 
     def to_row(self) -> dict[str, Any]:
         """A JSON object; figures that are not finite become null."""
         row = dataclasses.asdict(self)
         row["value"], row["stderr"] = _finite(self.value), _finite(self.stderr)
-        if not self.signature:
-            del row["signature"]
-        return row
+        return {name: value for name, value in row.items() if value or name not in _OPTIONAL}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Result:
@@ -56,7 +63,7 @@ class Result:
             ValueError: a field is missing or unknown.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        if set(row) | {"signature"} != names:
+        if set(row) | set(_OPTIONAL) != names:
             raise ValueError(f"result row has fields {sorted(row)}: it needs {sorted(names)}")
         figures = {
             name: math.nan if row[name] is None else row[name] for name in ("value", "stderr")

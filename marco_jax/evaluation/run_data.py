@@ -162,7 +162,9 @@ def _evaluations(directory: pathlib.Path) -> dict[int, dict[tuple[str, str, str]
         except ValueError:
             continue
         evaluations[step] = {
-            (row.task, row.metric, row.language): row for row in results if math.isfinite(row.value)
+            (row.task, row.metric, row.language): row
+            for row in results
+            if math.isfinite(row.value) and not row.part
         }
     return evaluations
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -167,6 +168,27 @@ class ChoiceSuite:
         acc_norm), accuracy_pmi by what the question adds to the log-probability of the option
         (its acc_mutual_info; Holtzman et al. 2021, arXiv 2104.08315).
         """
+        return {name: self._mean(values) for name, values in self._right(answers).items()}
+
+    def part_estimates(self, answers: Sequence[Score]) -> dict[str, dict[str, Estimate]]:
+        """The same by part, in the order of items; none where there is one part alone."""
+        right, numbers = self._right(answers), {}
+        for number, item in enumerate(self.items):
+            numbers.setdefault(item.part, []).append(number)
+        if len(numbers) < 2:
+            return {}
+        return {
+            part: {name: metrics.mean([right[name][n] for n in own]) for name in right}
+            for part, own in numbers.items()
+        }
+
+    @property
+    def part_sizes(self) -> Mapping[str, int]:
+        """How many items each part has."""
+        return collections.Counter(item.part for item in self.items)
+
+    def _right(self, answers: Sequence[Score]) -> dict[str, list[float]]:
+        """By metric, whether a right option ranks first, item after item."""
         right: dict[str, list[float]] = {name: [] for name in self.metrics}
         start = 0
         for item in self.items:
@@ -175,7 +197,7 @@ class ChoiceSuite:
             for name, values in right.items():
                 values.append(_right_is_first(self._ranks(name, item, logprobs, answers), item))
             start = stop
-        return {name: self._mean(values) for name, values in right.items()}
+        return right
 
     def _ranks(
         self, name: str, item: ChoiceItem, logprobs: np.ndarray, answers: Sequence[Score]

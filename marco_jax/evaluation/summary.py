@@ -158,9 +158,10 @@ def format_summary(summary: dict[str, Any]) -> str:
 def format_results(results: Sequence[Result]) -> str:
     """Text tables of an evaluation: one a task, a line a language, a column a metric.
 
-    The means over all, high-resource and low-resource languages stand at the end.
+    The means over all, high-resource and low-resource languages stand at the end. Subjects are
+    left out: there are many, the file of results has them.
     """
-    lines = []
+    lines, results = [], [row for row in results if not row.part]
     for task, shots in dict.fromkeys((row.task, row.shots) for row in results):
         rows = [row for row in results if (row.task, row.shots) == (task, shots)]
         names = list(dict.fromkeys(row.metric for row in rows))

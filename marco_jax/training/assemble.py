@@ -20,6 +20,7 @@ from marco_jax.model.mesh import (
     replicate_kv_heads,
 )
 from marco_jax.training.config import ConfigError, plan_stages, resolve_steps
+from marco_jax.training.guard import GuardOptions
 from marco_jax.training.losses import LossOptions, default_logits_mib
 from marco_jax.training.optimizer import create_optimizer, join_stages
 from marco_jax.training.step import StepOptions, Trainer
@@ -78,5 +79,6 @@ def create_trainer(
             z_loss=config.loss.z_loss,
             vocab_size=vocab_size if config.loss.mask_padded_vocab else None,
         ),
+        guard=GuardOptions(config.anomaly.spike_sigmas, config.anomaly.spike_window),
     )
     return Trainer(model, optimizer, schedule, sharding, num_sources, options)

@@ -14,10 +14,17 @@ COMPILE, EVALUATION, CHECKPOINT = "compile", "evaluation", "checkpoint"
 _APART = (COMPILE, EVALUATION, CHECKPOINT)
 # Part of a step: the host waits for the next batch.
 INPUT = "input"
+# What is none of them.
+STEP = "step"
 
 
 class Clock:
-    """A stopwatch with named parts, read in laps of some steps."""
+    """A stopwatch with named parts, read in laps of some steps.
+
+    Attributes:
+        doing: the part that runs now, and since when in seconds; others may read it at any time.
+        step: finished steps, for those who ask.
+    """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         """Starts at once. `now` gives seconds."""
@@ -25,15 +32,20 @@ class Clock:
         self._start = self._lap_start = now()
         self._totals = dict.fromkeys((INPUT, *_APART), 0.0)
         self._lap = dict(self._totals)
+        self.doing = (STEP, self._start)
+        self.step = 0
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Books the time inside on a part."""
-        start = self._now()
+        start, outside = self._now(), self.doing[0]
+        self.doing = (name, start)
         try:
             yield
         finally:
-            seconds = self._now() - start
+            end = self._now()
+            self.doing = (outside, end)
+            seconds = end - start
             self._totals[name] += seconds
             self._lap[name] += seconds
 

@@ -114,7 +114,36 @@ def training_config() -> ConfigDict:
     c.log_every = 20
     # A jax.profiler trace of these steps, "FIRST:LAST", under the workdir; empty: none.
     c.profile = ""
-    c.checkpoint = ConfigDict({"every": 400, "keep": 0})
+    c.checkpoint = ConfigDict(
+        {
+            "every": 400,
+            # The newest so many steps stay; 0: all. Two or more leave one behind a damaged one.
+            "keep": 0,
+            # Besides them: every step that this divides (0: none), and the one with the highest
+            # figure of this name, such as eval/xcopa/accuracy/all; with a minus before it, such as
+            # -loss, the lowest. Figures count at the steps that have them.
+            "keep_every": 0,
+            "keep_best": "",
+        }
+    )
+    # A step whose loss or gradient is not finite, or whose loss is more than `spike_sigmas`
+    # standard deviations (0: not looked at) above the mean of the last `spike_window`, changes
+    # neither parameters nor optimizer. Then: "skip" goes on; "stop" ends the run; "rollback" goes
+    # back to the parameters of the newest checkpoint and passes over the batches since, this one
+    # included. More than `max_skips` in a row (rollbacks: in a process) end the run.
+    c.anomaly = ConfigDict(
+        {"nonfinite": "skip", "spike_sigmas": 0.0, "spike_window": 128, "max_skips": 10}
+    )
+    # After SIGTERM the run has so long to save and end; 0: any time.
+    c.preemption_grace_seconds = 0.0
+    # One step, wait for input, evaluation, compilation or save that takes longer ends the process,
+    # so that no host waits for ever for one that has gone; 0: never.
+    c.stall_seconds = 7200.0
+    # Several processes: where the first listens ("host:port"), how many there are, which this is.
+    # Empty: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or as a TPU slice says.
+    c.distributed = ConfigDict(
+        {"coordinator": "", "num_processes": 0, "process_id": -1, "heartbeat_seconds": 60}
+    )
     c.evaluation = ConfigDict(
         {
             "tasks": "bits_per_byte,pick_translation,translation",

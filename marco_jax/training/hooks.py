@@ -17,7 +17,9 @@ from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
 from marco_jax.model.config import Qwen2Config
 from marco_jax.training.checkpoint import Checkpoints
 from marco_jax.training.clock import CHECKPOINT, EVALUATION
+from marco_jax.training.faults import Preempted
 from marco_jax.training.metrics import MetricsWriter
+from marco_jax.training.processes import agree, say
 from marco_jax.training.step import StepMetrics, TrainState
 
 
@@ -25,8 +27,9 @@ from marco_jax.training.step import StepMetrics, TrainState
 class Event:
     """A finished step.
 
-    `step` counts finished steps; 0 is before the first, where metrics is None. `boundary` marks
-    the end of a stage; `stopping` the last call before the run ends early.
+    `step` counts finished steps. Before the first of them, and before the first after a restart,
+    metrics is None. `boundary` marks the end of a stage; `stopping` the last call before the run
+    ends early.
     """
 
     step: int
@@ -84,23 +87,41 @@ class EvaluationHook:
         self.evaluator, self.frequent = evaluator, frequent
         self.workdir, self.writer = workdir, writer
         self.every, self.at_start = every, at_start
+        # The figures of the step that was evaluated last, by name, with its `step`.
+        self.last: dict[str, Any] = {}
+        # Whether the last evaluation was left for a signal.
+        self.cut = False
 
     def __call__(self, event: Event) -> None:
-        """Evaluates when due."""
+        """Evaluates when due, and after a restart where the figures of its step are missing."""
         due = self.at_start if event.step == 0 else event.due(self.every)
         if event.stopping or not due:
+            return
+        out = self.workdir / "eval" / f"{event.step}.json"
+        restarted = event.metrics is None and event.step > 0
+        # What one process sees, all go by: file systems may tell them at different times.
+        if restarted and agree("there" if out.exists() else ""):
             return
         whole = event.boundary or event.step == 0
         self.writer.flush()
         start = time.perf_counter()
-        with self.writer.clock.part(EVALUATION):
-            evaluation = (self.evaluator if whole else self.frequent).run(event.state.params)
+        try:
+            with self.writer.clock.part(EVALUATION):
+                evaluation = (self.evaluator if whole else self.frequent).run(event.state.params)
+        except Preempted:
+            say(f"SIGTERM: the evaluation at step {event.step} is left for the restart")
+            self.cut = True
+            return
         elapsed = time.perf_counter() - start
         if jax.process_index() == 0:
-            write_results(self.workdir / "eval" / f"{event.step}.json", evaluation.results)
-        for result in evaluation.results:
-            name = f"eval/{result.task}/{result.metric}/{result.language}"
-            self.writer.scalar(name, result.value, event.step)
+            write_results(out, evaluation.results)
+        figures = {
+            f"eval/{r.task}/{r.metric}/{r.language}" + (f"/{r.part}" if r.part else ""): r.value
+            for r in evaluation.results
+        }
+        self.last = {"step": event.step, **figures}
+        for name, value in figures.items():
+            self.writer.scalar(name, value, event.step)
         say(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
         for line in _means(evaluation.results):
             say(line)
@@ -125,24 +146,24 @@ class CheckpointHook:
         self,
         checkpoints: Checkpoints,
         config: Qwen2Config,
-        data_state: Callable[[int], dict[str, Any]],
         writer: MetricsWriter,
         every: int,
+        describe: Callable[[int], dict[str, Any]],
     ) -> None:
         """Saves every `every` steps, at stage ends, and when the run is stopped.
 
-        `data_state` gives what is kept of the data's order after a number of steps.
+        `describe` gives what goes into the meta of a step.
         """
         self.checkpoints, self.config, self.writer, self.every = checkpoints, config, writer, every
-        self.data_state = data_state
+        self.describe = describe
 
     def __call__(self, event: Event) -> None:
         """Saves when due."""
-        if event.step == 0 or not (event.due(self.every) or event.stopping):
+        if event.metrics is None or not (event.due(self.every) or event.stopping):
             return
         self.writer.flush()
+        meta = {"stage": event.stage, **self.describe(event.step)}
         with self.writer.clock.part(CHECKPOINT):
-            meta = {"stage": event.stage, "data": self.data_state(event.step)}
             self.checkpoints.save(event.state, self.config, meta)
 
 
@@ -215,10 +236,3 @@ class ProgressHook:
     def close(self) -> None:
         """Ends the live line."""
         self.bar.close()
-
-
-def say(text: str) -> None:
-    """Prints a line of progress, past a live bar, on the first process only."""
-    if jax.process_index() == 0:
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()

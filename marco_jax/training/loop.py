@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import pathlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
 
-from marco_jax.training.checkpoint import Checkpoints, write_json
-from marco_jax.training.clock import COMPILE
-from marco_jax.training.config import changed_fields
+from marco_jax.training.checkpoint import FIGURES, Checkpoints, Meta
+from marco_jax.training.clock import CHECKPOINT, COMPILE
+from marco_jax.training.faults import Anomalies, Preemption, Rollback, RunFailed, Watchdog
 from marco_jax.training.hooks import (
     CheckpointHook,
     EvaluationHook,
@@ -21,67 +20,180 @@ from marco_jax.training.hooks import (
     MetricsHook,
     ProfileHook,
     ProgressHook,
-    say,
 )
 from marco_jax.training.metrics import MetricsWriter
+from marco_jax.training.processes import say
 from marco_jax.training.run import Run
+from marco_jax.training.step import StepMetrics, TrainState
+from marco_jax.training.workdir import check_belongs, identity, locked, record_config
 
 DONE, STOPPED = 0, 143
 
 
 def train(config: ConfigDict, workdir: str) -> int:
-    """Trains as `config` says in `workdir`, from its newest checkpoint if it has one.
+    """Trains as `config` says in `workdir`, from its newest whole checkpoint if it has one.
 
     Returns:
         0 when all steps are done, 143 when a SIGTERM ended the run after saving.
+
+    Raises:
+        ValueError: a config or a workdir that cannot be used, or that another run uses.
+        RunFailed: the run cannot go on; what it saved stands.
+        FloatingPointError: too many steps without a finite loss.
     """
     directory = pathlib.Path(workdir)
     directory.mkdir(parents=True, exist_ok=True)
-    _record_config(config, directory)
-    run = Run(config, directory)
-    checkpoints = Checkpoints(directory, keep=config.checkpoint.keep or None)
-    first = checkpoints.latest()
-    if first is None:
-        state = run.initial_state()
-    else:
-        say(f"resuming at step {first}")
-        state, meta = checkpoints.restore(first, run.trainer.abstract_state())
-        run.resume(meta["data"], first)
-    first = first or 0
-    writer = MetricsWriter(directory, run.model, run.feed.sources, config.batch.length, first)
-    metrics = MetricsHook(writer, config.log_every, run.batch_rows * config.batch.length)
-    progress = ProgressHook(metrics, config.steps, first)
-    hooks: list[Callable[[Event], None]] = [
-        metrics,
-        progress,
-        ProfileHook(directory, config.profile),
-        *_evaluation(config, run, directory, writer),
-        CheckpointHook(checkpoints, run.model, run.data_state, writer, config.checkpoint.every),
-    ]
+    with locked(directory):
+        loop = _Loop(config, directory)
+        try:
+            with contextlib.closing(loop):
+                return loop.run()
+        except (OSError, jax.errors.JaxRuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RunFailed(
+                f"the run has ended after step {loop.writer.clock.step}: {reason}; the same "
+                "command resumes from the newest checkpoint"
+            ) from error
 
-    def call(event: Event) -> None:
-        for hook in hooks:
+
+class _Loop:
+    """A run from its newest checkpoint on."""
+
+    def __init__(self, config: ConfigDict, directory: pathlib.Path) -> None:
+        self.config, self.directory = config, directory
+        self.parts = parts = Run(config, directory)
+        self.checkpoints = Checkpoints(directory, config.checkpoint)
+        self.state, meta = self._restore()
+        self.first = self.read_from = meta["step"]
+        parts.record_mixture()
+        record_config(config, directory)
+        anomalies = Anomalies(config.anomaly, parts.describe_batch, self._has_checkpoint)
+        self.writer = writer = MetricsWriter(
+            directory,
+            parts.model,
+            parts.feed.sources,
+            config.batch.length,
+            self.first,
+            meta["tokens"],
+            anomalies.inspect,
+        )
+        self.metrics = MetricsHook(writer, config.log_every, parts.batch_rows * config.batch.length)
+        self.progress = ProgressHook(self.metrics, config.steps, self.first)
+        self.evaluations = _evaluation(config, parts, directory, writer)
+        self.save = CheckpointHook(
+            self.checkpoints, parts.model, writer, config.checkpoint.every, self._describe
+        )
+        self.hooks: list[Callable[[Event], None]] = [
+            self.metrics,
+            self.progress,
+            ProfileHook(directory, config.profile),
+            *self.evaluations,
+            self.save,
+        ]
+
+    def run(self) -> int:
+        """All steps that are left; 0, or 143 after a SIGTERM."""
+        clock = self.writer.clock
+        preemption = Preemption(clock, self.config.preemption_grace_seconds)
+        watchdog = Watchdog(clock, self.config.stall_seconds)
+        with contextlib.closing(watchdog), preemption.handled():
+            while True:
+                try:
+                    code = self._steps(preemption)
+                except Rollback as rollback:
+                    self._roll_back(rollback.step)
+                    continue
+                with clock.part(CHECKPOINT):
+                    self.checkpoints.wait()
+                if code == STOPPED:
+                    saved = f"step {clock.step} is saved" if clock.step else "before its first step"
+                    say(f"stopped by SIGTERM: {saved}")
+                return code
+
+    def close(self) -> None:
+        """Waits for saves and closes the files."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.checkpoints.close)
+            stack.callback(self.writer.close)
+            stack.callback(self.progress.close)
+
+    def _steps(self, preemption: Preemption) -> int:
+        parts, clock = self.parts, self.writer.clock
+        clock.step = self.first
+        self._call(self._event(self.first))
+        if preemption.received:
+            return STOPPED
+        with contextlib.closing(parts.batches(self.read_from)) as batches:
+            for _ in range(self.first - self.read_from):
+                next(batches)
+            for step, batch in enumerate(clock.waiting(batches), start=self.first + 1):
+                if step - 1 in parts.stage_ends:
+                    self.state = parts.trainer.forget_losses(self.state)
+                # The first call compiles, and is booked so, its own dispatch with it.
+                with clock.part(COMPILE) if step == self.first + 1 else contextlib.nullcontext():
+                    self.state, metrics = parts.trainer.step(self.state, batch)
+                clock.step = step
+                last = step == self.config.steps
+                event = self._event(step, metrics, preemption.reached(step) and not last)
+                self._call(event)
+                # The signal may have come since, and an evaluation been left for it.
+                if preemption.received and not last:
+                    self.save(dataclasses.replace(event, stopping=True))
+                    return STOPPED
+        return STOPPED if any(hook.cut for hook in self.evaluations) else DONE
+
+    def _call(self, event: Event) -> None:
+        for hook in self.hooks:
             hook(event)
 
-    with contextlib.ExitStack() as stack:
-        stack.callback(checkpoints.close)
-        stack.callback(writer.close)
-        stack.callback(progress.close)
-        stopped = stack.enter_context(_sigterm())
-        batches = stack.enter_context(contextlib.closing(run.batches(first)))
-        if first == 0:
-            call(Event(0, run.stage_at(0), state, None))
-        for step, batch in enumerate(writer.clock.waiting(batches), start=first + 1):
-            # The first call compiles, and is booked so, its own dispatch with it.
-            with writer.clock.part(COMPILE) if step == first + 1 else contextlib.nullcontext():
-                state, step_metrics = run.trainer.step(state, batch)
-            stopping = stopped() and step < config.steps
-            boundary = step in run.stage_ends
-            call(Event(step, run.stage_at(step - 1), state, step_metrics, boundary, stopping))
-            if stopping:
-                say(f"stopped by SIGTERM: step {step} is saved")
-                return STOPPED
-    return DONE
+    def _event(
+        self, step: int, metrics: StepMetrics | None = None, stopping: bool = False
+    ) -> Event:
+        stage = self.parts.stage_at(max(step - 1, 0))
+        boundary = step in self.parts.stage_ends
+        return Event(step, stage, self.state, metrics, boundary, stopping)
+
+    def _restore(self) -> tuple[TrainState, Meta]:
+        """The state to go on from, and what belongs to it."""
+        parts, trainer = self.parts, self.parts.trainer
+        here = identity(self.config, parts.tokenizer.fingerprint)
+        here["model"] = dataclasses.asdict(parts.model)
+        restored = self.checkpoints.restore_newest(
+            trainer.abstract_state(),
+            lambda meta: check_belongs(meta, here),
+            trainer.options.guard,
+        )
+        if restored is None:
+            if (self.directory / "metrics.jsonl").exists():
+                say("the last run here ended before its first checkpoint: starting at step 0")
+            return parts.initial_state(), {"step": 0, "tokens": 0}
+        state, meta = restored
+        say(f"resuming at step {meta['step']}")
+        parts.resume(meta.get("data", {}), meta["step"])
+        return state, meta
+
+    def _describe(self, step: int) -> Meta:
+        """What the checkpoint of a step holds besides the state, and figures to choose it by."""
+        meta = identity(self.config, self.parts.tokenizer.fingerprint)
+        meta |= {"tokens": self.writer.tokens, "data": self.parts.data_state(step)}
+        rows = [self.metrics.last, *(hook.last for hook in self.evaluations)]
+        name = self.config.checkpoint.keep_best.removeprefix("-")
+        found = [row[name] for row in rows if row and row["step"] == step and row.get(name)]
+        return meta | {FIGURES: {name: found[0]} if found else {}}
+
+    def _has_checkpoint(self) -> bool:
+        self.checkpoints.wait()
+        return self.checkpoints.latest() is not None
+
+    def _roll_back(self, step: int) -> None:
+        """Takes the parameters of the newest checkpoint to the batch after `step`."""
+        state, meta = self._restore()
+        self.state = self.parts.trainer.pass_over(state, step - meta["step"])
+        self.first, self.read_from = step, meta["step"]
+        say(
+            f"warning: rolled back to the parameters of step {meta['step']}: the batches of steps "
+            f"{meta['step'] + 1} to {step} are passed over"
+        )
 
 
 def _evaluation(
@@ -95,24 +207,3 @@ def _evaluation(
     # Random weights have no figures worth their time; a given model's are the baseline.
     at_start = bool(config.init_from)
     return [EvaluationHook(*evaluators, directory, writer, fields.every, at_start=at_start)]
-
-
-def _record_config(config: ConfigDict, directory: pathlib.Path) -> None:
-    path = directory / "config.json"
-    resolved = json.loads(config.to_json())
-    if path.exists():
-        for line in changed_fields(json.loads(path.read_text(encoding="utf-8")), resolved):
-            say(f"config changed since this workdir's last run: {line}")
-    if jax.process_index() == 0:
-        write_json(path, resolved)
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM into a question that the loop asks after each step."""
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    try:
-        yield lambda: bool(received)
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pathlib
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ import tensorboardX
 from marco_jax.model.config import Qwen2Config
 from marco_jax.training.chips import CHIPS
 from marco_jax.training.clock import Clock
+from marco_jax.training.processes import say
 from marco_jax.training.step import StepMetrics
 
 # Peak dense bf16 FLOP/s of one device as JAX counts devices, by jax's device_kind (the vendors'
@@ -41,11 +44,27 @@ class MetricsWriter:
         sources: tuple[str, ...],
         length: int,
         first_step: int,
+        tokens: int,
+        inspect: Callable[[dict[str, Any]], None],
     ) -> None:
-        """Opens the files; lines of steps after `first_step` (of a killed run) are dropped."""
+        """Opens the files; lines of steps after `first_step` (of a killed run) are dropped.
+
+        Args:
+            workdir: where they are.
+            config: of the model.
+            sources: names, by source id.
+            length: of a row.
+            first_step: finished steps.
+            tokens: that they have trained on.
+            inspect: is given each line before it is written, and may raise: it is the last one.
+        """
         self._path = workdir / "metrics.jsonl"
-        self._tokens = _drop_after(self._path, first_step)
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), flush_secs=30)
+        if jax.process_index() == 0:
+            _drop_after(self._path, first_step)
+        self.tokens, self._inspect = tokens, inspect
+        self._board = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), flush_secs=30, write_to_disk=jax.process_index() == 0
+        )
         self._sources = sources
         self._flops_per_token = config.flops_per_token(length)
         peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
@@ -65,9 +84,19 @@ class MetricsWriter:
         total = sum(float(metrics.token_counts.sum()) for metrics in fetched)
         times = self.clock.lap(len(fetched))
         rate = total / (times["step_seconds"] * len(fetched))
-        rows = []
-        for (step, stage, places, _), metrics in zip(self._pending, fetched, strict=True):
-            rows.append(self._row(step, stage, places, metrics, rate) | times)
+        rows: list[dict[str, Any]] = []
+        try:
+            for (step, stage, places, _), metrics in zip(self._pending, fetched, strict=True):
+                rows.append(self._row(step, stage, places, metrics, rate) | times)
+                self._inspect(rows[-1])
+        finally:
+            self._pending.clear()
+            self._write(rows)
+        return rows[-1]
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if jax.process_index() > 0:
+            return
         with open(self._path, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
         for row in rows:
@@ -75,63 +104,75 @@ class MetricsWriter:
                 if isinstance(value, float):
                     tag = name if "/" in name else f"train/{name}"
                     self._board.add_scalar(tag, value, row["step"])
-        self._pending.clear()
-        return rows[-1]
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Writes one figure to TensorBoard."""
         self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes what is left and closes the files."""
-        self.flush()
+        """Closes the files. Lines that are not written yet are of steps that a restart repeats."""
         self._board.close()
 
     def _row(
         self, step: int, stage: str, places: int, metrics: StepMetrics, rate: float
     ) -> dict[str, Any]:
         tokens = float(metrics.token_counts.sum())
-        self._tokens += int(tokens)
+        self.tokens += int(tokens)
         row = {
             "step": step,
             "stage": stage,
-            "loss": float(metrics.loss_sums.sum(dtype=np.float64) / max(tokens, 1.0)),
+            "loss": _finite(metrics.loss_sums.sum(dtype=np.float64) / max(tokens, 1.0)),
             "learning_rate": float(metrics.learning_rate),
-            "grad_norm": float(metrics.grad_norm),
-            "tokens": self._tokens,
+            "grad_norm": _finite(metrics.grad_norm),
+            "tokens": self.tokens,
             "tokens_per_second": rate,
             "mfu": self._peak and rate * self._flops_per_token / self._peak,
             "padding": 1.0 - tokens / places,
+            "skipped_steps": int(metrics.skipped_steps),
         }
+        if metrics.skipped:
+            row["skipped"] = True
         columns = zip(self._sources, metrics.loss_sums, metrics.token_counts, strict=True)
         for source, loss_sum, count in columns:
             if count:
-                row[f"loss/{source}"] = float(loss_sum / count)
+                row[f"loss/{source}"] = _finite(loss_sum / count)
                 row[f"tokens/{source}"] = int(count)
-        if not math.isfinite(row["loss"]):
-            raise FloatingPointError(
-                f"the loss of step {step} is {row['loss']}: lower the learning rate, "
-                "or look at the rows of this step"
-            )
         return row
 
 
+def _finite(value: Any) -> float | None:
+    """A number that JSON has, or None."""
+    return float(value) if math.isfinite(value) else None
+
+
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line cut by a kill is left out."""
+    """The lines of a metrics.jsonl, as far as they can be read: a kill cuts the last one."""
     rows = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+                row["step"] + row["tokens"]
+            except (json.JSONDecodeError, KeyError, TypeError):
                 break
+            rows.append(row)
     return rows
 
 
-def _drop_after(path: pathlib.Path, step: int) -> int:
-    """Keeps the lines up to `step`; returns the tokens counted so far."""
+def _drop_after(path: pathlib.Path, step: int) -> None:
+    """Keeps the lines up to `step`; a file that does not reach it is put aside and said."""
     rows = [row for row in read_metrics(path) if row["step"] <= step]
+    if step and (not rows or rows[-1]["step"] < step):
+        kept = "there was no such file"
+        if path.exists():
+            aside = path.with_name("metrics.damaged.jsonl")
+            shutil.copyfile(path, aside)
+            kept = f"what was there: {aside}"
+        last = rows[-1]["step"] if rows else 0
+        say(
+            f"warning: {path} has no readable lines of steps {last + 1} to {step}; the run goes on "
+            f"without them ({kept})"
+        )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     os.replace(temporary, path)
-    return rows[-1]["tokens"] if rows else 0

@@ -21,6 +21,9 @@ def mixture_table(described: Mapping[str, Any], max_epochs: float) -> list[str]:
     often = []
     for name, source in described["sources"].items():
         shares = "".join(f"{stage['shares'].get(name, 0):>{width}.3%}" for stage in stages)
+        if source["tokens"] is None:
+            lines.append(f"{name:<16}{'streamed':>12}{'?':>16}{shares}{'?':>9}{'?':>9}")
+            continue
         lines.append(
             f"{name:<16}{source['documents']:>12,}{source['tokens']:>16,}{shares}"
             f"{source['epochs']:>9.2f}{source['padding']:>9.1%}"

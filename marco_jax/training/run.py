@@ -16,8 +16,9 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Mixture, Within, apply_override, get_mixture, mixture_sources
-from marco_jax.data.order import refuse_change, resume_order
+from marco_jax.data.order import refuse_change
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.languages import LANGUAGES
@@ -36,8 +37,8 @@ from marco_jax.training.config import (
     plan_stages,
     resolve_steps,
 )
-from marco_jax.training.hooks import say
 from marco_jax.training.mixture_table import mixture_table
+from marco_jax.training.processes import first_process_first, say
 from marco_jax.training.step import Batch, TrainState
 
 # A language shows a new tokenizer this much text: enough for its pieces, and minutes for all.
@@ -59,7 +60,8 @@ class Run:
         self.sharding = create_sharding(config)
         self.corpus = load_corpus(config.data, seed=config.seed)
         source = load_model(config.init_from, self.sharding) if config.init_from else None
-        self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
+        with first_process_first("tokenizer"):
+            self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
         self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
@@ -69,7 +71,6 @@ class Run:
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
         self.feed = self._feed()
-        self._record_mixture()
         sources = len(self.feed.sources)
         self.trainer = create_trainer(
             config, self.model, self.sharding, sources, self.tokenizer.vocab_size
@@ -147,14 +148,15 @@ class Run:
         Raises:
             OrderChanged: it is another one now, and config.mixture.accept_change is not set.
         """
-        epochs = {name: source["epoch"] for name, source in self.feed.state(0)["rows"].items()}
-        origin, changes = resume_order(state, self.feed.order(), epochs, step)
+        if not state:
+            say("the checkpoint does not say in which order the data was read: taken as it is now")
+            return
+        feed, changes = self.feed.resumed(state, step)
         if changes and not self.config.mixture.accept_change:
             refuse_change(changes)
         for line in changes:
             say(f"the data's order changes at step {step}: {line}")
-        self.feed = self.feed.with_origin(origin)
-        self._record_mixture()
+        self.feed = feed
 
     def describe_batch(self, step: int) -> list[str]:
         """Source and documents of each row of the global batch at a step (counted from 0)."""
@@ -167,13 +169,18 @@ class Run:
         stores = prepare_stores(
             corpus,
             self.tokenizer,
-            [info.name for info in infos if info.name in wanted],
+            [info.name for info in infos if info.name in wanted and not info.streamed],
             config.data_cache or self.workdir / "data",
             part=(jax.process_index(), jax.process_count()),
             say=say,
         )
         sizes = {name: store.tokens + len(store.lengths) for name, store in stores.items()}
-        stages, read = [], dict.fromkeys(sizes, 0.0)
+        sources = {
+            info.name: self._stream(info.name) if info.streamed else stores[info.name]
+            for info in infos
+            if info.name in wanted
+        }
+        stages, read = [], dict.fromkeys(sources, 0.0)
         for stage in self.stages:
             budget = float(stage.steps * self.batch_rows * config.batch.length)
             mixture = self._mixture(stage, sizes, budget, read)
@@ -181,12 +188,27 @@ class Run:
             for name, share in mixture.shares.items():
                 read[name] += share * budget
         return build_feed(
-            stores,
+            sources,
             stages,
             length=config.batch.length,
             batch_rows=self.batch_rows,
             seed=config.seed,
             separator=self.tokenizer.eos_id,
+        )
+
+    def _stream(self, name: str) -> StreamedSource:
+        say(
+            f"{name} is streamed: a restart reads the same rows, after going through the records "
+            "before them again; other sources start at any step at once"
+        )
+        corpus = self.corpus
+        return StreamedSource(
+            name,
+            lambda: (document.text for document in corpus.documents(name, "train")),
+            self.tokenizer,
+            f"{corpus.source_fingerprint(name)}-{self.tokenizer.fingerprint}",
+            self.config.batch.length,
+            self.config.seed,
         )
 
     def _mixture(
@@ -209,7 +231,7 @@ class Run:
         say(note)
         return mixture.with_shares(shares, note)
 
-    def _record_mixture(self) -> None:
+    def record_mixture(self) -> None:
         """Writes mixture.json, and says what each source holds and how often it is read."""
         described = self.feed.describe()
         if jax.process_index() == 0:

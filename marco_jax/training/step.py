@@ -16,16 +16,18 @@ from marco_jax.model.layout import Manual, zigzag
 from marco_jax.model.mesh import Sharding, parameter_shardings
 from marco_jax.model.parameters import Params, flatten, parameter_table, unflatten
 from marco_jax.model.qwen2 import abstract_params, bind, init_params
+from marco_jax.training.guard import Guard, GuardOptions
 from marco_jax.training.losses import LossOptions, cross_entropy
 from marco_jax.training.optimizer import optimizer_shardings
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes. `step` counts finished steps."""
+    """Everything that a step changes. `step` counts finished steps, skipped ones included."""
 
     step: jax.Array
     params: Params
     optimizer: optax.OptState
+    guard: Guard
 
 
 class Batch(NamedTuple):
@@ -45,24 +47,28 @@ class Batch(NamedTuple):
 class StepMetrics(NamedTuple):
     """Sums over the global batch, and scalars of the update.
 
-    loss_sums, token_counts: float32 [sources]. grad_norm: before clipping.
+    loss_sums, token_counts: float32 [sources]. grad_norm: before clipping. skipped: boolean, the
+    update was left out. skipped_steps: int32, so far in the run.
     """
 
     loss_sums: jax.Array
     token_counts: jax.Array
     grad_norm: jax.Array
     learning_rate: jax.Array
+    skipped: jax.Array
+    skipped_steps: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """How a step computes; none of it changes the value beyond rounding."""
+    """How a step computes; but for `guard`, none of it changes the value beyond rounding."""
 
     dtype: Any = jnp.float32
     remat: str = "none"
     attention: str = "auto"
     accumulation_steps: int = 1
     loss: LossOptions = LossOptions()
+    guard: GuardOptions = GuardOptions()
 
 
 class Trainer:
@@ -86,7 +92,9 @@ class Trainer:
         self.options = options
         params = parameter_shardings(config, sharding)
         moments = optimizer_shardings(optimizer, abstract_params(config), params, sharding.named())
-        self.state_shardings = TrainState(sharding.named(), params, moments)
+        self.state_shardings = TrainState(
+            sharding.named(), params, moments, Guard(*[sharding.named()] * len(Guard._fields))
+        )
         self.batch_sharding = sharding.named("batch", "length")
         self.step = jax.jit(
             self._step,
@@ -100,10 +108,32 @@ class Trainer:
         if params is None:
             params = init_params(self.config, seed, self.sharding)
         start = jax.jit(
-            lambda params: TrainState(jnp.int32(0), params, self.optimizer.init(params)),
+            lambda params: TrainState(
+                jnp.int32(0), params, self.optimizer.init(params), self.options.guard.init()
+            ),
             out_shardings=self.state_shardings,
         )
         return start(jax.device_put(params, self.state_shardings.params))
+
+    def forget_losses(self, state: TrainState) -> TrainState:
+        """The state without the losses that spikes are measured by: a new mixture has its own."""
+        if not self.options.guard.window:
+            return state
+
+        def forget(guard: Guard) -> Guard:
+            return self.options.guard.init()._replace(skipped=guard.skipped)
+
+        fresh = jax.jit(forget, out_shardings=self.state_shardings.guard)(state.guard)
+        return state._replace(guard=fresh)
+
+    def pass_over(self, state: TrainState, steps: int) -> TrainState:
+        """The state as if the next `steps` steps had been skipped; `state` is used up."""
+
+        def passed(state: TrainState) -> TrainState:
+            guard = state.guard._replace(skipped=state.guard.skipped + steps)
+            return state._replace(step=state.step + steps, guard=guard)
+
+        return jax.jit(passed, out_shardings=self.state_shardings, donate_argnums=0)(state)
 
     def abstract_state(self) -> TrainState:
         """ShapeDtypeStruct of a state with its shardings: what a checkpoint restores into."""
@@ -112,6 +142,7 @@ class Trainer:
             jax.ShapeDtypeStruct((), jnp.int32),
             params,
             jax.eval_shape(self.optimizer.init, params),
+            jax.eval_shape(self.options.guard.init),
         )
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -153,16 +184,22 @@ class Trainer:
         sums, grads = self.gradients(state.params, batch)
         tokens = jnp.maximum(sums[1].sum(), 1.0)
         grads = jax.tree.map(lambda grad: grad.astype(jnp.float32) / tokens, grads)
+        norm = optax.tree.norm(grads)
+        skip, guard = self.options.guard.judge(state.guard, sums[0].sum() / tokens, norm)
         updates, moments = self.optimizer.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(
-            *sums, optax.tree.norm(grads), jnp.asarray(self.schedule(state.step), jnp.float32)
+        params, moments = jax.tree.map(
+            lambda new, old: jnp.where(skip, old, new),
+            (optax.apply_updates(state.params, updates), moments),
+            (state.params, state.optimizer),
         )
-        return TrainState(state.step + 1, params, moments), metrics
+        # The optimizer has counted the steps that were not skipped, and its schedule with it.
+        rate = jnp.asarray(self.schedule(state.step - state.guard.skipped), jnp.float32)
+        metrics = StepMetrics(*sums, norm, rate, skip, guard.skipped)
+        return TrainState(state.step + 1, params, moments, guard), metrics
 
     def _device_gradients(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
         """What `gradients` is made of on one device: its rows and its shards."""
-        layout = self._layout(batch)
+        layout = self.layout(batch)
         params = self._cast(params)
         gradient = jax.grad(functools.partial(self._loss_sum, layout), has_aux=True)
         micro = self.options.accumulation_steps
@@ -190,7 +227,7 @@ class Trainer:
             }
         )
 
-    def _layout(self, batch: Batch) -> Manual:
+    def layout(self, batch: Batch) -> Manual:
         """How this step lies on the mesh, for a device's [rows, length]."""
         rows, length = batch.tokens.shape
         attention = choose_attention(

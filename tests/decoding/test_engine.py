@@ -189,6 +189,34 @@ def test_generation_stops_before_a_stop_string(params):
     stop = free.text.split()[5]
     cut = Engine(TINY, Words()).generate(params, [GenerateRequest(prompt, 40, (stop,))])[0]
     assert cut.text == free.text[: free.text.find(stop)]
+    # "4 7 " ends in a space, which the next word begins with: that word alone is too much.
+    assert Words().decode(cut.ids).startswith(cut.text.strip())
+    assert len(cut.ids) <= 6
+
+
+class Letters:
+    """A tokenizer of one-letter words and "xy", which a stop string may cut in two."""
+
+    vocab_size, eos_id = 28, 27
+
+    def decode(self, ids):
+        return "".join("xy" if i == 26 else chr(97 + i) for i in ids if i != self.eos_id)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 26), max_size=20), st.sampled_from(["c", "ya", "de", "x"]))
+def test_ids_of_a_cut_text_end_with_it(params, ids, stop):
+    engine = Engine(TINY, Letters())
+    request = GenerateRequest([1], 20, (stop,))
+    result, cut = engine.finish(request, ids)
+    whole = Letters().decode(ids)
+    assert cut == (stop in whole)
+    assert result.text == (whole[: whole.find(stop)] if cut else whole)
+    held = Letters().decode(result.ids)
+    assert list(result.ids) == ids[: len(result.ids)]
+    assert held.startswith(result.text)
+    # Without its last token it would lack some of the text.
+    assert not cut or not result.ids or len(Letters().decode(result.ids[:-1])) < len(result.text)
 
 
 def test_rows_that_end_are_given_to_waiting_prompts(params):

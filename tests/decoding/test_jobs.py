@@ -13,16 +13,16 @@ REQUESTS = [GenerateRequest([number + 1], 4) for number in range(11)]
 
 
 class Echo:
-    """An engine that answers with its prompt and the seed, and may break down."""
+    """An engine that answers with its prompt and its block, and may break down."""
 
     def __init__(self, breaks_at=None):
         self.asked, self.breaks_at = [], breaks_at
 
-    def generate(self, params, requests, *, sampling, seed):
+    def ask(self, requests, start):
         if self.breaks_at is not None and len(self.asked) >= self.breaks_at:
             raise KeyboardInterrupt
         self.asked += [request.prompt[0] for request in requests]
-        return [Generation((), f"{request.prompt[0]} {seed}\n") for request in requests]
+        return [Generation((), f"{request.prompt[0]} {start}\n") for request in requests]
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def _small_blocks(monkeypatch):
 
 
 def job(engine, out, **settings):
-    return run_job(engine, None, ROWS, REQUESTS, out, settings=settings)
+    return run_job(engine.ask, ROWS, REQUESTS, out, settings=settings)
 
 
 def test_a_job_that_was_cut_off_goes_on_and_gives_the_same_file(tmp_path):

@@ -76,3 +76,61 @@ def test_a_damaged_file_is_one_line_and_code_2(model, data, capsys):
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"marco eval: {data}/belebele/npi_Deva.jsonl:7: it is no JSON object")
     assert "\n" not in error
+
+
+BELEBELE = {"passage": "p", "question": "q", "choices": list("wxyz"), "answer": 1}
+XCOPA = {"premise": "p.", "choice1": "a", "choice2": "b", "question": "cause", "label": 0}
+MGSM = "How many?\t3\n"
+
+
+def lines(*rows):
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def without(row, name):
+    return {key: value for key, value in row.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("task", "language", "name", "content", "named"),
+    [
+        ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE, without(BELEBELE, "question")),
+         ":2: the field 'question'"),
+        ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE, BELEBELE | {"answer": 4}),
+         ":2: answer is 4"),
+        ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE | {"choices": []}),
+         ":1: the options are []"),
+        ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE | {"choices": ["a", "", "b", "c"]}),
+         ":1: option 2 of 4 is ''"),
+        ("belebele", "kk", "kaz_Cyrl.jsonl", lines(without(BELEBELE, "choices")),
+         ":1: the options (mc_answer1"),
+        ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE) + "я".encode("cp1251") + b"\n",
+         ":2: it is not UTF-8"),
+        ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE) + b'{"passage": "cut of',
+         ":2: it is no JSON object"),
+        ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE) + b"[" * 100_000,
+         ":2: it is no JSON object"),
+        ("belebele", "kk", "kaz_Cyrl.jsonl", b'{"answer": 1' + b"0" * 5000 + b"}",
+         ":1: it is no JSON object"),
+        ("xcopa", "zh", "test.zh.jsonl", lines(XCOPA, without(XCOPA, "label")),
+         ":2: the field 'label'"),
+        ("xcopa", "zh", "test.zh.jsonl", lines(XCOPA, XCOPA | {"label": "none"}),
+         ":2: label is 'none'"),
+        ("mmlu", "en", "test/anatomy_test.csv", b"q,a,b,c,d,A\nq,a,b,c,d,F\n", ":2: answer is 'F'"),
+        ("mmlu", "en", "test/anatomy_test.csv", b"q,a,b,c,d,A\nq,a,,c,d,B\n", ":2: option 2 of 4"),
+        ("mmlu", "en", "test/anatomy_test.csv", b"q,a,b,c,d,A\nq,a\n", ":2: it has 2 fields"),
+        ("xnli", "tr", "dev-tr.tsv", b"a\tb\tneutral\nc\td\tmaybe\n", ":2: label is 'maybe'"),
+        ("xnli", "tr", "dev-tr.tsv", b"a\tb\tneutral\n\xff\td\tneutral\n", ":2: it is not UTF-8"),
+        ("mgsm", "en", "mgsm_en.tsv", (MGSM + "How many?\n").encode(), ":2: it has 1 fields"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_ends_in_one_line(model, tmp_path, capsys, task, language, name, content, named):
+    path = tmp_path / task / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    out = tmp_path / "results.json"
+    command = ["eval", f"--model={model}", f"--tasks={task}", f"--languages={language}"]
+    assert main([*command, "--shots=0", f"--data_dir={tmp_path}", f"--out={out}"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"marco eval: {path}{named}")
+    assert not out.exists()

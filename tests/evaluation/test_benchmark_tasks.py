@@ -205,3 +205,34 @@ def test_the_language_of_answers():
     texts = ["Қазақстан Республикасы Орталық Азияда орналасқан мемлекет.", "This is English.", ""]
     assert metrics.language_rate(texts, "kk").value == pytest.approx(1 / 3)
     assert metrics.language_rate(["Saya tinggal di sebuah rumah besar di kota."], "ms").value == 1
+
+
+def test_subjects_have_rows_of_their_own_and_a_mean(fake_engine, tmp_path):
+    """Two subjects of unequal size; the engine likes what stands first."""
+    for subject, golds in (("astronomy", "AB"), ("virology", "AAAABB")):
+        lines = [f"Q{n} of {subject}?,w,x,y,z,{gold}" for n, gold in enumerate(golds)]
+        path = tmp_path / f"mmlu/test/{subject}_test.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+    engine = fake_engine(logprob=lambda context, continuation: -float(continuation[-1]))
+    rows = run(engine, tmp_path, ["mmlu"], benchmark_shots=0)
+    found = {(row.part, row.language): row for row in rows if row.metric == "accuracy"}
+    assert found["astronomy", "en"].value == 0.5 and found["astronomy", "en"].examples == 2
+    assert found["virology", "en"].value == pytest.approx(2 / 3)
+    # Each item counts in the task's figure, each subject in the mean of subjects.
+    assert found["", "en"].value == found["", "all"].value == 5 / 8
+    mean = found["mean", "en"]
+    assert mean.value == pytest.approx((1 / 2 + 2 / 3) / 2) and mean.examples == 8
+    errors = [found[name, "en"].stderr for name in ("astronomy", "virology")]
+    assert mean.stderr == pytest.approx(math.hypot(*errors) / 2)
+    assert ("mean", "all") not in found
+    write_results(tmp_path / "results.json", rows)
+    assert read_results(tmp_path / "results.json") == rows
+    assert "astronomy" not in format_results(rows)
+
+
+def test_one_subject_alone_is_the_task(fake_engine, tmp_path):
+    path = tmp_path / "mmlu/test/astronomy_test.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("Q?,w,x,y,z,A\n")
+    assert not any(row.part for row in run(fake_engine(), tmp_path, ["mmlu"], benchmark_shots=0))

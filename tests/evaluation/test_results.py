@@ -22,6 +22,7 @@ def test_written_rows_have_the_published_fields(tmp_path):
 
 def test_round_trip(tmp_path):
     rows = [ROW, Result("bits_per_byte", "all", 0, "bits_per_byte", 1.5, 0.0, 1)]
+    rows.append(Result("mmlu", "en", 5, "accuracy", 0.5, 0.1, 20, part="astronomy"))
     write_results(tmp_path / "r.json", rows)
     assert read_results(tmp_path / "r.json") == rows
     write_results(tmp_path / "empty.json", [])

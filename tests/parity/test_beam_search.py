@@ -1,11 +1,15 @@
 """Beam search against transformers, in float32."""
 
+import json
+
 import numpy as np
 import pytest
 
+from marco_jax.__main__ import main
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest
 from marco_jax.model.huggingface import load_huggingface
+from marco_jax.tokenizer import load_tokenizer, train_sentencepiece
 
 torch = pytest.importorskip("torch")
 
@@ -47,3 +51,48 @@ def test_the_best_beam_equals_theirs(published, make_directory, load_torch, beam
         assert list(result.ids) == theirs
     # Some texts end by themselves, or the penalty would not be tested.
     assert len({len(result.ids) for result in results}) > 1
+
+
+TEXT = "the cat sat on a mat and then ran to its house because it was cold in wet grass"
+
+
+@pytest.mark.parametrize("penalty", [0.0, 2.0])
+def test_the_command_searches(published, make_directory, load_torch, tmp_path, capsys, penalty):
+    directory = make_directory(published["0.5B"] | {"vocab_size": 280, "eos_token_id": 2})
+    train_sentencepiece([TEXT] * 20, 280, directory)
+    (directory / "tokenizer.model").unlink()  # broken UTF-8 reads alike with one library
+    tokenizer, model = load_tokenizer(directory), load_torch(directory)
+    prompts = [TEXT[:17], TEXT[:40], "it was"]
+    source, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    flags = ["--max_new_tokens=12", "--beams=3", f"--length_penalty={penalty}"]
+    command = ["generate", f"--model={directory}", *flags]
+    assert main([*command, f"--input={source}", f"--out={out}"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == prompts
+    for prompt, row in zip(prompts, rows, strict=True):
+        ids = tokenizer.encode(prompt)
+        theirs = model.generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+            max_new_tokens=12,
+            num_beams=3,
+            length_penalty=penalty,
+            do_sample=False,
+            eos_token_id=2,
+            pad_token_id=2,
+        )[0, len(ids) :].tolist()
+        theirs = theirs[: theirs.index(2)] if 2 in theirs else theirs
+        assert row["text"] == tokenizer.decode(theirs)
+    capsys.readouterr()
+    assert main([*command, f"--prompt={prompts[1]}"]) == 0
+    assert capsys.readouterr().out == rows[1]["text"] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [(["--beams=0"], "--beams is 0"), (["--beams=2", "--temperature=1"], "draw")],
+)
+def test_flags_that_make_no_search(flags, named, capsys):
+    assert main(["generate", "--model=none", "--prompt=x", *flags]) == 2
+    assert named in capsys.readouterr().err

@@ -7,13 +7,14 @@ local JSON files with the columns of the hub's, read here without the code under
 import csv
 import json
 import logging
-import pathlib
 
 import pytest
 
+from benchmarks import harness_tasks
+from benchmarks.harness_tasks import build_task, jsonl, squad, tsv
 from marco_jax.evaluation import benchmarks
 
-lm_eval = pytest.importorskip("lm_eval")
+pytest.importorskip("lm_eval")
 LIMIT = 40
 
 
@@ -30,32 +31,16 @@ def offline(tmp_path_factory):
 @pytest.fixture
 def harness(tmp_path):
     """The arguments of the requests that a task file makes of given rows."""
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    folder = pathlib.Path(lm_eval.__file__).parent / "tasks"
 
     def build(path, splits, shots, limit=LIMIT, **changes):
-        config = load_yaml(folder / path, resolve_func=True, recursive=True)
-        for name in ("tag", "group"):
-            config.pop(name, None)
-        files = {}
-        for split, rows in splits.items():
-            files[split] = str(tmp_path / f"{split}.jsonl")
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            pathlib.Path(files[split]).write_text("".join(lines), encoding="utf-8")
-        config |= {
-            "dataset_path": "json",
-            "dataset_name": None,
-            "dataset_kwargs": {"data_files": files, "cache_dir": str(tmp_path / "cache")},
-            "num_fewshot": shots,
-            **changes,
-        }
-        task = ConfigurableTask(config=config)
-        task.set_fewshot_seed(1234)
+        task = build_task(path, splits, shots, tmp_path, **changes)
         task.build_all_requests(limit=limit)
         return [instance.args for instance in task.instances]
 
+    def of(task, shots, limit=LIMIT):
+        return build(task.path, task.splits, shots, limit, **task.changes)
+
+    build.of = of
     return build
 
 
@@ -74,39 +59,6 @@ def generated(requests):
     return [(context, tuple(settings["until"])) for context, settings in requests]
 
 
-def jsonl(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def tsv(path, *columns):
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    rows = [line.split("\t") for line in lines]
-    columns = columns or rows.pop(0)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def table(path, *columns):
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.reader(file))
-    columns = columns or rows.pop(0)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def squad(path):
-    return [
-        {
-            "id": question["id"],
-            "title": article.get("title", ""),
-            "context": paragraph["context"],
-            "question": question["question"],
-            "answers": {"text": [answer["text"] for answer in question["answers"]]},
-        }
-        for article in json.loads(path.read_text(encoding="utf-8"))["data"]
-        for paragraph in article["paragraphs"]
-        for question in paragraph["qas"]
-    ]
-
-
 @pytest.fixture
 def data(shared_dir):
     return shared_dir / "benchmarks"
@@ -118,11 +70,7 @@ SHOTS = pytest.mark.parametrize("shots", [0, 5])
 @SHOTS
 @pytest.mark.parametrize("language", ["zh", "et", "sw"])
 def test_xcopa(harness, data, language, shots):
-    splits = {
-        "validation": jsonl(data / f"xcopa/val.{language}.jsonl"),
-        "test": jsonl(data / f"xcopa/test.{language}.jsonl"),
-    }
-    expected = harness(f"xcopa/default_{language}.yaml", splits, shots)
+    expected = harness.of(harness_tasks.xcopa(data, language), shots)
     assert ours(data, "xcopa", language, shots) == expected
 
 
@@ -136,35 +84,14 @@ def test_xcopa_on_the_validation_split_does_not_show_an_item_its_answer(harness,
 @SHOTS
 @pytest.mark.parametrize("language", ["es", "my", "zh"])
 def test_xstorycloze(harness, data, language, shots):
-    names = {
-        "InputStoryid": "story_id",
-        **{f"InputSentence{n}": f"input_sentence_{n}" for n in range(1, 5)},
-        "RandomFifthSentenceQuiz1": "sentence_quiz1",
-        "RandomFifthSentenceQuiz2": "sentence_quiz2",
-        "AnswerRightEnding": "answer_right_ending",
-    }
-
-    def rows(split):
-        path = data / f"xstorycloze/spring2016.val.{language}.tsv.split_20_80_{split}.tsv"
-        renamed = [{names[key]: value for key, value in row.items()} for row in tsv(path)]
-        return [row | {"answer_right_ending": int(row["answer_right_ending"])} for row in renamed]
-
-    splits = {"train": rows("train"), "eval": rows("eval")}
-    # The other languages' files name theirs and include this one.
-    expected = harness("xstorycloze/default_ar.yaml", splits, shots)
+    expected = harness.of(harness_tasks.xstorycloze(data, language), shots)
     assert ours(data, "xstorycloze", language, shots) == expected
 
 
 @SHOTS
 @pytest.mark.parametrize("language", ["ar", "hi", "tr", "zh"])
 def test_xnli(harness, data, language, shots):
-    labels = ["entailment", "neutral", "contradiction"]
-    rows = tsv(data / f"xnli/dev-{language}.tsv", "premise", "hypothesis", "label")
-    rows = [row | {"label": labels.index(row["label"])} for row in rows]
-    # The training set is not held: the harness takes shots from the validation split then.
-    expected = harness(
-        f"xnli/xnli_{language}.yaml", {"validation": rows}, shots, training_split=None
-    )
+    expected = harness.of(harness_tasks.xnli(data, language), shots)
     assert ours(data, "xnli", language, shots) == expected
 
 
@@ -187,16 +114,7 @@ def test_pawsx(harness, data, language, shots):
 @pytest.mark.parametrize("shots", [0, 1, 5])
 @pytest.mark.parametrize("code", ["kaz_Cyrl", "npi_Deva", "jpn_Jpan"])
 def test_belebele(harness, data, code, shots):
-    rows = [
-        {
-            "flores_passage": row["passage"],
-            "question": row["question"],
-            **{f"mc_answer{n}": text for n, text in enumerate(row["choices"], 1)},
-            "correct_answer_num": str(row["answer"] + 1),
-        }
-        for row in jsonl(data / f"belebele/{code}.jsonl")
-    ]
-    expected = harness(f"belebele/belebele_{code}.yaml", {"test": rows}, shots)
+    expected = harness.of(harness_tasks.belebele(data, "", code), shots)
     assert ours(data, "belebele", code, shots, format="harness") == expected
 
 
@@ -206,46 +124,20 @@ def test_belebele(harness, data, code, shots):
 )
 @pytest.mark.parametrize("format", ["harness", "continuation"])
 def test_mmlu(harness, data, subject, shots, format):
-    splits = {
-        split: [
-            {
-                "question": row["question"],
-                "choices": [row[f"choice{n}"] for n in range(4)],
-                "answer": int(row["answer"]),
-            }
-            for row in table(data / f"mmlu/{split}/{subject}_{split}.csv")
-        ]
-        for split in ("dev", "test")
-    }
-    variant, infix = ("default", "") if format == "harness" else ("continuation", "continuation_")
-    path = f"mmlu/{variant}/mmlu_{subject}.yaml"
-    expected = (
-        harness(path, splits, shots, description="") if infix else harness(path, splits, shots)
-    )
+    expected = harness.of(harness_tasks.mmlu(data, subject, format), shots)
     assert ours(data, "mmlu", "en", shots, part=subject, format=format) == expected
 
 
 @SHOTS
 @pytest.mark.parametrize("subject", ["agronomy", "college_law", "world_history"])
 def test_cmmlu(harness, data, subject, shots):
-    splits = {name: table(data / f"cmmlu/{name}/{subject}.csv") for name in ("dev", "test")}
-    for rows in splits.values():
-        for row in rows:
-            row["index"] = row.pop("")
-    expected = harness(f"cmmlu/cmmlu_{subject}.yaml", splits, shots)
+    expected = harness.of(harness_tasks.cmmlu(data, subject), shots)
     assert ours(data, "cmmlu", "zh", shots, part=subject) == expected
 
 
 @pytest.mark.parametrize("shots", [0, 1, 3])
 def test_tydiqa(harness, data, shots):
-    splits = {
-        split: squad(data / f"tydiqa_goldp/tydiqa.goldp.sw.{name}.json")
-        for split, name in (("train", "train"), ("validation", "dev"))
-    }
-    # The hub's file has all languages and names them in the ids.
-    for number, row in enumerate(splits["train"]):
-        row["id"] = f"swahili-{number}"
-    expected = generated(harness("tydiqa/tydiqa_goldp_sw.yaml", splits, shots))
+    expected = generated(harness.of(harness_tasks.tydiqa(data), shots))
     assert ours(data, "tydiqa", "sw", shots) == expected
 
 
@@ -262,24 +154,7 @@ def test_mlqa(harness, data, language, shots):
 @pytest.mark.parametrize("language", ["de", "fr", "ja", "ru", "sw", "zh"])
 @pytest.mark.parametrize("format", ["direct", "native_cot"])
 def test_mgsm(harness, data, language, shots, format):
-    numbers = [11, 29, 39, 9, 33, 8, 8, 5]
-    exemplars = json.loads((data / "mgsm/exemplars.json").read_text(encoding="utf-8"))[language]
-    splits = {
-        "train": [
-            {"question": shot["q"], "answer": shot["a"], "answer_number": number}
-            for shot, number in zip(exemplars.values(), numbers, strict=True)
-        ],
-        "test": [
-            {
-                "question": row["question"],
-                "answer": None,
-                "answer_number": int(row["answer"].replace(",", "")),
-            }
-            for row in tsv(data / f"mgsm/mgsm_{language}.tsv", "question", "answer")
-        ],
-    }
-    path = f"mgsm/{format}/mgsm_{format}_{language}.yaml"
-    expected = generated(harness(path, splits, shots))
+    expected = generated(harness.of(harness_tasks.mgsm(data, language, format), shots))
     assert ours(data, "mgsm", language, shots, format=format) == expected
 
 

@@ -22,6 +22,7 @@ lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
+from marco_jax.evaluation.chat_templates import CHATML, read_chat_template  # noqa: E402
 from marco_jax.evaluation.lm_eval_adapter import EngineLM  # noqa: E402
 
 TEXT = "the cat sat on a mat and then ran to its house because it was cold in wet grass"
@@ -103,7 +104,49 @@ def test_generations_equal(both, directory, monkeypatch):
     assert any(ours)
 
 
-def test_the_runner_knows_the_model(directory, tmp_path):
+STRIPPING = (
+    "{{ eos_token }}{% for message in messages %}{% if message['role'] == 'tool' %}"
+    "{{ raise_exception('no tools') }}{% endif %}\n[{{ message['role'] | upper }}] "
+    "{{ message['content'] | trim }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[ASSISTANT] {% endif %}"
+)
+CONVERSATION = [
+    {"role": "system", "content": "Answer with a letter."},
+    {"role": "user", "content": "Wet or dry?\nAnswer: A"},
+    {"role": "assistant", "content": " The answer is A "},
+]
+
+
+@pytest.mark.parametrize("template", [CHATML, STRIPPING])
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_conversations_are_written_as_transformers_does(both, template, goes_on):
+    ours, theirs = both
+    theirs.tokenizer.chat_template = template
+    mine = EngineLM(ours._engine, ours._params, template=template)
+    chat = CONVERSATION if goes_on else CONVERSATION[:2]
+    asked = {"add_generation_prompt": not goes_on}
+    assert mine.apply_chat_template(chat, **asked) == theirs.apply_chat_template(chat, **asked)
+    assert mine.chat_template(True) == theirs.chat_template(True) == template
+    assert isinstance(mine.tokenizer_name, str) and mine.tokenizer_name
+
+
+def test_a_template_that_refuses_says_so(both):
+    mine = EngineLM(both[0]._engine, both[0]._params, template=STRIPPING)
+    with pytest.raises(ValueError, match="refuses the conversation: no tools"):
+        mine.apply_chat_template([{"role": "tool", "content": "x"}])
+
+
+@pytest.mark.parametrize("form", ["string", "named", "jinja", "none"])
+def test_templates_are_found_beside_a_model(tmp_path, form):
+    value = {"string": CHATML, "named": [{"name": "default", "template": CHATML}]}.get(form)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": value}))
+    if form == "jinja":
+        (tmp_path / "chat_template.jinja").write_text(CHATML)
+    assert read_chat_template(tmp_path) == (None if form == "none" else CHATML)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_runner_knows_the_model(directory, tmp_path, chat):
     """The harness's own command line, on a local task."""
     rows = [
         {"text": shot, "choices": WORDS[n : n + 2], "gold": n % 2} for n, shot in enumerate(SHOTS)
@@ -124,6 +167,7 @@ def test_the_runner_knows_the_model(directory, tmp_path):
     out = tmp_path / "out.json"
     command = [sys.executable, "-m", "marco_jax.lm_eval", "--model", "marco_jax"]
     command += ["--model_args", f"pretrained={directory},max_length=96", "--tasks", "local_choice"]
+    command += ["--apply_chat_template"] * chat
     command += ["--include_path", str(tmp_path), "--output_path", str(out)]
     root = pathlib.Path(__file__).resolve().parents[2]
     run = subprocess.run(command, capture_output=True, text=True, cwd=root)

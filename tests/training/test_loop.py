@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from marco_jax.__main__ import main
+from marco_jax.data.order import OrderChanged
 from marco_jax.training.checkpoint import load_model
 from marco_jax.training.loop import STOPPED, train
 from marco_jax.training.metrics import read_metrics
@@ -160,7 +161,7 @@ def test_a_run_watches_benchmarks(small_config, tmp_path):
 def test_a_run_can_start_from_another_and_changes_are_said(
     small_config, uninterrupted, tmp_path, capsys
 ):
-    config = small_config("steps=3", f"init_from={uninterrupted}", "mixture.name=uniform")
+    config = small_config("steps=3", f"init_from={uninterrupted}", "mixture.name=all")
     assert train(config, tmp_path) == 0
     assert losses(tmp_path)[0]["loss"] < losses(uninterrupted)[1]["loss"]
     assert (
@@ -168,9 +169,14 @@ def test_a_run_can_start_from_another_and_changes_are_said(
         == load_model(uninterrupted).tokenizer.fingerprint
     )
     capsys.readouterr()
-    assert train(small_config("steps=3", f"init_from={uninterrupted}"), tmp_path) == 0
+    other = ("steps=5", f"init_from={uninterrupted}")
+    with pytest.raises(OrderChanged, match="the data's order is not that of the checkpoint"):
+        train(small_config(*other), tmp_path)
     said = capsys.readouterr().err
-    assert "mixture.name: 'uniform' -> 'base,stage1,stage2'" in said
+    assert "mixture.name: 'all' -> 'base,stage1,stage2'" in said
+    assert train(small_config(*other, "mixture.accept_change=true"), tmp_path) == 0
+    assert "the data's order changes at step 3: " in capsys.readouterr().err
+    assert [row["step"] for row in losses(tmp_path)] == [1, 2, 3, 4, 5]
 
 
 def test_generation_export_and_import_from_the_command_line(uninterrupted, tmp_path, capsys):

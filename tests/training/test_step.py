@@ -105,6 +105,38 @@ def test_the_loss_is_the_mean_over_target_tokens_of_plain_cross_entropy(one_devi
         np.testing.assert_allclose(metrics.loss_sums[source], losses[chosen].sum(), rtol=1e-5)
 
 
+def test_the_loss_of_a_source_is_that_of_its_documents_one_by_one():
+    """Packed on eight devices, against each document in a row of its own."""
+    batch = random_batch(seed=8)
+    params = init_params(TINY, seed=0)
+    alone = []
+    for row in range(len(batch.tokens)):
+        for segment in range(1, batch.segment_ids[row].max() + 1):
+            chosen = np.flatnonzero(batch.segment_ids[row] == segment)
+            alone.append((batch.source_ids[row, chosen[0]], row, chosen))
+    longest = max(len(chosen) for *_, chosen in alone)
+    tokens, targets, valid = (np.zeros((len(alone), longest), np.int32) for _ in range(3))
+    for number, (_, row, chosen) in enumerate(alone):
+        tokens[number, : len(chosen)] = batch.tokens[row, chosen]
+        targets[number, : len(chosen)] = batch.targets[row, chosen]
+        valid[number, : len(chosen)] = 1
+    positions = np.broadcast_to(np.arange(longest, dtype=np.int32), tokens.shape)
+    model = bind(TINY, params)
+    hidden, _ = model(tokens, positions, valid)
+    logprobs = np.asarray(jax.nn.log_softmax(model.logits(hidden)), np.float64)
+    losses = -np.take_along_axis(logprobs, targets[..., None], -1)[..., 0] * valid
+    trainer = make_trainer({"fsdp": 4, "tensor": 2}, jax.devices())
+    _, metrics = trainer.step(
+        trainer.init(0, params), jax.device_put(batch, trainer.batch_sharding)
+    )
+    sources = np.array([source for source, *_ in alone])
+    for source in range(SOURCES):
+        assert metrics.token_counts[source] == valid[sources == source].sum()
+        # Sums of some hundred float32 losses in another order.
+        wanted = losses[sources == source].sum()
+        np.testing.assert_allclose(metrics.loss_sums[source], wanted, rtol=1e-5)
+
+
 def test_padding_has_no_gradient_and_no_count(one_device):
     trainer = make_trainer({"fsdp": 1}, one_device)
     batch = random_batch(seed=1)

@@ -54,15 +54,18 @@ def default_shots(benchmark: Benchmark, form: Format) -> int:
     return benchmark.shots if form.shots is None else form.shots
 
 
-def available_languages(task: str, data_dir: str | os.PathLike) -> list[str]:
-    """Languages of a benchmark that have files below a data directory."""
+def available_languages(
+    task: str, data_dir: str | os.PathLike, split: str | None = None
+) -> list[str]:
+    """Languages of a benchmark that have files below a data directory: of a split, or of any."""
     benchmark = get_benchmark(task)
     root = pathlib.Path(data_dir)
+    splits = (split,) if split else benchmark.splits
     found = []
     for language in benchmark.languages:
         files = Files(benchmark, language, root)
         parts = benchmark.parts_of(language)
-        if any(files.find(split, part) for split in benchmark.splits for part in parts):
+        if any(files.find(name, part) for name in splits for part in parts):
             found.append(language)
     return found
 

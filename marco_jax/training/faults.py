@@ -1,0 +1,189 @@
+"""What ends a run before its last step: a signal, a stall, numbers that are none, a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from marco_jax.training.clock import EVALUATION, Clock
+from marco_jax.training.processes import leave, say, say_all
+
+POLICIES = ("skip", "stop", "rollback")
+# Of a skipped batch that are described.
+_ROWS = 32
+
+
+class RunFailed(Exception):
+    """The run cannot go on; the message says why, what is kept and what helps."""
+
+
+class Preempted(Exception):
+    """SIGTERM has come during work that can be left."""
+
+
+class Rollback(Exception):
+    """The batches up to `step` are to be passed over, from the parameters of a checkpoint."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
+class Preemption:
+    """SIGTERM, turned into a question that the loop asks after each step.
+
+    Several processes stop at the same step, whichever of them has the signal: JAX's coordination
+    service hears of it (its own handler takes the signal), asks all for the step they are at, and
+    names the next one. Asking costs a look at a variable of the process, no message. One process
+    leaves an evaluation at once; several finish it, for they would leave it at different points.
+
+    Attributes:
+        received: whether to save and end.
+    """
+
+    def __init__(self, clock: Clock, grace_seconds: float) -> None:
+        """After a signal the process has `grace_seconds` to save and end; 0: any time."""
+        self._clock, self._grace = clock, grace_seconds
+        self.received = False
+        self._timer = threading.Timer(grace_seconds, self._give_up)
+        self._timer.daemon = True
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Takes the signal inside the block."""
+        # With several processes JAX has a handler of its own in place.
+        alone = jax.process_count() == 1
+        before = signal.signal(signal.SIGTERM, self._receive) if alone else None
+        try:
+            yield
+        finally:
+            self._timer.cancel()
+            if alone:
+                signal.signal(signal.SIGTERM, before)
+
+    def reached(self, step: int) -> bool:
+        """Whether all processes are to save this step and end; asked once for every step."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self._note()
+        return self.received
+
+    def _receive(self, *_: Any) -> None:
+        self._note()
+        if self._clock.doing[0] == EVALUATION:
+            raise Preempted
+
+    def _note(self) -> None:
+        if self._grace and not self.received:
+            self._timer.start()
+        self.received = True
+
+    def _give_up(self) -> None:
+        what = self._clock.doing[0]
+        say_all(
+            f"SIGTERM {self._grace:g} s ago (config.preemption_grace_seconds) and still in {what}: "
+            "a restart resumes from the newest checkpoint"
+        )
+        leave(1)
+
+
+class Watchdog:
+    """Ends the process when one thing has taken longer than anything should.
+
+    A collective that waits for a host that has gone raises no error, and holds the main thread.
+    """
+
+    def __init__(self, clock: Clock, stall_seconds: float) -> None:
+        """Watches what `clock` is doing, in a thread of its own; 0 s: not at all."""
+        self._clock, self._limit = clock, stall_seconds
+        self._ended = threading.Event()
+        if stall_seconds:
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def close(self) -> None:
+        """Stops watching."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(self._limit / 10, 5.0)):
+            what, since = self._clock.doing
+            waited = time.perf_counter() - since
+            if waited > self._limit:
+                say_all(
+                    f"waited {waited:.0f} s for {what} after step {self._clock.step}, longer than "
+                    f"config.stall_seconds ({self._limit:g}): another process or the storage does "
+                    "not answer; start all again, the run resumes from its newest checkpoint"
+                )
+                leave(1)
+
+
+class Anomalies:
+    """What is done about the steps that the device has skipped, once the host knows of them."""
+
+    def __init__(
+        self,
+        fields: ConfigDict,
+        describe: Callable[[int], list[str]],
+        has_checkpoint: Callable[[], bool],
+    ) -> None:
+        """Follows `config.anomaly`.
+
+        `describe` says of each row of the batch at a step index what it holds; before there is a
+        checkpoint to go back to, a step is skipped.
+        """
+        if fields.nonfinite not in POLICIES:
+            raise ValueError(
+                f"anomaly.nonfinite is {fields.nonfinite!r}: choose one of {', '.join(POLICIES)}"
+            )
+        self._policy, self._allowed, self._describe = fields.nonfinite, fields.max_skips, describe
+        self._has_checkpoint = has_checkpoint
+        self._in_a_row = 0
+        self._rollbacks = 0
+
+    def inspect(self, row: dict[str, Any]) -> None:
+        """Says which step was skipped and why, and ends or rolls back the run if it is time to.
+
+        Raises:
+            FloatingPointError: the policy is to stop, or there were too many.
+            Rollback: the policy is to.
+        """
+        if not row.get("skipped"):
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        step = row["step"]
+        batch = self._batch(step)
+        loss, norm = (
+            "no finite number" if row[name] is None else f"{row[name]:.4g}"
+            for name in ("loss", "grad_norm")
+        )
+        what = f"step {step}: loss {loss}, gradient norm {norm}; its batch: {batch}"
+        if self._policy == "stop":
+            raise FloatingPointError(
+                f"{what}. Look at it, lower the learning rate, or pass over it with "
+                "--config.anomaly.nonfinite=skip"
+            )
+        if max(self._in_a_row, self._rollbacks) > self._allowed:
+            raise FloatingPointError(
+                f"{what}. That is more than anomaly.max_skips ({self._allowed}) in a row: lower "
+                "the learning rate, or start from a checkpoint before the trouble"
+            )
+        if self._policy == "rollback" and self._has_checkpoint():
+            self._rollbacks += 1
+            raise Rollback(step)
+        say(f"warning: skipped {what}")
+
+    def _batch(self, step: int) -> str:
+        try:
+            rows = self._describe(step - 1)
+        except IndexError as error:  # of a streamed source, rows are gone when they are past
+            return str(error)
+        more = f"; and {len(rows) - _ROWS} rows more" if len(rows) > _ROWS else ""
+        return "; ".join(rows[:_ROWS]) + more

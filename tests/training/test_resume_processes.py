@@ -1,0 +1,90 @@
+"""A run goes on with other numbers of processes and devices: same batches, same losses."""
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from marco_jax.training.metrics import read_metrics
+
+STEPS = 6
+
+
+def launch(workdir: pathlib.Path, overrides: list[str], processes: int, devices: int) -> None:
+    """`marco train` on several processes with some virtual devices each, to its end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    command = [sys.executable, "-m", "marco_jax", "train", "--config=configs/demo.py"]
+    command += [f"--workdir={workdir}", *(f"--config.{field}" for field in overrides)]
+    started = []
+    for rank in range(processes):
+        own = list(command)
+        if processes > 1:
+            own += [
+                f"--config.distributed.coordinator=127.0.0.1:{port}",
+                f"--config.distributed.num_processes={processes}",
+                f"--config.distributed.process_id={rank}",
+            ]
+        started.append(
+            subprocess.Popen(own, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        )
+    outputs = [process.communicate(timeout=600) for process in started]
+    assert [process.returncode for process in started] == [0] * processes, outputs
+
+
+def at_step(workdir: pathlib.Path, copy: pathlib.Path, step: int) -> pathlib.Path:
+    """A copy of a workdir as it was when it had saved `step`."""
+    shutil.copytree(workdir, copy)
+    for saved in (copy / "checkpoints").iterdir():
+        if saved.name.isdigit() and int(saved.name) > step:
+            shutil.rmtree(saved)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def alone(overrides, tmp_path_factory) -> tuple[pathlib.Path, list[str]]:
+    """The run of one process with eight devices; and the fields that make it."""
+    fields = [*overrides, f"steps={STEPS}", "checkpoint.every=2", "batch.sequences=8"]
+    fields += ["mesh.tensor=1", "log_every=1"]
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    launch(workdir, fields, processes=1, devices=8)
+    return workdir, fields
+
+
+MORE = [pytest.param(*shape, marks=pytest.mark.slow) for shape in ((4, 2), (1, 4))]
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(2, 2), *MORE])
+def test_another_number_of_processes_and_devices_goes_on_with_the_same_run(
+    alone, tmp_path, processes, devices
+):
+    """Eight devices to step 2, others from there on; and eight again from their step 4 on."""
+    workdir, fields = alone
+    other = at_step(workdir, tmp_path / "other", 2)
+    launch(other, fields, processes, devices)
+    back = at_step(other, tmp_path / "back", 4)
+    launch(back, fields, processes=1, devices=8)
+    wanted = read_metrics(workdir / "metrics.jsonl")
+    for changed in (other, back):
+        found = read_metrics(changed / "metrics.jsonl")
+        assert [row["step"] for row in found] == list(range(1, STEPS + 1))
+        for row, want in zip(found, wanted, strict=True):
+            assert {n: v for n, v in row.items() if n.startswith("tokens/")} == {
+                n: v for n, v in want.items() if n.startswith("tokens/")
+            }
+            # Float32 sums in another order.
+            np.testing.assert_allclose(row["loss"], want["loss"], rtol=1e-5)
+    assert json.loads((back / "mixture.json").read_text()) == json.loads(
+        (workdir / "mixture.json").read_text()
+    )
