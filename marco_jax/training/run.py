@@ -58,6 +58,10 @@ class Run:
             raise ConfigError(f"objective is {config.objective!r}: only 'cpt' is supported")
         self.config, self.workdir = config, workdir
         self.sharding = create_sharding(config)
+        # What can be refused at once is, before any data is read.
+        self.batch_rows = global_rows(config, self.sharding)
+        resolve_steps(config, self.batch_rows * config.batch.length)
+        self.stages = plan_stages(config)
         self.corpus = load_corpus(config.data, seed=config.seed)
         source = load_model(config.init_from, self.sharding) if config.init_from else None
         with first_process_first("tokenizer"):
@@ -65,9 +69,6 @@ class Run:
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
         self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
-        self.batch_rows = global_rows(config, self.sharding)
-        resolve_steps(config, self.batch_rows * config.batch.length)
-        self.stages = plan_stages(config)
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
         self.feed = self._feed()
