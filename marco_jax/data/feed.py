@@ -19,6 +19,7 @@ from marco_jax.data.interleave import Interleave
 from marco_jax.data.mixtures import Mixture
 from marco_jax.data.order import START, Origin, resume_order
 from marco_jax.data.packed import PackedSource
+from marco_jax.data.packing import VERSION
 from marco_jax.data.store import TokenStore
 from marco_jax.data.streamed import StreamedSource
 
@@ -209,6 +210,7 @@ class Feed:
         return {
             "seed": self._seed,
             "length": self._length,
+            "packing": VERSION,
             "batch_rows": self._batch_rows,
             "stages": stages,
             "sources": {source.name: source.fingerprint for source in self._packed},
