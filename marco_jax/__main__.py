@@ -119,10 +119,17 @@ def _parser() -> argparse.ArgumentParser:
     importing = command("import", "Hugging Face Qwen2 -> Orbax checkpoint.", "import_model")
     importing.add_argument("--hf", required=True, help="a Hugging Face directory")
     importing.add_argument("--out", required=True, help="a new directory")
+    _weights(importing)
+    importing.epilog = (
+        "One tensor is in memory at a time. Killed, the same command goes on where it was; "
+        "what fails leaves nothing."
+    )
 
     export = command("export", "Any model -> Hugging Face directory.", "export_model")
     _model(export)
     export.add_argument("--out", required=True, help="a new directory")
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    _weights(export)
 
     plan = command("plan", "Compile a training step for TPUs without TPUs, and report.", "plan")
     plan.add_argument("--config", required=True, help="a file such as configs/qwen2_7b.py")
@@ -201,6 +208,15 @@ def _counts(text: str) -> tuple[int, ...]:
     if not counts or min(counts) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of counts, such as 1,2,4")
     return counts
+
+
+def _weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("stored", "bfloat16", "float16", "float32"),
+        default="stored",
+        help="of the weights that are written; default: as they are stored",
+    )
 
 
 def _model(parser: argparse.ArgumentParser, required: bool = True) -> None:

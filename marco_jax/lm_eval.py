@@ -21,7 +21,7 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
     from marco_jax.decoding.engine import Engine
     from marco_jax.evaluation.chat_templates import read_chat_template
     from marco_jax.model.mesh import Sharding, create_mesh
-    from marco_jax.training.checkpoint import load_model
+    from marco_jax.training.models import load_model
 
     sharding = Sharding(create_mesh()) if len(jax.devices()) > 1 else None
     loaded = load_model(path, sharding)
