@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from marco_jax.model.config import Qwen2Config
-from marco_jax.model.parameters import Parameter, parameter_table
+from marco_jax.model.parameters import Parameter, contiguous, parameter_table
 from marco_jax.model.safetensors_files import NamedTensors, Tensor, write_tensors
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -70,7 +70,7 @@ def huggingface_tensors(
     def tensor(row: Parameter, layer: int | None) -> Tensor:
         def read_one() -> np.ndarray:
             array = row.to_huggingface(read(row, layer), config)
-            return np.ascontiguousarray(array, dtype)
+            return contiguous(array, dtype)
 
         return Tensor(dtype, row.huggingface_shape(config), read_one)
 

@@ -23,7 +23,7 @@ from marco_jax.model.directory import (
     write_directory,
 )
 from marco_jax.model.huggingface import check_exportable, open_huggingface
-from marco_jax.model.parameters import Parameter, parameter_table
+from marco_jax.model.parameters import Parameter, contiguous, parameter_table
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.safetensors_files import NamedTensors, StoredTensor, check_space
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
@@ -187,8 +187,9 @@ class _Import:
         array = self.tensors[name].map()
         if self.vocabulary and row.path in EMBEDDINGS:
             array = self.vocabulary.grow(array)
-        array = row.from_huggingface(array, self.config)
-        return array.astype(self.dtypes[row.path], copy=False)
+        kind = self.dtypes[row.path]
+        array = contiguous(array.T, kind) if row.inputs else array.astype(kind, copy=False)
+        return array.reshape(row.layer_shape(self.config))
 
     def _size(self, row: Parameter) -> int:
         """Bytes of one tensor of a parameter."""
