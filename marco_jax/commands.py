@@ -168,8 +168,21 @@ def import_model(arguments: argparse.Namespace) -> int:
     """Turns a Hugging Face directory into a checkpoint."""
     from marco_jax.training.interop import import_huggingface
 
+    extension, files = None, {}
+    if arguments.extend_vocabulary:
+        from marco_jax.extension import format_fertility
+        from marco_jax.training.extend import learn_extension
+
+        languages = _names(arguments.languages)
+        extension, files["vocabulary.json"] = learn_extension(
+            arguments.hf, arguments.extend_vocabulary, languages, arguments.data
+        )
+        print(format_fertility(files["vocabulary.json"]["fertility"]))
     config, progress = import_huggingface(
-        arguments.hf, arguments.out, dtype=_weights_dtype(arguments.dtype)
+        *(arguments.hf, arguments.out),
+        dtype=_weights_dtype(arguments.dtype),
+        extension=extension,
+        files=files,
     )
     millions = config.num_parameters / 1e6
     print(
@@ -181,12 +194,14 @@ def import_model(arguments: argparse.Namespace) -> int:
 
 def export_model(arguments: argparse.Namespace) -> int:
     """Writes a model as a Hugging Face directory."""
+    from marco_jax.evaluation.model_card import Terms
     from marco_jax.training.interop import export_model as export
 
     found, progress = export(
         arguments.model,
         arguments.out,
         dtype=_weights_dtype(arguments.dtype),
+        terms=Terms.from_fields(vars(arguments)),
         overwrite=arguments.overwrite,
     )
     step = "" if found.step is None else f", step {found.step}"

@@ -261,7 +261,7 @@ def restore_params(step: pathlib.Path, like: Params) -> Params:
     return jax.tree.map(own, params)
 
 
-def begin_step(workdir: pathlib.Path, config: Qwen2Config, meta: Meta) -> pathlib.Path:
+def begin_step(workdir: pathlib.Path, config: Qwen2Config) -> pathlib.Path:
     """Makes step 0 of a workdir, all but its parameters, which are written piece by piece.
 
     Returns:
@@ -271,7 +271,7 @@ def begin_step(workdir: pathlib.Path, config: Qwen2Config, meta: Meta) -> pathli
     with ocp.CheckpointManager(workdir / CHECKPOINTS) as manager:
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(small),
-            meta=ocp.args.JsonSave({"step": 0, "model": dataclasses.asdict(config)} | meta),
+            meta=ocp.args.JsonSave({"step": 0, "model": dataclasses.asdict(config)}),
         )
         manager.save(0, args=items)
     step = workdir / CHECKPOINTS / "0"

@@ -9,12 +9,14 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from marco_jax.evaluation.model_card import Terms, model_card, read_terms
+from marco_jax.extension import Extension
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.directory import (
     MAX_SHARD_BYTES,
@@ -28,10 +30,17 @@ from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.safetensors_files import NamedTensors, StoredTensor, check_space
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.arrays import ArrayWriter, StoredParams
-from marco_jax.training.checkpoint import CHECKPOINTS, TOKENIZER, begin_step, finish_step
+from marco_jax.training.checkpoint import (
+    CHECKPOINTS,
+    TOKENIZER,
+    begin_step,
+    finish_step,
+    write_json,
+)
 from marco_jax.training.models import FoundModel, find_model
 from marco_jax.training.processes import say
 from marco_jax.training.progress import ByteProgress
+from marco_jax.training.terms import CARD, stated_terms
 from marco_jax.training.workdir import LOCK, locked
 
 # What an unfinished import has written, a tensor a line, behind a line that says of what.
@@ -40,24 +49,13 @@ _JOURNAL = "import.jsonl"
 EMBEDDINGS = ("embed_tokens/embedding", "lm_head/embedding")
 
 
-@dataclasses.dataclass(frozen=True)
-class Vocabulary:
-    """A larger vocabulary that an import is to give a model.
-
-    `grow` turns an embedding table [old rows, hidden] into one of [rows, hidden].
-    """
-
-    tokenizer: Tokenizer
-    rows: int
-    grow: Callable[[np.ndarray], np.ndarray]
-
-
 def import_huggingface(
     hf_dir: str | os.PathLike,
     out: str | os.PathLike,
     *,
     dtype: Any = None,
-    vocabulary: Vocabulary | None = None,
+    extension: Extension | None = None,
+    files: Mapping[str, Any] | None = None,
 ) -> tuple[Qwen2Config, ByteProgress]:
     """Writes a directory that `load_model` reads: one checkpoint step without an optimizer.
 
@@ -68,7 +66,8 @@ def import_huggingface(
         hf_dir: a Hugging Face Qwen2 directory with its tokenizer.
         out: a new directory.
         dtype: of the checkpoint; None keeps the stored one.
-        vocabulary: a larger one than the directory's own.
+        extension: new pieces for the directory's tokenizer, and rows for them.
+        files: JSON files that go into `out`, by name.
 
     Returns:
         the model's config, and how many bytes were written how fast.
@@ -83,11 +82,11 @@ def import_huggingface(
     if out.exists():
         raise FileExistsError(f"{out} exists: give a new directory")
     config, tensors = open_huggingface(hf_dir)
-    tokenizer = vocabulary.tokenizer if vocabulary else load_tokenizer(hf_dir)
-    if vocabulary:
-        config = dataclasses.replace(config, vocab_size=vocabulary.rows)
+    tokenizer = extension.tokenizer if extension else load_tokenizer(hf_dir)
+    if extension:
+        config = dataclasses.replace(config, vocab_size=extension.rows(config.vocab_size))
     check_exportable(config, abstract_params(config), tokenizer)
-    job = _Import(pathlib.Path(hf_dir), config, tensors, tokenizer, dtype, vocabulary)
+    job = _Import(pathlib.Path(hf_dir), config, tensors, tokenizer, dtype, extension)
     partial = out.with_name(f".{out.name}.importing")
     if not partial.exists():
         check_space(out.parent, job.nbytes)
@@ -95,6 +94,8 @@ def import_huggingface(
     with locked(partial):
         try:
             progress = job.run(partial)
+            for name, value in (files or {}).items():
+                write_json(partial / name, value)
             (partial / LOCK).unlink()
             os.replace(partial, out)
         except Exception:
@@ -113,10 +114,10 @@ class _Import:
         tensors: dict[str, StoredTensor],
         tokenizer: Tokenizer,
         dtype: Any,
-        vocabulary: Vocabulary | None,
+        extension: Extension | None,
     ) -> None:
         self.config, self.tensors, self.tokenizer = config, tensors, tokenizer
-        self.vocabulary = vocabulary
+        self.extension = extension
         self.dtypes = {}
         for row in parameter_table(config):
             stored = (tensors[name].dtype for name in row.huggingface_names(config))
@@ -128,7 +129,7 @@ class _Import:
             "dtypes": {path: kind.name for path, kind in self.dtypes.items()},
             "tokenizer": tokenizer.fingerprint,
         }
-        self.meta = {"imported": {"directory": source.absolute().name}}
+        self.card = dataclasses.asdict(read_terms(source))
 
     @property
     def nbytes(self) -> int:
@@ -161,6 +162,7 @@ class _Import:
                 progress(self._size(row))
             finish_step(step, self.dtypes)
         self.tokenizer.save(partial / TOKENIZER)
+        write_json(partial / CARD, self.card)
         (partial / _JOURNAL).unlink()
         return progress
 
@@ -179,14 +181,14 @@ class _Import:
                 shutil.rmtree(path)
             elif path.name != LOCK:
                 path.unlink()
-        begin_step(partial, self.config, self.meta)
+        begin_step(partial, self.config)
         journal.write_text(json.dumps(self.identity) + "\n", encoding="utf-8")
         return set()
 
     def _array(self, row: Parameter, name: str) -> np.ndarray:
         array = self.tensors[name].map()
-        if self.vocabulary and row.path in EMBEDDINGS:
-            array = self.vocabulary.grow(array)
+        if self.extension and row.path in EMBEDDINGS:
+            array = self.extension.grow(array)
         kind = self.dtypes[row.path]
         array = contiguous(array.T, kind) if row.inputs else array.astype(kind, copy=False)
         return array.reshape(row.layer_shape(self.config))
@@ -202,7 +204,7 @@ def export_model(
     out: str | os.PathLike,
     *,
     dtype: Any = None,
-    card: Callable[[FoundModel], str] | None = None,
+    terms: Terms | None = None,
     overwrite: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> tuple[FoundModel, ByteProgress]:
@@ -212,7 +214,7 @@ def export_model(
         path: as of `find_model`.
         out: a new directory.
         dtype: of the stored weights; None keeps that of the model.
-        card: makes the README.md.
+        terms: of the model card; where they say nothing, those of the run or directory.
         overwrite: replaces an earlier export, whole.
         max_shard_bytes: of one safetensors file.
 
@@ -236,12 +238,17 @@ def export_model(
             found.config,
             tensors,
             found.tokenizer,
-            files={"README.md": card(found)} if card else None,
+            files={"README.md": _card(found, out.resolve().name, terms or Terms())},
             overwrite=overwrite,
             max_shard_bytes=max_shard_bytes,
             progress=progress,
         )
     return found, progress
+
+
+def _card(found: FoundModel, name: str, terms: Terms) -> str:
+    terms = terms.or_else(stated_terms(found.workdir or found.directory))
+    return model_card(name, found.config, terms, found.workdir, found.step)
 
 
 def named_tensors(found: FoundModel, dtype: Any = None) -> NamedTensors:
