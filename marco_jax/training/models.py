@@ -88,22 +88,14 @@ def load_model(
         ValueError: the step that is asked for is damaged, or the weights do not fit the config.
     """
     found = find_model(path)
+    params = load_weights(found, sharding, dtype)
+    return LoadedModel(found.config, params, found.tokenizer, found.workdir, found.step)
+
+
+def load_weights(found: FoundModel, sharding: Sharding | None = None, dtype: Any = None) -> Params:
+    """The parameters of a model that was found; see `load_model`. They may be donated."""
     if found.step is None:
-        config, params = load_huggingface(found.directory, dtype, sharding)
-    else:
-        config, params = found.config, _load_params(found, sharding, dtype)
-    return LoadedModel(config, params, found.tokenizer, found.workdir, found.step)
-
-
-def _find_step(workdir: pathlib.Path, step: int) -> FoundModel:
-    directory = workdir / CHECKPOINTS / str(step)
-    verify_files(directory, items=("params", "meta"))
-    meta = read_meta(directory)
-    tokenizer = load_tokenizer(workdir / TOKENIZER)
-    return FoundModel(Qwen2Config(**meta["model"]), tokenizer, directory, workdir, step, meta)
-
-
-def _load_params(found: FoundModel, sharding: Sharding | None, dtype: Any) -> Params:
+        return load_huggingface(found.directory, dtype, sharding)[1]
     stored = read_manifest(found.directory)["arrays"]
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -113,3 +105,11 @@ def _load_params(found: FoundModel, sharding: Sharding | None, dtype: Any) -> Pa
 
     wanted = jax.tree_util.tree_map_with_path(like, abstract_params(found.config, sharding))
     return restore_params(found.directory, wanted)
+
+
+def _find_step(workdir: pathlib.Path, step: int) -> FoundModel:
+    directory = workdir / CHECKPOINTS / str(step)
+    verify_files(directory, items=("params", "meta"))
+    meta = read_meta(directory)
+    tokenizer = load_tokenizer(workdir / TOKENIZER)
+    return FoundModel(Qwen2Config(**meta["model"]), tokenizer, directory, workdir, step, meta)

@@ -40,7 +40,7 @@ from marco_jax.training.config import (
     resolve_steps,
 )
 from marco_jax.training.mixture_table import mixture_table
-from marco_jax.training.models import load_model
+from marco_jax.training.models import find_model, load_weights
 from marco_jax.training.processes import first_process_first, say
 from marco_jax.training.step import Batch, TrainState
 
@@ -66,14 +66,10 @@ class Run:
         resolve_steps(config, self.batch_rows * config.batch.length)
         self.stages = plan_stages(config)
         self.corpus = load_corpus(config.data, seed=config.seed)
-        # Master parameters are float32, whatever the type of published weights.
-        source = (
-            load_model(config.init_from, self.sharding, jnp.float32) if config.init_from else None
-        )
+        self.source = source = find_model(config.init_from) if config.init_from else None
         with first_process_first("tokenizer"):
             self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
-        self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
         # A run whose end could not be exported does not begin.
         check_exportable(self.model, abstract_params(self.model), self.tokenizer)
@@ -87,10 +83,11 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """The state before step 1: from `config.init_from`, or random from the seed."""
-        trainer, params = self.trainer, self._initial_params
-        self._initial_params = None
-        if params is None:
+        trainer = self.trainer
+        if self.source is None:
             return trainer.init(self.config.seed)
+        # Master parameters are float32, whatever the type of published weights.
+        params = load_weights(self.source, self.sharding, jnp.float32)
         # The loaded arrays become the state's own: there are never two copies of them.
         start = jax.jit(
             lambda params: TrainState(

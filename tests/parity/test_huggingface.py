@@ -72,13 +72,15 @@ def test_config_keeps_what_the_published_one_says(qwen2_directory, tmp_path):
         transformers.AutoConfig.from_pretrained(d).to_dict()
         for d in (qwen2_directory, tmp_path / "out")
     )
-    # Token ids belong to a tokenizer and none was given; a window that is not used has no size.
+    # Token ids belong to a tokenizer and none was given; a window that is not used has no size, and
+    # Qwen2.5 has a field for other modalities, which is false.
     ours_to_choose = {
         "bos_token_id",
         "eos_token_id",
         "dtype",
         "max_window_layers",
         "sliding_window",
+        "use_mrope",
         "transformers_version",
         "_name_or_path",
     }

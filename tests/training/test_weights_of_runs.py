@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from marco_jax.__main__ import main
 from marco_jax.model.huggingface import load_huggingface
+from marco_jax.training import run as run_module
 from marco_jax.training.config import ConfigError
 from marco_jax.training.interop import import_huggingface
 from marco_jax.training.loop import train
@@ -78,14 +79,26 @@ def test_an_unknown_export_dtype_is_refused(small_config, tmp_path):
         train(small_config("export_every=5", "export_dtype=int8"), str(tmp_path))
 
 
+@pytest.fixture
+def loads(monkeypatch):
+    """The parameters that runs have loaded from what they began with."""
+    load, found = run_module.load_weights, []
+
+    def counted(*arguments):
+        found.append(load(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(run_module, "load_weights", counted)
+    return found
+
+
 @pytest.mark.parametrize("form", ["hf", "imported"])
-def test_a_run_takes_either_form_and_owns_what_it_loads(small_config, published, form, tmp_path):
-    config = small_config(f"init_from={published / form}")
-    run = Run(config, tmp_path)
-    loaded = jax.tree.leaves(run._initial_params)
-    state = run.initial_state()
+def test_a_run_takes_either_form_and_owns_what_it_loads(
+    small_config, published, form, tmp_path, loads
+):
+    state = Run(small_config(f"init_from={published / form}"), tmp_path).initial_state()
     # Donated: the memory of the loaded arrays is the state's.
-    assert all(leaf.is_deleted() for leaf in loaded)
+    assert len(loads) == 1 and all(leaf.is_deleted() for leaf in jax.tree.leaves(loads))
     expected = load_huggingface(published / "hf")[1]
     assert expected["norm"]["scale"].dtype == ml_dtypes.bfloat16
     for ours, theirs in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected), strict=True):
@@ -93,7 +106,8 @@ def test_a_run_takes_either_form_and_owns_what_it_loads(small_config, published,
         np.testing.assert_array_equal(ours, np.asarray(theirs, np.float32))
 
 
-def test_runs_from_either_form_are_the_same_and_resume(small_config, published, tmp_path):
+@pytest.mark.slow
+def test_runs_from_either_form_are_the_same_and_resume(small_config, published, tmp_path, loads):
     ends = []
     for form in ("hf", "imported"):
         workdir = tmp_path / form
@@ -108,7 +122,9 @@ def test_runs_from_either_form_are_the_same_and_resume(small_config, published, 
         np.testing.assert_array_equal(first, second)
     again = tmp_path / "imported"
     shutil.rmtree(again / "checkpoints/12")
+    loads.clear()
     assert train(small_config(*changes, "checkpoint.every=6"), str(again)) == 0
+    assert loads == []  # a resumed run has parameters of its own
     for first, second in zip(
         jax.tree.leaves(load_model(again).params), jax.tree.leaves(ends[0]), strict=True
     ):
