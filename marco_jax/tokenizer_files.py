@@ -23,13 +23,13 @@ TEMPLATE = "chat_template.jinja"
 MODULE = "tokenization_fast"
 _SOURCE = '''"""This directory's tokenizer is what its tokenizer.json says."""
 
-from transformers import PreTrainedTokenizerFast
+import transformers
 
 
-class FastTokenizer(PreTrainedTokenizerFast):
-    """Reads tokenizer.json as it is."""
+class PreTrainedTokenizerFast(transformers.PreTrainedTokenizerFast):
+    """Reads tokenizer.json as it is; transformers 4 asks for the name in tokenizer_config.json."""
 '''
-_AUTO_MAP = {"AutoTokenizer": [None, f"{MODULE}.FastTokenizer"]}
+_AUTO_MAP = {"AutoTokenizer": [None, f"{MODULE}.PreTrainedTokenizerFast"]}
 # Said anew by whoever writes a directory.
 _OWN_FIELDS = ("tokenizer_class", "auto_map", "chat_template", "backend", "is_local")
 _OWN_FIELDS += ("local_files_only", "name_or_path", "tokenizer_file", "transformers_version")
