@@ -17,6 +17,7 @@ REQUIRES = [
     "flax>=0.12.8",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
+    "tensorstore>=0.1.86",
     "ml-collections>=1.1.0",
     "numpy>=2.4.6",
     "safetensors>=0.8.0",

@@ -49,7 +49,7 @@ def test_every_command_has_help(capsys, command):
         (["train", "--config={demo}", "--workdir={tmp}", "--config.data={tmp}/no"], "{tmp}/no"),
         (["eval", "--model={tmp}/no", "--out={tmp}/o.json"], "is no model"),
         (["export", "--model={tmp}/no", "--out={tmp}/o"], "is no model"),
-        (["import", "--hf={tmp}/no", "--out={tmp}/o"], "is no model"),
+        (["import", "--hf={tmp}/no", "--out={tmp}/o"], "config.json is absent"),
         (["report", "--workdir={tmp}"], "metrics.jsonl"),
         (["generate", "--model={tmp}/no", "--input={tmp}/no.jsonl"], "--out"),
     ],

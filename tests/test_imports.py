@@ -20,6 +20,9 @@ FLOORS = {
     "data": 2,
     "model": 1,
     "tokenizer": 1,
+    "tokenizer_files": 1,
+    "byte_level": 1,
+    "extension": 1,
     "languages": 1,
     "host_memory": 1,
 }

@@ -126,6 +126,13 @@ def training_config() -> ConfigDict:
             "keep_best": "",
         }
     )
+    # Every so many steps, and at the ends of stages, a Hugging Face directory under the workdir's
+    # huggingface/; 0: never. Its dtype is that of the parameters, or one by name.
+    c.export_every = 0
+    c.export_dtype = ""
+    # What a model card says: a licence's identifier such as "apache-2.0", where its text is, and
+    # the name of the model that the training began from. Empty: as init_from says.
+    c.card = ConfigDict({"license": "", "license_link": "", "base_model": ""})
     # A step whose loss or gradient is not finite, or whose loss is more than `spike_sigmas`
     # standard deviations (0: not looked at) above the mean of the last `spike_window`, changes
     # neither parameters nor optimizer. Then: "skip" goes on; "stop" ends the run; "rollback" goes

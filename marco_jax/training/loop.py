@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.training.checkpoint import FIGURES, Checkpoints, Meta
 from marco_jax.training.clock import CHECKPOINT, COMPILE
+from marco_jax.training.export_hook import ExportHook
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, RunFailed, Watchdog
 from marco_jax.training.hooks import (
     CheckpointHook,
@@ -89,6 +90,7 @@ class _Loop:
             ProfileHook(directory, config.profile),
             *self.evaluations,
             self.save,
+            ExportHook(config, parts, directory, writer),
         ]
 
     def run(self) -> int:

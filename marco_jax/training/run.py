@@ -22,6 +22,8 @@ from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.languages import LANGUAGES
+from marco_jax.model.huggingface import check_exportable
+from marco_jax.model.qwen2 import abstract_params
 from marco_jax.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from marco_jax.training.assemble import (
     check_run,
@@ -29,7 +31,7 @@ from marco_jax.training.assemble import (
     create_trainer,
     global_rows,
 )
-from marco_jax.training.checkpoint import TOKENIZER, load_model, write_json
+from marco_jax.training.checkpoint import TOKENIZER, write_json
 from marco_jax.training.config import (
     ConfigError,
     StagePlan,
@@ -38,6 +40,7 @@ from marco_jax.training.config import (
     resolve_steps,
 )
 from marco_jax.training.mixture_table import mixture_table
+from marco_jax.training.models import find_model, load_weights
 from marco_jax.training.processes import first_process_first, say
 from marco_jax.training.step import Batch, TrainState
 
@@ -63,12 +66,13 @@ class Run:
         resolve_steps(config, self.batch_rows * config.batch.length)
         self.stages = plan_stages(config)
         self.corpus = load_corpus(config.data, seed=config.seed)
-        source = load_model(config.init_from, self.sharding) if config.init_from else None
+        self.source = source = find_model(config.init_from) if config.init_from else None
         with first_process_first("tokenizer"):
             self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
-        self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
+        # A run whose end could not be exported does not begin.
+        check_exportable(self.model, abstract_params(self.model), self.tokenizer)
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
         self.feed = self._feed()
@@ -79,8 +83,20 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """The state before step 1: from `config.init_from`, or random from the seed."""
-        params, self._initial_params = self._initial_params, None
-        return self.trainer.init(self.config.seed, params)
+        trainer = self.trainer
+        if self.source is None:
+            return trainer.init(self.config.seed)
+        # Master parameters are float32, whatever the type of published weights.
+        params = load_weights(self.source, self.sharding, jnp.float32)
+        # The loaded arrays become the state's own: there are never two copies of them.
+        start = jax.jit(
+            lambda params: TrainState(
+                jnp.int32(0), params, trainer.optimizer.init(params), trainer.options.guard.init()
+            ),
+            out_shardings=trainer.state_shardings,
+            donate_argnums=0,
+        )
+        return start(params)
 
     def stage_at(self, step: int) -> str:
         """The name of the stage that step index `step` (counted from 0) belongs to."""
