@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.mixture_ablation.simplex import cap_weights
+
 STRENGTHS = (0.1, 5.0)
 LEAST_WEIGHT = 0.002
 # Draws that break a cap are drawn again so many times before the cap is called too tight.
@@ -75,26 +77,10 @@ def draw_design(
             drawn.append(weights)
     else:
         raise ValueError(f"the caps {dict(caps or {})} are too tight to draw {runs} mixtures")
-    uniform = _capped(np.full(len(units), 1 / len(units)), top)
-    rows = np.array([_capped(base, top), uniform, *drawn])
+    uniform = cap_weights(np.full(len(units), 1 / len(units)), top)
+    rows = np.array([cap_weights(base, top), uniform, *drawn])
     names = ("prior", "uniform", *(f"random{number:03d}" for number in range(len(drawn))))
     return Design(units, names, rows)
-
-
-def _capped(weights: np.ndarray, top: np.ndarray) -> np.ndarray:
-    """The same weights with none above its cap: the rest takes over in proportion."""
-    weights = weights.copy()
-    for _ in range(len(weights)):
-        over = weights > top
-        if not over.any():
-            return weights
-        room = np.where(over, 0.0, weights)
-        spare = np.maximum(weights - top, 0).sum()
-        weights = np.minimum(weights, top)
-        if not room.sum():
-            room = top - weights
-        weights = weights + spare * room / room.sum()
-    return weights / weights.sum()
 
 
 def tie(shares: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import scipy.optimize
 
 from experiments.mixture_ablation.fit import Fit
+from experiments.mixture_ablation.simplex import cap_weights
+
+# Mixtures among which a search begins at the best.
+_CANDIDATES = 256
+_LEAST = 1e-9
+
+
+class Target(Protocol):
+    """A figure as a function of a mixture: lower is better."""
+
+    def value(self, weights: np.ndarray) -> np.ndarray:
+        """[..., units] -> [...]."""
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """[units] -> [units]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +35,7 @@ class Objective:
         targets: weight of each target's predicted figure, relative to the prior's.
         bounds: largest rise of a target over the prior, such as {"en": 0.01} for one per cent.
         closeness: weight of the Kullback-Leibler divergence from the prior.
-        caps: largest weight of each unit.
+        caps: largest weight of each unit, [units]; empty: none.
     """
 
     targets: Mapping[str, float]
@@ -34,8 +50,10 @@ class Proposal:
 
     Attributes:
         weights: [units]; None where the fits predict nothing, and `reason` says so.
-        low, high: [units], joint 95% interval of the optimum over the posterior.
+        low, high: [units], joint 95% interval of the optimum.
         predicted: figures of the targets at `weights`; `before`, at the prior.
+        ranges: 95% intervals of the ratio of the two.
+        left_out: targets that no fit predicts, which the objective goes without.
         reason: why there is no proposal.
     """
 
@@ -44,6 +62,8 @@ class Proposal:
     high: np.ndarray | None = None
     predicted: Mapping[str, float] = dataclasses.field(default_factory=dict)
     before: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -61,40 +81,50 @@ def propose(
         fits: by target; all that the objective names.
         prior: [units].
         objective: what is wanted.
-        draws: functions from the posterior whose optima make the interval.
+        draws: refits whose optima make the interval.
         seed: of the draws.
     """
-    blind = [name for name in objective.targets if not fits[name].predicts]
-    if len(blind) == len(objective.targets):
-        errors = ", ".join(
-            f"{name}: left-out error {fits[name].error:.4g}, of the mean "
-            f"{fits[name].error_of_mean:.4g}, rank correlation {fits[name].rank_correlation:.2f}"
-            for name in blind
-        )
-        return Proposal(None, reason=f"no fit predicts better than the mean ({errors})")
-    # A target that cannot be predicted says nothing about where to go.
-    targets = {name: w for name, w in objective.targets.items() if name not in blind}
-    objective = dataclasses.replace(objective, targets=targets)
-    mean = {name: fit.coefficients for name, fit in fits.items()}
-    weights = _optimum(fits, mean, prior, objective, prior)
+    asked, objective = objective, predictable(fits, objective)
+    blind = tuple(name for name in asked.targets if name not in objective.targets)
+    if not objective.targets:
+        said = "; ".join(f"{name}: {fits[name].quality.describe()}" for name in blind)
+        reason = f"no fit predicts better than the mean does ({said})"
+        return Proposal(None, left_out=blind, reason=reason)
+    used = {name: fits[name] for name in {**objective.targets, **objective.bounds}}
+    weights = minimise(_responses(used), prior, objective)
     rng = np.random.default_rng(seed)
     drawn = {name: fit.draw(draws, rng) for name, fit in fits.items()}
-    optima = np.array(
-        [
-            _optimum(fits, {name: d[n] for name, d in drawn.items()}, prior, objective, weights)
-            for n in range(draws)
-        ]
-    )
+    functions = [
+        {name: fit.response(drawn[name][n]) for name, fit in fits.items()} for n in range(draws)
+    ]
+    optima = np.array([minimise(f, prior, objective, [weights]) for f in functions])
     # Joint: every unit's interval holds at once in 95% of the draws, about (Bonferroni).
     tail = 0.025 / len(prior)
     low, high = np.quantile(optima, [tail, 1 - tail], axis=0)
+    ratios = {
+        name: [float(f[name].value(weights) / f[name].value(prior)) for f in functions]
+        for name in fits
+    }
     return Proposal(
         weights,
         np.minimum(low, weights),
         np.maximum(high, weights),
         {name: float(fit.predict(weights)) for name, fit in fits.items()},
         {name: float(fit.predict(prior)) for name, fit in fits.items()},
+        {name: tuple(np.quantile(r, [0.025, 0.975]).tolist()) for name, r in ratios.items()},
+        blind,
     )
+
+
+def predictable(fits: Mapping[str, Fit], objective: Objective) -> Objective:
+    """The objective without targets that no fit predicts: they say nothing about where to go."""
+    count = len(objective.targets)
+    targets = {
+        name: share
+        for name, share in objective.targets.items()
+        if fits[name].quality.predicts(count)
+    }
+    return dataclasses.replace(objective, targets=targets)
 
 
 def trade_off(
@@ -104,73 +134,112 @@ def trade_off(
     bound: str,
     rises: Sequence[float],
 ) -> list[tuple[float, np.ndarray]]:
-    """The optimum for each allowed rise of one target: the curve of gain against forgetting."""
-    mean = {name: fit.coefficients for name, fit in fits.items()}
+    """The optimum for each allowed rise of one target: the curve of gain against forgetting.
+
+    Returns:
+        (rise, weights [units]) pairs; none where no fit predicts.
+    """
+    objective = predictable(fits, objective)
+    if not objective.targets:
+        return []
     curve = []
     for rise in rises:
-        bounds = {**objective.bounds, bound: rise}
-        asked = dataclasses.replace(objective, bounds=bounds)
-        curve.append((rise, _optimum(fits, mean, prior, asked, prior)))
+        asked = dataclasses.replace(objective, bounds={**objective.bounds, bound: rise})
+        curve.append((rise, minimise(_responses(fits), prior, asked)))
     return curve
 
 
-def optimum_of(
-    figures: Mapping[str, object], prior: np.ndarray, objective: Objective
-) -> np.ndarray:
-    """The optimum of known functions (weights -> figure), under the same objective."""
-    return _minimise(figures, prior, objective, [prior])
+def _responses(fits: Mapping[str, Fit]) -> dict[str, Target]:
+    return {name: fit.response(fit.coefficients) for name, fit in fits.items()}
 
 
-def _optimum(
-    fits: Mapping[str, Fit],
-    coefficients: Mapping[str, np.ndarray],
+def minimise(
+    functions: Mapping[str, Target],
     prior: np.ndarray,
     objective: Objective,
-    start: np.ndarray,
+    starts: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
-    functions = {
-        name: (lambda w, f=fit, c=coefficients[name]: f.predict_with(c[None], w[None])[0])
-        for name, fit in fits.items()
-    }
-    return _minimise(functions, prior, objective, [start])
+    """The optimum of known functions under an objective, [units].
+
+    Figures of interacting units have more than one valley: the search begins at the best of many
+    mixtures, and at `starts`.
+    """
+    problem = _Problem(functions, prior, objective)
+    candidates = np.array([*starts, *_candidates(prior, problem.caps)])
+    costs = problem.cost(candidates) + 1e3 * problem.excess(candidates)
+    # A given start is tried whatever it costs.
+    first = list(range(len(starts))) or [len(starts)]
+    found = [problem.descend(candidates[n]) for n in {*first, int(np.argmin(costs))}]
+    allowed = [w for w in found if problem.excess(w[None])[0] < 1e-6]
+    # The prior itself breaks no bound.
+    pool = np.array([*allowed, candidates[int(np.argmin(costs))]])
+    return pool[int(np.argmin(problem.cost(pool) + 1e3 * problem.excess(pool)))]
 
 
-def _minimise(
-    functions: Mapping[str, object],
-    prior: np.ndarray,
-    objective: Objective,
-    starts: Sequence[np.ndarray],
-) -> np.ndarray:
-    units = len(prior)
-    before = {name: functions[name](prior) for name in {*objective.targets, *objective.bounds}}
-    total = sum(objective.targets.values())
+def _candidates(prior: np.ndarray, caps: np.ndarray) -> np.ndarray:
+    """The prior and mixtures around it, near and far, all within the caps."""
+    rng = np.random.default_rng(0)
+    strengths = np.exp(rng.uniform(np.log(0.5), np.log(50.0), _CANDIDATES))
+    drawn = [rng.dirichlet(np.maximum(prior * len(prior) * s, 1e-2)) for s in strengths]
+    return np.array([cap_weights(w, caps) for w in [prior, *drawn]])
 
-    def value(weights: np.ndarray) -> float:
-        weights = np.clip(weights, 1e-9, 1.0)
-        gain = sum(
-            share * functions[name](weights) / before[name]
+
+class _Problem:
+    """Cost and constraints of mixtures, and their gradients."""
+
+    def __init__(
+        self, functions: Mapping[str, Target], prior: np.ndarray, objective: Objective
+    ) -> None:
+        self.prior, self.closeness = prior, objective.closeness
+        self.caps = np.array(objective.caps if len(objective.caps) else [1.0] * len(prior))
+        before = {name: functions[name].value(prior) for name in functions}
+        total = sum(objective.targets.values())
+        self.targets = [
+            (share / total / before[name], functions[name])
             for name, share in objective.targets.items()
-        )
-        return gain / total + objective.closeness * float(weights @ np.log(weights / prior))
+        ]
+        self.bounds = [
+            ((1 + rise) * before[name], functions[name]) for name, rise in objective.bounds.items()
+        ]
 
-    constraints = [{"type": "eq", "fun": lambda w: w.sum() - 1.0}]
-    for name, rise in objective.bounds.items():
-        limit = (1 + rise) * before[name]
-        constraints.append(
-            {"type": "ineq", "fun": lambda w, n=name, l=limit: 1 - functions[n](w) / l}
-        )
-    caps = objective.caps if len(objective.caps) else [1.0] * units
-    results = [
-        scipy.optimize.minimize(
-            value,
+    def cost(self, weights: np.ndarray) -> np.ndarray:
+        """[..., units] -> [...]."""
+        weights = np.clip(weights, _LEAST, 1.0)
+        gain = sum(share * function.value(weights) for share, function in self.targets)
+        return gain + self.closeness * (weights * np.log(weights / self.prior)).sum(axis=-1)
+
+    def slope(self, weights: np.ndarray) -> np.ndarray:
+        """Gradient of the cost, [units] -> [units]."""
+        weights = np.clip(weights, _LEAST, 1.0)
+        gain = sum(share * function.gradient(weights) for share, function in self.targets)
+        return gain + self.closeness * (np.log(weights / self.prior) + 1)
+
+    def excess(self, weights: np.ndarray) -> np.ndarray:
+        """By how much bounds and caps are broken in all, [..., units] -> [...]."""
+        broken = [np.maximum(f.value(weights) / limit - 1, 0) for limit, f in self.bounds]
+        return sum(broken) + np.maximum(weights - self.caps, 0).sum(axis=-1)
+
+    def descend(self, start: np.ndarray) -> np.ndarray:
+        """A local optimum."""
+        constraints = [
+            {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones_like(w)}
+        ]
+        for limit, function in self.bounds:
+            constraints.append(
+                {
+                    "type": "ineq",
+                    "fun": lambda w, f=function, l=limit: 1 - f.value(w) / l,
+                    "jac": lambda w, f=function, l=limit: -f.gradient(w) / l,
+                }
+            )
+        result = scipy.optimize.minimize(
+            self.cost,
             start,
+            jac=self.slope,
             method="SLSQP",
-            bounds=[(0.0, cap) for cap in caps],
+            bounds=[(0.0, cap) for cap in self.caps],
             constraints=constraints,
             options={"maxiter": 200, "ftol": 1e-9},
         )
-        for start in starts
-    ]
-    best = min(results, key=lambda result: result.fun)
-    weights = np.clip(best.x, 0.0, None)
-    return weights / weights.sum()
+        weights = np.clip(result.x, 0.0, None)
+        return weights / weights.sum()
