@@ -5,10 +5,8 @@ The figure of a mixture w is c + exp(t.w + interactions) + noise: the data mixin
 priors whose sizes follow from the data (the largest marginal likelihood): where the data shows no
 interactions theirs shrinks to nothing; where it cannot tell, what is not known stays.
 
-Intervals come from a bootstrap whose draws are refits: the figures with noise of the estimated
-size, against a random function of the prior (Osband et al. 2018, arXiv 1806.03335). Resampled runs
-alone would say nothing of directions that no run has tried. For this model a draw has a closed
-form: it is one from the posterior.
+Intervals come from draws out of the posterior, where few pairs may matter and much (sparse.py).
+Resampled runs, the ordinary bootstrap, would say nothing of directions that no run has tried.
 """
 
 from __future__ import annotations
@@ -20,9 +18,10 @@ import scipy.linalg
 import scipy.optimize
 
 from experiments.mixture_ablation.quality import Quality, judge
+from experiments.mixture_ablation.sparse import draw_coefficients
 
 # Shares of the smallest figure that the floor c may be.
-_FLOORS = (0.0, 0.5, 0.8, 0.9)
+_FLOORS = (0.0, 0.4, 0.6, 0.75, 0.85, 0.92, 0.96)
 # Logarithms of: size of the linear coefficients, of those of pairs, and of the noise. Where their
 # weak priors lie, where the search for them begins, and its bounds.
 _CENTRE, _SPREAD = np.array((1.0, -1.0, -1.5)), 2.0
@@ -35,37 +34,31 @@ class Fit:
     """A fitted target.
 
     Attributes:
-        floor: c.
-        mean, scale: of log(figure - c) over the runs.
-        coefficients: posterior mean, [units + pairs]; the first `units` are the log-linear ones.
-        factor: a square root of the posterior covariance, [units + pairs, units + pairs].
-        noise: standard deviation of log(figure - c) that is left.
+        response: the estimate, a function of mixtures.
+        noise: standard deviation of log(figure - c) that it leaves.
         quality: how well it predicts runs that were left out.
     """
 
-    floor: float
-    mean: float
-    scale: float
-    coefficients: np.ndarray
-    factor: np.ndarray
+    response: Response
     noise: float
     quality: Quality
+    _models: tuple[_Model, ...]
+    _chances: np.ndarray
 
     def predict(self, weights: np.ndarray) -> np.ndarray:
         """Figures of mixtures, [..., units] -> [...]."""
-        return self.response(self.coefficients).value(weights)
+        return self.response.value(weights)
 
-    def response(self, coefficients: np.ndarray) -> Response:
-        """The function of mixtures that some coefficients make."""
-        units = _units_of(len(coefficients))
-        pairs = np.zeros((units, units))
-        pairs[np.triu_indices(units, 1)] = 2 * coefficients[units:]
-        return Response(self.floor, self.mean, self.scale, coefficients[:units], pairs + pairs.T)
-
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Coefficients of refits, [count, units + pairs]; see the top of the file."""
-        normal = rng.standard_normal((count, len(self.coefficients)))
-        return self.coefficients + normal @ self.factor.T
+    def draw(self, count: int, rng: np.random.Generator) -> list[Response]:
+        """Functions out of the posterior; see the top of the file."""
+        counts = rng.multinomial(count, self._chances)
+        drawn = [
+            model.response(row)
+            for model, own in zip(self._models, counts, strict=True)
+            for row in model.draw(own, rng)
+        ]
+        # Draws of several targets are put side by side: their floors must not go in step.
+        return [drawn[number] for number in rng.permutation(count)]
 
     def effects(self, prior: np.ndarray, draws: int = 400, seed: int = 0) -> np.ndarray:
         """What one point more of each unit does to the figure of a prior, in per cent.
@@ -76,8 +69,7 @@ class Fit:
             [3, units]: the estimate, and the ends of its 95% interval.
         """
         directions = 0.01 * (np.eye(len(prior)) - prior) / (1 - prior)[:, None]
-        rows = [self.coefficients, *self.draw(draws, np.random.default_rng(seed))]
-        responses = [self.response(row) for row in rows]
+        responses = [self.response, *self.draw(draws, np.random.default_rng(seed))]
         found = np.array([directions @ r.gradient(prior) / r.value(prior) for r in responses])
         return 100 * np.array([found[0], *np.quantile(found[1:], [0.025, 0.975], axis=0)])
 
@@ -126,53 +118,37 @@ def fit_target(weights: np.ndarray, figures: np.ndarray) -> Fit:
     figures = np.asarray(figures, np.float64)
     if not (np.isfinite(figures).all() and figures.min() > 0):
         raise ValueError("figures must be positive numbers, one a run")
-    found = [_fit_with_floor(weights, figures, share * figures.min()) for share in _FLOORS]
-    return max(found, key=lambda pair: pair[0])[1]
-
-
-def _fit_with_floor(weights: np.ndarray, figures: np.ndarray, floor: float) -> tuple[float, Fit]:
-    """Log marginal likelihood of the figures, and the fit."""
-    units = weights.shape[1]
-    inputs, logs = features(weights), np.log(figures - floor)
-    mean, scale = logs.mean(), max(logs.std(), 1e-12)
-    targets = (logs - mean) / scale
-    kernels = _Kernels(inputs, units, targets)
-    options = {"method": "L-BFGS-B", "jac": True, "bounds": _BOUNDS}
-    best = min(
-        (scipy.optimize.minimize(kernels.loss, start, **options) for start in _STARTS),
-        key=lambda result: result.fun,
+    models = tuple(_Model(weights, figures, share * figures.min()) for share in _FLOORS)
+    evidence = np.array([model.evidence for model in models])
+    chances = np.exp(evidence - evidence.max())
+    best = models[int(np.argmax(evidence))]
+    return Fit(
+        response=best.response(best.estimate()),
+        noise=float(best.scale * np.exp(best.sizes[2])),
+        quality=judge(best.left_out(), figures),
+        _models=models,
+        _chances=chances / chances.sum(),
     )
-    variances = np.repeat(np.exp(2 * best.x[:2]), [units, inputs.shape[1] - units])
-    inverse = np.linalg.inv(kernels.covariance(best.x))
-    solved = inverse @ targets
-    gain = variances[:, None] * inputs.T
-    covariance = np.diag(variances) - gain @ inverse @ gain.T
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    left_out = floor + np.exp(mean + scale * (targets - solved / np.diag(inverse)))
-    fit = Fit(
-        floor=floor,
-        mean=mean,
-        scale=scale,
-        coefficients=gain @ solved,
-        factor=vectors * np.sqrt(np.maximum(values, 0.0)),
-        noise=float(scale * np.exp(best.x[2])),
-        quality=judge(left_out, figures),
-    )
-    # In terms of the figures: the change of variables counts.
-    return float(-best.fun - len(targets) * np.log(scale) - logs.sum()), fit
 
 
-class _Kernels:
-    """The marginal likelihood of the targets, as a function of three sizes."""
+class _Model:
+    """The regression for one floor."""
 
-    def __init__(self, inputs: np.ndarray, units: int, targets: np.ndarray) -> None:
-        linear, pairs = inputs[:, :units], inputs[:, units:]
-        self.parts = (linear @ linear.T, pairs @ pairs.T, np.eye(len(targets)))
-        self.targets = targets
-
-    def covariance(self, sizes: np.ndarray) -> np.ndarray:
-        """Of the targets, [runs, runs]."""
-        return sum(np.exp(2 * size) * part for size, part in zip(sizes, self.parts, strict=True))
+    def __init__(self, weights: np.ndarray, figures: np.ndarray, floor: float) -> None:
+        self.floor, self.units = floor, weights.shape[1]
+        self.inputs, logs = features(weights), np.log(figures - floor)
+        self.mean, self.scale = logs.mean(), max(logs.std(), 1e-12)
+        self.targets = (logs - self.mean) / self.scale
+        linear, pairs = np.split(self.inputs, [self.units], axis=1)
+        self.parts = (linear @ linear.T, pairs @ pairs.T, np.eye(len(logs)))
+        options = {"method": "L-BFGS-B", "jac": True, "bounds": _BOUNDS}
+        best = min(
+            (scipy.optimize.minimize(self.loss, start, **options) for start in _STARTS),
+            key=lambda result: result.fun,
+        )
+        self.sizes = best.x
+        # In terms of the figures: the change of variables counts.
+        self.evidence = float(-best.fun - len(logs) * np.log(self.scale) - logs.sum())
 
     def loss(self, sizes: np.ndarray) -> tuple[float, np.ndarray]:
         """Minus the log likelihood and the weak priors of the sizes, and its gradient.
@@ -183,18 +159,37 @@ class _Kernels:
         solved = scipy.linalg.cho_solve(factor, self.targets)
         inverse = scipy.linalg.cho_solve(factor, self.parts[2])
         away = (np.asarray(sizes) - _CENTRE) / _SPREAD
-        value = (
-            0.5 * self.targets @ solved
-            + np.log(np.diag(factor[0])).sum()
-            + 0.5 * np.sum(away**2)
-        )
+        likelihood = 0.5 * self.targets @ solved + np.log(np.diag(factor[0])).sum()
         slopes = [
             np.exp(2 * size) * (np.sum(inverse * part) - solved @ part @ solved)
             for size, part in zip(sizes, self.parts, strict=True)
         ]
-        return float(value), np.array(slopes) + away / _SPREAD
+        return float(likelihood + 0.5 * np.sum(away**2)), np.array(slopes) + away / _SPREAD
 
+    def covariance(self, sizes: np.ndarray | None = None) -> np.ndarray:
+        """Of the targets, [runs, runs]; by default with the most likely sizes."""
+        sizes = self.sizes if sizes is None else sizes
+        return sum(np.exp(2 * size) * part for size, part in zip(sizes, self.parts, strict=True))
 
-def _units_of(count: int) -> int:
-    """Units whose weights and pairs make so many features."""
-    return int(round((np.sqrt(8 * count + 1) - 1) / 2))
+    def estimate(self) -> np.ndarray:
+        """The most likely coefficients, [units + pairs]."""
+        pairs = self.inputs.shape[1] - self.units
+        variances = np.repeat(np.exp(2 * self.sizes[:2]), [self.units, pairs])
+        return variances * (self.inputs.T @ np.linalg.solve(self.covariance(), self.targets))
+
+    def left_out(self) -> np.ndarray:
+        """Prediction for each run from the others, [runs]."""
+        inverse = np.linalg.inv(self.covariance())
+        missed = inverse @ self.targets / np.diag(inverse)
+        return self.floor + np.exp(self.mean + self.scale * (self.targets - missed))
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Coefficients out of the posterior, [count, units + pairs]."""
+        return draw_coefficients(self.inputs, self.targets, self.units, count, rng)
+
+    def response(self, coefficients: np.ndarray) -> Response:
+        """The function of mixtures that some coefficients make."""
+        pairs = np.zeros((self.units, self.units))
+        pairs[np.triu_indices(self.units, 1)] = 2 * coefficients[self.units :]
+        linear = coefficients[: self.units]
+        return Response(self.floor, self.mean, self.scale, linear, pairs + pairs.T)

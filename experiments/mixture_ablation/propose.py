@@ -94,9 +94,7 @@ def propose(
     weights = minimise(_responses(used), prior, objective)
     rng = np.random.default_rng(seed)
     drawn = {name: fit.draw(draws, rng) for name, fit in fits.items()}
-    functions = [
-        {name: fit.response(drawn[name][n]) for name, fit in fits.items()} for n in range(draws)
-    ]
+    functions = [{name: drawn[name][n] for name in fits} for n in range(draws)]
     optima = np.array([minimise(f, prior, objective, [weights]) for f in functions])
     # Joint: every unit's interval holds at once in 95% of the draws, about (Bonferroni).
     tail = 0.025 / len(prior)
@@ -150,7 +148,7 @@ def trade_off(
 
 
 def _responses(fits: Mapping[str, Fit]) -> dict[str, Target]:
-    return {name: fit.response(fit.coefficients) for name, fit in fits.items()}
+    return {name: fit.response for name, fit in fits.items()}
 
 
 def minimise(
