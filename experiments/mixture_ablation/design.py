@@ -1,13 +1,15 @@
 """The mixtures of a swarm: a prior, a uniform one, and random ones around the prior.
 
 Random mixtures are Dirichlet draws of strengths between 0.1 and 5, as many as a few times the
-number of units, and weights under 0.002 are dropped: the defaults of Olmix (arXiv 2602.12237).
+number of units, and weights under 0.002 are dropped: the defaults of Olmix (arXiv 2602.12237). Their
+centre is the square root of the prior, scaled, as in RegMix (arXiv 2407.01492): around the prior
+itself a unit of half a per cent would be left out of nearly all of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from experiments.mixture_ablation.simplex import cap_weights
 
 STRENGTHS = (0.1, 5.0)
 LEAST_WEIGHT = 0.002
+# Exponent of the prior in the centre of the draws.
+_TEMPER = 0.5
 # Draws that break a cap are drawn again so many times before the cap is called too tight.
 _TRIES = 10_000
 
@@ -62,7 +66,11 @@ def draw_design(
     base = base / base.sum()
     top = np.array([(caps or {}).get(unit, 1.0) for unit in units])
     if top.sum() < 1:
-        raise ValueError(f"the caps {dict(caps or {})} add up to less than a whole mixture")
+        raise ValueError(
+            f"the caps {_round(caps)} add up to less than a whole mixture: raise sweep.max_epochs, "
+            "or lower sweep.target_tokens"
+        )
+    centre = base**_TEMPER / (base**_TEMPER).sum()
     rng = np.random.default_rng(np.random.SeedSequence([seed, len(units)]))
     low, high = np.log(STRENGTHS)
     drawn: list[np.ndarray] = []
@@ -70,38 +78,18 @@ def draw_design(
         if len(drawn) == runs - 2:
             break
         strength = np.exp(rng.uniform(low, high)) * len(units)
-        weights = rng.dirichlet(np.maximum(base * strength, 1e-3))
+        weights = rng.dirichlet(np.maximum(centre * strength, 1e-3))
         weights = np.where(weights < least, 0.0, weights)
         weights = weights / weights.sum()
         if (weights <= top + 1e-12).all():
             drawn.append(weights)
     else:
-        raise ValueError(f"the caps {dict(caps or {})} are too tight to draw {runs} mixtures")
+        raise ValueError(f"the caps {_round(caps)} are too tight to draw {runs} mixtures")
     uniform = cap_weights(np.full(len(units), 1 / len(units)), top)
     rows = np.array([cap_weights(base, top), uniform, *drawn])
     names = ("prior", "uniform", *(f"random{number:03d}" for number in range(len(drawn))))
     return Design(units, names, rows)
 
 
-def tie(shares: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Weights of groups of sources, from shares of sources; sources in no group stand alone."""
-    grouped = {source for members in groups.values() for source in members}
-    units = {
-        name: sum(shares.get(member, 0.0) for member in members) for name, members in groups.items()
-    }
-    units |= {source: share for source, share in shares.items() if source not in grouped}
-    return {name: weight for name, weight in units.items() if weight > 0}
-
-
-def untie(
-    weights: Mapping[str, float],
-    shares: Mapping[str, float],
-    groups: Mapping[str, Sequence[str]],
-) -> dict[str, float]:
-    """Shares of sources, from weights of groups: inside a group as in `shares`."""
-    found: dict[str, float] = {}
-    for unit, weight in weights.items():
-        members = [member for member in groups.get(unit, (unit,)) if member in shares]
-        whole = sum(shares[member] for member in members)
-        found |= {member: weight * shares[member] / whole for member in members}
-    return found
+def _round(caps: Mapping[str, float] | None) -> dict[str, float]:
+    return {unit: round(cap, 4) for unit, cap in (caps or {}).items()}

@@ -158,6 +158,8 @@ def training_config() -> ConfigDict:
             # Between the ends of stages, where all tasks run, these run every so many steps.
             "every_tasks": "bits_per_byte",
             "every": 160,
+            # Whether the parameters of init_from are evaluated before the first step.
+            "at_start": True,
             "max_length": 1024,
             "tokens_per_batch": 8192,
         }

@@ -205,5 +205,5 @@ def _evaluation(
     engine = run.engine()
     evaluators = [run.evaluator(engine, tasks) for tasks in (fields.tasks, fields.every_tasks)]
     # Random weights have no figures worth their time; a given model's are the baseline.
-    at_start = bool(config.init_from)
+    at_start = bool(config.init_from) and fields.at_start
     return [EvaluationHook(*evaluators, directory, writer, fields.every, at_start=at_start)]
