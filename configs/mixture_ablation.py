@@ -10,8 +10,9 @@ unit, and about ten tokens a parameter. Fields of the sweep are in
 experiments/mixture_ablation/settings.py, all others in marco_jax/training/defaults.py.
 """
 
-from experiments.mixture_ablation.settings import sweep_config
 from ml_collections import ConfigDict
+
+from experiments.mixture_ablation.settings import sweep_config
 
 
 def get_config() -> ConfigDict:

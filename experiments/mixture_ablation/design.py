@@ -1,9 +1,9 @@
 """The mixtures of a swarm: a prior, a uniform one, and random ones around the prior.
 
 Random mixtures are Dirichlet draws of strengths between 0.1 and 5, as many as a few times the
-number of units, and weights under 0.002 are dropped: the defaults of Olmix (arXiv 2602.12237). Their
-centre is the square root of the prior, scaled, as in RegMix (arXiv 2407.01492): around the prior
-itself a unit of half a per cent would be left out of nearly all of them.
+number of units, and weights under 0.002 are dropped: the defaults of Olmix (arXiv 2602.12237).
+Their centre is the square root of the prior, scaled, as in RegMix (arXiv 2407.01492): around the
+prior itself a unit of half a per cent would be left out of nearly all of them.
 """
 
 from __future__ import annotations

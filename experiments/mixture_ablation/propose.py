@@ -10,6 +10,7 @@ import numpy as np
 import scipy.optimize
 
 from experiments.mixture_ablation.fit import Fit
+from experiments.mixture_ablation.quality import Quality
 from experiments.mixture_ablation.simplex import cap_weights
 
 # Mixtures among which a search begins at the best.
@@ -17,11 +18,21 @@ _CANDIDATES = 256
 _LEAST = 1e-9
 
 
-class Target(Protocol):
+class Fitted(Protocol):
+    """A fitted target, of which the quality is known."""
+
+    quality: Quality
+
+
+class Valued(Protocol):
     """A figure as a function of a mixture: lower is better."""
 
     def value(self, weights: np.ndarray) -> np.ndarray:
         """[..., units] -> [...]."""
+
+
+class Target(Valued, Protocol):
+    """One that has slopes."""
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """[units] -> [units]."""
@@ -87,9 +98,7 @@ def propose(
     asked, objective = objective, predictable(fits, objective)
     blind = tuple(name for name in asked.targets if name not in objective.targets)
     if not objective.targets:
-        said = "; ".join(f"{name}: {fits[name].quality.describe()}" for name in blind)
-        reason = f"no fit predicts better than the mean does ({said})"
-        return Proposal(None, left_out=blind, reason=reason)
+        return no_proposal(fits, blind)
     used = {name: fits[name] for name in {**objective.targets, **objective.bounds}}
     weights = minimise(_responses(used), prior, objective)
     rng = np.random.default_rng(seed)
@@ -114,7 +123,22 @@ def propose(
     )
 
 
-def predictable(fits: Mapping[str, Fit], objective: Objective) -> Objective:
+def no_proposal(fits: Mapping[str, Fitted], blind: Sequence[str]) -> Proposal:
+    """Why there is none: how far from predicting anything the fits of `blind` are."""
+    said = "; ".join(f"{name}: {fits[name].quality.describe()}" for name in blind)
+    reason = f"no fit predicts better than the mean does ({said})"
+    return Proposal(None, left_out=tuple(blind), reason=reason)
+
+
+def cost_and_excess(
+    functions: Mapping[str, Valued], prior: np.ndarray, objective: Objective, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What an objective makes of mixtures [..., units]: cost and broken bounds, both [...]."""
+    problem = _Problem(functions, prior, objective)
+    return problem.cost(weights), problem.excess(weights)
+
+
+def predictable(fits: Mapping[str, Fitted], objective: Objective) -> Objective:
     """The objective without targets that no fit predicts: they say nothing about where to go."""
     count = len(objective.targets)
     targets = {
@@ -186,7 +210,7 @@ class _Problem:
     """Cost and constraints of mixtures, and their gradients."""
 
     def __init__(
-        self, functions: Mapping[str, Target], prior: np.ndarray, objective: Objective
+        self, functions: Mapping[str, Valued], prior: np.ndarray, objective: Objective
     ) -> None:
         self.prior, self.closeness = prior, objective.closeness
         self.caps = np.array(objective.caps if len(objective.caps) else [1.0] * len(prior))
@@ -226,8 +250,8 @@ class _Problem:
             constraints.append(
                 {
                     "type": "ineq",
-                    "fun": lambda w, f=function, l=limit: 1 - f.value(w) / l,
-                    "jac": lambda w, f=function, l=limit: -f.gradient(w) / l,
+                    "fun": lambda w, f=function, most=limit: 1 - f.value(w) / most,
+                    "jac": lambda w, f=function, most=limit: -f.gradient(w) / most,
                 }
             )
         result = scipy.optimize.minimize(
