@@ -147,20 +147,20 @@ class Runs:
 
     def table(self) -> list[str]:
         """What is done, failed and left, and the time to go."""
-        states = {proxy: self.state(proxy) for proxy in self.proxies}
-        count = {status: sum(s.status == status for s in states.values()) for status in
-                 ("done", "failed", "running", "left")}  # fmt: skip
-        line = ", ".join(f"{number} {status}" for status, number in count.items() if number)
+        states = [(proxy, self.state(proxy)) for proxy in self.proxies]
+        kinds = ("done", "failed", "running", "left")
+        count = {kind: sum(state.status == kind for _, state in states) for kind in kinds}
+        line = ", ".join(f"{number} {kind}" for kind, number in count.items() if number)
         paces = [
             state.seconds / self._steps(proxy)
-            for proxy, state in states.items()
+            for proxy, state in states
             if state.status == "done" and state.seconds
         ]
-        waiting = [p for p, state in states.items() if state.status in ("left", "running")]
+        waiting = [proxy for proxy, state in states if state.status in ("left", "running")]
         if paces and waiting:
-            seconds = sum(self._steps(proxy) for proxy in waiting) * sum(paces) / len(paces)
+            seconds = sum(map(self._steps, waiting)) * sum(paces) / len(paces)
             line += f"; {seconds / 60:.0f} min to go"
-        failed = [f"  {p.name} failed: {s.reason}" for p, s in states.items() if s.reason]
+        failed = [f"  {proxy.name} failed: {s.reason}" for proxy, s in states if s.reason]
         return [f"runs: {line}", *failed]
 
     def results(self, proxy: Proxy, step: int | None = None) -> list[Result]:
