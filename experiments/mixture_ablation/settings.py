@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from ml_collections import ConfigDict
 
 from marco_jax.data.mixtures import GROUPS
+from marco_jax.languages import LANGUAGES
 from marco_jax.training.config import ConfigError
 from marco_jax.training.defaults import training_config, training_stage
 
+# Regressions; see fit.py and trees.py.
+FITS = ("log-linear", "lightgbm")
 # Fields that may change between starts: they are of the fit, not of the runs.
 OF_THE_FIT = ("fit", "targets", "objective", "bounds", "closeness", "draws", "confirm", "keep")
 
@@ -72,6 +75,40 @@ def sweep_config() -> ConfigDict:
         }
     )
     return c
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Refuses what would come to light only after the runs (ConfigError).
+
+    Which languages have figures is known after the first of them; names of none are refused here.
+    """
+    fields = config.sweep
+    if fields.fit not in FITS:
+        raise ConfigError(f"sweep.fit is {fields.fit!r}: choose one of {', '.join(FITS)}")
+    if not _names(fields.targets):
+        raise ConfigError("sweep.targets is empty: name a task, such as bits_per_byte")
+    tasks = {name.partition("@")[0].partition(":")[0] for name in _names(config.evaluation.tasks)}
+    for target in _names(fields.targets):
+        if target.partition("/")[0] not in tasks:
+            raise ConfigError(
+                f"sweep.targets names {target!r}: evaluation.tasks has only {', '.join(tasks)}"
+            )
+    evaluated = set(_names(config.evaluation.languages)) or set(LANGUAGES)
+    objective = parse_shares(fields.objective, "sweep.objective", 1.0)
+    if not objective:
+        raise ConfigError("sweep.objective is empty: name languages, such as low-resource")
+    bounds = parse_shares(fields.bounds, "sweep.bounds")
+    for field, names in (("sweep.objective", objective), ("sweep.bounds", bounds)):
+        for name in names:
+            known = name == "all" or "/" in name or evaluated & set(GROUPS.get(name, (name,)))
+            if not known:
+                near = difflib.get_close_matches(name, [*GROUPS, *LANGUAGES], n=1)
+                hint = f"did you mean {near[0]!r}?" if near and near[0] != name else ""
+                raise ConfigError(f"{field}: {name!r} is no language that is evaluated; {hint}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def parse_shares(text: str, field: str, default: float | None = None) -> dict[str, float]:

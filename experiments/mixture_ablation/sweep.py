@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Iterable
 
 import jax
 from ml_collections import ConfigDict
 
 from experiments.mixture_ablation.proxies import DONE, STOPPED, Runs
-from experiments.mixture_ablation.settings import OF_THE_FIT
+from experiments.mixture_ablation.settings import OF_THE_FIT, check_fields
 from experiments.mixture_ablation.swarm import (
     Swarm,
     check_same,
@@ -54,9 +55,9 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
     if not config.data_cache:
         # Tokenised once, for all runs.
         config.data_cache = str(directory / "data")
+    check_fields(config)
     swarm = plan_swarm(config, directory)
-    for line in describe(swarm, config):
-        say(line)
+    _tell(describe(swarm, config))
     plan = _plan(config, swarm)
     check_same(directory / PLAN, plan)
     if dry_run:
@@ -82,21 +83,26 @@ def _conclude(
     if len(swarm.design.names) - len(missing) < 4:
         raise RunFailed(f"{len(missing)} runs have no figures: {', '.join(missing[:5])}")
     analysis = analyse(config, swarm, runs)
-    for line in analysis.lines(config, source):
-        say(line)
+    _tell(analysis.lines(config, source))
     if jax.process_index() == 0:
         analysis.write(directory)
-    code, confirmation = DONE, None
+    code = DONE
     if analysis.proposal.weights is not None and config.sweep.confirm.seeds:
         confirmed = Runs(directory / CONFIRMATION, config, (), train)
         code, confirmation = confirm(config, swarm, analysis, confirmed)
-        for line in confirmation.lines():
-            say(line)
+        _tell(confirmation.lines())
         if jax.process_index() == 0:
             write_json(directory / "confirmation.json", confirmation.to_json())
     if jax.process_index() == 0:
         say(f"report: {write_sweep_report(directory)}")
     return code
+
+
+def _tell(lines: Iterable[str]) -> None:
+    """Prints what the user has asked for, and not how it goes, which `say` is for."""
+    for line in lines:
+        if jax.process_index() == 0:
+            print(line, flush=True)
 
 
 def _plan(config: ConfigDict, swarm: Swarm) -> dict[str, object]:
