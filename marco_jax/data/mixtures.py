@@ -185,7 +185,8 @@ def apply_override(
         raise ValueError(
             f"mixture.override: {override!r} gives {1 - left:.4g} of the tokens away, not 1 at most"
         )
-    scale = max(left, 0.0) / before if before else 0.0
+    # What rounding has left over is nothing: no source can be read in such shares.
+    scale = left / before if before and left > 1e-9 else 0.0
     return {source: fixed.get(source, share * scale) for source, share in shares.items()}
 
 
