@@ -91,6 +91,9 @@ def training_config() -> ConfigDict:
             # The cap of unimax, and where a warning begins: up to four epochs are nearly as good
             # as new text (Muennighoff et al. 2023, arXiv 2305.16264).
             "max_epochs": 4.0,
+            # Weights that follow how fast each source is learnt (data/adaptive.py), changed every
+            # so many steps; 0: they stay as they are.
+            "adaptive": {"every": 0, "rate": 0.1, "credit": 0.5, "least": 0.2},
             # A restart whose data or mixture is not the checkpoint's goes on from there.
             "accept_change": False,
         }
