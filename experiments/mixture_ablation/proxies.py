@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from marco_jax.evaluation.results import Result, read_results
 from marco_jax.training.checkpoint import CHECKPOINTS, write_json
 from marco_jax.training.processes import agree, say
+from marco_jax.training.recovery import finished_steps
 
 STATUS = "status.json"
 DONE, STOPPED = 0, 143
@@ -54,12 +55,14 @@ class State:
         seconds: wall clock over all its starts.
         attempts: starts that have not come to an end.
         reason: why it failed.
+        step: of its newest checkpoint when it was started last.
     """
 
     status: str = "left"
     seconds: float = 0.0
     attempts: int = 0
     reason: str = ""
+    step: int = 0
 
 
 class Runs:
@@ -113,17 +116,24 @@ class Runs:
 
     def _run(self, proxy: Proxy) -> int:
         before, start = self.state(proxy), time.perf_counter()
-        attempts = 0 if before.status == "failed" else before.attempts
+        saved = self.workdir(proxy) / CHECKPOINTS
+        newest = max(finished_steps(saved), default=0) if saved.is_dir() else 0
+        # A run that got further, however often it was cut off, is no hopeless one.
+        stuck = before.status == "running" and newest == before.step
+        attempts = before.attempts if stuck else 0
         if attempts >= _ATTEMPTS:
             self._record(proxy, State("failed", before.seconds, 0, "the process died with it"))
             say(f"{proxy.name} is left out: the process has died with it {attempts} times")
             return DONE
         # Written before: a process that dies says nothing after.
-        self._record(proxy, State("running", before.seconds, attempts + 1))
+        self._record(proxy, State("running", before.seconds, attempts + 1, "", newest))
         code, status, reason = DONE, "done", ""
         try:
             code = self._train(proxy.config(self.base), str(self.workdir(proxy)))
             status = "left" if code == STOPPED else "done"
+        except KeyboardInterrupt:
+            self._record(proxy, dataclasses.replace(before, status="left"))
+            raise
         except Exception as error:  # One run is not the sweep.
             status, reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())
             say(f"{proxy.name} has failed: {reason}")
@@ -132,7 +142,7 @@ class Runs:
         # Other programs, other data: nothing of this run is wanted again.
         jax.clear_caches()
         if status == "done" and not self._keep and jax.process_index() == 0:
-            shutil.rmtree(self.workdir(proxy) / CHECKPOINTS, ignore_errors=True)
+            shutil.rmtree(saved, ignore_errors=True)
         return code
 
     def _record(self, proxy: Proxy, state: State) -> None:
