@@ -62,6 +62,8 @@ class Analysis:
         found = self.proposal
         for name in found.left_out:
             yield f"the objective goes without {name}, which no fit predicts"
+        for name in self.unsure:
+            yield f"warning: the bound on {name} rests on a fit no better than the mean"
         if found.weights is None:
             yield f"no proposal: {found.reason}"
             return
@@ -77,6 +79,11 @@ class Analysis:
             low, high = (ratio - 1 for ratio in found.ranges[name])
             yield f"{name}: predicted {change:+.2%} ({low:+.2%} to {high:+.2%})"
         yield f"ready to run: {self.command(config, source)}"
+
+    @property
+    def unsure(self) -> list[str]:
+        """Bounds whose fits predict nothing: only a run can tell whether they hold."""
+        return [name for name in self.objective.bounds if not self.fits[name].quality.predicts()]
 
     def command(self, config: ConfigDict, source: str) -> str:
         """Trains on the proposal from the sweep's base, with the steps of the confirmation."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.mixture_ablation.design import draw_design
-from experiments.mixture_ablation.fit import Response, features, fit_target
+from experiments.mixture_ablation.fit import Response, fit_target
 from experiments.mixture_ablation.propose import Objective, minimise, propose, trade_off
 from experiments.mixture_ablation.quality import judge
 from experiments.mixture_ablation.simplex import cap_weights
@@ -43,10 +43,11 @@ def test_capped_weights_give_the_rest_to_the_others_in_proportion():
     np.testing.assert_allclose(capped, [0.4, 0.4, 0.2])
 
 
-def test_a_response_has_its_gradient():
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_a_response_has_its_gradient(power):
     rng = np.random.default_rng(0)
     pairs = rng.normal(size=(4, 4))
-    response = Response(0.3, 0.1, 0.7, rng.normal(size=4), pairs + pairs.T)
+    response = Response(0.3, 0.1, 0.7, rng.normal(size=4), pairs + pairs.T, power)
     point = rng.dirichlet(np.ones(4))
     steps = 1e-6 * np.eye(4)
     numeric = [(response.value(point + s) - response.value(point - s)) / 2e-6 for s in steps]
@@ -58,13 +59,15 @@ def test_left_out_predictions_are_those_of_fits_without_the_run():
     design, world = draw_design(PRIOR, 24, 0), planted("log-linear", 0)["low"]
     figures = world.value(design.weights)
     fit = fit_target(design.weights, figures)
-    model = next(m for m in fit._models if m.floor == fit.response.floor)
+    model = next(
+        m for m in fit._models if (m.floor, m.power) == (fit.response.floor, fit.response.power)
+    )
     variances = np.diag(model.covariance()) * 0 + np.exp(2 * model.sizes[2])
-    inputs, targets = features(design.weights)[1:], model.targets[1:]
+    inputs, targets = model.inputs[1:], model.targets[1:]
     units = design.weights.shape[1]
     sizes = np.repeat(np.exp(2 * model.sizes[:2]), [units, inputs.shape[1] - units])
     kernel = (inputs * sizes) @ inputs.T + np.diag(variances[1:])
-    row = features(design.weights[:1])[0] * sizes @ inputs.T @ np.linalg.solve(kernel, targets)
+    row = model.inputs[0] * sizes @ inputs.T @ np.linalg.solve(kernel, targets)
     expected = model.floor + np.exp(model.mean + model.scale * row)
     np.testing.assert_allclose(fit.quality.left_out[0], expected, rtol=1e-6)
 
@@ -88,6 +91,13 @@ def test_at_least_18_of_20_planted_worlds_come_out_right(kind):
         assert sum(trial.proposal.weights is None for trial in trials) >= 18
     else:
         assert sum(trial.inside for trial in trials) >= 18
+
+
+def test_a_language_that_is_learnt_from_little_is_fitted_by_roots():
+    design = draw_design(PRIOR, 32, 0)
+    figures = 2 + np.exp(-4 * np.sqrt(design.weights[:, 4]) + 0.5 * design.weights[:, 0])
+    fit = fit_target(design.weights, figures * np.random.default_rng(0).normal(1, 0.004, 32))
+    assert fit.response.power == 0.5 and fit.quality.rank_correlation > 0.95
 
 
 def test_bounds_and_caps_hold_and_a_looser_bound_gains_more():
