@@ -142,10 +142,13 @@ def test_constant_figures_are_predicted_by_nothing():
     assert not fit_target(draw_design(PRIOR, 8, 0).weights, np.ones(8)).quality.predicts()
 
 
-def test_trees_propose_in_a_world_and_not_without_one():
+def test_trees_propose_in_a_world_and_not_without_one(monkeypatch):
     pytest.importorskip("lightgbm")
+    from experiments.mixture_ablation import trees
     from experiments.mixture_ablation.trees import fit_trees, propose_by_search
 
+    monkeypatch.setattr(trees, "_CANDIDATES", 2000)
+    monkeypatch.setattr(trees, "_BOOTSTRAP", 3)
     design, world = draw_design(PRIOR, 32, 0), planted("log-linear", 0)
     fits = {n: fit_trees(design.weights, f.value(design.weights)) for n, f in world.items()}
     found = propose_by_search(fits, design.prior, OBJECTIVE)
