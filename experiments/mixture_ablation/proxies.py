@@ -40,7 +40,8 @@ class Proxy:
     def config(self, sweep: ConfigDict) -> ConfigDict:
         """The config of an ordinary training run."""
         config = ConfigDict(sweep.to_dict())
-        del config["sweep"]
+        if "sweep" in config:
+            del config["sweep"]
         for field, value in self.changes.items():
             config.update_from_flattened_dict({field: value})
         return config
@@ -84,7 +85,7 @@ class Runs:
             train: trains a config in a workdir: `marco_jax.training.loop.train`.
         """
         self.root, self.base, self.proxies, self._train = root, config, list(proxies), train
-        self._keep = config.sweep.keep
+        self._keep = "sweep" in config and config.sweep.keep
 
     def workdir(self, proxy: Proxy) -> pathlib.Path:
         """Where a run's files are."""

@@ -16,13 +16,20 @@ from ml_collections import ConfigDict
 from experiments.mixture_ablation.design import Design, draw_design
 from experiments.mixture_ablation.proxies import Proxy
 from experiments.mixture_ablation.units import Units, find_units
+from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
-from marco_jax.tokenizer import load_tokenizer
+from marco_jax.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.assemble import create_sharding, global_rows
 from marco_jax.training.checkpoint import TOKENIZER, load_model
-from marco_jax.training.config import ConfigError, model_config, plan_stages, resolve_steps
+from marco_jax.training.config import (
+    ConfigError,
+    changed_fields,
+    model_config,
+    plan_stages,
+    resolve_steps,
+)
 from marco_jax.training.metrics import PEAK_FLOPS, read_metrics
 from marco_jax.training.processes import first_process_first, say
 
@@ -65,7 +72,7 @@ def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
         ValueError: fields that do not fit together; nothing has run.
     """
     fields = config.sweep
-    if config.stages != "proxy" or config.stage.proxy.schedule is None:
+    if config.stages != "proxy":
         raise ConfigError(f"stages is {config.stages!r}: a sweep's runs have one stage, 'proxy'")
     if not config.init_from and not config.tokenizer.path:
         raise ConfigError(
@@ -77,10 +84,13 @@ def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
     resolve_steps(config, per_step)
     plan_stages(config)
     corpus = load_corpus(config.data, seed=config.seed)
-    infos = [info for info in corpus.infos()]
+    infos = corpus.infos()
     within = Within(config.mixture.within, config.mixture.temperature, config.mixture.max_epochs)
-    if within.method not in ("uniform",):
-        raise ConfigError(f"mixture.within is {within.method!r}: sweeps tie sources as 'uniform'")
+    if within.method != "uniform":
+        raise ConfigError(
+            f"mixture.within is {within.method!r}: a sweep knows 'uniform' alone; name units of "
+            "their own in sweep.units to have their weights found"
+        )
     if config.mixture.override:
         raise ConfigError("mixture.override is what a sweep is to find: leave it empty")
     mixture = get_mixture(config.mixture.name, infos, within)
@@ -113,7 +123,7 @@ def _proxies(config: ConfigDict, units: Units, design: Design) -> tuple[Proxy, .
 
 
 def _sizes(
-    config: ConfigDict, corpus: object, units: Units, workdir: pathlib.Path
+    config: ConfigDict, corpus: Corpus, units: Units, workdir: pathlib.Path
 ) -> dict[str, float]:
     """Target tokens of each source that is tokenised before it is read."""
     tokenizer = _tokenizer(config)
@@ -124,7 +134,7 @@ def _sizes(
     return {name: float(store.tokens + len(store.lengths)) for name, store in stores.items()}
 
 
-def _tokenizer(config: ConfigDict) -> object:
+def _tokenizer(config: ConfigDict) -> Tokenizer:
     if config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
     base = pathlib.Path(config.init_from)
@@ -225,8 +235,6 @@ def check_same(path: pathlib.Path, plan: Mapping[str, object]) -> None:
     Raises:
         ConfigError: names what differs.
     """
-    from marco_jax.training.config import changed_fields
-
     if not path.exists():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
