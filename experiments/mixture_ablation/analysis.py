@@ -24,7 +24,7 @@ from marco_jax.training.config import ConfigError
 
 _FITS = dict(zip(FITS, (fit_target, fit_trees), strict=True))
 # Rises of the first bound for which the optimum is looked for.
-_RISES = (-0.01, 0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
+_RISES = (-0.05, -0.03, -0.02, -0.01, 0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 
 @dataclasses.dataclass(frozen=True)

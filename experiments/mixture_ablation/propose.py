@@ -158,16 +158,22 @@ def trade_off(
 ) -> list[tuple[float, np.ndarray]]:
     """The optimum for each allowed rise of one target: the curve of gain against forgetting.
 
+    Without the pull to the prior, which would hide what is gained and lost.
+
     Returns:
-        (rise, weights [units]) pairs; none where no fit predicts.
+        (rise, weights [units]) pairs of the rises that can be kept; none where no fit predicts.
     """
     objective = predictable(fits, objective)
     if not objective.targets:
         return []
     curve = []
     for rise in rises:
-        asked = dataclasses.replace(objective, bounds={**objective.bounds, bound: rise})
-        curve.append((rise, minimise(_responses(fits), prior, asked)))
+        bounds = {**objective.bounds, bound: rise}
+        asked = dataclasses.replace(objective, bounds=bounds, closeness=0.0)
+        weights = minimise(_responses(fits), prior, asked)
+        # A bound that no mixture keeps has no optimum.
+        if fits[bound].predict(weights) <= (1 + rise) * fits[bound].predict(prior) * (1 + 1e-4):
+            curve.append((rise, weights))
     return curve
 
 
