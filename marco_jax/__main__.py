@@ -197,6 +197,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     curate.add_argument("--explain", metavar="ID", help="tell what became of one document")
 
+    sweep = command("sweep", "Which mixture? Proxy runs, a fit, and one to try next.", "sweep")
+    sweep.add_argument("--config", required=True, help="a file such as configs/mixture_ablation.py")
+    sweep.add_argument("--workdir", required=True, help="runs, figures and the report; resumes")
+    sweep.add_argument(
+        "--dry_run", action="store_true", help="say what would run and what it costs, and end"
+    )
+
     report = command("report", "One HTML page of a run, and its figures.", "report")
     report.add_argument("--workdir", required=True)
     return parser

@@ -282,6 +282,22 @@ def plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def sweep(arguments: argparse.Namespace) -> int:
+    """Ablates a mixture: proxy runs, a fit, a proposal and its confirmation."""
+    from marco_jax.decoding.compilation import enable_compilation_cache
+    from marco_jax.training.config import load_config
+    from marco_jax.training.processes import join, watch_others
+
+    config = load_config(arguments.config, arguments.overrides)
+    host = join(config.distributed)
+    # Runs that differ in their mixture alone compile once.
+    enable_compilation_cache()
+    from experiments.mixture_ablation.sweep import sweep as run
+
+    with watch_others(host):
+        return run(config, arguments.workdir, arguments.config, dry_run=arguments.dry_run)
+
+
 def report(arguments: argparse.Namespace) -> int:
     """Writes the page of a run and prints its figures."""
     from marco_jax.evaluation.report import format_summary, summary, write_report

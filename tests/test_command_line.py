@@ -4,7 +4,7 @@ import pytest
 
 from marco_jax.__main__ import main
 
-COMMANDS = ("train", "eval", "generate", "translate", "import", "export", "plan", "report")
+COMMANDS = ("train", "eval", "generate", "translate", "import", "export", "plan", "report", "sweep")
 
 
 def run(capsys, *argv):

@@ -91,6 +91,9 @@ def training_config() -> ConfigDict:
             # The cap of unimax, and where a warning begins: up to four epochs are nearly as good
             # as new text (Muennighoff et al. 2023, arXiv 2305.16264).
             "max_epochs": 4.0,
+            # Weights that follow how fast each source is learnt (data/adaptive.py), changed every
+            # so many steps; 0: they stay as they are.
+            "adaptive": {"every": 0, "rate": 0.1, "credit": 0.5, "least": 0.2},
             # A restart whose data or mixture is not the checkpoint's goes on from there.
             "accept_change": False,
         }
@@ -165,6 +168,8 @@ def training_config() -> ConfigDict:
             # Between the ends of stages, where all tasks run, these run every so many steps.
             "every_tasks": "bits_per_byte",
             "every": 160,
+            # Whether the parameters of init_from are evaluated before the first step.
+            "at_start": True,
             "max_length": 1024,
             "tokens_per_batch": 8192,
         }

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from marco_jax.data.adaptive import Adaptive, AdaptiveOptions
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
@@ -75,7 +76,9 @@ class Run:
         check_exportable(self.model, abstract_params(self.model), self.tokenizer)
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
-        self.feed = self._feed()
+        options = AdaptiveOptions(**config.mixture.adaptive.to_dict())
+        self.adaptive = Adaptive(options) if options.every else None
+        self.feed = self.configured = self._feed()
         sources = len(self.feed.sources)
         self.trainer = create_trainer(
             config, self.model, self.sharding, sources, self.tokenizer.vocab_size
@@ -106,14 +109,14 @@ class Run:
             step -= stage.steps
         return self.stages[-1].name
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        """Global batches on the mesh from step index `first` on; each process reads its rows."""
+    def batches(self, first: int, stop: int) -> Iterator[Batch]:
+        """Global batches on the mesh, step indices first..stop; each process reads its rows."""
         shape = (self.batch_rows, self.config.batch.length)
         layout = self.trainer.batch_sharding
         rows = _local_rows(layout, shape)
         batches = self.feed.iterate(
             first,
-            self.config.steps,
+            stop,
             rows,
             prefetch=self.config.feed.prefetch,
             timeout=self.config.feed.timeout_seconds or None,
@@ -155,9 +158,29 @@ class Run:
             examples=fields.examples.to_dict(),
         )
 
+    def adapt(self, step: int) -> dict[str, float]:
+        """Changes the weights after `step` steps where they are to change; gives the new ones."""
+        if not self.adaptive or not self.adaptive.due(step):
+            return {}
+        shares = self.feed.shares(step)
+        new = self.adaptive.change(step, self.configured.shares(step), shares)
+        if new != shares:
+            self.feed = self.feed.reweighted(step, new)
+        return new
+
+    def next_change(self, step: int) -> int:
+        """The next step after `step` at which weights may change: the last where they never do."""
+        if not self.adaptive:
+            return self.config.steps
+        every = self.adaptive.options.every
+        return min((step // every + 1) * every, *(end for end in self.stage_ends if end > step))
+
     def data_state(self, step: int) -> dict[str, Any]:
         """What a checkpoint after `step` steps keeps of the data's order."""
-        return self.feed.state(step)
+        state = self.feed.state(step)
+        if self.adaptive:
+            state["adaptive"] = self.adaptive.state() | {"configured": self.configured.order()}
+        return state
 
     def resume(self, state: Mapping[str, Any], step: int) -> None:
         """Goes on with the order of a checkpoint after `step` steps, as its `data_state` has it.
@@ -168,12 +191,17 @@ class Run:
         if not state:
             say("the checkpoint does not say in which order the data was read: taken as it is now")
             return
-        feed, changes = self.feed.resumed(state, step)
+        adapted = state.get("adaptive") if self.adaptive else None
+        if adapted:
+            self.adaptive.restore(adapted)
+            # Weights have moved since; what counts is whether they set out from the same ones.
+            moved, state = state, {**state, "order": adapted["configured"]}
+        feed, changes = self.configured.resumed(state, step)
         if changes and not self.config.mixture.accept_change:
             refuse_change(changes)
         for line in changes:
             say(f"the data's order changes at step {step}: {line}")
-        self.feed = feed
+        self.feed = feed.continued(moved) if adapted and not changes else feed
 
     def describe_batch(self, step: int) -> list[str]:
         """Source and documents of each row of the global batch at a step (counted from 0)."""
