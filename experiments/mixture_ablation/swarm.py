@@ -22,7 +22,6 @@ from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.assemble import create_sharding, global_rows
-from marco_jax.training.checkpoint import TOKENIZER
 from marco_jax.training.config import (
     ConfigError,
     changed_fields,
@@ -138,10 +137,7 @@ def _sizes(
 def _tokenizer(config: ConfigDict) -> Tokenizer:
     if config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
-    base = pathlib.Path(config.init_from)
-    kept = base.parent.parent if base.parent.name == "checkpoints" else base
-    kept = kept / TOKENIZER
-    return load_tokenizer(kept if kept.is_dir() else base)
+    return find_model(config.init_from).tokenizer
 
 
 def _estimate(config: ConfigDict, tokens: float) -> tuple[float, str]:
