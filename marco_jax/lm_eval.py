@@ -19,7 +19,7 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
     import jax.numpy as jnp
 
     from marco_jax.decoding.engine import Engine
-    from marco_jax.evaluation.chat_templates import read_chat_template
+    from marco_jax.chat_templates import read_chat_template
     from marco_jax.model.mesh import Sharding, create_mesh
     from marco_jax.training.checkpoint import load_model
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -21,6 +22,8 @@ import tokenizers
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from marco_jax.chat_templates import CHAT_TEMPLATE, read_chat_template
 
 SEPARATOR = "<|endoftext|>"
 
@@ -44,6 +47,8 @@ class Tokenizer(Protocol):
     vocab_size: int
     eos_id: int
     separator: str
+    # How its files write a conversation, in Jinja; None where they do not say.
+    chat_template: str | None
 
     @property
     def fingerprint(self) -> str:
@@ -58,6 +63,10 @@ class Tokenizer(Protocol):
         """Ids of several texts."""
         ...
 
+    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of an NFC text, and the character at which each of them begins."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
         ...
@@ -69,6 +78,8 @@ class Tokenizer(Protocol):
 
 class BytePairTokenizer:
     """A tokenizer of the `tokenizers` library, such as Qwen2's byte-level BPE."""
+
+    chat_template: str | None = None
 
     def __init__(self, backend: tokenizers.Tokenizer, separator: str = SEPARATOR) -> None:
         """Takes a tokenizer and the token that separates documents.
@@ -97,6 +108,11 @@ class BytePairTokenizer:
         """Ids of several texts."""
         return [e.ids for e in self._backend.encode_batch(list(texts), add_special_tokens=False)]
 
+    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of an NFC text, and the character at which each of them begins."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; broken UTF-8 becomes U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
@@ -107,13 +123,17 @@ class BytePairTokenizer:
         is_qwen2 = ids == [151_643, 151_644, 151_645]
         kind = "Qwen2Tokenizer" if is_qwen2 else "PreTrainedTokenizerFast"
         _write_fast(pathlib.Path(directory), self._backend, self.separator, kind)
+        _write_template(pathlib.Path(directory), self.chat_template)
 
 
 class SentencePieceTokenizer:
     """A SentencePiece unigram model with byte fallback, which keeps whitespace as it is.
 
     U+2581 stands for a space inside SentencePiece: where a text has one, decoding gives a space.
+    The names of its control pieces in a text are those pieces, as with Qwen2's special tokens.
     """
+
+    chat_template: str | None = None
 
     def __init__(self, model: bytes) -> None:
         """Takes the bytes of a tokenizer.model.
@@ -127,6 +147,9 @@ class SentencePieceTokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.eos_id: int = self._processor.eos_id()
         self.separator: str = self._processor.id_to_piece(self.eos_id)
+        pieces = {self._processor.id_to_piece(i): i for i in self._control_ids()}
+        self._specials = pieces
+        self._marks = re.compile("(" + "|".join(map(re.escape, pieces)) + ")")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -136,22 +159,39 @@ class SentencePieceTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text; the separator's name in it is the separator, as with Qwen2."""
         ids: list[int] = []
-        for number, part in enumerate(unicodedata.normalize("NFC", text).split(self.separator)):
-            ids += [self.eos_id] * (number > 0) + self._processor.encode(part)
+        for part in self._marks.split(unicodedata.normalize("NFC", text)):
+            special = self._specials.get(part)
+            ids += self._processor.encode(part) if special is None else [special]
         return ids
+
+    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of an NFC text, and the character at which each of them begins."""
+        ids: list[int] = []
+        places: list[int] = []
+        start = 0
+        for part in self._marks.split(text):
+            if part in self._specials:
+                ids.append(self._specials[part])
+                places.append(start)
+            else:
+                pieces = self._processor.encode(part, out_type="immutable_proto").pieces
+                ids += [piece.id for piece in pieces]
+                places += [start + piece.begin for piece in pieces]
+            start += len(part)
+        return ids, places
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts, on all cores."""
         plain = [unicodedata.normalize("NFC", text) for text in texts]
         return [
-            self.encode(text) if self.separator in text else ids
+            self.encode(text) if self._marks.search(text) else ids
             for text, ids in zip(plain, self._processor.encode(plain), strict=True)
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; broken UTF-8 becomes U+FFFD."""
         # No text has the unknown piece, but a model may emit it.
-        skipped = (self.eos_id, self._processor.unk_id())
+        skipped = (*self._specials.values(), self._processor.unk_id())
         return self._processor.decode([int(i) for i in ids if i not in skipped])
 
     def save(self, directory: str | os.PathLike) -> None:
@@ -159,6 +199,11 @@ class SentencePieceTokenizer:
         directory = pathlib.Path(directory)
         _write_fast(directory, self._fast(), self.separator, "PreTrainedTokenizerFast")
         _write(directory / "tokenizer.model", self._model)
+        _write_template(directory, self.chat_template)
+
+    def _control_ids(self) -> list[int]:
+        ids = range(self.vocab_size)
+        return [self.eos_id, *(i for i in ids if i != self.eos_id and self._processor.is_control(i))]
 
     def _fast(self) -> tokenizers.Tokenizer:
         processor = self._processor
@@ -174,7 +219,9 @@ class SentencePieceTokenizer:
         fast.decoder = decoders.Sequence(
             [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
         )
-        fast.add_special_tokens([AddedToken(self.separator, normalized=False, special=True)])
+        fast.add_special_tokens(
+            [AddedToken(piece, normalized=False, special=True) for piece in self._specials]
+        )
         return fast
 
 
@@ -190,6 +237,12 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """
     path = pathlib.Path(path)
     directory = path if path.is_dir() else path.parent
+    tokenizer = _load(path, directory)
+    tokenizer.chat_template = read_chat_template(directory)
+    return tokenizer
+
+
+def _load(path: pathlib.Path, directory: pathlib.Path) -> Tokenizer:
     files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     by_name = {file.name: file for file in files}
     if "tokenizer.model" in by_name:
@@ -242,7 +295,7 @@ def train_sentencepiece(
     """Trains a unigram model with byte fallback and saves it in `directory`.
 
     Whitespace is kept as it is and digits stand alone. The control piece `<|endoftext|>` separates
-    documents. Id 0 is an ordinary piece, as in Qwen2.
+    documents; those of ChatML are there too. Id 0 is an ordinary piece, as in Qwen2.
 
     Raises:
         ValueError: too little text for so many pieces.
@@ -270,6 +323,7 @@ def train_sentencepiece(
             # One thread: the order of a sum over threads would show in the scores.
             num_threads=1,
             user_defined_symbols=["\n"],
+            control_symbols=list(QWEN2_SPECIALS[1:]),
             unk_id=1,
             eos_id=2,
             bos_id=-1,
@@ -408,6 +462,11 @@ def _write_fast(
     }
     _write(directory / "tokenizer.json", backend.to_str(pretty=True).encode())
     _write(directory / "tokenizer_config.json", json.dumps(config, indent=2).encode() + b"\n")
+
+
+def _write_template(directory: pathlib.Path, template: str | None) -> None:
+    if template is not None:
+        _write(directory / CHAT_TEMPLATE, template.encode())
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

@@ -20,6 +20,7 @@ FLOORS = {
     "data": 2,
     "model": 1,
     "tokenizer": 1,
+    "chat_templates": 1,
     "languages": 1,
     "host_memory": 1,
 }

@@ -10,8 +10,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-from marco_jax.data.corpus import TRAIN, Corpus
-from marco_jax.data.store import MANIFEST, TokenStore, write_store
+from marco_jax.data.conversations import kind_of, task_fingerprint
+from marco_jax.data.corpus import CHAT, PREFERENCE, TRAIN, Corpus
+from marco_jax.data.store import (
+    CONVERSATIONS,
+    MANIFEST,
+    PREFERENCES,
+    TEXTS,
+    Record,
+    TokenStore,
+    write_store,
+)
 from marco_jax.tokenizer import Tokenizer
 
 # Documents that cross between TensorFlow and Python in one step.
@@ -46,7 +55,9 @@ def prepare_stores(
         if name not in known:
             raise ValueError(f"the mixture has a source {name!r} and the data has none: {known}")
     cache = pathlib.Path(cache_dir) / tokenizer.fingerprint[:12]
-    places = {name: cache / f"{name}-{corpus.source_fingerprint(name)[:12]}" for name in names}
+    places = {
+        name: cache / f"{name}-{task_fingerprint(corpus, tokenizer, name)[:12]}" for name in names
+    }
     number, count = part
     own = [name for index, name in enumerate(names) if index % count == number]
     for name in [*own, *(name for name in names if name not in own)]:
@@ -64,8 +75,16 @@ def _tokenise(corpus: Corpus, tokenizer: Tokenizer, name: str, directory: pathli
 
         task = register_task(corpus, tokenizer, name)
     dataset = task.get_dataset(sequence_length=None, split=TRAIN, shuffle=False)
-    fingerprint = f"{corpus.source_fingerprint(name)}-{tokenizer.fingerprint}"
-    about = {"source": name, "fingerprint": fingerprint}
+    fingerprint = f"{task_fingerprint(corpus, tokenizer, name)}-{tokenizer.fingerprint}"
+    kind = {CHAT: CONVERSATIONS, PREFERENCE: PREFERENCES}.get(kind_of(corpus, name), TEXTS)
+    about = {"source": name, "fingerprint": fingerprint, "kind": kind}
+    if kind != TEXTS:
+        records = (
+            Record(row["tokens"], row["weights"], row["language"].decode())
+            for row in dataset.as_numpy_iterator()
+        )
+        write_store(directory, records, about)
+        return
     # Many documents cross from TensorFlow at once: the way takes longer than tokenising one.
     rows = dataset.map(lambda example: example["tokens"]).ragged_batch(_BATCH)
     documents = (

@@ -71,7 +71,7 @@ class _Loop:
         self.writer = writer = MetricsWriter(
             directory,
             parts.model,
-            parts.feed.sources,
+            parts.feed.labels,
             config.batch.length,
             self.first,
             meta["tokens"],

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from marco_jax.data.conversations import chat_template
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
@@ -38,6 +39,7 @@ from marco_jax.training.config import (
     resolve_steps,
 )
 from marco_jax.training.mixture_table import mixture_table
+from marco_jax.training.objectives import DPO, SFT, check_objective, check_sources
 from marco_jax.training.processes import first_process_first, say
 from marco_jax.training.step import Batch, TrainState
 
@@ -54,8 +56,7 @@ class Run:
         Raises:
             ValueError: config fields that do not fit together, or data that cannot be read.
         """
-        if config.objective != "cpt":
-            raise ConfigError(f"objective is {config.objective!r}: only 'cpt' is supported")
+        check_objective(config)
         self.config, self.workdir = config, workdir
         self.sharding = create_sharding(config)
         # What can be refused at once is, before any data is read.
@@ -69,10 +70,11 @@ class Run:
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
         self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
+        check_sources(config.objective, self.corpus.infos(), self.stages)
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
         self.feed = self._feed()
-        sources = len(self.feed.sources)
+        sources = len(self.feed.labels)
         self.trainer = create_trainer(
             config, self.model, self.sharding, sources, self.tokenizer.vocab_size
         )
@@ -175,7 +177,7 @@ class Run:
             part=(jax.process_index(), jax.process_count()),
             say=say,
         )
-        sizes = {name: store.tokens + len(store.lengths) for name, store in stores.items()}
+        sizes = {name: store.targets for name, store in stores.items()}
         sources = {
             info.name: self._stream(info.name) if info.streamed else stores[info.name]
             for info in infos
@@ -250,6 +252,9 @@ def _tokenizer(
         return load_tokenizer(directory)
     if config.tokenizer.path:
         given = load_tokenizer(config.tokenizer.path)
+    if given is not None and config.objective in (SFT, DPO):
+        # What the model has learnt to read and write goes with it, to exports too.
+        given.chat_template = chat_template(given)
     if given is None:
         size = config.tokenizer.vocab_size
         say(f"training a SentencePiece tokenizer of {size} pieces on the corpus")
