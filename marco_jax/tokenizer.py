@@ -203,7 +203,10 @@ class SentencePieceTokenizer:
 
     def _control_ids(self) -> list[int]:
         ids = range(self.vocab_size)
-        return [self.eos_id, *(i for i in ids if i != self.eos_id and self._processor.is_control(i))]
+        return [
+            self.eos_id,
+            *(i for i in ids if i != self.eos_id and self._processor.is_control(i)),
+        ]
 
     def _fast(self) -> tokenizers.Tokenizer:
         processor = self._processor

@@ -46,13 +46,13 @@ def conversation(record: Mapping[str, Any], place: str) -> tuple[Turn, ...]:
     if not turns:
         raise ValueError(f"{place} has no conversation: write {_FORMS}")
     if not any(turn.learnt for turn in turns):
-        raise ValueError(f"{place} has no assistant message after a user's: nothing is to be learnt")
+        raise ValueError(
+            f"{place} has no assistant message after a user's: nothing is to be learnt"
+        )
     return tuple(turns)
 
 
-def preference(
-    record: Mapping[str, Any], place: str
-) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+def preference(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
     """The conversations that end with the chosen and with the rejected answer.
 
     Their last message, the assistant's, is all that is learnt.

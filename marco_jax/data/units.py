@@ -54,9 +54,7 @@ class Units(Protocol):
         ...
 
 
-def create_units(
-    store: TokenStore, separator: int, reference: np.ndarray | None = None
-) -> Units:
+def create_units(store: TokenStore, separator: int, reference: np.ndarray | None = None) -> Units:
     """The units of a store, by its kind; `separator` is the id between texts.
 
     `reference`, float32 [documents], is what preferences are compared with, where it is cached.
