@@ -92,7 +92,7 @@ class Sides:
 
         from marco_jax.decoding.engine import Engine
         from marco_jax.evaluation.lm_eval_adapter import EngineLM
-        from marco_jax.training.checkpoint import load_model
+        from marco_jax.training.models import load_model
 
         loaded = load_model(directory)
         self._params = loaded.params

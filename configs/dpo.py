@@ -2,8 +2,8 @@
 
 `config.data` is a JSON file that declares sources of kind "preference"
 (marco_jax/data/sources.py; `marco generate --pairs` makes them), and `config.init_from` the model,
-which is the reference too. Beta and rate are Rafailov et al.'s (arXiv 2305.18290) and Zephyr's (arXiv
-2310.16944): the paper states none.
+which is the reference too. Beta and rate are Rafailov et al.'s (arXiv 2305.18290) and Zephyr's
+(arXiv 2310.16944): the paper states none.
 """
 
 from ml_collections import ConfigDict

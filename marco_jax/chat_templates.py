@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -15,6 +13,8 @@ CHATML = (
     "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# The token that ends a message there.
+CHATML_END = "<|im_end|>"
 # The whole of it, for a tokenizer that brings none: a conversation without a system message gets
 # one (tokenizer_config.json of Qwen/Qwen2-7B-Instruct).
 QWEN2_CHAT = (
@@ -23,34 +23,8 @@ QWEN2_CHAT = (
     + CHATML.partition("{% for message in messages %}")[2]
 )
 
-# The file of a directory that holds its template alone.
-CHAT_TEMPLATE = "chat_template.jinja"
-
 # Stands behind a message that is to be continued while it is rendered.
 _MARK = "<<continued here>> "
-
-
-def read_chat_template(directory: str | os.PathLike) -> str | None:
-    """The template beside a model: chat_template.jinja, or in tokenizer_config.json; else None.
-
-    Of several named ones it is the one named "default".
-
-    Raises:
-        ValueError: tokenizer_config.json is no JSON object.
-    """
-    directory = pathlib.Path(directory)
-    if (directory / CHAT_TEMPLATE).is_file():
-        return (directory / CHAT_TEMPLATE).read_text(encoding="utf-8")
-    path = directory / "tokenizer_config.json"
-    if not path.is_file():
-        return None
-    try:
-        template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no JSON object: {error}") from None
-    if isinstance(template, list):
-        template = {named["name"]: named["template"] for named in template}.get("default")
-    return template
 
 
 def render_chat(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.data.packing import PackingPlan, fill_row, pack, window_documents
+from marco_jax.data.packing import VERSION, PackingPlan, fill_row, pack, window_documents
 from marco_jax.data.permutation import Permutation
 from marco_jax.data.store import TokenStore
 from marco_jax.data.units import Stream, create_units
@@ -125,7 +125,9 @@ class PackedSource:
         last = min(first + self._window_size, self._units.count)
         units = self._shuffle(np.arange(first, last))
         sizes = self._units.sizes(units, self.length)
-        return pack(units[sizes > 0], sizes[sizes > 0], self.length, self._most)
+        there = sizes > 0
+        cut = self._units.may_be_cut
+        return pack(units[there], sizes[there], self.length, most=self._most, cut=cut)
 
     def _make_order(self, epoch: int, window: int) -> np.ndarray:
         """The rows of a window in an epoch's order."""
@@ -139,7 +141,7 @@ class PackedSource:
     def _count_rows(self) -> np.ndarray:
         """Rows of each window, int64; read from beside the store where they have been counted."""
         most = () if self._most is None else (self._most,)
-        key = "-".join(map(str, (self.length, *self._seed, self._window_size, *most)))
+        key = "-".join(map(str, (VERSION, self.length, *self._seed, self._window_size, *most)))
         path = self.store.directory / f"rows-{key}.npy"
         windows = -(-self._units.count // self._window_size)
         if path.exists():

@@ -20,6 +20,7 @@ from marco_jax.data.conversations import (
     has_conversations,
     render_document,
     task_fingerprint,
+    tokenize_conversation,
 )
 from marco_jax.data.corpus import SPLITS, Corpus
 from marco_jax.data.vocabulary import TokenizerVocabulary
@@ -122,20 +123,11 @@ def _conversations(corpus: Corpus, source: str, template: str) -> seqio.Function
 def _tokenize_conversations(
     dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
 ) -> tf.data.Dataset:
-    """Text and spans -> `tokens` and `weights`.
-
-    A token is learnt where it begins inside a span. What follows the last span is left out: there
-    is nothing to learn from it.
-    """
+    """Text and spans -> `tokens` and `weights`."""
     tokenizer = output_features["tokens"].vocabulary.tokenizer
 
     def encode(text: bytes, spans: bytes) -> tuple[np.ndarray, np.ndarray]:
-        ids, places = tokenizer.encode_places(text.decode())
-        weights = np.zeros(len(ids), np.int32)
-        for start, stop in json.loads(spans):
-            weights[np.searchsorted(places, start) : np.searchsorted(places, stop)] = 1
-        size = int(np.flatnonzero(weights)[-1]) + 1 if weights.any() else len(ids)
-        return np.array(ids[:size], np.int32), weights[:size]
+        return tokenize_conversation(tokenizer, text.decode(), json.loads(spans))
 
     def tokenize(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs = [example["text"], example["spans"]]

@@ -32,10 +32,12 @@ class Units(Protocol):
     Attributes:
         count: how many there are.
         places: targets of all of them together, learnt or not.
+        may_be_cut: whether their pieces may stand in several rows.
     """
 
     count: int
     places: int
+    may_be_cut: bool
 
     def sizes(self, units: np.ndarray, length: int) -> np.ndarray:
         """Targets of each, int64; 0 for one that rows of `length` targets cannot take."""
@@ -69,6 +71,8 @@ def create_units(store: TokenStore, separator: int, reference: np.ndarray | None
 
 
 class _Texts:
+    may_be_cut = True
+
     def __init__(self, store: TokenStore, separator: int) -> None:
         self._store, self._separator = store, separator
         self.count, self.places = len(store.lengths), store.targets
@@ -92,6 +96,8 @@ class _Texts:
 
 
 class _Conversations:
+    may_be_cut = False
+
     def __init__(self, store: TokenStore) -> None:
         self._store = store
         self.count, self.places = len(store.lengths), store.tokens - len(store.lengths)
@@ -111,6 +117,8 @@ class _Conversations:
 
 
 class _Preferences:
+    may_be_cut = False
+
     def __init__(self, store: TokenStore, reference: np.ndarray | None) -> None:
         self._store, self._reference = store, reference
         self.count, self.places = len(store.lengths) // 2, store.tokens - len(store.lengths)

@@ -126,8 +126,9 @@ class Manual:
     ) -> jax.Array:
         """[..., *inputs] times a kernel of logical `axes`, of which the first are the inputs.
 
-        `frozen`: the kernel has no gradient. On a CPU as one product of two matrices: of rows in two dimensions it makes the kernel's
-        gradient at half the speed. On a TPU that would cost memory: layouts differ.
+        `frozen`: the kernel has no gradient. On a CPU as one product of two matrices: of rows in
+        two dimensions it makes the kernel's gradient at half the speed. On a TPU that would cost
+        memory: layouts differ.
         """
         if self.sharding.platform != "cpu":
             if not frozen:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
 _LEFT_OUT = {
     "cut": "conversations are longer than a row and lose their end",
     "left_out": "pairs are longer than a row and are left out",

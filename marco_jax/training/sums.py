@@ -11,7 +11,7 @@ from marco_jax.training.preferences import PreferenceOptions, figure_names
 
 
 class Sums(NamedTuple):
-    """float32 [sources] each: losses, what they are divided by, learnt tokens; and figures' sums."""
+    """float32 [sources] each: losses, what they are divided by, learnt tokens; sums of figures."""
 
     loss_sums: jax.Array
     loss_counts: jax.Array
