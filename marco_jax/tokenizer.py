@@ -139,7 +139,8 @@ class SentencePieceTokenizer:
     """A SentencePiece unigram model with byte fallback, which keeps whitespace as it is.
 
     U+2581 stands for a space inside SentencePiece: where a text has one, decoding gives a space.
-    The names of its control pieces in a text are those pieces, as with Qwen2's special tokens.
+    The names of its control pieces and of ChatML's marks in a text are those pieces, as with Qwen2's
+    special tokens.
     """
 
     def __init__(self, model: bytes, companions: Companions | None = None) -> None:
@@ -155,7 +156,7 @@ class SentencePieceTokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.eos_id: int = self._processor.eos_id()
         self.separator: str = self._processor.id_to_piece(self.eos_id)
-        pieces = {self._processor.id_to_piece(i): i for i in self._control_ids()}
+        pieces = {self._processor.id_to_piece(i): i for i in self._special_ids()}
         self._specials = pieces
         self._marks = re.compile("(" + "|".join(map(re.escape, pieces)) + ")")
 
@@ -209,11 +210,16 @@ class SentencePieceTokenizer:
         write(directory / "tokenizer.model", self._model)
         write_companions(directory, self.companions, self.separator, qwen2=False)
 
-    def _control_ids(self) -> list[int]:
-        ids = range(self.vocab_size)
+    def _special_ids(self) -> list[int]:
+        processor = self._processor
         return [
             self.eos_id,
-            *(i for i in ids if i != self.eos_id and self._processor.is_control(i)),
+            *(
+                i
+                for i in range(self.vocab_size)
+                if i != self.eos_id
+                and (processor.is_control(i) or processor.id_to_piece(i) in QWEN2_SPECIALS)
+            ),
         ]
 
     def _fast(self) -> tokenizers.Tokenizer:
@@ -317,7 +323,7 @@ def train_sentencepiece(
     """Trains a unigram model with byte fallback and saves it in `directory`.
 
     Whitespace is kept as it is and digits stand alone. The control piece `<|endoftext|>` separates
-    documents; those of ChatML are there too. Id 0 is an ordinary piece, as in Qwen2.
+    documents; ChatML's marks are pieces too. Id 0 is an ordinary piece, as in Qwen2.
 
     Raises:
         ValueError: too little text for so many pieces.
@@ -344,8 +350,7 @@ def train_sentencepiece(
             split_digits=True,
             # One thread: the order of a sum over threads would show in the scores.
             num_threads=1,
-            user_defined_symbols=["\n"],
-            control_symbols=list(QWEN2_SPECIALS[1:]),
+            user_defined_symbols=["\n", *QWEN2_SPECIALS[1:]],
             unk_id=1,
             eos_id=2,
             bos_id=-1,
