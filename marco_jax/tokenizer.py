@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import sentencepiece
 import tokenizers
 from google.protobuf.message import DecodeError
@@ -139,8 +140,8 @@ class SentencePieceTokenizer:
     """A SentencePiece unigram model with byte fallback, which keeps whitespace as it is.
 
     U+2581 stands for a space inside SentencePiece: where a text has one, decoding gives a space.
-    The names of its control pieces and of ChatML's marks in a text are those pieces, as with Qwen2's
-    special tokens.
+    The names of its control pieces and of ChatML's marks in a text are those pieces, as with
+    Qwen2's special tokens.
     """
 
     def __init__(self, model: bytes, companions: Companions | None = None) -> None:
@@ -183,9 +184,12 @@ class SentencePieceTokenizer:
                 ids.append(self._specials[part])
                 places.append(start)
             else:
-                pieces = self._processor.encode(part, out_type="immutable_proto").pieces
+                pieces = self._processor.encode(part, out_type="proto").pieces
                 ids += [piece.id for piece in pieces]
-                places += [start + piece.begin for piece in pieces]
+                # The library counts bytes.
+                ends = np.cumsum([len(character.encode()) for character in part])
+                begins = [piece.begin for piece in pieces]
+                places += (start + np.searchsorted(ends, begins, side="right")).tolist()
             start += len(part)
         return ids, places
 

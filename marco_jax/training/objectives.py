@@ -8,9 +8,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.data.corpus import CHAT, PREFERENCE, SourceInfo
 from marco_jax.data.mixtures import mixture_sources
-from marco_jax.training.config import ConfigError, StagePlan
-
-CPT, SFT, DPO = OBJECTIVES = ("cpt", "sft", "dpo")
+from marco_jax.training.config import DPO, OBJECTIVES, SFT, ConfigError, StagePlan
 
 
 def check_objective(config: ConfigDict) -> None:

@@ -68,14 +68,16 @@ class StepMetrics(NamedTuple):
     """Sums over the global batch, and scalars of the update.
 
     loss_sums, loss_counts, token_counts: float32 [sources]; the loss is the first by the second,
-    tokens or pairs. figures: sums of what else is looked at, by the same counts. grad_norm: before
-    clipping. skipped: boolean, the update was left out. skipped_steps: int32, so far in the run.
+    tokens or pairs; token_counts are learnt ones. figures: sums of what else is looked at, by the
+    same counts. filled: float32, places that are no padding. grad_norm: before clipping. skipped:
+    boolean, the update was left out. skipped_steps: int32, so far in the run.
     """
 
     loss_sums: jax.Array
     loss_counts: jax.Array
     token_counts: jax.Array
     figures: dict[str, jax.Array]
+    filled: jax.Array
     grad_norm: jax.Array
     learning_rate: jax.Array
     skipped: jax.Array
@@ -98,8 +100,20 @@ class StepOptions:
     @property
     def is_frozen(self) -> bool:
         """Whether a state has parameters that do not train."""
-        live = self.preference is not None and self.preference.is_live
-        return self.lora is not None or live
+        return self.lora is not None or self._is_live
+
+    @property
+    def model_flops(self) -> float:
+        """FLOPs of a step, in units of one that trains all parameters.
+
+        Of three products with a matrix one makes its gradient, which a frozen one has not; a live
+        reference is one more pass forward.
+        """
+        return ((3 if self.lora is None else 2) + self._is_live) / 3
+
+    @property
+    def _is_live(self) -> bool:
+        return self.preference is not None and self.preference.is_live
 
 
 class Trainer:
@@ -141,32 +155,47 @@ class Trainer:
             donate_argnums=0,
         )
 
-    def init(self, seed: int, params: Params | None = None) -> TrainState:
-        """The first state: random parameters, or a copy of given ones laid on the mesh.
+    @property
+    def frozen_dtype(self) -> jnp.dtype:
+        """Of frozen parameters: adapters say theirs, a reference is of the computation's."""
+        lora = self.options.lora
+        return jnp.dtype(self.options.dtype if lora is None else lora.base_dtype)
+
+    def init(self, seed: int, params: Params | None = None, *, donate: bool = False) -> TrainState:
+        """The first state: random parameters, or given ones laid on the mesh.
 
         With adapters the parameters are what they adapt, and adapters begin as `seed` says.
+
+        Args:
+            seed: of what is random.
+            params: of the model, any dtype.
+            donate: `params` lie on the mesh and are used up, so that there are not two of them.
         """
         if params is None:
-            params = init_params(self.config, seed, self.sharding)
-        frozen, trained = self.freeze(params), params
-        if self.options.lora is not None:
-            trained = init_adapters(self.config, self.options.lora, seed)
+            params, donate = init_params(self.config, seed, self.sharding), True
+        adapts = self.options.lora is not None
+        frozen = self.freeze(params, donate=donate and adapts)
+        trained = init_adapters(self.config, self.options.lora, seed) if adapts else params
         start = jax.jit(
             lambda params: TrainState(
                 jnp.int32(0), params, self.optimizer.init(params), self.options.guard.init()
             ),
             out_shardings=self.state_shardings._replace(frozen=None),
+            donate_argnums=(0,) if donate and not adapts else (),
         )
         state = start(jax.device_put(trained, self.state_shardings.params))
         return state._replace(frozen=frozen)
 
-    def freeze(self, params: Params) -> Params | None:
+    def freeze(self, params: Params, *, donate: bool = False) -> Params | None:
         """What a state holds as `frozen` of the parameters that a run starts from."""
         if not self.options.is_frozen:
             return None
+        dtype = self.frozen_dtype
+        same = all(leaf.dtype == dtype for leaf in jax.tree.leaves(params))
         copy = jax.jit(
-            lambda params: jax.tree.map(lambda x: x.astype(self._frozen_dtype), params),
+            lambda params: jax.tree.map(lambda x: x.astype(dtype), params),
             out_shardings=self.state_shardings.frozen,
+            donate_argnums=(0,) if donate and same else (),
         )
         return copy(jax.device_put(params, self.state_shardings.frozen))
 
@@ -207,7 +236,7 @@ class Trainer:
         frozen = None
         if self.options.is_frozen:
             frozen = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, self._frozen_dtype),
+                lambda x: jax.ShapeDtypeStruct(x.shape, self.frozen_dtype),
                 abstract_params(self.config),
             )
         state = TrainState(
@@ -276,7 +305,8 @@ class Trainer:
         )
         # The optimizer has counted the steps that were not skipped, and its schedule with it.
         rate = jnp.asarray(self.schedule(state.step - state.guard.skipped), jnp.float32)
-        metrics = StepMetrics(*sums, norm, rate, skip, guard.skipped)
+        filled = (batch.segment_ids > 0).sum(dtype=jnp.float32)
+        metrics = StepMetrics(*sums, filled, norm, rate, skip, guard.skipped)
         return TrainState(state.step + 1, params, moments, guard, state.frozen), metrics
 
     def _device_gradients(
@@ -388,12 +418,6 @@ class Trainer:
                 for path, row in self._rows.items()
             }
         )
-
-    @property
-    def _frozen_dtype(self) -> jnp.dtype:
-        """Of frozen parameters: adapters say theirs, a reference is of the computation's."""
-        lora = self.options.lora
-        return jnp.dtype(self.options.dtype if lora is None else lora.base_dtype)
 
 
 def vocab_axis(config: Qwen2Config, sharding: Sharding, tokens: int) -> str | None:
