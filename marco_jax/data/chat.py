@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
+USER, ASSISTANT, SYSTEM, TOOL = ROLES = ("user", "assistant", "system", "tool")
 _ROLES = {"human": USER, "gpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
 # Names of a prompt and of what answers it.
 _SINGLE = (("prompt", "response"), ("prompt", "completion"), ("inputs", "targets"))
@@ -131,6 +131,8 @@ def _turns(messages: Sequence[Any], place: str) -> list[Turn]:
         if not isinstance(role, str) or not isinstance(content, str):
             raise ValueError(f'{place} has no list "messages" of objects with role and content')
         role = _ROLES.get(role, role)
+        if role not in ROLES:
+            raise ValueError(f"{place} has a message of role {role!r}: write {', '.join(ROLES)}")
         learnt = role == ASSISTANT and asked and message.get("weight", 1) != 0
         turns.append(Turn(role, _clean(content), learnt))
         asked |= role == USER

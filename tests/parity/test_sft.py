@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from marco_jax.data.feed import Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
-from marco_jax.data.feed import Stage, build_feed
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.model.huggingface import load_huggingface
 from marco_jax.model.mesh import Sharding, create_mesh
@@ -166,6 +166,7 @@ def model_dir(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_transformers(batches, reference, model_dir, load_torch, one_device):
     labels, rows = batches
     config, params = load_huggingface(model_dir)

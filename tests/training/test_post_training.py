@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -92,26 +93,113 @@ def assert_same_run(workdir, other):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("changes", [SFT, DPO, (*SFT, *LORA), (*DPO, *LORA, "dpo.reference=live")])
-def test_a_resumed_run_is_the_same_run(tuned, tmp_path, changes, monkeypatch):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        SFT,
+        pytest.param(DPO, marks=pytest.mark.slow),
+        pytest.param((*SFT, *LORA), marks=pytest.mark.slow),
+        pytest.param((*DPO, *LORA, "dpo.reference=live"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_is_the_same_run(tuned, tmp_path, changes):
     assert train(tuned(*changes), tmp_path / "whole") == 0
-    cut = tuned(*changes)
-    cut.checkpoint.keep = 0
-    assert train(cut, tmp_path / "cut") == 0
     # As if it had been killed after step 3.
-    import shutil
-
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut/checkpoints/6")
     assert train(tuned(*changes), tmp_path / "cut") == 0
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_losses_are_told_apart_by_language(tuned, tmp_path):
-    assert train(tuned(*SFT), tmp_path / "sft") == 0
-    row = figures(tmp_path / "sft")[-1]
+@pytest.fixture(scope="module")
+def fine_tuned(tuned, tmp_path_factory):
+    """The workdir of a fine-tuning run."""
+    workdir = tmp_path_factory.mktemp("fine_tuned")
+    assert train(tuned(*SFT), workdir) == 0
+    return workdir
+
+
+def test_losses_are_told_apart_by_language(fine_tuned):
+    row = figures(fine_tuned)[-1]
     assert {"loss/talk", "loss/talk/en", "loss/talk/de", "loss/talk/kk"} <= set(row)
     counts = [row[f"tokens/talk/{code}"] for code in LANGUAGES]
     losses = [row[f"loss/talk/{code}"] for code in LANGUAGES]
     assert sum(counts) == row["tokens/talk"]
     assert np.average(losses, weights=counts) == pytest.approx(row["loss"], rel=1e-5)
     assert row["padding"] < 0.2
+
+
+def test_an_export_talks_as_it_was_taught(fine_tuned, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    assert main(["export", f"--model={fine_tuned}", f"--out={tmp_path / 'hf'}"]) == 0
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    said = tokenizer.apply_chat_template([{"role": "user", "content": "run"}], tokenize=False)
+    assert said.endswith("<|im_start|>user\nrun<|im_end|>\n")
+    generation = json.loads((tmp_path / "hf/generation_config.json").read_text())
+    ends = ["<|im_end|>", "<|endoftext|>"]
+    assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids(ends)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["sigmoid", "simpo"])
+def test_preferences_are_learnt(tuned, tmp_path, variant):
+    changes = (f"dpo.variant={variant}", "steps=40", "batch.length=320")
+    assert train(tuned(*DPO, *changes), tmp_path / "dpo") == 0
+    rows = figures(tmp_path / "dpo")
+    assert {"reward_margin", "reward_accuracy", "reward_accuracy/choices/kk"} <= set(rows[0])
+    assert ("kl" in rows[0]) == (variant == "sigmoid")
+    if variant == "sigmoid":
+        assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-4)
+        assert rows[0]["kl"] == pytest.approx(0, abs=1e-3)
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.02
+    assert rows[-1]["reward_margin"] > rows[0]["reward_margin"]
+
+
+ASKED = {"role": "user", "content": "run"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "message"),
+    [
+        ("chat", {"messages": [ASKED]}, "has no assistant message after a user's"),
+        (
+            "chat",
+            {"messages": [ASKED, {"role": "robot", "content": "run"}]},
+            "has a message of role 'robot': write user, assistant, system, tool",
+        ),
+        ("chat", {"text": "run"}, "has no conversation"),
+        ("preference", {"prompt": "run", "chosen": "run"}, "has no preference"),
+        ("preference", {"prompt": "run", "rejected": "run"}, "has no preference"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_named_by_file_and_line(
+    root, overrides, base, tmp_path, capsys, kind, row, message
+):
+    right = next(conversations() if kind == "chat" else preferences())
+    lines = "".join(json.dumps(entry) + "\n" for entry in (right, row))
+    (tmp_path / "rows.jsonl").write_text(lines)
+    source = {"name": "rows", "kind": kind, "files": "rows.jsonl"}
+    (tmp_path / "data.json").write_text(json.dumps({"sources": [source]}))
+    given = [*overrides, *(SFT if kind == "chat" else DPO), f"data={tmp_path / 'data.json'}"]
+    flags = [f"--config.{change}" for change in (*given, f"init_from={base}")]
+    command = ["train", f"--config={root / 'configs/demo.py'}", f"--workdir={tmp_path / 'run'}"]
+    assert main([*command, *flags]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert "rows.jsonl" in said and "2" in said and message in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("objective=ppo",), "objective is 'ppo': choose one of cpt, sft, dpo"),
+        ((*SFT, "mixture.name=preference"), "which learns from no preferences"),
+        ((*DPO, "mixture.name=chat"), "which learns from preferences alone"),
+        ((*DPO, "dpo.variant=best"), "dpo.variant is 'best': choose one of sigmoid"),
+        ((*DPO, "dpo.beta=0"), "dpo.beta is 0.0: it must be above zero"),
+        ((*DPO, "init_from="), "init_from is empty"),
+        ((*SFT, "lora.rank=4", "lora.targets=embed"), "lora.targets names 'embed'"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(tuned, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(tuned(*changes), tmp_path / "run")
