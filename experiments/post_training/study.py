@@ -72,8 +72,9 @@ class Study:
 
     def fine_tune(self, steps: int, rate: float) -> None:
         """SFT on translation pairs."""
-        pairs = short_pairs(self.corpus, TRAIN, TRAIN_EACH, self.seed)
-        write_source(self.workdir / "pairs.json", "pairs", "chat", [*map(conversation, pairs)])
+        if not (self.workdir / "pairs.json").exists():
+            pairs = short_pairs(self.corpus, TRAIN, TRAIN_EACH, self.seed)
+            write_source(self.workdir / "pairs.json", "pairs", "chat", [*map(conversation, pairs)])
         self._train("sft", "configs/sft.py", "sft", self.base, "pairs.json", steps, rate)
 
     def prefer(self, steps: int, rate: float, control_rate: float) -> None:

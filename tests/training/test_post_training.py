@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from marco_jax.__main__ import main
 from marco_jax.training.loop import train
 from marco_jax.training.metrics import read_metrics
 from marco_jax.training.models import load_model
