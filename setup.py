@@ -78,6 +78,7 @@ EXTRAS = {
         "torch>=2.13.0",
         "pytest>=9.2.0",
         "pytest-timeout>=2.4.0",
+        "pytest-xdist>=3.8.0",
         "hypothesis>=6.170.15",
         "ruff>=0.17.6",
         # An independent implementation of the benchmarks' prompts, for the parity tests.

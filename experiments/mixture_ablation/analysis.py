@@ -23,8 +23,6 @@ from marco_jax.training.checkpoint import write_json
 from marco_jax.training.config import ConfigError
 
 _FITS = dict(zip(FITS, (fit_target, fit_trees), strict=True))
-# Rises of the first bound for which the optimum is looked for.
-_RISES = (-0.05, -0.03, -0.02, -0.01, 0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +196,7 @@ def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
         proposal = propose(fits, swarm.prior, objective, draws=fields.draws)
         if objective.bounds and proposal.weights is not None:
             first = next(iter(objective.bounds))
-            curve = trade_off(fits, swarm.prior, objective, first, _RISES)
+            curve = trade_off(fits, swarm.prior, objective, first)
     else:
         proposal = propose_by_search(fits, swarm.prior, objective)
     return Analysis(swarm, figures, start, fits, objective, proposal, curve)

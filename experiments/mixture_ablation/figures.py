@@ -129,7 +129,7 @@ def trade_off_curve(
         "mode": "lines+markers",
         "x": [x[n] for n in order],
         "y": [y[n] for n in order],
-        "text": [f"allowed {curve[n]['rise']:+.1%}" for n in order],
+        "text": [f"allowed {curve[n]['rise']:+.2%}" for n in order],
         "line": {"color": COLOURS["low"], "width": 2},
         "showlegend": False,
         "hovertemplate": "%{text}: " + label_of(bound) + " %{x:+.2%}, objective %{y:+.2%}"
@@ -137,8 +137,8 @@ def trade_off_curve(
     }
     return _figure(
         [trace], 360,
-        {"tickformat": "+.1%", "title": {"text": f"predicted change of {label_of(bound)}"}},
-        {"tickformat": "+.1%", "title": {"text": "of the objective"}},
+        {"tickformat": "+.2~%", "title": {"text": f"predicted change of {label_of(bound)}"}},
+        {"tickformat": "+.2~%", "title": {"text": "of the objective"}},
     )  # fmt: skip
 
 

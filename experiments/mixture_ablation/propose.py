@@ -150,31 +150,36 @@ def predictable(fits: Mapping[str, Fitted], objective: Objective) -> Objective:
 
 
 def trade_off(
-    fits: Mapping[str, Fit],
-    prior: np.ndarray,
-    objective: Objective,
-    bound: str,
-    rises: Sequence[float],
+    fits: Mapping[str, Fit], prior: np.ndarray, objective: Objective, bound: str, points: int = 9
 ) -> list[tuple[float, np.ndarray]]:
     """The optimum for each allowed rise of one target: the curve of gain against forgetting.
 
-    Without the pull to the prior, which would hide what is gained and lost.
+    It runs from the least rise that the other bounds leave open to the rise at which this bound no
+    longer holds anything back. Without the pull to the prior, which would hide what is gained and
+    lost.
 
     Returns:
-        (rise, weights [units]) pairs of the rises that can be kept; none where no fit predicts.
+        (rise, weights [units]) pairs; none where no fit predicts.
     """
-    objective = predictable(fits, objective)
+    objective = dataclasses.replace(predictable(fits, objective), closeness=0.0)
     if not objective.targets:
         return []
-    curve = []
-    for rise in rises:
-        bounds = {**objective.bounds, bound: rise}
-        asked = dataclasses.replace(objective, bounds=bounds, closeness=0.0)
-        weights = minimise(_responses(fits), prior, asked)
-        # A bound that no mixture keeps has no optimum.
-        if fits[bound].predict(weights) <= (1 + rise) * fits[bound].predict(prior) * (1 + 1e-4):
-            curve.append((rise, weights))
-    return curve
+    others = {name: rise for name, rise in objective.bounds.items() if name != bound}
+    free = dataclasses.replace(objective, bounds=others)
+    least = dataclasses.replace(free, targets={bound: 1.0})
+    functions = _responses(fits)
+    ends = [minimise(functions, prior, asked) for asked in (least, free)]
+    before = fits[bound].predict(prior)
+    first, last = (float(fits[bound].predict(weights) / before - 1) for weights in ends)
+    if last - first < 1e-6:
+        return [(last, ends[1])]
+    curve, starts = [], [ends[0]]
+    # The first end need not be an optimum of the objective: every rise but that has room.
+    for rise in np.linspace(first, last, points + 1)[1:-1]:
+        asked = dataclasses.replace(objective, bounds={**others, bound: float(rise)})
+        starts.append(minimise(functions, prior, asked, starts[-1:]))
+        curve.append((float(rise), starts[-1]))
+    return [*curve, (last, ends[1])]
 
 
 def _responses(fits: Mapping[str, Fit]) -> dict[str, Target]:

@@ -22,7 +22,6 @@ from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.assemble import create_sharding, global_rows
-from marco_jax.training.checkpoint import TOKENIZER, load_model
 from marco_jax.training.config import (
     ConfigError,
     changed_fields,
@@ -31,6 +30,7 @@ from marco_jax.training.config import (
     resolve_steps,
 )
 from marco_jax.training.metrics import PEAK_FLOPS, read_metrics
+from marco_jax.training.models import find_model
 from marco_jax.training.processes import first_process_first, say
 
 TWO_STAGES = "two_stages"
@@ -137,10 +137,7 @@ def _sizes(
 def _tokenizer(config: ConfigDict) -> Tokenizer:
     if config.tokenizer.path:
         return load_tokenizer(config.tokenizer.path)
-    base = pathlib.Path(config.init_from)
-    kept = base.parent.parent if base.parent.name == "checkpoints" else base
-    kept = kept / TOKENIZER
-    return load_tokenizer(kept if kept.is_dir() else base)
+    return find_model(config.init_from).tokenizer
 
 
 def _estimate(config: ConfigDict, tokens: float) -> tuple[float, str]:
@@ -156,7 +153,7 @@ def _estimate(config: ConfigDict, tokens: float) -> tuple[float, str]:
             "as in the base's own run"
         )
     if base:
-        model = load_model(base).config
+        model = find_model(base).config
     else:
         model = model_config(config, load_tokenizer(config.tokenizer.path).vocab_size)
     device = jax.devices()[0]

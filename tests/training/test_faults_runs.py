@@ -167,8 +167,8 @@ def poisoned(monkeypatch):
     mark = 1_000_000
 
     def poison(*steps):
-        def marked(self, first):
-            for index, batch in enumerate(batches(self, first), start=first):
+        def marked(self, first, stop=None):
+            for index, batch in enumerate(batches(self, first, stop), start=first):
                 if index in steps:
                     batch = batch._replace(positions=batch.positions + mark)
                 yield batch
