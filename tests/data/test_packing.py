@@ -52,3 +52,11 @@ def test_ordinary_documents_leave_little_padding():
     lengths = np.random.default_rng(0).lognormal(4.5, 1, 20_000).astype(int)
     plan = pack(np.arange(len(lengths)), lengths + 1, 512)
     assert plan.targets / (plan.rows * 512) > 0.98
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=60), most=st.integers(1, 5))
+def test_what_may_not_be_cut_stands_whole_and_in_company_of_few(sizes, most):
+    plan = pack(np.arange(len(sizes)), np.array(sizes), 40, most=most, cut=False)
+    assert sorted(plan.document) == list(range(len(sizes)))
+    np.testing.assert_array_equal(plan.size, np.array(sizes)[plan.document])
+    assert np.diff(plan.starts).max() <= most
