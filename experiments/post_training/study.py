@@ -29,7 +29,7 @@ from marco_jax.data.corpus import HELD_OUT, TRAIN
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.sampling import Sampling
-from marco_jax.training.checkpoint import write_json
+from marco_jax.training.checkpoint import CHECKPOINTS, write_json
 from marco_jax.training.config import load_config
 from marco_jax.training.interop import export_model
 from marco_jax.training.loop import train
@@ -120,6 +120,8 @@ class Study:
         steps: int,
         rate: float,
     ) -> None:
+        if (self.workdir / name / CHECKPOINTS / str(steps)).is_dir():
+            return
         changes = (
             f"init_from={start}",
             f"data={self.workdir / data}",
