@@ -51,7 +51,7 @@ SMALL = (
     "batch.length=256",
     "batch.sequences_per_chip=16",
     "log_every=20",
-    "checkpoint.every=1000000",
+    "checkpoint.every=50",
 )
 
 
