@@ -41,7 +41,7 @@ TEMPLATE = (
     "{{ message['content'] }}{{ '\n' if message['role'] == 'user' else '<|endoftext|>' }}"
     "{% endfor %}"
 )
-TRAIN_EACH, TEST_EACH, ASK_EACH = 400, 20, 60
+TRAIN_EACH, TEST_EACH, ASK_EACH = 400, 20, 24
 SAMPLES, LEAST_GAP = 6, 3.0
 SMALL = (
     "model.preset=",
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--stages", default="sft,dpo", help="which to make: sft, dpo")
     parser.add_argument("--sft_steps", type=int, default=300)
     parser.add_argument("--sft_rate", type=float, default=1e-3)
-    parser.add_argument("--dpo_steps", type=int, default=60)
+    parser.add_argument("--dpo_steps", type=int, default=30)
     parser.add_argument("--dpo_rate", type=float, default=1e-4)
     parser.add_argument("--control_rate", type=float, default=1e-4)
     given = parser.parse_args()
