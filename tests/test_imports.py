@@ -22,6 +22,7 @@ FLOORS = {
     "tokenizer": 1,
     "chat_templates": 1,
     "tokenizer_files": 1,
+    "sentencepiece_tokenizer": 1,
     "byte_level": 1,
     "extension": 1,
     "languages": 1,
