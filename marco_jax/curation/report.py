@@ -3,77 +3,89 @@
 from __future__ import annotations
 
 import collections
-import html
-import pathlib
+import math
 from typing import Any
 
+from marco_jax.curation.rules import EVERY
+from marco_jax.curation.tally import Tally, value_of
 
-def report_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The report from counts by (language, stage, reason); an empty stage is what was kept."""
+# In the order in which documents meet them.
+STAGES = (
+    *("url", "extraction", "boilerplate", "damaged", "length", "machine_text", "language"),
+    *("letters", "links", "repetition", "sentences", "stop_words", "perplexity", "pairs"),
+    *("duplicates", "host", "benchmarks"),
+)
+SIZES = ("documents", "bytes", "tokens")
+
+
+def report_of(tally: Tally) -> dict[str, Any]:
+    """The report; an empty stage is what was kept."""
     languages: dict[str, dict[str, Any]] = {}
-    faults, samples = {}, []
-    sizes: collections.Counter[str] = collections.Counter()
-    total = {"read": 0, "kept": 0, "kept_bytes": 0, "masked": 0, "unreadable": 0}
-    for row in rows:
-        language, stage, reason = row["key"]
-        count = row["documents"]
-        if stage == "input":
-            faults[reason] = count
-            total["unreadable"] += count
-            continue
-        entry = languages.setdefault(language, {"read": 0, "kept": 0, "bytes": 0, "rejected": {}})
-        entry["read"] += count
-        total["read"] += count
+    samples: list[dict[str, str]] = []
+    clusters: collections.Counter[str] = collections.Counter()
+    total = {"read": 0, "kept": 0, "kept_bytes": 0, "masked": 0}
+    for key in sorted(tally.fates):
+        fate = tally.fates[key]
+        language, stage, reason = key.split("\t")
+        empty = {"read": 0, "kept": 0, "bytes": 0, "tokens": 0, "rejected": {}, "lost": {}}
+        entry = languages.setdefault(language, empty)
+        entry["read"] += fate["documents"]
+        total["read"] += fate["documents"]
         if stage:
-            name = f"{stage}: {reason}"
-            entry["rejected"][name] = entry["rejected"].get(name, 0) + count
+            entry["rejected"][f"{stage}: {reason}"] = fate["documents"]
+            lost = entry["lost"].setdefault(stage, dict.fromkeys(SIZES, 0))
+            for name in SIZES:
+                lost[name] += fate[name]
         else:
-            entry["kept"] += count
-            entry["bytes"] += row["bytes"]
-            total["kept"] += count
-            total["kept_bytes"] += row["bytes"]
-            total["masked"] += row["masked"]
-            sizes.update(row["clusters"])
-        for _, key, text in row["sample"]:
-            fate = f"{stage}: {reason}" if stage else "kept"
-            samples.append({"language": language, "fate": fate, "id": key, "text": text})
+            entry["kept"] += fate["documents"]
+            entry["bytes"] += fate["bytes"]
+            entry["tokens"] += fate["tokens"]
+            total["kept"] += fate["documents"]
+            total["kept_bytes"] += fate["bytes"]
+            total["masked"] += fate["masked"]
+            clusters.update(fate["clusters"])
+        name = f"{stage}: {reason}" if stage else "kept"
+        for _, document, text in fate["sample"]:
+            samples.append({"language": language, "fate": name, "id": document, "text": text})
+    for entry in languages.values():
+        entry["funnel"] = _funnel(entry)
+        del entry["lost"]
     return {
-        "total": total,
-        "unreadable": faults,
+        "total": {**total, "unreadable": sum(tally.faults.values())},
+        "unreadable": dict(sorted(tally.faults.items())),
         "languages": languages,
-        "cluster_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
+        "cluster_sizes": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
+        "histograms": _histograms(tally),
         "samples": samples,
     }
 
 
-def write_page(path: pathlib.Path, report: dict[str, Any]) -> None:
-    """The report as one HTML page without scripts."""
-    reasons: collections.Counter[str] = collections.Counter()
-    for entry in report["languages"].values():
-        reasons.update(entry["rejected"])
-    rows = [
-        (code, entry["read"], entry["kept"], entry["bytes"])
-        for code, entry in sorted(report["languages"].items())
-    ]
-    samples = [tuple(sample.values()) for sample in report["samples"]]
-    body = "".join(
-        [
-            "<h1>Curation</h1>",
-            _table("Languages", ("language", "read", "kept", "kept bytes"), rows),
-            _table("Rejected", ("stage and reason", "documents"), reasons.most_common()),
-            _table("Unreadable", ("fault", "records"), list(report["unreadable"].items())),
-            _table("Groups", ("size", "kept"), list(report["cluster_sizes"].items())),
-            _table("Samples", ("language", "fate", "id", "text"), samples),
-        ]
-    )
-    page = f'<!doctype html><meta charset="utf-8"><title>Curation</title>{body}\n'
-    path.write_text(page, encoding="utf-8")
+def _funnel(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is left after each stage, from all that was read; stages that took nothing are not named."""
+    left = {"documents": entry["kept"], "bytes": entry["bytes"], "tokens": entry["tokens"]}
+    stages = sorted(entry["lost"], key=lambda stage: STAGES.index(stage) if stage in STAGES else 99)
+    rows = []
+    for stage in reversed(stages):
+        rows.append({"after": stage, **left})
+        left = {name: left[name] + entry["lost"][stage][name] for name in SIZES}
+    return [{"after": "input", **left}, *reversed(rows)]
 
 
-def _table(title: str, names: tuple[str, ...], rows: list[tuple]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<h2>{title}</h2><table><tr>{head}</tr>{lines}</table>"
+def _histograms(tally: Tally) -> list[dict[str, Any]]:
+    """By language and rule: the least value of each class, its count, and the rule's bounds."""
+    rules = {rule.reason: rule for rule in EVERY}
+    found = []
+    for key, counts in sorted(tally.histograms.items()):
+        language, name = key.split("\t")
+        low, high = rules[name].bounds(language) if name in rules else (None, None)
+        classes = sorted((int(number), count) for number, count in counts.items())
+        found.append(
+            {
+                "language": language,
+                "rule": name,
+                "least": low if low else None,
+                "most": None if high is None or math.isinf(high) else high,
+                "counts": [[round(value_of(name, n), 4), count] for n, count in classes],
+            }
+        )
+    return found
