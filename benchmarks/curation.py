@@ -109,10 +109,9 @@ class Labels:
         pages = collections.defaultdict(set)
         for row in rows:
             lines = [line.strip() for line in row["text"].split("\n")]
-            longest = max(lines, key=len)
             for line in set(lines):
                 if 0 < len(line) < 60:
-                    pages[line].add(longest)
+                    pages[line].add(row["text"])
         known = self._evidence.lines
         return {
             line
@@ -129,15 +128,16 @@ class Labels:
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         if all(line in self._templates for line in lines):
             return "boilerplate_only"
-        if re.search("casino|porn|warez|slot-|viagra|pharma", row["url"].split("/")[2]):
+        if re.search("casino|porn|adult|warez|slot-|viagra|pharma", row["url"].split("/")[2]):
             return "bad_address"
         shares = self._evidence.languages(text)
         if len(zlib.compress(text.encode())) < 0.13 * len(text.encode()):
             return "repeats"
-        if shares.get("", 0) < 0.5 and self._evidence.unknown_words(text) > 0.7:
+        spaced = not re.search("[฀-๿぀-鿿]", text)
+        if spaced and shares.get("", 0) < 0.5 and self._evidence.unknown_words(text) > 0.7:
             return "gibberish"
-        if shares.get("", 0) > 0.9 and not re.search(r"[.,!?;。、।،؟:]", text):
-            return "no_punctuation"
+        if len(lines) == 1 and len(text) > 250 and not re.search(r"[.,!?;。、।،؟:۔]", text):
+            return "clean" if row["lang_hint"] == "th" else "no_punctuation"
         items = [len(g & grams(text)) / max(1, len(g)) for g in self._items]
         if max(items) > 0.7:
             return "contaminated"
@@ -205,7 +205,8 @@ def _made_of(text: str) -> str:
     lines = [line for line in text.split("\n") if line.strip()]
     words = text.split()
     visible = sum(map(len, words))
-    if text.count("\ufffd") > 0.02 * len(text) and ftfy.badness.badness(text) < 0.02 * len(text):
+    whole = text.replace("\ufffd", "")
+    if len(text) - len(whole) > 0.005 * len(text) and ftfy.badness.badness(whole) < 0.01 * len(text):
         return "replacement"
     if ftfy.badness.badness(text) >= max(3, 0.004 * len(text)):
         return "mojibake"
@@ -221,7 +222,7 @@ def _made_of(text: str) -> str:
         return "code"
     if len(words) > 60 and len(set(words)) < 0.25 * min(len(words), 200):
         return "spam" if len(set(words)) < 40 else ""
-    if sum(line.count("](http") > 0 for line in lines) > 0.4 * len(lines):
+    if sum("](" in line for line in lines) > 0.4 * len(lines):
         return "link_list"
     return "teasers" if text.count("...") > 4 and text.count(" … ") > 2 else ""
 

@@ -6,6 +6,8 @@ perplexity, duplicates. Personal data and benchmark items come after.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import unicodedata
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from marco_jax.languages import LANGUAGES
 Perplexity = Callable[[list[str], list[str]], list[float]]
 
 # Of a text's letters, this share is in the script of its language.
-LEAST_IN_SCRIPT = 0.5
+LEAST_IN_SCRIPT = 0.3
 
 
 def prepare(document: Document, blocked: frozenset[str]) -> Document:
@@ -39,7 +41,7 @@ def judged(document: Document, foreign: float, accepted: frozenset[str]) -> Docu
 
     Args:
         document: prepared.
-        foreign: the largest share of lines in another language.
+        foreign: the largest share of lines in another language; a smaller one is taken out.
         accepted: codes of languages to keep; empty for all.
     """
     if not document.text:
@@ -61,10 +63,12 @@ def judged(document: Document, foreign: float, accepted: frozenset[str]) -> Docu
     scores["script"] = round(languages.in_script(document.text, script), 4)
     if scores["script"] < LEAST_IN_SCRIPT:
         return document.rejected("language", "script")
-    scores["mixed"] = round(languages.foreign_share(document.text, found), 4)
-    if scores["mixed"] > foreign:
+    own, share = languages.own_lines(document.text, found)
+    scores["mixed"] = round(share, 4)
+    if share > foreign:
         return document.rejected("language", "mixed")
-    rule = judge(text, RULES, scores)
+    document, text = dataclasses.replace(document, text=own), Text(own, found)
+    rule = judge(text, (LENGTH, *RULES), scores)
     return _broken(document, rule) if rule else document
 
 
@@ -74,7 +78,7 @@ def normalised(text: str) -> str:
 
     # Width, quotes and ligatures are the author's: only what was decoded wrongly is put right.
     text = ftfy.fix_text(
-        text,
+        _redecoded(text),
         unescape_html=False,
         uncurl_quotes=False,
         fix_latin_ligatures=False,
@@ -82,6 +86,35 @@ def normalised(text: str) -> str:
         normalization="NFC",
     )
     return text.translate(_UNWANTED).strip()
+
+
+def _redecoded(text: str) -> str:
+    """The text with one wrong decoding undone in all of its lines.
+
+    A page is decoded as a whole. Where ftfy is sure of what went wrong with some lines, the same is
+    tried on those that it takes for right.
+    """
+    import ftfy
+    from ftfy import badness
+
+    if not badness.is_bad(text):
+        return text
+    lines = text.split("\n")
+    plans = collections.Counter(tuple(map(tuple, _plan(line))) for line in lines)
+    del plans[()]
+    if not plans:
+        return text
+    plan = max(plans, key=lambda plan: (plans[plan], plan))
+    for number, line in enumerate(lines):
+        with contextlib.suppress(UnicodeError):
+            lines[number] = ftfy.apply_plan(line, list(plan))
+    return "\n".join(lines)
+
+
+def _plan(line: str) -> list[tuple[str, str]]:
+    import ftfy
+
+    return [] if line.isascii() else list(ftfy.fix_encoding_and_explain(line).explanation or ())
 
 
 # Control characters, marks of order and of direction, and the byte order mark.
@@ -107,4 +140,6 @@ def _extract(document: Document) -> Document:
         return document.rejected("extraction", "unreadable page")
     if not text:
         return document.rejected("extraction", "no main content")
-    return dataclasses.replace(document, text=text)
+    # The page's title, where it is but the beginning of what follows.
+    first, _, rest = text.partition("\n")
+    return dataclasses.replace(document, text=rest if rest.startswith(first) else text)

@@ -78,18 +78,28 @@ def in_script(text: str, script: str) -> float:
     return min(1.0, len(_LETTERS[script].findall(text)) / total) if total else 0.0
 
 
-def foreign_share(text: str, language: str) -> float:
-    """The share of a text's characters in lines that both identifiers call another language."""
-    total = foreign = 0
-    close = next((group for group in CLOSE if language in group), {language})
+def own_lines(text: str, language: str) -> tuple[str, float]:
+    """The text without lines in another language, and the share of characters that those had.
+
+    Both identifiers must say so, of a line long enough to tell.
+    """
+    kept, total, foreign = [], 0, 0
     for line in text.split("\n"):
-        if len(line) < LINE_CHARACTERS:
-            continue
-        total += len(line)
-        first, second = candidates(line)
-        if first == second and first not in close:
-            foreign += len(line)
-    return foreign / total if total else 0.0
+        if len(line) >= LINE_CHARACTERS:
+            total += len(line)
+            if _is_foreign(line, language):
+                foreign += len(line)
+                continue
+        kept.append(line)
+    return "\n".join(kept) if foreign else text, foreign / total if total else 0.0
+
+
+def _is_foreign(line: str, language: str) -> bool:
+    first, second = candidates(line)
+    if language in CLOSE[0] and {first, second} & CLOSE[0]:
+        # One word may be borrowed; two are not.
+        return leaning(line) * (1 if language == "ms" else -1) <= -2
+    return first == second and first != language
 
 
 def _second(text: str) -> str:

@@ -36,7 +36,8 @@ _LOG = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d|\b(INFO|WARN|ERROR|DEBUG)\b")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]{60,}")
 _CODE = re.compile(r"[{};]|=>|==|\(\)|\bfunction\b|\bvar\b|\bconst\b")
 _TEASER = re.compile(r"\.\.\.|…|>>|→")
-_SENTENCE = re.compile(r"[.!?…。！？।॥؟۔።]")
+# What stands between words of prose; an apostrophe or a hyphen stands within.
+_MARK = re.compile(r"[.!?…。！？।॥؟۔።,;:،؛、，；：]")
 _NONE = float("inf")
 
 
@@ -159,14 +160,9 @@ def _word_bounds(language: str) -> tuple[float, float]:
 def _ended(text: Text) -> float:
     """The share of lines that end as sentences do."""
     lines = [line for line in text.lines if len(line) > 10]
-    if not lines or any(mark in text.text for mark in ".।。۔?!؟።"):
+    if not lines or _MARK.search(text.text):
         return 1.0 if lines else 0.0
     return sum(line.endswith(FINAL) for line in lines) / len(lines)
-
-
-def _sentence_length(text: Text) -> float:
-    """Characters for a mark that ends a sentence."""
-    return text.visible / max(1, len(_SENTENCE.findall(text.text)))
 
 
 def _stop_words(text: Text) -> float:

@@ -18,8 +18,8 @@ def curation_config() -> ConfigDict:
     c.host_cap = 0
     # A short line that stands in so many different documents is boilerplate; 0 to keep all.
     c.boilerplate_documents = 10
-    # The largest share of a page in lines of another language.
-    c.foreign_lines = 0.2
+    # The largest share of a page in lines of another language; fewer lines are taken out.
+    c.foreign_lines = 0.3
     # A model (a workdir or a Hugging Face directory) whose bits a byte judge documents, and the most
     # that are allowed: a number, or one a language as "kk=1.9,ne=1.7"; empty for no judgement.
     c.perplexity_model = ""
