@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -277,23 +278,66 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
 def curate(arguments: argparse.Namespace) -> int:
     """Curates raw text into a corpus."""
+    import shlex
+
     from marco_jax.curation.run import curate as run
     from marco_jax.training.config import load_config
 
+    config = load_config(arguments.config, arguments.overrides)
     report = run(
         _names(arguments.input),
         pathlib.Path(arguments.out),
-        load_config(arguments.config, arguments.overrides),
+        config,
         runner=arguments.runner,
+        options=shlex.split(arguments.runner_options),
+        workers=arguments.workers,
         rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
         sample=arguments.sample,
         explain=arguments.explain or "",
+        perplexity=_Perplexity(config.perplexity_model) if config.perplexity_model else None,
+        count_tokens=_CountTokens(config.tokenizer) if config.tokenizer else None,
     )
     for line in report.get("explained", []):
         print(line)
     total = report["total"]
     print(f"kept {total['kept']:,} of {total['read']:,} documents: {arguments.out}")
     return 0
+
+
+class _Perplexity:
+    """Bits a byte by a model, which each process loads when it first needs it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __call__(self, texts: list[str], languages: list[str]) -> list[float]:
+        from marco_jax.decoding.perplexity import bits_per_byte
+
+        loaded, engine = _loaded_engine(self._path)
+        return bits_per_byte(engine, loaded.params, loaded.tokenizer, texts)
+
+
+class _CountTokens:
+    """Tokens of a text by a tokenizer, which each process loads when it first needs it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __call__(self, text: str) -> int:
+        return len(_loaded_tokenizer(self._path).encode(text))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_engine(path: str) -> tuple[LoadedModel, Any]:
+    loaded = load_model(path)
+    return loaded, _engine(loaded, _run_config(loaded))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_tokenizer(path: str) -> Any:
+    from marco_jax.tokenizer import load_tokenizer
+
+    return load_tokenizer(path)
 
 
 def _engine(loaded: LoadedModel, run: dict[str, Any]) -> Any:

@@ -35,6 +35,8 @@ def curation_config() -> ConfigDict:
     # Benchmark items to keep out: JSONL files, comma-separated; every text field is an item's.
     c.benchmarks = ""
     c.mask_personal_data = True
+    # A tokenizer's directory: the report then counts tokens.
+    c.tokenizer = ""
     # Files a language.
     c.shards = 1
     return c
