@@ -17,8 +17,11 @@ REQUIRES = [
     "flax>=0.12.8",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
+    "tensorstore>=0.1.86",
     "ml-collections>=1.1.0",
     "numpy>=2.4.6",
+    # Optima and rank correlations of mixture ablations.
+    "scipy>=1.17.1",
     "safetensors>=0.8.0",
     "tokenizers>=0.23.3",
     "sentencepiece>=0.2.2",
@@ -56,12 +59,16 @@ CURATION = [
     "pycld2>=0.42",
 ]
 
+SWEEP = ["lightgbm>=4.7.0"]
+
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2"],
     # The TPU compiler alone: benchmarks/tpu_step.py compiles for TPUs on a machine without any.
     "plan": ["libtpu>=0.0.42"],
     "gpu": ["jax[cuda13]>=0.10.2"],
     "curation": CURATION,
+    # The baseline fit of `marco sweep`.
+    "sweep": SWEEP,
     # torch is a step of its own, before this extra: see the Makefile.
     "hf": HUGGING_FACE,
     "test": [
@@ -69,6 +76,7 @@ EXTRAS = {
         "libtpu>=0.0.42",
         *HUGGING_FACE,
         *CURATION,
+        *SWEEP,
         "torch>=2.13.0",
         "pytest>=9.2.0",
         "pytest-timeout>=2.4.0",
@@ -90,7 +98,7 @@ setup(
     description="Multilingual continual pretraining of Qwen2 in JAX on TPU pods (Marco-LLM)",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["marco_jax", "marco_jax.*"]),
+    packages=find_packages(include=["marco_jax", "marco_jax.*", "experiments", "experiments.*"]),
     package_data={"marco_jax.evaluation": ["*.template"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -1,6 +1,6 @@
 """Greedy generation on a CPU, beside `transformers.generate`.
 
-    python -m benchmarks.decoding --batches=1,8,32 --rounds=3
+    python -m benchmarks.decoding --batches=1,8,32 --rounds=3 [--vocabulary=32000]
 
 The same float32 weights of the small model, prompts of 128 tokens and 128 new ones, which no
 separator ends. Ours is `Engine.generate`, from ids to ids; sides take turns, and what is printed is
@@ -31,7 +31,11 @@ Generate = Callable[[np.ndarray], np.ndarray]
 class Ids:
     """Enough of a tokenizer: every id is a word, and none ends the text."""
 
-    vocab_size, eos_id = VOCABULARY, -2
+    eos_id = -2
+
+    def __init__(self, vocab_size: int) -> None:
+        """Of a model with so many ids."""
+        self.vocab_size = vocab_size
 
     def decode(self, ids: list[int]) -> str:
         """Nothing: texts are not compared."""
@@ -46,7 +50,7 @@ def our_side(directory: str) -> tuple[Generate, Callable[[int], dict]]:
     from marco_jax.model.huggingface import load_huggingface
 
     config, params = load_huggingface(directory)
-    engine = Engine(config, Ids(), max_length=4096)
+    engine = Engine(config, Ids(config.vocab_size), max_length=4096)
 
     def generate(prompts: np.ndarray) -> np.ndarray:
         asked = [GenerateRequest(prompt, NEW) for prompt in prompts.tolist()]
@@ -95,10 +99,10 @@ def their_side(directory: str) -> Generate:
     return generate
 
 
-def compare(batch: int, directory: str, rounds: int) -> dict:
+def compare(batch: int, directory: str, rounds: int, vocabulary: int) -> dict:
     """Interleaved medians of one batch size."""
     (ours, memory), theirs = our_side(directory), their_side(directory)
-    prompts = np.random.default_rng(0).integers(0, 150_000, (batch, PROMPT)).astype(np.int32)
+    prompts = np.random.default_rng(0).integers(0, vocabulary, (batch, PROMPT)).astype(np.int32)
     begin = time.perf_counter()
     ours(prompts)
     first = time.perf_counter() - begin
@@ -130,13 +134,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", default="1,8,32", help="rows generated at once")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as directory:
-        save_model(directory)
+        save_model(directory, args.vocabulary)
         batches = [int(size) for size in args.batches.split(",")]
-        results = [compare(size, directory, args.rounds) for size in batches]
-    print(json.dumps({"prompt": PROMPT, "new_tokens": NEW, "results": results}, indent=2))
+        results = [compare(size, directory, args.rounds, args.vocabulary) for size in batches]
+    shape = {"prompt": PROMPT, "new_tokens": NEW, "vocabulary": args.vocabulary}
+    print(json.dumps({**shape, "results": results}, indent=2))
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ def parameters(workdir: pathlib.Path) -> list[Any]:
     """The parameters of the last checkpoint."""
     import jax
 
-    from marco_jax.training.checkpoint import load_model
+    from marco_jax.training.models import load_model
 
     loaded = load_model(workdir)
     assert loaded.step == STEPS, f"{workdir} ends at step {loaded.step}"

@@ -93,13 +93,13 @@ def harness_side(directory: str) -> Callable[[Pairs, int], list[float]]:
     return score
 
 
-def save_model(directory: str) -> None:
+def save_model(directory: str, vocabulary: int = VOCABULARY) -> None:
     """The small model with random weights, as both sides read it."""
     from marco_jax.model.config import PRESETS
     from marco_jax.model.huggingface import save_huggingface
     from marco_jax.model.qwen2 import init_params
 
-    config = dataclasses.replace(PRESETS["small"], vocab_size=VOCABULARY)
+    config = dataclasses.replace(PRESETS["small"], vocab_size=vocabulary)
     save_huggingface(directory, config, init_params(config, seed=0), overwrite=True)
 
 

@@ -6,7 +6,9 @@ Three sides answer the same tasks on the same exported model in float32: the har
 backend, the harness over our adapter, and our prompts and metrics as `marco eval` runs them. A row
 of the printed JSON is a model, a task and a number of shots: the largest difference of a summed
 log-probability from the harness's own, whether all predictions (for generation: all texts) are
-equal, and the figures of each side.
+equal, and the figures of each side. With `--exact`, the harness runs the model in float64 as well,
+and each side's distance from that is a figure of the row: a sum of hundreds in float32 is rounded
+by more than 1e-4, the harness's own too.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 from benchmarks import harness_tasks, smollm2
 from benchmarks.harness_tasks import LocalTask, build_task
 
-HARNESS, ADAPTER, OURS = "harness", "adapter", "marco eval"
+HARNESS, ADAPTER, OURS, EXACT = "harness", "adapter", "marco eval", "float64"
 # Tokens that all sides read at most; few-shot prompts of the smallest tokenizers are cut.
 MAX_LENGTH = 2048
 SHOTS = (0, 5)
@@ -84,26 +86,41 @@ def generation_tasks(data: pathlib.Path) -> list[LocalTask]:
 class Sides:
     """One exported model as the three sides open it."""
 
-    def __init__(self, directory: pathlib.Path, batch_size: int = 4) -> None:
-        """Takes a Hugging Face directory as `marco export` writes it."""
+    def __init__(self, directory: pathlib.Path, batch_size: int = 4, exact: bool = False) -> None:
+        """Takes a Hugging Face directory as `marco export` writes it.
+
+        Args:
+            directory: of the model.
+            batch_size: of the harness's own backend.
+            exact: also ask its backend with float64 weights and products. Norms and rotations
+                stay in float32, where transformers computes them whatever the weights are.
+        """
         import torch
         import transformers
         from lm_eval.models.huggingface import HFLM
 
         from marco_jax.decoding.engine import Engine
         from marco_jax.evaluation.lm_eval_adapter import EngineLM
-        from marco_jax.training.checkpoint import load_model
+        from marco_jax.training.models import load_model
 
         loaded = load_model(directory)
         self._params = loaded.params
         self._engine = Engine(loaded.config, loaded.tokenizer, max_length=MAX_LENGTH)
-        self._theirs = HFLM(
-            transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32),
-            tokenizer=transformers.PreTrainedTokenizerFast.from_pretrained(directory),
-            batch_size=batch_size,
-            max_length=MAX_LENGTH,
-        )
-        self._ours = EngineLM(self._engine, loaded.params)
+
+        def theirs(dtype: torch.dtype) -> HFLM:
+            return HFLM(
+                transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=dtype),
+                tokenizer=transformers.PreTrainedTokenizerFast.from_pretrained(directory),
+                batch_size=batch_size,
+                max_length=MAX_LENGTH,
+            )
+
+        self._runners = {
+            HARNESS: theirs(torch.float32),
+            ADAPTER: EngineLM(self._engine, loaded.params),
+        }
+        if exact:
+            self._runners[EXACT] = theirs(torch.float64)
 
     def ask(
         self, task: LocalTask, shots: int, items: int, data: pathlib.Path
@@ -111,7 +128,7 @@ class Sides:
         """What each side says of the first `items` of a task."""
         answers = {}
         with tempfile.TemporaryDirectory() as folder:
-            for name, model in ((HARNESS, self._theirs), (ADAPTER, self._ours)):
+            for name, model in self._runners.items():
                 answers[name] = _ask_harness(model, task, shots, items, pathlib.Path(folder))
             files = task.link_files(data, pathlib.Path(folder) / "files")
             answers[OURS] = self._ask_evaluator(task, shots, items, files)
@@ -212,19 +229,25 @@ def compare(
     for side in (ADAPTER, OURS):
         ours = answers[side]
         if theirs.scores:
-            differences = [
-                np.abs(np.subtract(*pair)).max()
-                for pair in zip(theirs.scores, ours.scores, strict=True)
-            ]
             row[side] = {
-                "max_difference": float(max(differences)),
+                "max_difference": _distance(theirs, ours),
                 "equal_predictions": theirs.predictions == ours.predictions,
             }
         else:
             row[side] = {"equal_texts": theirs.texts == ours.texts}
         row[side]["equal_figures"] = theirs.figures == ours.figures
+    if theirs.scores and EXACT in answers:
+        row["distance_from_float64"] = {
+            side: _distance(answers[EXACT], answers[side]) for side in (HARNESS, ADAPTER, OURS)
+        }
     row["figures"] = {side: answers[side].figures for side in answers}
     return row
+
+
+def _distance(first: Answers, second: Answers) -> float:
+    """The largest difference of a summed log-probability."""
+    pairs = zip(first.scores, second.scores, strict=True)
+    return float(max(np.abs(np.subtract(*pair)).max() for pair in pairs))
 
 
 def save_random(directory: pathlib.Path, texts: Sequence[str], vocab_size: int = 4096) -> None:
@@ -316,6 +339,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=20, help="of each task that ranks choices")
     parser.add_argument("--written", type=int, default=4, help="and of each that generates")
     parser.add_argument("--steps", type=int, default=300, help="of the demo's training")
+    parser.add_argument("--exact", action="store_true", help="measure from float64 as well")
     parser.add_argument("--out", type=pathlib.Path, help="the same JSON as a file")
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"], os.environ["HF_HUB_OFFLINE"] = "cpu", "1"
@@ -331,7 +355,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             directory = pathlib.Path(folder) / name
             save[name](directory)
-            sides = Sides(directory)
+            sides = Sides(directory, exact=args.exact)
             for task, shots in itertools.product([*choices, *written], SHOTS):
                 items = args.items if task in choices else args.written
                 answers = sides.ask(task, shots, items, args.data)

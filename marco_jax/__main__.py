@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from marco_jax.host_memory import keep_freed_memory
+from marco_jax.languages import LOW_RESOURCE
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -119,10 +120,37 @@ def _parser() -> argparse.ArgumentParser:
     importing = command("import", "Hugging Face Qwen2 -> Orbax checkpoint.", "import_model")
     importing.add_argument("--hf", required=True, help="a Hugging Face directory")
     importing.add_argument("--out", required=True, help="a new directory")
+    _weights(importing)
+    importing.add_argument(
+        "--extend_vocabulary",
+        type=int,
+        default=0,
+        metavar="N",
+        help="learn N more pieces for a byte-level BPE tokenizer; their rows begin as the mean of "
+        "those that wrote them before; OUT/vocabulary.json says what they save",
+    )
+    importing.add_argument(
+        "--languages",
+        default=",".join(LOW_RESOURCE),
+        help="with --extend_vocabulary: whose text they are learned from; default: the paper's "
+        "low-resource ones",
+    )
+    importing.add_argument(
+        "--data", default="default", help="with --extend_vocabulary: the corpus, as config.data"
+    )
+    importing.epilog = (
+        "One tensor is in memory at a time. Killed, the same command goes on where it was; "
+        "what fails leaves nothing."
+    )
 
     export = command("export", "Any model -> Hugging Face directory.", "export_model")
     _model(export)
     export.add_argument("--out", required=True, help="a new directory")
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    export.add_argument("--license", help="for the model card, such as apache-2.0")
+    export.add_argument("--license_link", help="for the model card: where its text is")
+    export.add_argument("--base_model", help="for the model card, such as Qwen/Qwen2-7B")
+    _weights(export)
 
     plan = command("plan", "Compile a training step for TPUs without TPUs, and report.", "plan")
     plan.add_argument("--config", required=True, help="a file such as configs/qwen2_7b.py")
@@ -176,6 +204,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     curate.add_argument("--explain", metavar="ID", help="tell what became of one document")
 
+    sweep = command("sweep", "Which mixture? Proxy runs, a fit, and one to try next.", "sweep")
+    sweep.add_argument("--config", required=True, help="a file such as configs/mixture_ablation.py")
+    sweep.add_argument("--workdir", required=True, help="runs, figures and the report; resumes")
+    sweep.add_argument(
+        "--dry_run", action="store_true", help="say what would run and what it costs, and end"
+    )
+
     report = command("report", "One HTML page of a run, and its figures.", "report")
     report.add_argument("--workdir", required=True)
     return parser
@@ -208,6 +243,15 @@ def _counts(text: str) -> tuple[int, ...]:
     if not counts or min(counts) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of counts, such as 1,2,4")
     return counts
+
+
+def _weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("stored", "bfloat16", "float16", "float32"),
+        default="stored",
+        help="of the weights that are written; default: as they are stored",
+    )
 
 
 def _model(parser: argparse.ArgumentParser, required: bool = True) -> None:

@@ -7,14 +7,17 @@ import functools
 import json
 import os
 import pathlib
+import resource
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from marco_jax.training.checkpoint import LoadedModel, load_model, write_json
+from marco_jax.training.checkpoint import write_json
 from marco_jax.training.faults import RunFailed as RunFailed
+from marco_jax.training.models import LoadedModel, load_model
+from marco_jax.training.progress import ByteProgress
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -164,24 +167,67 @@ def _generate(
 
 def import_model(arguments: argparse.Namespace) -> int:
     """Turns a Hugging Face directory into a checkpoint."""
-    from marco_jax.training.checkpoint import save_model
+    from marco_jax.training.interop import import_huggingface
 
-    loaded = load_model(arguments.hf)
-    save_model(arguments.out, loaded)
-    millions = loaded.config.num_parameters / 1e6
-    print(f"{arguments.out}: {millions:,.1f} million parameters from {arguments.hf}")
+    extension, files = None, {}
+    if arguments.extend_vocabulary:
+        from marco_jax.extension import format_fertility
+        from marco_jax.training.extend import learn_extension
+
+        languages = _names(arguments.languages)
+        extension, files["vocabulary.json"] = learn_extension(
+            arguments.hf, arguments.extend_vocabulary, languages, arguments.data
+        )
+        print(format_fertility(files["vocabulary.json"]["fertility"]))
+    config, progress = import_huggingface(
+        *(arguments.hf, arguments.out),
+        dtype=_weights_dtype(arguments.dtype),
+        extension=extension,
+        files=files,
+    )
+    millions = config.num_parameters / 1e6
+    print(
+        f"{arguments.out}: {millions:,.1f} million parameters from {arguments.hf}, "
+        f"{_describe_copy(progress)}"
+    )
     return 0
 
 
 def export_model(arguments: argparse.Namespace) -> int:
     """Writes a model as a Hugging Face directory."""
-    from marco_jax.model.huggingface import save_huggingface
+    from marco_jax.evaluation.model_card import Terms
+    from marco_jax.training.interop import export_model as export
 
-    loaded = load_model(arguments.model)
-    save_huggingface(arguments.out, loaded.config, loaded.params, tokenizer=loaded.tokenizer)
-    step = "" if loaded.step is None else f", step {loaded.step}"
-    print(f"{arguments.out}: Qwen2ForCausalLM from {arguments.model}{step}")
+    found, progress = export(
+        arguments.model,
+        arguments.out,
+        dtype=_weights_dtype(arguments.dtype),
+        terms=Terms.from_fields(vars(arguments)),
+        overwrite=arguments.overwrite,
+    )
+    step = "" if found.step is None else f", step {found.step}"
+    print(
+        f"{arguments.out}: Qwen2ForCausalLM from {arguments.model}{step}, "
+        f"{_describe_copy(progress)}"
+    )
     return 0
+
+
+def _weights_dtype(name: str) -> Any:
+    """The numpy dtype of a flag; None for "stored"."""
+    import ml_dtypes
+    import numpy as np
+
+    kinds = {"stored": None, "float32": np.float32, "float16": np.float16}
+    return (kinds | {"bfloat16": ml_dtypes.bfloat16})[name]
+
+
+def _describe_copy(progress: ByteProgress) -> str:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (
+        f"{progress.done / 1e9:,.2f} GB in {progress.seconds:,.0f} s "
+        f"({progress.rate / 1e6:,.0f} MB/s), peak memory {peak / 2**30:.2f} GiB"
+    )
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -235,6 +281,22 @@ def plan(arguments: argparse.Namespace) -> int:
     if arguments.out:
         write_json(pathlib.Path(arguments.out), found)
     return 0
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    """Ablates a mixture: proxy runs, a fit, a proposal and its confirmation."""
+    from marco_jax.decoding.compilation import enable_compilation_cache
+    from marco_jax.training.config import load_config
+    from marco_jax.training.processes import join, watch_others
+
+    config = load_config(arguments.config, arguments.overrides)
+    host = join(config.distributed)
+    # Runs that differ in their mixture alone compile once.
+    enable_compilation_cache()
+    from experiments.mixture_ablation.sweep import sweep as run
+
+    with watch_others(host):
+        return run(config, arguments.workdir, arguments.config, dry_run=arguments.dry_run)
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -19,9 +19,8 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
     import jax.numpy as jnp
 
     from marco_jax.decoding.engine import Engine
-    from marco_jax.evaluation.chat_templates import read_chat_template
     from marco_jax.model.mesh import Sharding, create_mesh
-    from marco_jax.training.checkpoint import load_model
+    from marco_jax.training.models import load_model
 
     sharding = Sharding(create_mesh()) if len(jax.devices()) > 1 else None
     loaded = load_model(path, sharding)
@@ -33,7 +32,7 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
         max_length=min(max_length, loaded.config.max_position_embeddings),
         tokens_per_batch=tokens_per_batch,
     )
-    return engine, loaded.params, read_chat_template(path)
+    return engine, loaded.params, loaded.tokenizer.companions.chat_template
 
 
 def main() -> None:

@@ -6,15 +6,14 @@ ids; a model's embedding may have more rows.
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
-import json
 import os
 import pathlib
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import sentencepiece
 import tokenizers
@@ -22,10 +21,14 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
+from marco_jax.byte_level import read_merges, replay_merges
+from marco_jax.tokenizer_files import Companions, read_companions, write, write_companions
+
 SEPARATOR = "<|endoftext|>"
 
 # Qwen2's special tokens, which follow the 151,643 ordinary ones.
 QWEN2_SPECIALS = (SEPARATOR, "<|im_start|>", "<|im_end|>")
+QWEN2_IDS = [151_643, 151_644, 151_645]
 
 # Qwen2's pretokenisation, as in its own tokenizer.json. Its letter class has no \p{M}: Bengali,
 # Nepali, Thai and vowelled Arabic are cut at combining marks.
@@ -44,6 +47,8 @@ class Tokenizer(Protocol):
     vocab_size: int
     eos_id: int
     separator: str
+    # What is saved beside the vocabulary; it may be replaced, by a chat template for instance.
+    companions: Companions
 
     @property
     def fingerprint(self) -> str:
@@ -70,13 +75,19 @@ class Tokenizer(Protocol):
 class BytePairTokenizer:
     """A tokenizer of the `tokenizers` library, such as Qwen2's byte-level BPE."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, separator: str = SEPARATOR) -> None:
-        """Takes a tokenizer and the token that separates documents.
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        separator: str = SEPARATOR,
+        companions: Companions | None = None,
+    ) -> None:
+        """Takes a tokenizer, the token that separates documents, and what is saved beside it.
 
         Raises:
             ValueError: the vocabulary has no such token.
         """
-        self._backend = backend
+        self.backend = backend
+        self.companions = companions or Companions()
         eos_id = backend.token_to_id(separator)
         if eos_id is None:
             raise ValueError(f"the tokenizer has no token {separator!r} to separate documents")
@@ -87,26 +98,32 @@ class BytePairTokenizer:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the whole definition."""
-        return _hash(self._backend.to_str().encode())
+        return _hash(self.backend.to_str().encode())
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts."""
-        return [e.ids for e in self._backend.encode_batch(list(texts), add_special_tokens=False)]
+        return [e.ids for e in self.backend.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; broken UTF-8 becomes U+FFFD."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)
+        return self.backend.decode(list(ids), skip_special_tokens=True)
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes tokenizer.json and tokenizer_config.json."""
-        ids = [self._backend.token_to_id(token) for token in QWEN2_SPECIALS]
-        is_qwen2 = ids == [151_643, 151_644, 151_645]
-        kind = "Qwen2Tokenizer" if is_qwen2 else "PreTrainedTokenizerFast"
-        _write_fast(pathlib.Path(directory), self._backend, self.separator, kind)
+        """Writes tokenizer.json and what belongs beside it."""
+        directory = pathlib.Path(directory)
+        write(directory / "tokenizer.json", self.backend.to_str(pretty=True).encode())
+        qwen2 = self._is_qwen2()
+        write_companions(directory, self.companions, self.separator, qwen2=qwen2)
+
+    def _is_qwen2(self) -> bool:
+        """Whether all but vocabulary and merges is as in Qwen2's own tokenizer.json."""
+        ids = [self.backend.token_to_id(token) for token in QWEN2_SPECIALS]
+        parts = (self.backend.normalizer, self.backend.pre_tokenizer, self.backend.decoder)
+        return ids == QWEN2_IDS and _states(parts) == _states(_qwen2_parts())
 
 
 class SentencePieceTokenizer:
@@ -115,14 +132,15 @@ class SentencePieceTokenizer:
     U+2581 stands for a space inside SentencePiece: where a text has one, decoding gives a space.
     """
 
-    def __init__(self, model: bytes) -> None:
-        """Takes the bytes of a tokenizer.model.
+    def __init__(self, model: bytes, companions: Companions | None = None) -> None:
+        """Takes the bytes of a tokenizer.model, and what is saved beside it.
 
         Raises:
             ValueError: a model of another kind, e.g. one that changes the text.
         """
         _check_model(model)
         self._model = model
+        self.companions = companions or Companions()
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self._processor.vocab_size()
         self.eos_id: int = self._processor.eos_id()
@@ -157,8 +175,9 @@ class SentencePieceTokenizer:
     def save(self, directory: str | os.PathLike) -> None:
         """Writes tokenizer.model, and the same model as tokenizer.json for transformers."""
         directory = pathlib.Path(directory)
-        _write_fast(directory, self._fast(), self.separator, "PreTrainedTokenizerFast")
-        _write(directory / "tokenizer.model", self._model)
+        write(directory / "tokenizer.json", self._fast().to_str(pretty=True).encode())
+        write(directory / "tokenizer.model", self._model)
+        write_companions(directory, self.companions, self.separator, qwen2=False)
 
     def _fast(self) -> tokenizers.Tokenizer:
         processor = self._processor
@@ -194,18 +213,20 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     by_name = {file.name: file for file in files}
     if "tokenizer.model" in by_name:
         try:
-            return SentencePieceTokenizer(by_name["tokenizer.model"].read_bytes())
+            model = by_name["tokenizer.model"].read_bytes()
+            return SentencePieceTokenizer(model, read_companions(directory))
         except ValueError:
             if "tokenizer.json" not in by_name:
                 raise
     if "tokenizer.json" in by_name:
         backend = _read_backend(by_name["tokenizer.json"])
-        return BytePairTokenizer(backend, _separator(directory, backend))
+        companions = read_companions(directory)
+        return BytePairTokenizer(backend, _separator(directory, backend, companions), companions)
     if "vocab.json" in by_name or "merges.txt" in by_name:
-        return _from_merges(directory)
+        return qwen2_tokenizer(*read_merges(directory), read_companions(directory))
     ranks = [file for file in files if file.suffix == ".tiktoken"]
     if ranks:
-        return qwen2_tokenizer(*_replay_merges(ranks[0]))
+        return qwen2_tokenizer(*replay_merges(ranks[0]), read_companions(directory))
     raise FileNotFoundError(
         f"{path} holds no tokenizer: give a directory with tokenizer.json, tokenizer.model, "
         "vocab.json and merges.txt, or qwen.tiktoken"
@@ -219,21 +240,36 @@ def _read_backend(path: pathlib.Path) -> tokenizers.Tokenizer:
         raise ValueError(f"{path} is no tokenizer.json: {error}") from None
 
 
-def qwen2_tokenizer(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
+def qwen2_tokenizer(
+    vocab: dict[str, int],
+    merges: Sequence[tuple[str, str]],
+    companions: Companions | None = None,
+) -> BytePairTokenizer:
     """Qwen2's tokenizer from its byte-level vocabulary and merges (Qwen2's tokenizer.json)."""
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
+    backend.normalizer, backend.pre_tokenizer, backend.decoder = _qwen2_parts()
     backend.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in QWEN2_SPECIALS]
     )
-    return BytePairTokenizer(backend)
+    return BytePairTokenizer(backend, companions=companions)
+
+
+def _qwen2_parts() -> tuple[Any, Any, Any]:
+    """Normaliser, pretokeniser and decoder of Qwen2's tokenizer.json."""
+    split = pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated")
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return normalizers.NFC(), pre_tokenizers.Sequence([split, letters]), decoders.ByteLevel()
+
+
+def _states(parts: Sequence[Any]) -> list[str]:
+    """What parts of a tokenizer do to text: offsets are no matter, nor a decoder's options."""
+    states = []
+    for part in parts:
+        state = part.__getstate__().decode() if part is not None else ""
+        if isinstance(part, decoders.Decoder):
+            state = type(part).__name__
+        states.append(re.sub(r'"trim_offsets":(true|false),?', "", state))
+    return states
 
 
 def train_sentencepiece(
@@ -326,12 +362,13 @@ class _ByteSink:
         return len(data)
 
 
-def _separator(directory: pathlib.Path, backend: tokenizers.Tokenizer) -> str:
+def _separator(
+    directory: pathlib.Path, backend: tokenizers.Tokenizer, companions: Companions
+) -> str:
     """The document separator: `<|endoftext|>` where there is one, else the directory's eos."""
     if backend.token_to_id(SEPARATOR) is not None:
         return SEPARATOR
-    config = directory / "tokenizer_config.json"
-    eos = json.loads(config.read_text("utf-8")).get("eos_token") if config.exists() else None
+    eos = companions.settings.get("eos_token")
     eos = eos.get("content") if isinstance(eos, dict) else eos
     if not eos:
         raise ValueError(
@@ -339,82 +376,6 @@ def _separator(directory: pathlib.Path, backend: tokenizers.Tokenizer) -> str:
             "tokenizer_config.json: name one there"
         )
     return eos
-
-
-def _from_merges(directory: pathlib.Path) -> BytePairTokenizer:
-    for name in ("vocab.json", "merges.txt"):
-        if not (directory / name).is_file():
-            raise FileNotFoundError(f"{directory / name} is missing beside its other half")
-    vocab = json.loads((directory / "vocab.json").read_text("utf-8"))
-    # Some packages ship the file with CRLF ends; \r is never part of a merge.
-    lines = (directory / "merges.txt").read_text("utf-8").replace("\r", "").split("\n")
-    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    return qwen2_tokenizer(vocab, merges)
-
-
-def _replay_merges(file: pathlib.Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a tiktoken rank file.
-
-    A token of rank r arose from the two parts that merging by lower ranks leaves of its bytes.
-    """
-    ranks = {}
-    for line in file.read_bytes().splitlines():
-        if line.strip():
-            token, rank = line.split()
-            ranks[base64.b64decode(token)] = int(rank)
-    letters = _byte_letters()
-    written = {token: "".join(letters[byte] for byte in token) for token in ranks}
-    merges = []
-    for token, rank in ranks.items():
-        if len(token) > 1:
-            left, right = _last_merge(token, rank, ranks)
-            merges.append((written[left], written[right]))
-    return {written[token]: rank for token, rank in ranks.items()}, merges
-
-
-def _last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> list[bytes]:
-    parts = [bytes([byte]) for byte in token]
-    while len(parts) > 2:
-        merged = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:], strict=False)]
-        best = min(range(len(merged)), key=merged.__getitem__)
-        if merged[best] >= rank:
-            break
-        parts[best : best + 2] = [parts[best] + parts[best + 1]]
-    if len(parts) != 2:
-        raise ValueError(f"the rank file has no merge that makes token {rank}: is it complete?")
-    return parts
-
-
-def _byte_letters() -> list[str]:
-    """GPT-2's printable letter for each byte, which vocab.json and merges.txt are written in."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = {byte: chr(byte) for byte in printable}
-    others = [byte for byte in range(256) if byte not in letters]
-    letters |= {byte: chr(256 + n) for n, byte in enumerate(others)}
-    return [letters[byte] for byte in range(256)]
-
-
-def _write_fast(
-    directory: pathlib.Path, backend: tokenizers.Tokenizer, separator: str, kind: str
-) -> None:
-    config = {
-        "tokenizer_class": kind,
-        "eos_token": separator,
-        "pad_token": separator,
-        "bos_token": None,
-        "unk_token": None,
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-    }
-    _write(directory / "tokenizer.json", backend.to_str(pretty=True).encode())
-    _write(directory / "tokenizer_config.json", json.dumps(config, indent=2).encode() + b"\n")
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _hash(data: bytes) -> str:

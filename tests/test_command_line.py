@@ -4,7 +4,7 @@ import pytest
 
 from marco_jax.__main__ import main
 
-COMMANDS = ("train", "eval", "generate", "translate", "import", "export", "plan", "report")
+COMMANDS = ("train", "eval", "generate", "translate", "import", "export", "plan", "report", "sweep")
 
 
 def run(capsys, *argv):
@@ -49,7 +49,7 @@ def test_every_command_has_help(capsys, command):
         (["train", "--config={demo}", "--workdir={tmp}", "--config.data={tmp}/no"], "{tmp}/no"),
         (["eval", "--model={tmp}/no", "--out={tmp}/o.json"], "is no model"),
         (["export", "--model={tmp}/no", "--out={tmp}/o"], "is no model"),
-        (["import", "--hf={tmp}/no", "--out={tmp}/o"], "is no model"),
+        (["import", "--hf={tmp}/no", "--out={tmp}/o"], "config.json is absent"),
         (["report", "--workdir={tmp}"], "metrics.jsonl"),
         (["generate", "--model={tmp}/no", "--input={tmp}/no.jsonl"], "--out"),
     ],

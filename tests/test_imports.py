@@ -20,6 +20,9 @@ FLOORS = {
     "data": 2,
     "model": 1,
     "tokenizer": 1,
+    "tokenizer_files": 1,
+    "byte_level": 1,
+    "extension": 1,
     "languages": 1,
     "host_memory": 1,
 }
@@ -86,3 +89,21 @@ def test_no_room_imports_one_above_it():
                     if above or (same_floor and {room, parts[1]} == {"data", "decoding"}):
                         upward.append(f"{file.name} imports {name}")
     assert not upward
+
+
+def test_the_package_knows_experiments_by_their_commands_alone():
+    users = {
+        file.name
+        for file in PACKAGE.rglob("*.py")
+        if "experiments" in {name.partition(".")[0] for name in imported(file)}
+    }
+    assert users == {"commands.py"}
+
+
+def imported(file):
+    """Names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)

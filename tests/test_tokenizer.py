@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from marco_jax.data.load import load_corpus
 from marco_jax.tokenizer import (
+    QWEN2_PATTERN,
     SEPARATOR,
     BytePairTokenizer,
     Tokenizer,
@@ -145,16 +146,42 @@ def test_a_directorys_own_tokenizer_json_is_loaded_as_it_is(qwen_files):
     assert tokenizer.eos_id == 151_643
 
 
+def without_pretokeniser(backend: tokenizers.Tokenizer) -> None:
+    backend.pre_tokenizer = None
+
+
+def with_marks_in_words(backend: tokenizers.Tokenizer) -> None:
+    pattern = tokenizers.Regex(QWEN2_PATTERN.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+"))
+    split = tokenizers.pre_tokenizers.Split(pattern, behavior="isolated")
+    letters = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, letters])
+
+
+def as_published(backend: tokenizers.Tokenizer) -> None:
+    """Options that the published file has, and which change nothing."""
+    backend.decoder = tokenizers.decoders.ByteLevel(add_prefix_space=False, trim_offsets=False)
+
+
 @pytest.mark.parametrize(
-    ("specials", "kind"), [(3, "Qwen2Tokenizer"), (1, "PreTrainedTokenizerFast")]
+    ("change", "kind"),
+    [
+        (lambda backend: None, "Qwen2Tokenizer"),
+        (as_published, "Qwen2Tokenizer"),
+        (without_pretokeniser, "PreTrainedTokenizerFast"),
+        (with_marks_in_words, "PreTrainedTokenizerFast"),
+    ],
 )
-def test_only_qwen2s_own_tokenizer_is_saved_under_its_name(specials, kind, tmp_path):
-    vocab = {str(number): number for number in range(151_643 if specials == 3 else 10)}
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
-    backend.add_special_tokens([SEPARATOR, "<|im_start|>", "<|im_end|>"][:specials])
-    BytePairTokenizer(backend).save(tmp_path)
+def test_only_qwen2s_own_tokenizer_is_saved_under_its_name(qwen2, change, kind, tmp_path):
+    backend = tokenizers.Tokenizer.from_str(qwen2.backend.to_str())
+    change(backend)
+    ours = BytePairTokenizer(backend)
+    ours.save(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert config["tokenizer_class"] == kind
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in HARD:
+        assert theirs.encode(text, add_special_tokens=False) == ours.encode(text), text
 
 
 def test_sentencepiece_round_trips_every_text(pieces, texts):
@@ -167,14 +194,43 @@ def test_sentencepiece_round_trips_any_text(pieces, text):
     assert pieces.decode(pieces.encode(text)) == unicodedata.normalize("NFC", text)
 
 
-def test_sentencepiece_ids_and_text_are_those_of_transformers(pieces, sentencepiece_dir, texts):
-    theirs = transformers.AutoTokenizer.from_pretrained(sentencepiece_dir)
+@pytest.mark.parametrize("trust", [None, False, True])
+def test_sentencepiece_ids_and_text_are_those_of_transformers(pieces, texts, trust, tmp_path):
+    """Beside the config of a Qwen2 model, for which AutoTokenizer has a class of its own."""
+    pieces.save(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=trust)
     assert theirs.eos_token_id == pieces.eos_id
     assert len(theirs) == pieces.vocab_size == 3000
     for text in [*HARD, *texts, "> >> >>> >>>>>>> uuuuuuu", f"a{SEPARATOR}b {SEPARATOR}"]:
         ids = pieces.encode(text)
         assert theirs.encode(text, add_special_tokens=False) == ids, text
         assert theirs.decode(ids, skip_special_tokens=True) == pieces.decode(ids)
+
+
+@pytest.mark.parametrize("form", ["config", "jinja", "several"])
+def test_settings_template_and_generation_config_are_carried(qwen2, pieces, form, tmp_path):
+    template = "{% for m in messages %}{{ '<|im_start|>' + m['content'] + 'ঈদ' }}{% endfor %}"
+    for number, tokenizer in enumerate((qwen2, pieces)):
+        first, second = tmp_path / f"{number}a", tmp_path / f"{number}b"
+        tokenizer.save(first)
+        config = json.loads((first / "tokenizer_config.json").read_text())
+        config |= {"model_max_length": 32768, "padding_side": "left"}
+        if form == "jinja":
+            (first / "chat_template.jinja").write_text(template)
+        else:
+            named = [{"name": "tools", "template": "x"}, {"name": "default", "template": template}]
+            config["chat_template"] = template if form == "config" else named
+        (first / "tokenizer_config.json").write_text(json.dumps(config))
+        generation = {"eos_token_id": [tokenizer.eos_id, 5], "temperature": 0.7, "do_sample": True}
+        (first / "generation_config.json").write_text(json.dumps(generation))
+        load_tokenizer(first).save(second)
+        theirs = transformers.AutoTokenizer.from_pretrained(second)
+        assert theirs.chat_template == template
+        assert (theirs.model_max_length, theirs.padding_side) == (32768, "left")
+        assert theirs.eos_token_id == tokenizer.eos_id
+        assert json.loads((second / "generation_config.json").read_text()) == generation
+        assert load_tokenizer(second).fingerprint == tokenizer.fingerprint
 
 
 def test_sentencepiece_training_is_deterministic_and_needs_no_padding_id(pieces, texts, tmp_path):

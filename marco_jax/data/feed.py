@@ -19,6 +19,7 @@ from marco_jax.data.interleave import Interleave
 from marco_jax.data.mixtures import Mixture
 from marco_jax.data.order import START, Origin, resume_order
 from marco_jax.data.packed import PackedSource
+from marco_jax.data.packing import VERSION
 from marco_jax.data.store import TokenStore
 from marco_jax.data.streamed import StreamedSource
 
@@ -104,15 +105,42 @@ class Feed:
                 begin = {"number": 0, "row": origin.rows.get(source.name, 0)}
                 same_rows = same and state["order"]["length"] == self._length
                 source.seek(saved if saved and same_rows else begin | {"epoch": 0, "record": 0})
-        feed = Feed(
+        return self._again(self._stages, origin), changes
+
+    def shares(self, step: int) -> dict[str, float]:
+        """Shares that hold at a step (counted from 0)."""
+        return dict(self._stages[self._stage_of(step)[0]].mixture.shares)
+
+    def reweighted(self, step: int, shares: Mapping[str, float]) -> Feed:
+        """This feed with other shares from `step` on, to the end of the stage.
+
+        Every source is read on where it was left. `step` may not be one that is over.
+        """
+        number, _ = self._stage_of(step)
+        stages = list(self._stages)
+        mixture = stages[number].mixture.with_shares(shares)
+        stages[number] = dataclasses.replace(stages[number], mixture=mixture)
+        used = dict(zip(self.sources, self._used_at(step).tolist(), strict=True))
+        return self._again(stages, Origin(step, used))
+
+    def continued(self, state: Mapping[str, Any]) -> Feed:
+        """This feed with the shares and the origin that a checkpoint kept (`state`)."""
+        saved = [stage["shares"] for stage in state["order"]["stages"]]
+        stages = [
+            dataclasses.replace(stage, mixture=stage.mixture.with_shares(shares))
+            for stage, shares in zip(self._stages, saved, strict=True)
+        ]
+        return self._again(stages, Origin(state["origin"]["step"], state["origin"]["rows"]))
+
+    def _again(self, stages: Sequence[Stage], origin: Origin) -> Feed:
+        return Feed(
             self._packed,
-            self._stages,
+            stages,
             length=self._length,
             batch_rows=self._batch_rows,
             seed=self._seed,
             origin=origin,
         )
-        return feed, changes
 
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """Rows of the global batch at a step (counted from 0).
@@ -209,6 +237,7 @@ class Feed:
         return {
             "seed": self._seed,
             "length": self._length,
+            "packing": VERSION,
             "batch_rows": self._batch_rows,
             "stages": stages,
             "sources": {source.name: source.fingerprint for source in self._packed},

@@ -36,6 +36,13 @@ STAGE_SHARES: dict[str, dict[str, float]] = {
 # Table 3: tokens of each stage in billions.
 STAGE_TOKENS: dict[str, float] = {"stage1": 160.0, "stage2": 140.0}
 
+# What both stages read in all: the same tokens in one stage.
+FLAT_SHARES: dict[str, float] = {
+    name: sum(STAGE_TOKENS[stage] * shares[name] for stage, shares in STAGE_SHARES.items())
+    / sum(STAGE_TOKENS.values())
+    for name in GROUPS
+}
+
 
 WITHIN = ("uniform", "proportional", "temperature", "unimax")
 
@@ -161,7 +168,10 @@ def apply_override(
             separator = ""
         if not separator:
             raise ValueError(f"mixture.override: {item!r} is not of the form source=share")
-        members = _members(target, shares, sources)
+        try:
+            members = find_sources(target, shares, sources)
+        except ValueError as error:
+            raise ValueError(f"mixture.override: {error}") from None
         if not 0 <= value <= 1:
             raise ValueError(f"mixture.override: {item!r} is no share; write 0.02 for 2%")
         whole = sum(shares[source] for source in members)
@@ -175,12 +185,19 @@ def apply_override(
         raise ValueError(
             f"mixture.override: {override!r} gives {1 - left:.4g} of the tokens away, not 1 at most"
         )
-    scale = max(left, 0.0) / before if before else 0.0
+    # What rounding has left over is nothing: no source can be read in such shares.
+    scale = left / before if before and left > 1e-9 else 0.0
     return {source: fixed.get(source, share * scale) for source, share in shares.items()}
 
 
-def _members(target: str, shares: Mapping[str, float], sources: Sequence[SourceInfo]) -> list[str]:
-    """The sources that an item of an override means."""
+def find_sources(
+    target: str, shares: Mapping[str, float], sources: Sequence[SourceInfo]
+) -> list[str]:
+    """The sources of a mixture that a name means: a source, a language, a kind, or a group.
+
+    Raises:
+        ValueError: it means none.
+    """
     if target in shares:
         return [target]
     inside = [source for source in sources if source.name in shares]
@@ -193,7 +210,7 @@ def _members(target: str, shares: Mapping[str, float], sources: Sequence[SourceI
     if not found:
         near = difflib.get_close_matches(target, shares, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(shares)}"
-        raise ValueError(f"mixture.override: the mixture has no source {target!r}; {hint}")
+        raise ValueError(f"the mixture has no source {target!r}; {hint}")
     return found
 
 
@@ -210,14 +227,16 @@ class _Group:
 Sources = Sequence[SourceInfo]
 
 
-def _table_2(stage: str, names: Sequence[str] = tuple(GROUPS)) -> Callable[[Sources], list[_Group]]:
+def _table_2(
+    table: Mapping[str, float], names: Sequence[str] = tuple(GROUPS)
+) -> Callable[[Sources], list[_Group]]:
     def build(sources: Sources) -> list[_Group]:
         groups = []
         for name in names:
             cells = {cell: _cell(cell, sources) for cell in GROUPS[name]}
             found = {cell: inside for cell, inside in cells.items() if inside}
             missing = tuple(cell for cell in cells if cell not in found)
-            groups.append(_Group(name, STAGE_SHARES[stage][name], found, missing))
+            groups.append(_Group(name, table[name], found, missing))
         return groups
 
     return build
@@ -237,11 +256,12 @@ def _everything(sources: Sources) -> list[_Group]:
 
 
 _BUILDERS: dict[str, Callable[[Sources], list[_Group]]] = {
-    "stage1": _table_2("stage1"),
-    "stage2": _table_2("stage2"),
+    **{stage: _table_2(shares) for stage, shares in STAGE_SHARES.items()},
+    # Both in one: what the two stages are held against.
+    "flat": _table_2(FLAT_SHARES),
     # What a base model has seen before continual pretraining: high-resource languages only, in
     # Stage-I's proportions.
-    "base": _table_2("stage1", ("English", "Chinese", "other high-resource")),
+    "base": _table_2(STAGE_SHARES["stage1"], ("English", "Chinese", "other high-resource")),
     # Every source is a cell of one group: mixture.within alone decides.
     "all": _everything,
 }

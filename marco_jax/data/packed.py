@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.data.packing import PackingPlan, fill_row, pack, window_documents
+from marco_jax.data.packing import VERSION, PackingPlan, fill_row, pack, window_documents
 from marco_jax.data.permutation import Permutation
 from marco_jax.data.store import TokenStore
 
@@ -117,7 +117,7 @@ class PackedSource:
 
     def _count_rows(self) -> np.ndarray:
         """Rows of each window, int64; read from beside the store where they have been counted."""
-        key = "-".join(map(str, (self.length, *self._seed, self._window_size)))
+        key = "-".join(map(str, (VERSION, self.length, *self._seed, self._window_size)))
         path = self.store.directory / f"rows-{key}.npy"
         windows = -(-len(self.store.lengths) // self._window_size)
         if path.exists():

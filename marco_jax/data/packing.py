@@ -2,7 +2,8 @@
 
 A document's stream is [separator] + ids + [separator]: the first predicts the document's first
 token, the last is learnt as its end. Inputs are stream[:-1], targets stream[1:], so a document of n
-ids has n + 1 targets. Streams longer than a row are cut; every target stands in exactly one row.
+ids has n + 1 targets. Streams longer than a row are cut, and so are a few that would leave a row
+emptier than SLACK; every target stands in exactly one row.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ import numpy as np
 # Pieces that are packed together, about: enough choice for rows to close full, little enough to be
 # packed again in milliseconds whenever one of their rows is asked for.
 WINDOW = 4096
+# A row may stay empty by this share of it. Emptier ones are filled up with the front of another
+# document, which is cut for it: documents of about two thirds of a row would leave a third of every
+# row empty. A cut leaves no shorter end over.
+SLACK = 1 / 64
+# Changes with the rows that are made of the same documents.
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +71,16 @@ def pack(documents: np.ndarray, lengths: np.ndarray, length: int) -> PackingPlan
     document, offset, size = _cut(documents, np.asarray(lengths, np.int64) + 1, length)
     whole = np.flatnonzero(size == length)
     part = np.flatnonzero(size < length)
-    rows = _best_fit(size[part], length)
-    order = np.concatenate([whole, *(part[row] for row in rows)]).astype(np.int64)
+    part_sizes = size[part].tolist()
+    rows = [[(p, 0, part_sizes[p]) for p in row] for row in _best_fit(size[part], length)]
+    rows = _fill_up(rows, length)
     counts = np.array([1] * len(whole) + [len(row) for row in rows], np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)])
-    return PackingPlan(starts, document[order], offset[order], size[order])
+    pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 3)
+    index = np.concatenate([whole, part[pieces[:, 0]]])
+    skipped = np.concatenate([np.zeros_like(whole), pieces[:, 1]])
+    taken = np.concatenate([size[whole], pieces[:, 2]])
+    return PackingPlan(starts, document[index], offset[index] + skipped, taken)
 
 
 def fill_row(out: Mapping[str, np.ndarray], streams: Iterable[np.ndarray]) -> None:
@@ -121,3 +133,33 @@ def _best_fit(sizes: np.ndarray, length: int) -> list[list[int]]:
         open_rows[space - size].append(row)
         free |= 1 << (space - size)
     return rows
+
+
+def _fill_up(
+    rows: list[list[tuple[int, int, int]]], length: int
+) -> list[list[tuple[int, int, int]]]:
+    """Rows of (piece, start in it, size), of which at most one is emptier than SLACK.
+
+    The fullest of those that are takes from the emptiest, whose pieces are cut where they must be.
+    """
+    slack = int(length * SLACK)
+    space = {number: length - sum(size for *_, size in row) for number, row in enumerate(rows)}
+    loose = sorted((number for number in space if space[number] > slack), key=space.__getitem__)
+    while len(loose) > 1:
+        taker, giver = loose[0], loose[-1]
+        # The largest piece: what is left of it is still a piece of text.
+        rows[giver].sort(key=lambda part: part[2])
+        piece, start, size = rows[giver].pop()
+        taken = min(size, space[taker])
+        if 0 < size - taken < slack:
+            taken = size - slack
+        rows[taker].append((piece, start, taken))
+        space[taker] -= taken
+        space[giver] += taken
+        if taken < size:
+            rows[giver].append((piece, start + taken, size - taken))
+        if space[taker] <= slack:
+            loose.pop(0)
+        if not rows[giver]:
+            loose.pop()
+    return [row for row in rows if row]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import pathlib
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 
 from marco_jax.data.corpus import TRAIN, Corpus
 from marco_jax.data.store import MANIFEST, TokenStore, write_store
 from marco_jax.tokenizer import Tokenizer
 
-# Documents that cross between TensorFlow and Python in one step.
-_BATCH = 256
+# Characters that go to the tokenizer in one call, which spreads them over all cores.
+_BATCH_CHARACTERS = 1 << 20
 
 
 def prepare_stores(
@@ -57,38 +56,40 @@ def prepare_stores(
 
 
 def _tokenise(corpus: Corpus, tokenizer: Tokenizer, name: str, directory: pathlib.Path) -> None:
-    # TensorFlow is loaded only where something has yet to be tokenised. Its start-up notes (no
-    # GPU, oneDNN) are no news here: it reads text.
-    with _quiet_stderr():
-        from marco_jax.data.tasks import register_task
-
-        task = register_task(corpus, tokenizer, name)
-    dataset = task.get_dataset(sequence_length=None, split=TRAIN, shuffle=False)
+    """Writes a store of what the source's SeqIO task (tasks.py) gives, without TensorFlow."""
     fingerprint = f"{corpus.source_fingerprint(name)}-{tokenizer.fingerprint}"
     about = {"source": name, "fingerprint": fingerprint}
-    # Many documents cross from TensorFlow at once: the way takes longer than tokenising one.
-    rows = dataset.map(lambda example: example["tokens"]).ragged_batch(_BATCH)
-    documents = (
-        ids[start:stop]
-        for ids, splits in ((batch.flat_values.numpy(), batch.row_splits.numpy()) for batch in rows)
-        for start, stop in itertools.pairwise(splits.tolist())
-    )
-    write_store(directory, documents, about)
+    write_store(directory, _ids(corpus, tokenizer, name), about)
 
 
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Holds back what native libraries write to stderr, unless the block fails."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(saved, held.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+def _ids(corpus: Corpus, tokenizer: Tokenizer, name: str) -> Iterator[np.ndarray]:
+    """Ids of each document, int32 [length]; the next ones are tokenised while these are written."""
+    texts = (document.text for document in corpus.documents(name, TRAIN))
+    with ThreadPoolExecutor(1, "tokenise") as pool:
+        waiting = None
+        for batch in _batches(texts):
+            coming = pool.submit(_encode, tokenizer, batch)
+            if waiting:
+                yield from waiting.result()
+            waiting = coming
+        if waiting:
+            yield from waiting.result()
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
+    rows = tokenizer.encode_batch(texts)
+    ends = np.cumsum([len(row) for row in rows])
+    return np.split(np.fromiter(itertools.chain.from_iterable(rows), np.int32, ends[-1]), ends[:-1])
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in lists of about _BATCH_CHARACTERS."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
+
+from marco_jax.tokenizer_files import read_chat_template as read_chat_template
 
 # ChatML as Qwen2's own tokenizer_config.json has it, but for its default system message.
 CHATML = (
@@ -17,29 +17,6 @@ CHATML = (
 
 # Stands behind a message that is to be continued while it is rendered.
 _MARK = "<<continued here>> "
-
-
-def read_chat_template(directory: str | os.PathLike) -> str | None:
-    """The template beside a model: chat_template.jinja, or in tokenizer_config.json; else None.
-
-    Of several named ones it is the one named "default".
-
-    Raises:
-        ValueError: tokenizer_config.json is no JSON object.
-    """
-    directory = pathlib.Path(directory)
-    if (directory / "chat_template.jinja").is_file():
-        return (directory / "chat_template.jinja").read_text(encoding="utf-8")
-    path = directory / "tokenizer_config.json"
-    if not path.is_file():
-        return None
-    try:
-        template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no JSON object: {error}") from None
-    if isinstance(template, list):
-        template = {named["name"]: named["template"] for named in template}.get("default")
-    return template
 
 
 def render_chat(

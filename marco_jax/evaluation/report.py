@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import math
 import os
 import pathlib
-import string
 from html import escape
 from typing import Any
 
 from marco_jax.evaluation import figures
 from marco_jax.evaluation.figures import Figure
 from marco_jax.evaluation.metrics import chrf_signature
+from marco_jax.evaluation.page import chart, render, table, write_page
 from marco_jax.evaluation.results import Result
 from marco_jax.evaluation.run_data import Milestone, RunData, group_of, load_run, name_of
 from marco_jax.evaluation.summary import compare, format_figure, format_summary, summarize, summary
@@ -32,8 +31,6 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     Raises:
         NotADirectoryError: there is no such directory.
     """
-    from plotly.offline import get_plotlyjs
-
     run = load_run(workdir)
     charts: dict[str, Figure] = {}
     body = "\n".join(
@@ -41,19 +38,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         for section in (_header(run), *_evaluation(run, charts), *_training(run, charts))
         if section
     )
-    template = importlib.resources.files(__package__).joinpath("report.html.template")
-    page = string.Template(template.read_text(encoding="utf-8")).substitute(
-        title=escape(f"marco_jax: {run.name}"),
-        body=body,
-        plotly=get_plotlyjs() if charts else "const Plotly = null;",
-        # A "</script>" within a string would end the element.
-        figures=json.dumps(charts, allow_nan=False).replace("</", "<\\/"),
-    )
-    path = pathlib.Path(workdir) / REPORT
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    page = render(f"marco_jax: {run.name}", body, charts)
+    return write_page(pathlib.Path(workdir) / REPORT, page)
 
 
 def _header(run: RunData) -> str:
@@ -83,7 +69,7 @@ def _headlines(figures: dict[str, Any]) -> str:
         cells = [_cell(figure, line["figures"][0], line["style"]) for figure in line["figures"]]
         rows.append(f"<tr><td>{escape(line['label'])}{chance}</td>{''.join(cells)}</tr>")
     columns = [mark["label"] for mark in figures["milestones"]]
-    return _table(["", *columns], rows, "headlines")
+    return table(["", *columns], rows, "headlines")
 
 
 def _cell(figure: dict[str, Any] | None, baseline: dict[str, Any] | None, style: str) -> str:
@@ -104,18 +90,18 @@ def _cell(figure: dict[str, Any] | None, baseline: dict[str, Any] | None, style:
 
 def _evaluation(run: RunData, charts: dict[str, Figure]) -> list[str]:
     signature = escape(chrf_signature()) if run.languages("translation") else ""
-    pick = _chart(
+    pick = chart(
         charts, "pick", figures.task_means(run, "pick_translation", PICK_TRANSLATION.metrics[0]),
         "Picking the right translation",
         "Which of four texts of one language translates the English one; bars are one standard "
         "error. The four are near in length, and each is right once.",
     )  # fmt: skip
-    translation = _chart(
+    translation = chart(
         charts, "translation", figures.task_means(run, "translation", "chrF++"),
         "Translation from English", f"Corpus chrF++ of greedy translations. {signature}",
     )  # fmt: skip
     return [
-        _chart(
+        chart(
             charts, "bits", figures.bits_per_byte(run), "Held-out bits per byte",
             "Lower is better. Thin lines are languages; point at one for its name.",
         ),
@@ -127,22 +113,22 @@ def _evaluation(run: RunData, charts: dict[str, Figure]) -> list[str]:
 
 
 def _training(run: RunData, charts: dict[str, Figure]) -> list[str]:
-    rate = _chart(
+    rate = chart(
         charts, "rate", figures.metric_curve(run, "learning_rate", "learning rate", ".1e"),
         "Learning rate",
     )  # fmt: skip
-    speed = _chart(
+    speed = chart(
         charts, "speed", figures.metric_curve(run, "tokens_per_second", "tokens/s", "~s"),
         "Tokens per second",
     )  # fmt: skip
     config = json.dumps(run.config, indent=2, ensure_ascii=False)
     return [
-        _chart(
+        chart(
             charts, "loss", figures.training_loss(run), "Training loss by source",
             "Smoothed over a twentieth of a stage, weighted by tokens.",
         ),
         f'<div class="pair"><div>{rate}</div><div>{speed}</div></div>' if rate or speed else "",
-        _chart(
+        chart(
             charts, "mixture", figures.mixture(run), "Mixture",
             "Rings are the shares that the stage asks for, dots the tokens it has had.",
         ),
@@ -150,21 +136,6 @@ def _training(run: RunData, charts: dict[str, Figure]) -> list[str]:
         if run.config
         else "",
     ]  # fmt: skip
-
-
-def _chart(
-    charts: dict[str, Figure], name: str, figure: Figure | None, title: str, note: str = ""
-) -> str:
-    """A titled chart, whose figure is added to `charts`; nothing where there is no data."""
-    if figure is None:
-        return ""
-    charts[name] = figure
-    height = figure["layout"]["height"]
-    note = f"<p>{note}</p>" if note else ""
-    return (
-        f'<h2>{escape(title)}</h2>{note}<div class="chart" id="{name}" '
-        f'style="height:{height}px"></div>'
-    )
 
 
 def _languages(run: RunData) -> str:
@@ -182,7 +153,7 @@ def _languages(run: RunData) -> str:
         rows += [_language_row(run, code, marks, last) for code in members]
         rows += [_language_row(run, mean, marks, last) for mean in means if members]
     note = f"Bits per byte by stage; the other two at {escape(last.label)}."
-    return f"<h2>Languages</h2><p>{note}</p>{_table(head, rows, 'languages')}"
+    return f"<h2>Languages</h2><p>{note}</p>{table(head, rows, 'languages')}"
 
 
 def _language_row(run: RunData, code: str, marks: list[Milestone], last: Milestone) -> str:
@@ -209,11 +180,3 @@ def _change_cell(first: Result | None, last: Result | None) -> str:
 
 def _plain_cell(result: Result | None, style: str) -> str:
     return f"<td>{format_figure(compare(result, None, style), style)[0]}</td>"
-
-
-def _table(head: list[str], rows: list[str], name: str) -> str:
-    columns = "".join(f"<th>{escape(column)}</th>" for column in head)
-    return (
-        f'<div class="scroll"><table class="{name}"><thead><tr>{columns}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )

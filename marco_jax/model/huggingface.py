@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,29 +15,22 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from marco_jax.model.config import Qwen2Config
+from marco_jax.model.directory import (
+    MAX_SHARD_BYTES,
+    SavedTokenizer,
+    check_free,
+    huggingface_shapes,
+    huggingface_tensors,
+    write_directory,
+)
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Parameter, Params, flatten, parameter_table, unflatten
-from marco_jax.model.safetensors_files import (
-    StoredTensor,
-    read_json,
-    stored_tensors,
-    write_tensors,
-)
+from marco_jax.model.safetensors_files import StoredTensor, read_json, stored_tensors
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-MAX_SHARD_BYTES = 5_000_000_000
-
-
-class SavedTokenizer(Protocol):
-    """What an export needs of a tokenizer."""
-
-    vocab_size: int
-    eos_id: int
-
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Writes files that transformers.AutoTokenizer reads."""
-        ...
+# Buffers that some versions of transformers have stored: they follow from config.json.
+_BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
 def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
@@ -60,12 +50,30 @@ def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
         raise ValueError(f"{path}: {error}") from None
 
 
+def open_huggingface(hf_dir: str | os.PathLike[str]) -> tuple[Qwen2Config, dict[str, StoredTensor]]:
+    """The config of a Hugging Face Qwen2 checkpoint and where its tensors lie, all checked.
+
+    Buffers that transformers computes, and a tied head that is stored again, are passed over.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+        ValueError: a truncated file, or tensors that are missing, unexpected or mis-shaped.
+    """
+    config = read_config(hf_dir)
+    tensors = stored_tensors(Path(hf_dir))
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(_BUFFERS)}
+    if config.tie_word_embeddings and HEAD in tensors:
+        _check_tied(tensors.get(EMBEDDING), tensors.pop(HEAD))
+    _check_tensors(Path(hf_dir), config, tensors)
+    return config, tensors
+
+
 def load_huggingface(
     hf_dir: str | os.PathLike[str],
     dtype: Any = None,
     sharding: Sharding | None = None,
 ) -> tuple[Qwen2Config, Params]:
-    """Loads a Hugging Face Qwen2 checkpoint.
+    """Loads a Hugging Face Qwen2 checkpoint, one tensor at a time.
 
     Args:
         hf_dir: config.json and model.safetensors, or shards and their index.
@@ -74,17 +82,14 @@ def load_huggingface(
             parameters on the default device.
 
     Returns:
-        the config, and the parameters as a nested dict of arrays, layers stacked on axis 0.
+        the config, and the parameters as a nested dict of arrays, layers stacked on axis 0. They
+        may be donated.
 
     Raises:
         FileNotFoundError: a file is absent.
         ValueError: a truncated file, or tensors that are missing, unexpected or mis-shaped.
     """
-    config = read_config(hf_dir)
-    tensors = stored_tensors(Path(hf_dir))
-    if config.tie_word_embeddings and HEAD in tensors:
-        _check_tied(tensors.get(EMBEDDING), tensors.pop(HEAD))
-    _check_tensors(Path(hf_dir), config, tensors)
+    config, tensors = open_huggingface(hf_dir)
     return config, unflatten(
         {row.path: _load(row, config, tensors, dtype, sharding) for row in parameter_table(config)}
     )
@@ -100,7 +105,7 @@ def _check_tied(embedding: StoredTensor | None, head: StoredTensor) -> None:
 
 
 def _check_tensors(directory: Path, config: Qwen2Config, tensors: dict[str, StoredTensor]) -> None:
-    shapes = _huggingface_shapes(config)
+    shapes = huggingface_shapes(config)
     missing = [name for name in shapes if name not in tensors]
     if missing:
         raise ValueError(
@@ -122,19 +127,6 @@ def _check_tensors(directory: Path, config: Qwen2Config, tensors: dict[str, Stor
             )
 
 
-def _huggingface_shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of a checkpoint, layer by layer."""
-    rows = parameter_table(config)
-    stacked = [row for row in rows if row.stacked]
-    first = rows.index(stacked[0])
-    shapes = {row.huggingface: row.huggingface_shape(config) for row in rows[:first]}
-    for layer in range(config.num_hidden_layers):
-        for row in stacked:
-            shapes[row.huggingface_names(config)[layer]] = row.huggingface_shape(config)
-    rest = rows[first + len(stacked) :]
-    return shapes | {row.huggingface: row.huggingface_shape(config) for row in rest}
-
-
 def _several(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more tensors"
 
@@ -146,24 +138,47 @@ def _load(
     dtype: Any,
     sharding: Sharding | None,
 ) -> jax.Array:
-    """One parameter; every device copies its own part out of the mapped files."""
+    """One parameter; every device copies its own part out of the mapped files.
+
+    Layers go to their places in the stacked array one after another: the host holds one of them.
+    """
     stored = [tensors[name] for name in row.huggingface_names(config)]
     if dtype is None:
         dtype = functools.reduce(jnp.promote_types, [tensor.dtype for tensor in stored])
-
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        if not row.stacked:
-            return np.array(row.from_huggingface(stored[0].map(), config)[index], dtype)
-        layers, *rest = index
-        parts = [
-            row.from_huggingface(tensor.map(), config)[tuple(rest)] for tensor in stored[layers]
-        ]
-        return np.stack(parts, dtype=dtype, casting="unsafe")
-
-    shape = row.shape(config)
     if sharding is None:
-        return jnp.asarray(read((slice(None),) * len(shape)))
-    return jax.make_array_from_callback(shape, sharding.named(*row.logical_axes), read)
+        whole = piece = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    else:
+        whole, piece = sharding.named(*row.logical_axes), sharding.named(*row.axes)
+
+    def place(tensor: StoredTensor) -> jax.Array:
+        def read(index: tuple[slice, ...]) -> np.ndarray:
+            return np.array(row.from_huggingface(tensor.map(), config)[index], dtype)
+
+        return jax.make_array_from_callback(row.layer_shape(config), piece, read)
+
+    if not row.stacked:
+        return place(stored[0])
+    empty, insert = _stacker(row.shape(config), np.dtype(dtype), whole)
+    stack = empty()
+    for layer, tensor in enumerate(stored):
+        # Waiting keeps the host from reading ahead of the device.
+        stack = jax.block_until_ready(insert(stack, place(tensor), layer))
+    return stack
+
+
+@functools.cache
+def _stacker(
+    shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding
+) -> tuple[Callable, Callable]:
+    """Compiled functions: () -> zeros, and (stack, piece, layer) -> the same stack with it."""
+
+    def insert(stack: jax.Array, piece: jax.Array, layer: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(stack, piece, layer, axis=0)
+
+    return (
+        jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
+        jax.jit(insert, out_shardings=sharding, donate_argnums=0),
+    )
 
 
 def save_huggingface(
@@ -173,6 +188,7 @@ def save_huggingface(
     tokenizer: SavedTokenizer | None = None,
     dtype: Any = None,
     *,
+    files: Mapping[str, str] | None = None,
     overwrite: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
@@ -181,49 +197,40 @@ def save_huggingface(
     The directory appears complete or not at all. In a run of several processes all of them call
     this with the same (shared) directory, and the first one writes.
 
-    For a model of type qwen2, AutoTokenizer of transformers 5 builds Qwen2's own tokenizer whatever
-    the tokenizer files say: any other one is to be loaded with PreTrainedTokenizerFast.
-
     Args:
         out_dir: created; may exist if empty.
         config: the model.
         params: its parameters, of any sharding.
-        tokenizer: saved beside the weights; its separator becomes bos, eos and pad.
+        tokenizer: see `write_directory`.
         dtype: of the stored weights; None keeps that of the parameters.
+        files: more files, by name, such as a README.md.
         overwrite: replaces an earlier export (a directory with a config.json), whole.
         max_shard_bytes: of one safetensors file.
 
     Raises:
         FileExistsError: out_dir is a file, or a directory that may not be replaced.
+        OSError: the disk is full.
         ValueError: parameters or a tokenizer that do not fit the config.
     """
     out_dir = Path(out_dir)
     check_exportable(config, params, tokenizer)
-    _check_free(out_dir, overwrite)
+    check_free(out_dir, overwrite)
     flat = flatten(params)
     dtype = np.dtype(dtype or flat["embed_tokens/embedding"].dtype)
-    sources = {
-        name: (row, None if not row.stacked else layer)
-        for row in parameter_table(config)
-        for layer, name in enumerate(row.huggingface_names(config))
-    }
-
-    def read(name: str) -> np.ndarray:
-        row, layer = sources[name]
-        array = _fetch(flat[row.path], layer)
-        return np.ascontiguousarray(row.to_huggingface(array, config), dtype)
-
-    sizes = {
-        name: int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        for name, shape in _huggingface_shapes(config).items()
-    }
+    tensors = huggingface_tensors(config, dtype, lambda row, layer: _fetch(flat[row.path], layer))
     if jax.process_index() == 0:
-        with _replacing(out_dir) as directory:
-            write_tensors(directory, sizes, read, max_shard_bytes)
-            _write_configs(directory, config, tokenizer, dtype)
+        write_directory(
+            out_dir,
+            config,
+            tensors,
+            tokenizer,
+            files=files,
+            overwrite=overwrite,
+            max_shard_bytes=max_shard_bytes,
+        )
     else:
-        for name in sizes:
-            read(name)
+        for tensor in tensors.values():
+            tensor.read()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("save_huggingface")
 
@@ -259,34 +266,6 @@ def check_exportable(
         )
 
 
-def _check_free(out_dir: Path, overwrite: bool) -> None:
-    if out_dir.exists() and not out_dir.is_dir():
-        raise FileExistsError(f"{out_dir} is a file: choose a directory")
-    if not out_dir.is_dir() or not any(out_dir.iterdir()):
-        return
-    if not overwrite:
-        raise FileExistsError(f"{out_dir} is not empty: choose another directory or overwrite it")
-    if not (out_dir / "config.json").exists():
-        raise FileExistsError(
-            f"{out_dir} is not an earlier export (it has no config.json): choose another directory"
-        )
-
-
-@contextlib.contextmanager
-def _replacing(out_dir: Path) -> Iterator[Path]:
-    """A temporary directory that becomes `out_dir` at the end, and is removed on an error."""
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    # The last component may be a link or "..": the temporary one goes beside the real directory.
-    out_dir = out_dir.resolve()
-    with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
-        yield new
-        if out_dir.exists():
-            out_dir.rename(Path(scratch) / "old")
-        new.rename(out_dir)
-
-
 @functools.cache
 def _replicator(sharding: NamedSharding) -> Any:
     """A compiled function: (array, layer or None) -> the array or its layer, on every device."""
@@ -305,20 +284,3 @@ def _fetch(array: Any, layer: int | None) -> np.ndarray:
         everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
         return np.asarray(_replicator(everywhere)(array, layer))
     return np.asarray(array if layer is None else array[layer])
-
-
-def _write_configs(
-    directory: Path, config: Qwen2Config, tokenizer: SavedTokenizer | None, dtype: np.dtype
-) -> None:
-    # transformers 4 reads torch_dtype, transformers 5 dtype.
-    fields = config.to_huggingface() | {"torch_dtype": dtype.name, "dtype": dtype.name}
-    if tokenizer is not None:
-        ids = {f"{role}_token_id": tokenizer.eos_id for role in ("bos", "eos", "pad")}
-        fields |= ids
-        _write_json(directory / "generation_config.json", {**ids, "do_sample": False})
-        tokenizer.save(directory)
-    _write_json(directory / "config.json", fields)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,19 +1,21 @@
 """Reading and writing directories of safetensors files, single or sharded with an index.
 
-Tensors are memory-mapped: only the parts that a device keeps are read from the disk.
+Tensors are memory-mapped when read, so that only the parts that a device keeps come from the disk,
+and written one at a time: no more than one of them is in memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from safetensors.numpy import save_file
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,6 +27,29 @@ _DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+# What a disk that is to take a directory must have free besides its tensors.
+_SPARE_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor that is read when it is wanted, and not before.
+
+    What moves weights from one place to another takes and gives a mapping of these by name: a
+    stream that is never in memory as a whole. `read` makes the array anew at each call.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the array in bytes."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+NamedTensors = Mapping[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,31 +149,82 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
+def check_space(directory: Path, nbytes: int) -> None:
+    """Refuses to begin what would not fit on the disk of `directory` or its nearest parent.
+
+    Raises:
+        OSError: there is less room than that.
+    """
+    while not directory.exists():
+        directory = directory.parent
+    free = shutil.disk_usage(directory).free
+    if free < nbytes + _SPARE_BYTES:
+        raise OSError(
+            f"{directory} has {free / 1e9:,.1f} GB free and {nbytes / 1e9:,.1f} GB are needed: "
+            "make room, or choose another disk"
+        )
+
+
 def write_tensors(
     directory: Path,
-    sizes: Mapping[str, int],
-    read: Callable[[str], np.ndarray],
+    tensors: NamedTensors,
     max_shard_bytes: int,
+    progress: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
-    """Writes tensors in the order of `sizes`, holding one shard in memory at a time.
+    """Writes tensors in their order, holding one at a time in memory.
 
     Args:
         directory: exists; gets model.safetensors, or shards and their index.
-        sizes: bytes of every tensor, by name.
-        read: gives one tensor by name; called once for each, in order.
+        tensors: each is read once, in order.
         max_shard_bytes: of one file, where a single tensor is not larger.
+        progress: told the bytes of every tensor that is written.
+
+    Raises:
+        OSError: the disk is full, before the first byte is written or later.
     """
-    shards = list(_split(sizes, max_shard_bytes))
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    check_space(directory, total)
+    shards = list(_split({name: t.nbytes for name, t in tensors.items()}, max_shard_bytes))
     weight_map = {}
     for number, names in enumerate(shards, start=1):
         file_name = SINGLE if len(shards) == 1 else _shard_name(number, len(shards))
-        # transformers 4 refuses a file whose metadata does not name its framework.
-        tensors = {name: read(name) for name in names}
-        save_file(tensors, directory / file_name, metadata={"format": "pt"})
+        with open(directory / file_name, "wb") as file:
+            file.write(_header({name: tensors[name] for name in names}))
+            for name in names:
+                file.write(_bytes(name, tensors[name]))
+                progress(tensors[name].nbytes)
         weight_map |= dict.fromkeys(names, file_name)
     if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _header(tensors: NamedTensors) -> bytes:
+    """What a file begins with, padded so that the tensors are aligned to 8 bytes."""
+    # transformers 4 refuses a file whose metadata does not name its framework.
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    kinds = {dtype: kind for kind, dtype in _DTYPES.items()}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": kinds[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes(name: str, tensor: Tensor) -> memoryview:
+    array = np.ascontiguousarray(tensor.read())
+    if array.dtype != tensor.dtype or array.shape != tensor.shape:
+        raise ValueError(
+            f"{name} was announced as {tensor.dtype} {tensor.shape} and is {array.dtype} "
+            f"{array.shape}"
+        )
+    return memoryview(array.reshape(-1).view(np.uint8))
 
 
 def _shard_name(number: int, count: int) -> str:

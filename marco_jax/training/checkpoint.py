@@ -17,19 +17,16 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from marco_jax.model.config import Qwen2Config
-from marco_jax.model.huggingface import load_huggingface
-from marco_jax.model.mesh import Sharding
-from marco_jax.model.parameters import Params
-from marco_jax.model.qwen2 import abstract_params
-from marco_jax.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.model.parameters import Params, parameter_table, parameter_tree
 from marco_jax.training import guard
 from marco_jax.training.faults import RunFailed
 from marco_jax.training.manifest import (
@@ -42,7 +39,7 @@ from marco_jax.training.manifest import (
     verify_files,
     write_manifest,
 )
-from marco_jax.training.processes import agree, say, together
+from marco_jax.training.processes import agree, together
 from marco_jax.training.recovery import TEMPORARY, finished_steps, set_aside, settle
 from marco_jax.training.step import TrainState
 
@@ -121,7 +118,7 @@ class Checkpoints:
                     set_aside(directory, self._workdir / DAMAGED, problem)
                 together(f"aside {step}")
                 continue
-            meta = _read_meta(directory)
+            meta = read_meta(directory)
             check(meta)
             check_arrays(directory, {"params": like.params, "optimizer": like.optimizer})
             return self._restore(step, like, meta, options), meta
@@ -152,7 +149,12 @@ class Checkpoints:
                 "guard": guard.to_json(state.guard),
             }
             self._saving = (step, describe_arrays(items))
-            arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+            # Parameters are cut by layer, so that an export need not read all layers at once.
+            cut = parameter_tree(config, lambda row: ocp.SaveArgs(shard_axes=(0,) * row.stacked))
+            arguments = {
+                "params": ocp.args.StandardSave(state.params, save_args=cut),
+                "optimizer": ocp.args.StandardSave(state.optimizer),
+            }
             arguments["meta"] = ocp.args.JsonSave(about | meta)
             composite = ocp.args.Composite(**arguments)
             self._open().save(step, args=composite, metrics=meta.get(FIGURES) or None)
@@ -244,89 +246,61 @@ class Checkpoints:
             ) from error
 
 
-@dataclasses.dataclass
-class LoadedModel:
-    """A model from `--model=PATH`, wherever it came from."""
+def restore_params(step: pathlib.Path, like: Params) -> Params:
+    """The parameters of a step in the shapes, dtypes and shardings of `like`; may be donated."""
+    with ocp.StandardCheckpointer() as reader:
+        params = reader.restore(step / "params", like)
 
-    config: Qwen2Config
-    params: Params
-    tokenizer: Tokenizer
-    workdir: pathlib.Path | None
-    step: int | None
+    def own(leaf: jax.Array) -> jax.Array:
+        # Restored buffers cannot always be donated: a jitted copy can, and the first goes at once.
+        copy = jax.jit(jax.numpy.copy, out_shardings=leaf.sharding)(leaf)
+        jax.block_until_ready(copy)
+        leaf.delete()
+        return copy
+
+    return jax.tree.map(own, params)
 
 
-def load_model(path: str | os.PathLike, sharding: Sharding | None = None) -> LoadedModel:
-    """Loads a workdir (its newest step), a checkpoint step inside one, or a Hugging Face directory.
+def begin_step(workdir: pathlib.Path, config: Qwen2Config) -> pathlib.Path:
+    """Makes step 0 of a workdir, all but its parameters, which are written piece by piece.
 
-    The files that are read are verified first; a damaged newest step is passed over.
-
-    Raises:
-        FileNotFoundError: nothing there that could be loaded.
-        ValueError: the step that is asked for is damaged.
+    Returns:
+        the step; an `ArrayWriter` takes its params/, and `finish_step` ends it.
     """
-    path = pathlib.Path(path).absolute()
-    if (path / CHECKPOINTS).is_dir():
-        for step in sorted(finished_steps(path / CHECKPOINTS), reverse=True):
-            try:
-                return _load_step(path, step, sharding)
-            except Damaged as damage:
-                say(f"warning: checkpoint {step} of {path} is damaged ({damage}): passed over")
-        raise FileNotFoundError(f"{path / CHECKPOINTS} holds no finished checkpoint that is whole")
-    if path.parent.name == CHECKPOINTS and path.name.isdigit() and path.is_dir():
-        try:
-            return _load_step(path.parent.parent, int(path.name), sharding)
-        except Damaged as damage:
-            raise ValueError(f"{path} is damaged ({damage}): give another step") from None
-    if (path / "config.json").is_file():
-        config, params = load_huggingface(path, sharding=sharding)
-        return LoadedModel(config, params, load_tokenizer(path), None, None)
-    raise FileNotFoundError(
-        f"{path} is no model: give a workdir, a step inside its checkpoints/, "
-        "or a Hugging Face directory with a config.json"
-    )
-
-
-def save_model(out: str | os.PathLike, loaded: LoadedModel) -> None:
-    """Writes a directory that `load_model` reads: one checkpoint step without an optimizer.
-
-    Raises:
-        FileExistsError: `out` is there already.
-    """
-    out = pathlib.Path(out).absolute()
-    if out.exists():
-        raise FileExistsError(f"{out} exists: give a new directory")
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        loaded.tokenizer.save(partial / TOKENIZER)
-        manager = ocp.CheckpointManager(partial / CHECKPOINTS)
-        meta = {"step": 0, "model": dataclasses.asdict(loaded.config)}
+    small = parameter_tree(config, lambda row: np.zeros((1,), np.float32))
+    with ocp.CheckpointManager(workdir / CHECKPOINTS) as manager:
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(loaded.params), meta=ocp.args.JsonSave(meta)
+            params=ocp.args.StandardSave(small),
+            meta=ocp.args.JsonSave({"step": 0, "model": dataclasses.asdict(config)}),
         )
         manager.save(0, args=items)
-        manager.close()
-        step = partial / CHECKPOINTS / "0"
-        files = checksums(step, files_below(step))
-        write_manifest(step, files, describe_arrays({"params": loaded.params}))
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    step = workdir / CHECKPOINTS / "0"
+    # Orbax's own account of the tree stays, its arrays go.
+    path = step / "params" / "_METADATA"
+    account = json.loads(path.read_text(encoding="utf-8"))
+    rows = {tuple(row.path.split("/")): row for row in parameter_table(config)}
+    for leaf in account["tree_metadata"].values():
+        row = rows[tuple(key["key"] for key in leaf["key_metadata"])]
+        leaf["value_metadata"]["write_shape"] = list(row.shape(config))
+        leaf["value_metadata"]["value_type"] = "jax.Array"
+    shutil.rmtree(step / "params")
+    path.parent.mkdir()
+    write_json(path, account)
+    return step
 
 
-def _load_step(workdir: pathlib.Path, step: int, sharding: Sharding | None) -> LoadedModel:
-    directory = workdir / CHECKPOINTS / str(step)
-    verify_files(directory, items=("params", "meta"))
-    config = Qwen2Config(**_read_meta(directory)["model"])
-    like = abstract_params(config, sharding)
-    if sharding is None:
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
-    with ocp.StandardCheckpointer() as reader:
-        params = reader.restore(directory / "params", like)
-    return LoadedModel(config, params, load_tokenizer(workdir / TOKENIZER), workdir, step)
+def finish_step(step: pathlib.Path, dtypes: Mapping[str, Any]) -> None:
+    """Writes the manifest of a step whose parameters are all there; dtypes are by their paths."""
+    config = Qwen2Config(**read_meta(step)["model"])
+    like = parameter_tree(
+        config, lambda row: jax.ShapeDtypeStruct(row.shape(config), dtypes[row.path])
+    )
+    files = checksums(step, files_below(step))
+    write_manifest(step, files, describe_arrays({"params": like}))
 
 
-def _read_meta(directory: pathlib.Path) -> Meta:
+def read_meta(directory: pathlib.Path) -> Meta:
+    """What a step holds besides its arrays."""
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return reader.restore(directory / "meta")
 

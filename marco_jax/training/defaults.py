@@ -91,6 +91,9 @@ def training_config() -> ConfigDict:
             # The cap of unimax, and where a warning begins: up to four epochs are nearly as good
             # as new text (Muennighoff et al. 2023, arXiv 2305.16264).
             "max_epochs": 4.0,
+            # Weights that follow how fast each source is learnt (data/adaptive.py), changed every
+            # so many steps; 0: they stay as they are.
+            "adaptive": {"every": 0, "rate": 0.1, "credit": 0.5, "least": 0.2},
             # A restart whose data or mixture is not the checkpoint's goes on from there.
             "accept_change": False,
         }
@@ -126,6 +129,13 @@ def training_config() -> ConfigDict:
             "keep_best": "",
         }
     )
+    # Every so many steps, and at the ends of stages, a Hugging Face directory under the workdir's
+    # huggingface/; 0: never. Its dtype is that of the parameters, or one by name.
+    c.export_every = 0
+    c.export_dtype = ""
+    # What a model card says: a licence's identifier such as "apache-2.0", where its text is, and
+    # the name of the model that the training began from. Empty: as init_from says.
+    c.card = ConfigDict({"license": "", "license_link": "", "base_model": ""})
     # A step whose loss or gradient is not finite, or whose loss is more than `spike_sigmas`
     # standard deviations (0: not looked at) above the mean of the last `spike_window`, changes
     # neither parameters nor optimizer. Then: "skip" goes on; "stop" ends the run; "rollback" goes
@@ -158,6 +168,8 @@ def training_config() -> ConfigDict:
             # Between the ends of stages, where all tasks run, these run every so many steps.
             "every_tasks": "bits_per_byte",
             "every": 160,
+            # Whether the parameters of init_from are evaluated before the first step.
+            "at_start": True,
             "max_length": 1024,
             "tokens_per_batch": 8192,
         }

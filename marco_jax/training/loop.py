@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from marco_jax.training.checkpoint import FIGURES, Checkpoints, Meta
 from marco_jax.training.clock import CHECKPOINT, COMPILE
+from marco_jax.training.export_hook import ExportHook
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, RunFailed, Watchdog
 from marco_jax.training.hooks import (
     CheckpointHook,
@@ -24,7 +26,7 @@ from marco_jax.training.hooks import (
 from marco_jax.training.metrics import MetricsWriter
 from marco_jax.training.processes import say
 from marco_jax.training.run import Run
-from marco_jax.training.step import StepMetrics, TrainState
+from marco_jax.training.step import Batch, StepMetrics, TrainState
 from marco_jax.training.workdir import check_belongs, identity, locked, record_config
 
 DONE, STOPPED = 0, 143
@@ -67,7 +69,7 @@ class _Loop:
         self.first = self.read_from = meta["step"]
         parts.record_mixture()
         record_config(config, directory)
-        anomalies = Anomalies(config.anomaly, parts.describe_batch, self._has_checkpoint)
+        self.anomalies = Anomalies(config.anomaly, parts.describe_batch, self._has_checkpoint)
         self.writer = writer = MetricsWriter(
             directory,
             parts.model,
@@ -75,7 +77,7 @@ class _Loop:
             config.batch.length,
             self.first,
             meta["tokens"],
-            anomalies.inspect,
+            self._inspect,
         )
         self.metrics = MetricsHook(writer, config.log_every, parts.batch_rows * config.batch.length)
         self.progress = ProgressHook(self.metrics, config.steps, self.first)
@@ -89,6 +91,7 @@ class _Loop:
             ProfileHook(directory, config.profile),
             *self.evaluations,
             self.save,
+            ExportHook(config, parts, directory, writer),
         ]
 
     def run(self) -> int:
@@ -123,24 +126,54 @@ class _Loop:
         self._call(self._event(self.first))
         if preemption.received:
             return STOPPED
-        with contextlib.closing(parts.batches(self.read_from)) as batches:
-            for _ in range(self.first - self.read_from):
-                next(batches)
-            for step, batch in enumerate(clock.waiting(batches), start=self.first + 1):
-                if step - 1 in parts.stage_ends:
-                    self.state = parts.trainer.forget_losses(self.state)
-                # The first call compiles, and is booked so, its own dispatch with it.
-                with clock.part(COMPILE) if step == self.first + 1 else contextlib.nullcontext():
-                    self.state, metrics = parts.trainer.step(self.state, batch)
-                clock.step = step
-                last = step == self.config.steps
-                event = self._event(step, metrics, preemption.reached(step) and not last)
-                self._call(event)
-                # The signal may have come since, and an evaluation been left for it.
-                if preemption.received and not last:
-                    self.save(dataclasses.replace(event, stopping=True))
-                    return STOPPED
+        start = self.read_from
+        while start < self.config.steps:
+            self._adapt(start)
+            stop = parts.next_change(start)
+            with contextlib.closing(parts.batches(start, stop)) as batches:
+                for step, batch in enumerate(clock.waiting(batches), start=start + 1):
+                    # After a rollback batches are passed over.
+                    if step > self.first and self._step(step, batch, preemption) == STOPPED:
+                        return STOPPED
+            start = stop
         return STOPPED if any(hook.cut for hook in self.evaluations) else DONE
+
+    def _step(self, step: int, batch: Batch, preemption: Preemption) -> int | None:
+        """One step and its hooks; STOPPED where a signal ends the run after it."""
+        parts, clock = self.parts, self.writer.clock
+        if step - 1 in parts.stage_ends:
+            self.state = parts.trainer.forget_losses(self.state)
+        # The first call compiles, and is booked so, its own dispatch with it.
+        with clock.part(COMPILE) if step == self.first + 1 else contextlib.nullcontext():
+            self.state, metrics = parts.trainer.step(self.state, batch)
+        clock.step = step
+        last = step == self.config.steps
+        event = self._event(step, metrics, preemption.reached(step) and not last)
+        self._call(event)
+        # The signal may have come since, and an evaluation been left for it.
+        if preemption.received and not last:
+            self.save(dataclasses.replace(event, stopping=True))
+            return STOPPED
+        return None
+
+    def _adapt(self, step: int) -> None:
+        """Changes the mixture's weights where they follow the losses; those are read first."""
+        if not self.parts.adaptive:
+            return
+        self.writer.flush()
+        shares = self.parts.adapt(step)
+        self.writer.always = {
+            f"share/{name}": share for name, share in self.parts.feed.shares(step).items()
+        }
+        if shares:
+            text = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
+            say(f"shares from step {step} on: {text}")
+
+    def _inspect(self, row: dict[str, Any]) -> None:
+        """Looks at a line of metrics before it is written."""
+        self.anomalies.inspect(row)
+        if self.parts.adaptive:
+            self.parts.adaptive.observe(row)
 
     def _call(self, event: Event) -> None:
         for hook in self.hooks:
@@ -205,5 +238,5 @@ def _evaluation(
     engine = run.engine()
     evaluators = [run.evaluator(engine, tasks) for tasks in (fields.tasks, fields.every_tasks)]
     # Random weights have no figures worth their time; a given model's are the baseline.
-    at_start = bool(config.init_from)
+    at_start = bool(config.init_from) and fields.at_start
     return [EvaluationHook(*evaluators, directory, writer, fields.every, at_start=at_start)]

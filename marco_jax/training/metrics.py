@@ -71,6 +71,8 @@ class MetricsWriter:
         self._peak = peak and peak * jax.device_count()
         self._pending: list[tuple[int, str, int, StepMetrics]] = []
         self.clock = Clock()
+        # Figures that every line has besides its own.
+        self.always: dict[str, float] = {}
 
     def add(self, step: int, stage: str, places: int, metrics: StepMetrics) -> None:
         """Keeps the metrics of finished step `step`; `places` counts tokens and padding."""
@@ -87,7 +89,7 @@ class MetricsWriter:
         rows: list[dict[str, Any]] = []
         try:
             for (step, stage, places, _), metrics in zip(self._pending, fetched, strict=True):
-                rows.append(self._row(step, stage, places, metrics, rate) | times)
+                rows.append(self._row(step, stage, places, metrics, rate) | times | self.always)
                 self._inspect(rows[-1])
         finally:
             self._pending.clear()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from marco_jax.data.adaptive import Adaptive, AdaptiveOptions
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
@@ -22,6 +23,8 @@ from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.languages import LANGUAGES
+from marco_jax.model.huggingface import check_exportable
+from marco_jax.model.qwen2 import abstract_params
 from marco_jax.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from marco_jax.training.assemble import (
     check_run,
@@ -29,7 +32,7 @@ from marco_jax.training.assemble import (
     create_trainer,
     global_rows,
 )
-from marco_jax.training.checkpoint import TOKENIZER, load_model, write_json
+from marco_jax.training.checkpoint import TOKENIZER, write_json
 from marco_jax.training.config import (
     ConfigError,
     StagePlan,
@@ -38,6 +41,7 @@ from marco_jax.training.config import (
     resolve_steps,
 )
 from marco_jax.training.mixture_table import mixture_table
+from marco_jax.training.models import find_model, load_weights
 from marco_jax.training.processes import first_process_first, say
 from marco_jax.training.step import Batch, TrainState
 
@@ -63,15 +67,18 @@ class Run:
         resolve_steps(config, self.batch_rows * config.batch.length)
         self.stages = plan_stages(config)
         self.corpus = load_corpus(config.data, seed=config.seed)
-        source = load_model(config.init_from, self.sharding) if config.init_from else None
+        self.source = source = find_model(config.init_from) if config.init_from else None
         with first_process_first("tokenizer"):
             self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
-        self._initial_params = source and source.params
         check_run(config, self.model, self.sharding)
+        # A run whose end could not be exported does not begin.
+        check_exportable(self.model, abstract_params(self.model), self.tokenizer)
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
-        self.feed = self._feed()
+        options = AdaptiveOptions(**config.mixture.adaptive.to_dict())
+        self.adaptive = Adaptive(options) if options.every else None
+        self.feed = self.configured = self._feed()
         sources = len(self.feed.sources)
         self.trainer = create_trainer(
             config, self.model, self.sharding, sources, self.tokenizer.vocab_size
@@ -79,8 +86,20 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """The state before step 1: from `config.init_from`, or random from the seed."""
-        params, self._initial_params = self._initial_params, None
-        return self.trainer.init(self.config.seed, params)
+        trainer = self.trainer
+        if self.source is None:
+            return trainer.init(self.config.seed)
+        # Master parameters are float32, whatever the type of published weights.
+        params = load_weights(self.source, self.sharding, jnp.float32)
+        # The loaded arrays become the state's own: there are never two copies of them.
+        start = jax.jit(
+            lambda params: TrainState(
+                jnp.int32(0), params, trainer.optimizer.init(params), trainer.options.guard.init()
+            ),
+            out_shardings=trainer.state_shardings,
+            donate_argnums=0,
+        )
+        return start(params)
 
     def stage_at(self, step: int) -> str:
         """The name of the stage that step index `step` (counted from 0) belongs to."""
@@ -90,14 +109,14 @@ class Run:
             step -= stage.steps
         return self.stages[-1].name
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        """Global batches on the mesh from step index `first` on; each process reads its rows."""
+    def batches(self, first: int, stop: int) -> Iterator[Batch]:
+        """Global batches on the mesh, step indices first..stop; each process reads its rows."""
         shape = (self.batch_rows, self.config.batch.length)
         layout = self.trainer.batch_sharding
         rows = _local_rows(layout, shape)
         batches = self.feed.iterate(
             first,
-            self.config.steps,
+            stop,
             rows,
             prefetch=self.config.feed.prefetch,
             timeout=self.config.feed.timeout_seconds or None,
@@ -139,9 +158,29 @@ class Run:
             examples=fields.examples.to_dict(),
         )
 
+    def adapt(self, step: int) -> dict[str, float]:
+        """Changes the weights after `step` steps where they are to change; gives the new ones."""
+        if not self.adaptive or not self.adaptive.due(step):
+            return {}
+        shares = self.feed.shares(step)
+        new = self.adaptive.change(step, self.configured.shares(step), shares)
+        if new != shares:
+            self.feed = self.feed.reweighted(step, new)
+        return new
+
+    def next_change(self, step: int) -> int:
+        """The next step after `step` at which weights may change: the last where they never do."""
+        if not self.adaptive:
+            return self.config.steps
+        every = self.adaptive.options.every
+        return min((step // every + 1) * every, *(end for end in self.stage_ends if end > step))
+
     def data_state(self, step: int) -> dict[str, Any]:
         """What a checkpoint after `step` steps keeps of the data's order."""
-        return self.feed.state(step)
+        state = self.feed.state(step)
+        if self.adaptive:
+            state["adaptive"] = self.adaptive.state() | {"configured": self.configured.order()}
+        return state
 
     def resume(self, state: Mapping[str, Any], step: int) -> None:
         """Goes on with the order of a checkpoint after `step` steps, as its `data_state` has it.
@@ -152,12 +191,17 @@ class Run:
         if not state:
             say("the checkpoint does not say in which order the data was read: taken as it is now")
             return
-        feed, changes = self.feed.resumed(state, step)
+        adapted = state.get("adaptive") if self.adaptive else None
+        if adapted:
+            self.adaptive.restore(adapted)
+            # Weights have moved since; what counts is whether they set out from the same ones.
+            moved, state = state, {**state, "order": adapted["configured"]}
+        feed, changes = self.configured.resumed(state, step)
         if changes and not self.config.mixture.accept_change:
             refuse_change(changes)
         for line in changes:
             say(f"the data's order changes at step {step}: {line}")
-        self.feed = feed
+        self.feed = feed.continued(moved) if adapted and not changes else feed
 
     def describe_batch(self, step: int) -> list[str]:
         """Source and documents of each row of the global batch at a step (counted from 0)."""

@@ -183,6 +183,22 @@ def test_override_may_switch_a_source_off():
     assert shares == {"en": 0, "kk": 0.5, "ne": 0.5}
 
 
+def test_what_rounding_leaves_over_is_given_to_no_source():
+    sources = [info for info in EVERYTHING if info.name != "synthetic"]
+    shares = get_mixture("flat", sources).shares
+    found = apply_override(shares, "low-resource=1", sources)
+    assert {name for name, share in found.items() if share} == set(GROUPS["low-resource"])
+
+
+def test_flat_has_the_totals_of_both_stages():
+    flat = get_mixture("flat", EVERYTHING).shares
+    stages = {stage: get_mixture(stage, EVERYTHING).shares for stage in STAGE_SHARES}
+    total = sum(STAGE_TOKENS.values())
+    for name, share in flat.items():
+        parts = [STAGE_TOKENS[stage] * stages[stage][name] for stage in stages]
+        assert share == pytest.approx(sum(parts) / total)
+
+
 def test_override_may_hold_for_one_stage():
     shares = {"en": 0.5, "kk": 0.25, "ne": 0.25}
     assert apply_override(shares, "stage2:kk=0.5", stage="stage1") == shares

@@ -83,6 +83,16 @@ def test_tokenised_sources_are_kept_and_used_again(small_corpus, tokenizer, tmp_
     assert len(list(tmp_path.rglob("manifest.json"))) == 2
 
 
+def test_a_store_holds_what_its_task_gives(small_corpus, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("marco_jax.data.prepare._BATCH_CHARACTERS", 100)
+    for name, store in prepare_stores(
+        small_corpus, tokenizer, small_corpus.sources(), tmp_path
+    ).items():
+        expected = ids_of(register_task(small_corpus, tokenizer, name), TRAIN)
+        documents = [store.read(n, 0, length).tolist() for n, length in enumerate(store.lengths)]
+        assert documents == expected
+
+
 def test_two_writers_of_one_store_leave_one_whole_store(tmp_path):
     documents = [np.arange(n, dtype=np.int32) for n in range(50)]
     stores = []

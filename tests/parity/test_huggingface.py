@@ -1,13 +1,15 @@
 """Directories that transformers writes are read, and those that we write load in transformers."""
 
 import json
+import shutil
 
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from marco_jax.model.huggingface import load_huggingface, save_huggingface
+from marco_jax.model.parameters import flatten
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -70,13 +72,15 @@ def test_config_keeps_what_the_published_one_says(qwen2_directory, tmp_path):
         transformers.AutoConfig.from_pretrained(d).to_dict()
         for d in (qwen2_directory, tmp_path / "out")
     )
-    # Token ids belong to a tokenizer and none was given; a window that is not used has no size.
+    # Token ids belong to a tokenizer and none was given; a window that is not used has no size, and
+    # Qwen2.5 has a field for other modalities, which is false.
     ours_to_choose = {
         "bos_token_id",
         "eos_token_id",
         "dtype",
         "max_window_layers",
         "sliding_window",
+        "use_mrope",
         "transformers_version",
         "_name_or_path",
     }
@@ -127,6 +131,32 @@ def test_generation_stops_at_the_exported_separator(published, make_directory, t
     ids = (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id)
     assert ids == (5, 5, 5)
     assert not generation.do_sample
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_through_transformers_and_back_is_bit_exact(qwen2_directory, tmp_path, dtype):
+    """Export -> transformers -> save_pretrained -> import."""
+    config, params = load_huggingface(qwen2_directory)
+    save_huggingface(tmp_path / "out", config, params, dtype=np.dtype(dtype))
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype == getattr(torch, dtype)
+    model.save_pretrained(tmp_path / "saved", max_shard_size="300KB")
+    again, found = load_huggingface(tmp_path / "saved")
+    assert again == config
+    found = flatten(found)
+    for path, array in flatten(load_huggingface(tmp_path / "out")[1]).items():
+        assert found[path].dtype == dtype
+        np.testing.assert_array_equal(np.asarray(found[path]), np.asarray(array), err_msg=path)
+
+
+def test_buffers_of_older_versions_are_passed_over(qwen2_directory, tmp_path):
+    shutil.copytree(qwen2_directory, tmp_path / "hf")
+    path = tmp_path / "hf/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(4, np.float32)
+    save_file(tensors, path, {"format": "pt"})
+    _, params = load_huggingface(tmp_path / "hf")
+    assert flatten(params).keys() == flatten(load_huggingface(qwen2_directory)[1]).keys()
 
 
 def test_llama_directory_is_refused(tmp_path):

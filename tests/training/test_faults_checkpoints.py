@@ -11,11 +11,12 @@ import pytest
 
 from marco_jax.model.config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh
-from marco_jax.training.checkpoint import Checkpoints, load_model
+from marco_jax.training.checkpoint import Checkpoints
 from marco_jax.training.defaults import training_config
 from marco_jax.training.faults import RunFailed
 from marco_jax.training.guard import GuardOptions
 from marco_jax.training.manifest import MANIFEST
+from marco_jax.training.models import load_model
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.step import StepOptions, Trainer
 

@@ -18,10 +18,10 @@ from marco_jax.__main__ import main
 from marco_jax.model.config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.training import faults
-from marco_jax.training.checkpoint import load_model
 from marco_jax.training.clock import INPUT, Clock
 from marco_jax.training.guard import GuardOptions
 from marco_jax.training.metrics import read_metrics
+from marco_jax.training.models import load_model
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.run import Run
 from marco_jax.training.step import Batch, StepOptions, Trainer
@@ -167,8 +167,8 @@ def poisoned(monkeypatch):
     mark = 1_000_000
 
     def poison(*steps):
-        def marked(self, first):
-            for index, batch in enumerate(batches(self, first), start=first):
+        def marked(self, first, stop=None):
+            for index, batch in enumerate(batches(self, first, stop), start=first):
                 if index in steps:
                     batch = batch._replace(positions=batch.positions + mark)
                 yield batch

@@ -1,0 +1,228 @@
+"""What the runs of a sweep say: a fit a target, a proposal, and the trade-off around it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.mixture_ablation.fit import Fit, fit_target
+from experiments.mixture_ablation.propose import Objective, Proposal, propose, trade_off
+from experiments.mixture_ablation.proxies import Runs, figures_of
+from experiments.mixture_ablation.settings import FITS, parse_shares, resolve_targets
+from experiments.mixture_ablation.swarm import Swarm
+from experiments.mixture_ablation.trees import TreeFit, fit_trees, propose_by_search
+from marco_jax.languages import LANGUAGES
+from marco_jax.training.checkpoint import write_json
+from marco_jax.training.config import ConfigError
+
+_FITS = dict(zip(FITS, (fit_target, fit_trees), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """Figures, fits and what follows from them.
+
+    Attributes:
+        swarm: the runs.
+        figures: of each run by target; all runs that have any.
+        start: figures of the base.
+        fits: by target.
+        objective: what was asked for, by target.
+        proposal: what follows.
+        curve: (allowed rise of the first bound, weights) pairs.
+    """
+
+    swarm: Swarm
+    figures: dict[str, dict[str, float]]
+    start: dict[str, float]
+    fits: dict[str, Fit | TreeFit]
+    objective: Objective
+    proposal: Proposal
+    curve: list[tuple[float, np.ndarray]]
+
+    def lines(self, config: ConfigDict, source: str) -> Iterator[str]:
+        """What to print."""
+        width = max(len(name) for name in self.fits)
+        yield f"{'target':<{width}}  rank correlation  error, left out   of the mean"
+        for name, fit in self.fits.items():
+            q, blind = fit.quality, "" if fit.quality.predicts() else "  no better than the mean"
+            yield (
+                f"{name:<{width}}  {q.rank_correlation:>16.3f}  {q.error:>15.4f}"
+                f"  {q.error_of_mean:>12.4f}{blind}"
+            )
+        found = self.proposal
+        for name in found.left_out:
+            yield f"the objective goes without {name}, which no fit predicts"
+        for name in self.unsure:
+            yield f"warning: the bound on {name} rests on a fit no better than the mean"
+        if found.weights is None:
+            yield f"no proposal: {found.reason}"
+            return
+        yield f"{'unit':<24}{'prior':>9}{'proposed':>10}   95% interval"
+        columns = zip(
+            self.swarm.units.members, self.swarm.prior, found.weights, found.low, found.high,
+            strict=True,
+        )  # fmt: skip
+        for unit, prior, weight, low, high in columns:
+            yield f"{unit:<24}{prior:>9.2%}{weight:>10.2%}   {low:.2%} to {high:.2%}"
+        for name in {**self.objective.targets, **self.objective.bounds}:
+            change = found.predicted[name] / found.before[name] - 1
+            low, high = (ratio - 1 for ratio in found.ranges[name])
+            yield f"{name}: predicted {change:+.2%} ({low:+.2%} to {high:+.2%})"
+        yield f"ready to run: {self.command(config, source)}"
+
+    @property
+    def unsure(self) -> list[str]:
+        """Bounds whose fits predict nothing: only a run can tell whether they hold."""
+        return [name for name in self.objective.bounds if not self.fits[name].quality.predicts()]
+
+    def command(self, config: ConfigDict, source: str) -> str:
+        """Trains on the proposal from the sweep's base, with the steps of the confirmation."""
+        fields = {
+            "data": config.data,
+            "init_from": config.init_from,
+            "mixture.name": config.mixture.name,
+            "mixture.override": self.swarm.units.override(self.proposal.weights),
+            "steps": config.sweep.confirm.steps or 2 * config.steps,
+        }
+        given = " ".join(_quoted(f"--config.{k}={v}") for k, v in fields.items() if v)
+        return f"marco train --config={source} --workdir=runs/proposed {given}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Fits, proposal and trade-off as plain data."""
+        units, found = list(self.swarm.units.members), self.proposal
+        runs = [name for name in self.swarm.design.names if name in self.figures]
+
+        def by_unit(row: np.ndarray | None) -> dict[str, float] | None:
+            return None if row is None else dict(zip(units, row.tolist(), strict=True))
+
+        return {
+            "runs": runs,
+            "fits": {
+                name: {
+                    "rank_correlation": fit.quality.rank_correlation,
+                    "error": fit.quality.error,
+                    "error_of_mean": fit.quality.error_of_mean,
+                    "p_value": fit.quality.p_value,
+                    "predicts": fit.quality.predicts(),
+                    "left_out": dict(zip(runs, fit.quality.left_out.tolist(), strict=True)),
+                    "effects": self._effects(fit),
+                }
+                for name, fit in self.fits.items()
+            },
+            "objective": dataclasses.asdict(self.objective) | {"caps": list(self.objective.caps)},
+            "prior": by_unit(self.swarm.prior),
+            "proposal": {
+                "weights": by_unit(found.weights),
+                "low": by_unit(found.low),
+                "high": by_unit(found.high),
+                "predicted": dict(found.predicted),
+                "before": dict(found.before),
+                "ranges": {name: list(ends) for name, ends in found.ranges.items()},
+                "left_out": list(found.left_out),
+                "reason": found.reason,
+                "override": None
+                if found.weights is None
+                else self.swarm.units.override(found.weights),
+            },
+            "trade_off": [
+                {
+                    "rise": rise,
+                    "weights": by_unit(row),
+                    "changes": {
+                        name: float(fit.predict(row) / fit.predict(self.swarm.prior) - 1)
+                        for name, fit in self.fits.items()
+                    },
+                }
+                for rise, row in self.curve
+            ],
+            "start": self.start,
+        }
+
+    def _effects(self, fit: Fit | TreeFit) -> dict[str, list[float]] | None:
+        """By unit: what a point more does, in per cent, with its interval."""
+        if not isinstance(fit, Fit):
+            return None
+        columns = fit.effects(self.swarm.prior).T.tolist()
+        return dict(zip(self.swarm.units.members, columns, strict=True))
+
+    def write(self, directory: pathlib.Path) -> None:
+        """Writes analysis.json, and runs.csv: weights and figures, a run a line."""
+        write_json(directory / "analysis.json", self.to_json())
+        units = list(self.swarm.units.members)
+        weights = dict(zip(self.swarm.design.names, self.swarm.design.weights, strict=True))
+        targets = list(next(iter(self.figures.values())))
+        temporary = directory / f".runs.csv.{os.getpid()}"
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["run", *(f"weight/{unit}" for unit in units), *targets])
+            for name, figures in self.figures.items():
+                row = weights.get(name, [""] * len(units))
+                table.writerow([name, *row, *(figures.get(target, "") for target in targets)])
+        os.replace(temporary, directory / "runs.csv")
+
+
+def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
+    """Fits the figures of all runs that have any, and proposes.
+
+    Raises:
+        ConfigError: fields of the fit that name nothing.
+    """
+    fields = config.sweep
+    figures = {p.name: figures_of(runs.results(p)) for p in swarm.proxies if runs.results(p)}
+    start = figures_of(runs.results(swarm.proxies[0], 0))
+    rows = [n for n, name in enumerate(swarm.design.names) if name in figures]
+    done = [figures[swarm.design.names[n]] for n in rows]
+    names = _targets(fields.targets, done)
+    objective = Objective(
+        targets=resolve_targets(
+            parse_shares(fields.objective, "sweep.objective", 1.0), names, "sweep.objective"
+        ),
+        bounds=resolve_targets(parse_shares(fields.bounds, "sweep.bounds"), names, "sweep.bounds"),
+        closeness=fields.closeness,
+        caps=tuple(swarm.caps.tolist()),
+    )
+    weights = swarm.design.weights[rows]
+    fits = {name: _FITS[fields.fit](weights, np.array([f[name] for f in done])) for name in names}
+    curve = []
+    if fields.fit == "log-linear":
+        proposal = propose(fits, swarm.prior, objective, draws=fields.draws)
+        if objective.bounds and proposal.weights is not None:
+            first = next(iter(objective.bounds))
+            curve = trade_off(fits, swarm.prior, objective, first)
+    else:
+        proposal = propose_by_search(fits, swarm.prior, objective)
+    return Analysis(swarm, figures, start, fits, objective, proposal, curve)
+
+
+def _targets(text: str, done: list[dict[str, float]]) -> list[str]:
+    """Targets that `sweep.targets` names, of languages that every run has."""
+    everywhere = [name for name in done[0] if all(name in figures for figures in done)]
+    found = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        task, _, metric = item.partition("/")
+        meant = [
+            name
+            for name in everywhere
+            if name.split("/")[0] == task
+            and (not metric or name.split("/")[1] == metric)
+            and name.rpartition("/")[2] in LANGUAGES
+        ]
+        if not meant:
+            known = sorted({name.rpartition("/")[0] for name in everywhere})
+            raise ConfigError(f"sweep.targets: no run has {item!r}; there are {', '.join(known)}")
+        # Without a metric the first of the task counts, its headline.
+        headline = meant[0].rpartition("/")[0]
+        found += [name for name in meant if name.rpartition("/")[0] == headline]
+    return found
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if set(text) & set(" *;") else text

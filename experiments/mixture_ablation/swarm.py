@@ -1,0 +1,245 @@
+"""The runs of a sweep, from its config and the data: units, mixtures, and what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.mixture_ablation.design import Design, draw_design
+from experiments.mixture_ablation.proxies import Proxy
+from experiments.mixture_ablation.units import Units, find_units
+from marco_jax.data.corpus import Corpus
+from marco_jax.data.load import load_corpus
+from marco_jax.data.mixtures import Within, get_mixture
+from marco_jax.data.prepare import prepare_stores
+from marco_jax.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.training.assemble import create_sharding, global_rows
+from marco_jax.training.config import (
+    ConfigError,
+    changed_fields,
+    model_config,
+    plan_stages,
+    resolve_steps,
+)
+from marco_jax.training.metrics import PEAK_FLOPS, read_metrics
+from marco_jax.training.models import find_model
+from marco_jax.training.processes import first_process_first, say
+
+TWO_STAGES = "two_stages"
+# Share of the peak that a step is thought to reach where nothing has been measured.
+_UTILISATION = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Swarm:
+    """All that a sweep is going to run, and the rest of what was read to know it.
+
+    Attributes:
+        units: what is moved.
+        design: the mixtures that are fitted.
+        proxies: a run for each row of the design, then those that are only compared.
+        caps: largest weight of each unit, [units].
+        tokens: target tokens of a proxy.
+        seconds: what a proxy is going to take; `basis` says why.
+    """
+
+    units: Units
+    design: Design
+    proxies: tuple[Proxy, ...]
+    caps: np.ndarray
+    tokens: float
+    seconds: float
+    basis: str
+
+    @property
+    def prior(self) -> np.ndarray:
+        """Weights of the prior, [units]."""
+        return self.design.prior
+
+
+def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
+    """Reads the data's sources and sizes, draws the design, and counts what it costs.
+
+    Raises:
+        ValueError: fields that do not fit together; nothing has run.
+    """
+    fields = config.sweep
+    if config.stages != "proxy":
+        raise ConfigError(f"stages is {config.stages!r}: a sweep's runs have one stage, 'proxy'")
+    if not config.init_from and not config.tokenizer.path:
+        raise ConfigError(
+            "init_from is empty: all runs of a sweep start from one base; train one and give its "
+            "workdir, or tokenizer.path to start from random weights"
+        )
+    sharding = create_sharding(config)
+    per_step = global_rows(config, sharding) * config.batch.length
+    resolve_steps(config, per_step)
+    plan_stages(config)
+    corpus = load_corpus(config.data, seed=config.seed)
+    infos = corpus.infos()
+    within = Within(config.mixture.within, config.mixture.temperature, config.mixture.max_epochs)
+    if within.method != "uniform":
+        raise ConfigError(
+            f"mixture.within is {within.method!r}: a sweep knows 'uniform' alone; name units of "
+            "their own in sweep.units to have their weights found"
+        )
+    if config.mixture.override:
+        raise ConfigError("mixture.override is what a sweep is to find: leave it empty")
+    mixture = get_mixture(config.mixture.name, infos, within)
+    for note in mixture.notes:
+        say(f"mixture {mixture.name}: {note}")
+    units = find_units(fields.units, mixture.shares, infos)
+    tokens = float(config.steps * per_step)
+    confirm_steps = fields.confirm.steps or 2 * config.steps
+    target = fields.target_tokens or float(confirm_steps * per_step)
+    caps = units.caps(_sizes(config, corpus, units, workdir), target, fields.max_epochs)
+    runs = fields.runs or 4 * len(units.members)
+    capped = dict(zip(units.members, caps.tolist(), strict=True))
+    design = draw_design(units.prior, runs, fields.seed, caps=capped, least=fields.least)
+    seconds, basis = _estimate(config, tokens)
+    return Swarm(units, design, _proxies(config, units, design), caps, tokens, seconds, basis)
+
+
+def _proxies(config: ConfigDict, units: Units, design: Design) -> tuple[Proxy, ...]:
+    found = []
+    for name, weights in zip(design.names, design.weights, strict=True):
+        # The base's own figures are the same for all: the prior's run has them.
+        first = name == design.names[0]
+        changes = {"mixture.override": units.override(weights), "evaluation.at_start": first}
+        found.append(Proxy(name, changes))
+    if config.sweep.two_stages:
+        stages = "stage1,stage2"
+        changes = {"stages": stages, "mixture.name": stages, "evaluation.at_start": False}
+        found.append(Proxy(TWO_STAGES, changes))
+    return tuple(found)
+
+
+def _sizes(
+    config: ConfigDict, corpus: Corpus, units: Units, workdir: pathlib.Path
+) -> dict[str, float]:
+    """Target tokens of each source that is tokenised before it is read."""
+    tokenizer = _tokenizer(config)
+    names = [s.name for s in units.sources if s.name in units.shares and not s.streamed]
+    with first_process_first("sizes"):
+        cache = config.data_cache or workdir / "data"
+        stores = prepare_stores(corpus, tokenizer, names, cache, say=say)
+    return {name: float(store.tokens + len(store.lengths)) for name, store in stores.items()}
+
+
+def _tokenizer(config: ConfigDict) -> Tokenizer:
+    if config.tokenizer.path:
+        return load_tokenizer(config.tokenizer.path)
+    return find_model(config.init_from).tokenizer
+
+
+def _estimate(config: ConfigDict, tokens: float) -> tuple[float, str]:
+    """Seconds of one run, and what the estimate rests on."""
+    base = pathlib.Path(config.init_from) if config.init_from else None
+    rows = read_metrics(base / "metrics.jsonl") if base else []
+    if rows and rows[-1].get("tokens_per_second"):
+        last = rows[-1]
+        rate = float(np.median([row["tokens_per_second"] for row in rows]))
+        apart = sum(last.get(f"{n}_seconds", 0) for n in ("compile", "evaluation", "checkpoint"))
+        return tokens / rate + apart, (
+            f"{rate:,.0f} tokens/s and {apart:.0f} s for compiling, evaluation and checkpoints, "
+            "as in the base's own run"
+        )
+    if base:
+        model = find_model(base).config
+    else:
+        model = model_config(config, load_tokenizer(config.tokenizer.path).vocab_size)
+    device = jax.devices()[0]
+    peak = PEAK_FLOPS.get(device.device_kind)
+    basis = f"{_UTILISATION:.0%} of the peak of {device.device_kind}"
+    if peak is None:
+        peak = _measured_flops(config.dtype)
+        basis = f"{_UTILISATION:.0%} of {peak / 1e9:,.0f} GFLOP/s, measured on a matrix product"
+    flops = model.flops_per_token(config.batch.length) * tokens
+    seconds = flops / (_UTILISATION * peak * jax.device_count())
+    return seconds, f"{basis}, without compiling and evaluation"
+
+
+def _measured_flops(dtype: str) -> float:
+    """FLOP/s of a product of two matrices on the first device."""
+    size = 1024
+    matrix = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda x: x @ x)
+    product(matrix).block_until_ready()
+    start = time.perf_counter()
+    product(matrix).block_until_ready()
+    return 2 * size**3 / (time.perf_counter() - start)
+
+
+def describe(swarm: Swarm, config: ConfigDict) -> list[str]:
+    """The design, a run a line, and what it costs."""
+    names = list(swarm.units.members)
+    width = max(8, *(len(name) + 1 for name in names))
+    lines = [f"{'weights, %':<14}" + "".join(f"{name:>{width}}" for name in names)]
+    lines.append(f"{'cap':<14}" + "".join(f"{100 * cap:>{width}.2f}" for cap in swarm.caps))
+    for name, weights in zip(swarm.design.names, swarm.design.weights, strict=True):
+        lines.append(f"{name:<14}" + "".join(f"{100 * w:>{width}.2f}" for w in weights))
+    if config.sweep.two_stages:
+        lines.append(f"{TWO_STAGES:<14}  stage1, then stage2, with the same tokens")
+    for unit, own in swarm.units.members.items():
+        if own != (unit,):
+            lines.append(f"{unit}: {', '.join(own)}")
+    runs, confirm = len(swarm.proxies), config.sweep.confirm
+    lines.append(
+        f"{runs} runs of {config.steps:,} steps, {swarm.tokens:,.0f} tokens each: "
+        f"{runs * swarm.tokens:,.0f} tokens, about {_time(runs * swarm.seconds)} "
+        f"({swarm.basis})"
+    )
+    if confirm.seeds:
+        times = (confirm.steps or 2 * config.steps) / config.steps
+        count = 2 * confirm.seeds
+        lines.append(
+            f"confirmation: {count} runs of {times * swarm.tokens:,.0f} tokens: "
+            f"{count * times * swarm.tokens:,.0f} tokens, about "
+            f"{_time(count * times * swarm.seconds)}"
+        )
+    return lines
+
+
+def _time(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def design_rows(swarm: Swarm) -> list[Mapping[str, object]]:
+    """The design as plain data: a name and weights by unit a run."""
+    return [
+        {"run": name, "weights": dict(zip(swarm.units.members, row.tolist(), strict=True))}
+        for name, row in zip(swarm.design.names, swarm.design.weights, strict=True)
+    ]
+
+
+def check_same(path: pathlib.Path, plan: Mapping[str, object]) -> None:
+    """Refuses to go on with a sweep whose runs would be others than those of its first start.
+
+    Args:
+        path: of what the first start wrote.
+        plan: what this start would write: plain data.
+
+    Raises:
+        ConfigError: names what differs.
+    """
+    if not path.exists():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    lines = changed_fields(before["config"], plan["config"])
+    if not lines and before["design"] != plan["design"]:
+        lines = ["the design: the data has changed"]
+    if lines:
+        raise ConfigError(
+            f"{path.parent} has a sweep of other runs ({'; '.join(lines)}): set that back, or give "
+            "a new workdir"
+        )

@@ -1,0 +1,123 @@
+"""`marco sweep`: the runs, the fit, the proposal, its confirmation and a page about them.
+
+Every part looks at what is there and does what is missing: the same command goes on where a killed
+one has stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterable
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.mixture_ablation.proxies import DONE, STOPPED, Runs
+from experiments.mixture_ablation.settings import OF_THE_FIT, check_fields
+from experiments.mixture_ablation.swarm import (
+    Swarm,
+    check_same,
+    describe,
+    design_rows,
+    plan_swarm,
+)
+from marco_jax.training.checkpoint import write_json
+from marco_jax.training.config import ConfigError
+from marco_jax.training.faults import RunFailed
+from marco_jax.training.loop import train
+from marco_jax.training.processes import say
+from marco_jax.training.workdir import locked
+
+PLAN, PROXIES, CONFIRMATION = "sweep.json", "proxies", "confirm"
+
+
+def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = False) -> int:
+    """Runs a sweep in `workdir`, or goes on with it.
+
+    Args:
+        config: with the fields of settings.py.
+        workdir: gets sweep.json, a workdir a run, the figures and the page.
+        source: the config's file, for the command that is printed at the end.
+        dry_run: says what would run and what it would cost, and ends.
+
+    Returns:
+        0, or 143 where a SIGTERM has ended it after saving.
+
+    Raises:
+        ValueError: a config, data or a workdir that cannot be used.
+        RunFailed: too few runs are left to fit.
+    """
+    if "sweep" not in config:
+        raise ConfigError(f"--config={source} has no config.sweep: see configs/mixture_ablation.py")
+    directory = pathlib.Path(workdir)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not config.data_cache:
+        # Tokenised once, for all runs.
+        config.data_cache = str(directory / "data")
+    check_fields(config)
+    swarm = plan_swarm(config, directory)
+    _tell(describe(swarm, config))
+    plan = _plan(config, swarm)
+    check_same(directory / PLAN, plan)
+    if dry_run:
+        return DONE
+    with locked(directory):
+        if jax.process_index() == 0:
+            write_json(directory / PLAN, plan)
+        runs = Runs(directory / PROXIES, config, swarm.proxies, train)
+        if runs.run() == STOPPED:
+            return STOPPED
+        return _conclude(config, directory, source, swarm, runs)
+
+
+def _conclude(
+    config: ConfigDict, directory: pathlib.Path, source: str, swarm: Swarm, runs: Runs
+) -> int:
+    """Fit, proposal, confirmation and report of runs that are done."""
+    from experiments.mixture_ablation.analysis import analyse
+    from experiments.mixture_ablation.confirm import confirm
+    from experiments.mixture_ablation.report import write_sweep_report
+
+    missing = [p.name for p in swarm.proxies if not runs.results(p)]
+    if len(swarm.design.names) - len(missing) < 4:
+        raise RunFailed(f"{len(missing)} runs have no figures: {', '.join(missing[:5])}")
+    analysis = analyse(config, swarm, runs)
+    _tell(analysis.lines(config, source))
+    if jax.process_index() == 0:
+        analysis.write(directory)
+    code = DONE
+    if analysis.proposal.weights is not None and config.sweep.confirm.seeds:
+        confirmed = Runs(directory / CONFIRMATION, config, (), train)
+        code, confirmation = confirm(config, swarm, analysis, confirmed)
+        _tell(confirmation.lines())
+        if jax.process_index() == 0:
+            write_json(directory / "confirmation.json", confirmation.to_json())
+    if jax.process_index() == 0:
+        say(f"report: {write_sweep_report(directory)}")
+    return code
+
+
+def _tell(lines: Iterable[str]) -> None:
+    """Prints what the user has asked for, and not how it goes, which `say` is for."""
+    for line in lines:
+        if jax.process_index() == 0:
+            print(line, flush=True)
+
+
+def _plan(config: ConfigDict, swarm: Swarm) -> dict[str, object]:
+    """What must not change between starts, as plain data."""
+    resolved = json.loads(config.to_json())
+    resolved.pop("distributed", None)
+    resolved["sweep"] = {k: v for k, v in resolved["sweep"].items() if k not in OF_THE_FIT}
+    units = {unit: list(own) for unit, own in swarm.units.members.items()}
+    changes = [{"run": p.name, "changes": dict(p.changes)} for p in swarm.proxies]
+    return {
+        "config": resolved,
+        "units": units,
+        "prior_shares": dict(swarm.units.shares),
+        "caps": swarm.caps.tolist(),
+        "design": json.loads(json.dumps(design_rows(swarm))),
+        "proxies": changes,
+        "tokens": swarm.tokens,
+    }

@@ -1,0 +1,138 @@
+"""LightGBM on mixtures, the regression of RegMix (arXiv 2407.01492): the baseline.
+
+Trees know no slope and do not reach beyond the runs: the optimum is looked for among many random
+mixtures, and is the mean of the best of them. Intervals are those of a bootstrap over runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.mixture_ablation.propose import (
+    Objective,
+    Proposal,
+    cost_and_excess,
+    no_proposal,
+    predictable,
+)
+from experiments.mixture_ablation.quality import Quality, judge
+from experiments.mixture_ablation.simplex import cap_weights
+
+# Mixtures that are looked at, and how many of the best are averaged (RegMix: 1M and 128).
+_CANDIDATES, _BEST = 20_000, 64
+_BOOTSTRAP = 20
+_SETTINGS = {
+    "objective": "regression",
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 2,
+    "min_data_in_bin": 1,
+    "verbosity": -1,
+    "num_threads": 1,
+    "seed": 0,
+    "deterministic": True,
+}
+_ROUNDS = 150
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeFit:
+    """A fitted target; see `fit.Fit` for what its fields mean."""
+
+    model: Any
+    weights: np.ndarray
+    figures: np.ndarray
+    quality: Quality
+
+    def predict(self, weights: np.ndarray) -> np.ndarray:
+        """Figures of mixtures, [..., units] -> [...]."""
+        return self.value(weights)
+
+    def value(self, weights: np.ndarray) -> np.ndarray:
+        """The same."""
+        rows = np.atleast_2d(weights)
+        found = self.model.predict(rows.reshape(-1, rows.shape[-1]))
+        return found.reshape(weights.shape[:-1])
+
+    def resampled(self, rng: np.random.Generator) -> TreeFit:
+        """Fitted to runs drawn with replacement."""
+        rows = rng.integers(len(self.figures), size=len(self.figures))
+        model = _train(self.weights[rows], self.figures[rows])
+        return dataclasses.replace(self, model=model)
+
+
+def fit_trees(weights: np.ndarray, figures: np.ndarray) -> TreeFit:
+    """Fits one target, as `fit.fit_target` does.
+
+    Raises:
+        ValueError: LightGBM is not installed.
+    """
+    figures = np.asarray(figures, np.float64)
+    kept = ~np.eye(len(figures), dtype=bool)
+    left_out = np.array(
+        [
+            _train(weights[rows], figures[rows]).predict(weights[n : n + 1])[0]
+            for n, rows in enumerate(kept)
+        ]
+    )
+    return TreeFit(_train(weights, figures), weights, figures, judge(left_out, figures))
+
+
+def propose_by_search(
+    fits: Mapping[str, TreeFit], prior: np.ndarray, objective: Objective, *, seed: int = 0
+) -> Proposal:
+    """The best of many random mixtures, or none where the fits cannot tell."""
+    asked, objective = objective, predictable(fits, objective)
+    blind = tuple(name for name in asked.targets if name not in objective.targets)
+    if not objective.targets:
+        return no_proposal(fits, blind)
+    rng = np.random.default_rng(seed)
+    candidates = _draw(prior, objective, rng)
+    weights = _best(fits, candidates, prior, objective)
+    refits = [{name: f.resampled(rng) for name, f in fits.items()} for _ in range(_BOOTSTRAP)]
+    optima = np.array([_best(refit, candidates, prior, objective) for refit in refits])
+    ratios = {
+        name: [float(refit[name].value(weights) / refit[name].value(prior)) for refit in refits]
+        for name in fits
+    }
+    return Proposal(
+        weights,
+        np.minimum(optima.min(axis=0), weights),
+        np.maximum(optima.max(axis=0), weights),
+        {name: float(fit.predict(weights)) for name, fit in fits.items()},
+        {name: float(fit.predict(prior)) for name, fit in fits.items()},
+        {name: tuple(np.quantile(r, [0.025, 0.975]).tolist()) for name, r in ratios.items()},
+        blind,
+    )
+
+
+def _train(weights: np.ndarray, figures: np.ndarray) -> Any:
+    try:
+        import lightgbm
+    except ImportError:
+        raise ValueError(
+            "sweep.fit is 'lightgbm', which is not installed: pip install 'marco_jax[sweep]'"
+        ) from None
+    data = lightgbm.Dataset(weights, figures, params={"verbosity": -1, "min_data_in_bin": 1})
+    return lightgbm.train(_SETTINGS, data, num_boost_round=_ROUNDS)
+
+
+def _draw(prior: np.ndarray, objective: Objective, rng: np.random.Generator) -> np.ndarray:
+    caps = np.array(objective.caps if len(objective.caps) else [1.0] * len(prior))
+    centre = np.sqrt(prior) / np.sqrt(prior).sum()
+    strengths = np.exp(rng.uniform(np.log(0.3), np.log(20.0), _CANDIDATES)) * len(prior)
+    drawn = [rng.dirichlet(np.maximum(centre * strength, 1e-3)) for strength in strengths]
+    return np.array([prior, *(cap_weights(row, caps) for row in drawn)])
+
+
+def _best(
+    fits: Mapping[str, TreeFit], candidates: np.ndarray, prior: np.ndarray, objective: Objective
+) -> np.ndarray:
+    cost, excess = cost_and_excess(fits, prior, objective, candidates)
+    order = np.argsort(cost + 1e3 * excess)
+    mean = candidates[order[:_BEST]].mean(axis=0)
+    return mean / mean.sum()

@@ -1,0 +1,187 @@
+"""Do two stages of continual pretraining lift low-resource languages without forgetting?
+
+    python -m experiments.mixture_ablation.two_stages --config=configs/mixture_ablation.py \
+        --workdir=runs/two_stages --seeds=3 --config.init_from=runs/base
+
+From one base, with the same tokens each: Marco-LLM's Stage-I and Stage-II; low-resource text alone
+(naive fine-tuning); and one flat stage with the totals of both. Bits per byte by language before,
+after Stage-I and at the end of each, over seeds, as a table, JSON and a page. A killed run goes on
+with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.mixture_ablation.figures import change_bars
+from experiments.mixture_ablation.proxies import STOPPED, Proxy, Runs, figures_of
+from marco_jax.data.mixtures import GROUPS
+from marco_jax.decoding.compilation import enable_compilation_cache
+from marco_jax.evaluation.figures import Figure
+from marco_jax.evaluation.page import chart, render, table, write_page
+from marco_jax.evaluation.run_data import name_of
+from marco_jax.training.checkpoint import write_json
+from marco_jax.training.config import load_config, plan_stages
+from marco_jax.training.faults import RunFailed
+from marco_jax.training.loop import train
+from marco_jax.training.workdir import locked
+
+STAGES, NAIVE, FLAT = "two_stages", "low_resource_only", "flat"
+ARMS = {
+    STAGES: {"stages": "stage1,stage2", "mixture.name": "stage1,stage2"},
+    NAIVE: {"mixture.name": "flat", "mixture.override": "low-resource=1"},
+    FLAT: {"mixture.name": "flat"},
+}
+COLUMNS = ("Stage-I", "Stage-II", "low-resource only", "flat")
+# What English and Chinese may lose.
+MOST_FORGOTTEN = 0.02
+_BITS = "bits_per_byte/bits_per_byte/"
+
+
+def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, object] | None:
+    """Trains all arms with so many seeds; None where a SIGTERM has ended it.
+
+    Returns:
+        plain data: `before` by language, and `changes` by column and language, a seed each, as
+        ratios less one.
+
+    Raises:
+        RunFailed: an arm has no figures.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not config.data_cache:
+        config.data_cache = str(workdir / "data")
+    proxies = [
+        Proxy(
+            f"{arm}-seed{number}",
+            # The base is one for all: its figures are taken once.
+            {
+                **changes,
+                "seed": config.seed + number,
+                "evaluation.at_start": (arm, number) == (STAGES, 0),
+            },
+        )
+        for number in range(seeds)
+        for arm, changes in ARMS.items()
+    ]
+    runs = Runs(workdir / "runs", config, proxies, train)
+    with locked(workdir):
+        if runs.run() == STOPPED:
+            return None
+    by_name = {proxy.name: proxy for proxy in proxies}
+    first = plan_stages(by_name[f"{STAGES}-seed0"].config(config))[0].steps
+    before = _bits(runs, by_name[f"{STAGES}-seed0"], 0)
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in COLUMNS}
+    for number in range(seeds):
+        places = ((STAGES, first), (STAGES, None), (NAIVE, None), (FLAT, None))
+        for column, (arm, step) in zip(COLUMNS, places, strict=True):
+            measured[column].append(_bits(runs, by_name[f"{arm}-seed{number}"], step))
+    if not before or not all(all(found) for found in measured.values()):
+        failed = "; ".join(runs.table())
+        raise RunFailed(f"not every run has figures ({failed}): the same command tries again")
+    changes = {
+        column: {code: [figures[code] / before[code] - 1 for figures in found] for code in before}
+        for column, found in measured.items()
+    }
+    return {"seeds": seeds, "steps": config.steps, "before": before, "changes": changes}
+
+
+def _bits(runs: Runs, proxy: Proxy, step: int | None) -> dict[str, float]:
+    """Bits per byte by language after a step of a run."""
+    found = figures_of(runs.results(proxy, step))
+    return {
+        name.removeprefix(_BITS): value
+        for name, value in found.items()
+        if name.startswith(_BITS) and name.removeprefix(_BITS) not in ("all", "high", "low")
+    }
+
+
+def verdict(found: Mapping[str, object]) -> list[str]:
+    """Whether the paper's claim holds here, a line each for low-resource, English and Chinese."""
+    low = [code for code in found["before"] if code in GROUPS["low-resource"]]
+    stages, lines = found["changes"]["Stage-II"], []
+    if low:
+        means = np.mean([stages[code] for code in low], axis=0)
+        lines.append(f"low-resource mean {_spread(means)}: {_word(means.mean() < 0, 'falls')}")
+    for code in ("en", "zh"):
+        if code in stages:
+            mean = np.mean(stages[code])
+            word = _word(mean <= MOST_FORGOTTEN, f"rises by {MOST_FORGOTTEN:.0%} at most")
+            lines.append(f"{name_of(code)} {_spread(stages[code])}: {word}")
+    return lines
+
+
+def _word(true: bool, claim: str) -> str:
+    return claim if true else f"NOT so ({claim})"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    around = f" ± {np.std(values, ddof=1):.1%}" if len(values) > 1 else ""
+    return f"{np.mean(values):+.1%}{around}"
+
+
+def markdown(found: Mapping[str, object]) -> list[str]:
+    """A row a language: bits per byte before, then changes, mean and deviation over seeds."""
+    lines = ["| language | before | " + " | ".join(COLUMNS) + " |", "|---" * 6 + "|"]
+    for code, bits in found["before"].items():
+        cells = [_spread(found["changes"][column][code]) for column in COLUMNS]
+        lines.append(f"| {code} | {bits:.3f} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _page(found: Mapping[str, object]) -> str:
+    charts: dict[str, Figure] = {}
+    rows = []
+    for code, bits in found["before"].items():
+        cells = [f"<td>{_spread(found['changes'][column][code])}</td>" for column in COLUMNS]
+        rows.append(f"<tr><td>{name_of(code)}</td><td>{bits:.3f}</td>{''.join(cells)}</tr>")
+    note = f"{found['steps']:,} steps, {found['seeds']} seeds; lower is better."
+    body = [
+        "<h1>Two stages against one, and against low-resource text alone</h1>",
+        *(f"<p>{line}</p>" for line in verdict(found)),
+        chart(
+            charts, "changes", change_bars(found["before"], found["changes"]),
+            "Change of bits per byte from the base", note,
+        ),
+        table(["Language", "before", *COLUMNS], rows, "languages"),
+    ]  # fmt: skip
+    return render("marco_jax: two stages", "\n".join(body), charts)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the comparison and writes two_stages.json and report.html into the workdir."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments, rest = parser.parse_known_args(argv)
+    unknown = [item for item in rest if not item.startswith("--config.")]
+    if unknown:
+        parser.error(f"unrecognized argument {unknown[0]}")
+    enable_compilation_cache()
+    workdir = pathlib.Path(arguments.workdir)
+    try:
+        overrides = [item.removeprefix("--config.") for item in rest]
+        found = compare(load_config(arguments.config, overrides), workdir, arguments.seeds)
+    except (ValueError, OSError, RunFailed) as error:
+        print(f"two_stages: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1 if isinstance(error, RunFailed) else 2
+    if found is None:
+        return STOPPED
+    write_json(workdir / "two_stages.json", json.loads(json.dumps(found)))
+    write_page(workdir / "report.html", _page(found))
+    print("\n".join([*markdown(found), "", *verdict(found)]))
+    print(f"{workdir / 'report.html'}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

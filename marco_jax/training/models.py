@@ -1,0 +1,115 @@
+"""Models from `--model=PATH` and `config.init_from`: runs, imported checkpoints, directories."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from marco_jax.model.config import Qwen2Config
+from marco_jax.model.huggingface import load_huggingface, read_config
+from marco_jax.model.mesh import Sharding
+from marco_jax.model.parameters import Params
+from marco_jax.model.qwen2 import abstract_params
+from marco_jax.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.training.checkpoint import CHECKPOINTS, TOKENIZER, Meta, read_meta, restore_params
+from marco_jax.training.manifest import Damaged, read_manifest, verify_files
+from marco_jax.training.processes import say
+from marco_jax.training.recovery import finished_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundModel:
+    """A model from `--model=PATH` that has been found and verified; its weights are not loaded.
+
+    `directory` is the checkpoint step, or where workdir and step are None a Hugging Face
+    directory.
+    """
+
+    config: Qwen2Config
+    tokenizer: Tokenizer
+    directory: pathlib.Path
+    workdir: pathlib.Path | None = None
+    step: int | None = None
+    meta: Meta = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class LoadedModel:
+    """A model from `--model=PATH`, wherever it came from. Its arrays may be donated."""
+
+    config: Qwen2Config
+    params: Params
+    tokenizer: Tokenizer
+    workdir: pathlib.Path | None
+    step: int | None
+
+
+def find_model(path: str | os.PathLike) -> FoundModel:
+    """Finds a workdir's newest step, a checkpoint step inside one, or a Hugging Face directory.
+
+    The files that will be read of a step are verified; a damaged newest step is passed over.
+
+    Raises:
+        FileNotFoundError: nothing there that could be loaded.
+        ValueError: the step that is asked for is damaged.
+    """
+    path = pathlib.Path(path).absolute()
+    if (path / CHECKPOINTS).is_dir():
+        for step in sorted(finished_steps(path / CHECKPOINTS), reverse=True):
+            try:
+                return _find_step(path, step)
+            except Damaged as damage:
+                say(f"warning: checkpoint {step} of {path} is damaged ({damage}): passed over")
+        raise FileNotFoundError(f"{path / CHECKPOINTS} holds no finished checkpoint that is whole")
+    if path.parent.name == CHECKPOINTS and path.name.isdigit() and path.is_dir():
+        try:
+            return _find_step(path.parent.parent, int(path.name))
+        except Damaged as damage:
+            raise ValueError(f"{path} is damaged ({damage}): give another step") from None
+    if (path / "config.json").is_file():
+        return FoundModel(read_config(path), load_tokenizer(path), path)
+    raise FileNotFoundError(
+        f"{path} is no model: give a workdir, a step inside its checkpoints/, "
+        "or a Hugging Face directory with a config.json"
+    )
+
+
+def load_model(
+    path: str | os.PathLike, sharding: Sharding | None = None, dtype: Any = None
+) -> LoadedModel:
+    """Loads what `find_model` finds, in its stored dtype unless another is given.
+
+    Raises:
+        FileNotFoundError: nothing there that could be loaded.
+        ValueError: the step that is asked for is damaged, or the weights do not fit the config.
+    """
+    found = find_model(path)
+    params = load_weights(found, sharding, dtype)
+    return LoadedModel(found.config, params, found.tokenizer, found.workdir, found.step)
+
+
+def load_weights(found: FoundModel, sharding: Sharding | None = None, dtype: Any = None) -> Params:
+    """The parameters of a model that was found; see `load_model`. They may be donated."""
+    if found.step is None:
+        return load_huggingface(found.directory, dtype, sharding)[1]
+    stored = read_manifest(found.directory)["arrays"]
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def like(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        kind = jax.numpy.dtype(dtype or stored["params" + jax.tree_util.keystr(path)][0])
+        return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=leaf.sharding or device)
+
+    wanted = jax.tree_util.tree_map_with_path(like, abstract_params(found.config, sharding))
+    return restore_params(found.directory, wanted)
+
+
+def _find_step(workdir: pathlib.Path, step: int) -> FoundModel:
+    directory = workdir / CHECKPOINTS / str(step)
+    verify_files(directory, items=("params", "meta"))
+    meta = read_meta(directory)
+    tokenizer = load_tokenizer(workdir / TOKENIZER)
+    return FoundModel(Qwen2Config(**meta["model"]), tokenizer, directory, workdir, step, meta)

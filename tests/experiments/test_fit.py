@@ -1,0 +1,166 @@
+"""Planted worlds: what the fit and the proposal find, and what they leave alone."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from experiments.mixture_ablation.design import draw_design
+from experiments.mixture_ablation.fit import Response, fit_target
+from experiments.mixture_ablation.propose import Objective, minimise, propose, trade_off
+from experiments.mixture_ablation.quality import judge
+from experiments.mixture_ablation.simplex import cap_weights
+from experiments.mixture_ablation.worlds import KINDS, OBJECTIVE, PRIOR, planted, try_world
+
+
+def test_a_design_is_seeded_and_keeps_its_caps():
+    caps = {"a": 0.4, "h": 0.05}
+    first = draw_design(PRIOR, 20, seed=3, caps=caps)
+    again = draw_design(PRIOR, 20, seed=3, caps=caps)
+    other = draw_design(PRIOR, 20, seed=4, caps=caps)
+    np.testing.assert_array_equal(first.weights, again.weights)
+    assert (first.weights != other.weights).any()
+    np.testing.assert_allclose(first.weights.sum(axis=1), 1)
+    assert first.weights[:, 0].max() <= 0.4 + 1e-9 and first.weights[:, 7].max() <= 0.05 + 1e-9
+    assert first.names[:2] == ("prior", "uniform")
+    drawn = first.weights[2:]
+    assert drawn[drawn > 0].min() >= 0.002
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"runs": 3}, "4 runs"),
+        ({"caps": dict.fromkeys(PRIOR, 0.1)}, "less than a whole"),
+        ({"prior": {"a": 1.0, "b": 0.0}}, "above zero"),
+    ],
+)
+def test_a_design_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        draw_design(**({"prior": PRIOR, "runs": 20, "seed": 0} | change))
+
+
+def test_capped_weights_give_the_rest_to_the_others_in_proportion():
+    capped = cap_weights(np.array([0.7, 0.2, 0.1]), np.array([0.4, 1.0, 1.0]))
+    np.testing.assert_allclose(capped, [0.4, 0.4, 0.2])
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_a_response_has_its_gradient(power):
+    rng = np.random.default_rng(0)
+    pairs = rng.normal(size=(4, 4))
+    response = Response(0.3, 0.1, 0.7, rng.normal(size=4), pairs + pairs.T, power)
+    point = rng.dirichlet(np.ones(4))
+    steps = 1e-6 * np.eye(4)
+    numeric = [(response.value(point + s) - response.value(point - s)) / 2e-6 for s in steps]
+    np.testing.assert_allclose(response.gradient(point), numeric, rtol=1e-6)
+
+
+def test_left_out_predictions_are_those_of_fits_without_the_run():
+    """The closed form against the coefficients that the other runs alone lead to."""
+    design, world = draw_design(PRIOR, 24, 0), planted("log-linear", 0)["low"]
+    figures = world.value(design.weights)
+    fit = fit_target(design.weights, figures)
+    model = next(
+        m for m in fit._models if (m.floor, m.power) == (fit.response.floor, fit.response.power)
+    )
+    variances = np.diag(model.covariance()) * 0 + np.exp(2 * model.sizes[2])
+    inputs, targets = model.inputs[1:], model.targets[1:]
+    units = design.weights.shape[1]
+    sizes = np.repeat(np.exp(2 * model.sizes[:2]), [units, inputs.shape[1] - units])
+    kernel = (inputs * sizes) @ inputs.T + np.diag(variances[1:])
+    row = model.inputs[0] * sizes @ inputs.T @ np.linalg.solve(kernel, targets)
+    expected = model.floor + np.exp(model.mean + model.scale * row)
+    np.testing.assert_allclose(fit.quality.left_out[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_planted_optimum_is_found_and_nothing_where_nothing_is(kind):
+    trials = [try_world(kind, seed, draws=100) for seed in range(2)]
+    if kind == "none":
+        assert all(trial.proposal.weights is None for trial in trials)
+        assert all("better than the mean" in trial.proposal.reason for trial in trials)
+    else:
+        assert all(trial.inside for trial in trials)
+        assert all(trial.proposal.weights.sum() == pytest.approx(1) for trial in trials)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_least_18_of_20_planted_worlds_come_out_right(kind):
+    trials = [try_world(kind, seed) for seed in range(20)]
+    if kind == "none":
+        assert sum(trial.proposal.weights is None for trial in trials) >= 18
+    else:
+        assert sum(trial.inside for trial in trials) >= 18
+
+
+def test_a_language_that_is_learnt_from_little_is_fitted_by_roots():
+    design = draw_design(PRIOR, 32, 0)
+    figures = 2 + np.exp(-4 * np.sqrt(design.weights[:, 4]) + 0.5 * design.weights[:, 0])
+    fit = fit_target(design.weights, figures * np.random.default_rng(0).normal(1, 0.004, 32))
+    assert fit.response.power == 0.5 and fit.quality.rank_correlation > 0.95
+
+
+def test_bounds_and_caps_hold_and_a_looser_bound_gains_more():
+    world, prior = planted("log-linear", 1), np.array(list(PRIOR.values()))
+    design = draw_design(PRIOR, 24, 1)
+    fits = {name: fit_target(design.weights, f.value(design.weights)) for name, f in world.items()}
+    caps = tuple(np.minimum(1.0, 2 * prior))
+    objective = Objective({"low": 1.0}, {"en": 0.01}, closeness=0.0, caps=caps)
+    found = propose(fits, prior, objective, draws=20)
+    assert (found.weights <= np.array(caps) + 1e-6).all()
+    assert found.predicted["en"] <= 1.0101 * found.before["en"]
+    curve = trade_off(fits, prior, objective, "en")
+    before = found.before["en"]
+    assert len(curve) > 5
+    for rise, weights in curve:
+        assert fits["en"].predict(weights) <= (1 + rise) * before * (1 + 1e-4)
+    gains = [fits["low"].predict(weights) for _, weights in curve]
+    assert all(later <= sooner + 1e-6 for sooner, later in itertools.pairwise(gains))
+
+
+def test_closeness_pulls_the_optimum_to_the_prior():
+    world, prior = planted("log-linear", 2), np.array(list(PRIOR.values()))
+    near = minimise(world, prior, Objective(OBJECTIVE.targets, closeness=10.0))
+    far = minimise(world, prior, Objective(OBJECTIVE.targets, closeness=0.01))
+    assert abs(near - prior).max() < 0.02 < abs(far - prior).max()
+
+
+def test_a_target_that_no_fit_predicts_is_left_out_of_the_objective():
+    design, world = draw_design(PRIOR, 32, 0), planted("log-linear", 0)
+    noise = np.random.default_rng(0).normal(1.0, 0.01, 32)
+    fits = {
+        "good": fit_target(design.weights, world["low"].value(design.weights)),
+        "blind": fit_target(design.weights, noise),
+    }
+    found = propose(fits, design.prior, Objective({"good": 0.5, "blind": 0.5}), draws=20)
+    assert found.weights is not None and found.left_out == ("blind",)
+
+
+def test_figures_must_be_positive_numbers():
+    with pytest.raises(ValueError, match="positive"):
+        fit_target(draw_design(PRIOR, 8, 0).weights, np.zeros(8))
+
+
+def test_constant_figures_are_predicted_by_nothing():
+    assert not judge(np.ones(8), np.ones(8)).predicts()
+    assert not fit_target(draw_design(PRIOR, 8, 0).weights, np.ones(8)).quality.predicts()
+
+
+def test_trees_propose_in_a_world_and_not_without_one(monkeypatch):
+    pytest.importorskip("lightgbm")
+    from experiments.mixture_ablation import trees
+    from experiments.mixture_ablation.trees import fit_trees, propose_by_search
+
+    monkeypatch.setattr(trees, "_CANDIDATES", 2000)
+    monkeypatch.setattr(trees, "_BOOTSTRAP", 3)
+    design, world = draw_design(PRIOR, 32, 0), planted("log-linear", 0)
+    fits = {n: fit_trees(design.weights, f.value(design.weights)) for n, f in world.items()}
+    found = propose_by_search(fits, design.prior, OBJECTIVE)
+    assert found.weights.sum() == pytest.approx(1)
+    true = {name: f.value(found.weights) / f.value(design.prior) for name, f in world.items()}
+    assert true["low"] + true["mid"] < 2
+    rng = np.random.default_rng(1)
+    blind = {n: fit_trees(design.weights, rng.normal(1, 0.01, 32)) for n in world}
+    assert propose_by_search(blind, design.prior, OBJECTIVE).weights is None

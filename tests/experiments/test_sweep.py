@@ -1,0 +1,255 @@
+"""A sweep without training: what runs, what it leaves behind, and how it goes on."""
+
+import csv
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from experiments.mixture_ablation import sweep as sweep_module
+from experiments.mixture_ablation.proxies import figures_of
+from experiments.mixture_ablation.settings import parse_shares, resolve_targets
+from experiments.mixture_ablation.units import find_units
+from marco_jax.__main__ import main
+from marco_jax.data.corpus import SourceInfo
+from marco_jax.data.mixtures import apply_override, get_mixture
+from marco_jax.evaluation.results import Result, write_results
+from marco_jax.training.config import ConfigError, load_config
+
+# Of the corpus of conftest.py.
+CODES = ("en", "zh", "de", "kk", "ne")
+SOURCES = [
+    *(SourceInfo(code, "text", code) for code in ("en", "zh", "de", "fr", "kk", "ne", "he")),
+    SourceInfo("parallel", "parallel"),
+    SourceInfo("knowledge", "knowledge"),
+]
+SHARES = get_mixture("flat", SOURCES).shares
+
+
+class Died(BaseException):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.fixture
+def arguments(root, data, tmp_path):
+    """A small sweep's command line."""
+    return [
+        "sweep",
+        f"--config={root / 'configs/mixture_ablation.py'}",
+        f"--workdir={tmp_path / 'sweep'}",
+        f"--config.data={data / 'corpus.jsonl'}",
+        f"--config.tokenizer.path={data / 'tokenizer'}",
+        "--config.sweep.units=sources",
+        "--config.sweep.runs=16",
+        "--config.sweep.max_epochs=1000000",
+        "--config.sweep.draws=20",
+        "--config.sweep.confirm.seeds=2",
+    ]
+
+
+class FakeTraining:
+    """Writes figures that follow from the mixture; may die or fail at a run."""
+
+    def __init__(self, sources, *, die_at=None, fail=()):
+        self.sources, self.die_at, self.fail, self.ran = sources, die_at, fail, []
+
+    def __call__(self, config, workdir):
+        name = pathlib.Path(workdir).name
+        self.ran.append(name)
+        if name == self.die_at:
+            raise Died
+        if name in self.fail:
+            raise RuntimeError("the disk is full")
+        assert "sweep" not in config
+        first = config.mixture.name.split(",")[0]
+        shares = apply_override(
+            get_mixture(first, self.sources).shares, config.mixture.override, self.sources
+        )
+        results = [
+            Result("bits_per_byte", code, 0, "bits_per_byte",
+                   1 + np.exp(-3 * share) + 0.5 * shares["en"] * (code == "kk"), 0.01, 9)
+            for code, share in shares.items()
+        ]  # fmt: skip
+        write_results(pathlib.Path(workdir) / "eval" / f"{config.steps}.json", results)
+        return 0
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Puts a FakeTraining in the place of training."""
+
+    def use(**faults):
+        training = FakeTraining([SourceInfo(c, "text", c) for c in CODES], **faults)
+        monkeypatch.setattr(sweep_module, "train", training)
+        return training
+
+    return use
+
+
+def table_of(workdir):
+    with open(workdir / "runs.csv", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_a_sweep_runs_fits_proposes_confirms_and_reports(fake, arguments, tmp_path, capsys):
+    training = fake()
+    assert main(arguments) == 0
+    workdir = tmp_path / "sweep"
+    assert len(training.ran) == 17 + 4 and training.ran[:2] == ["prior", "uniform"]
+    table = table_of(workdir)
+    assert len(table) == 18 and table[-1][0] == "two_stages"
+    analysis = json.loads((workdir / "analysis.json").read_text("utf-8"))
+    assert analysis["fits"]["bits_per_byte/bits_per_byte/kk"]["rank_correlation"] > 0.8
+    proposal = analysis["proposal"]
+    assert proposal["weights"]["kk"] > analysis["prior"]["kk"]
+    confirmation = json.loads((workdir / "confirmation.json").read_text("utf-8"))
+    assert confirmation["steps"] == 200 and len(confirmation["changes"][0]["measured"]) == 2
+    page = (workdir / "report.html").read_text("utf-8")
+    for title in (
+        "Mixture",
+        "What a point more does",
+        "Predicted against measured",
+        "Confirmation",
+    ):
+        assert title in page
+    command = re.search(r"ready to run: (.*)", capsys.readouterr().out)[1]
+    override = re.search(r"--config.mixture.override=(\S+)", command)[1]
+    sources = [SourceInfo(code, "text", code) for code in CODES]
+    made = apply_override(get_mixture("flat", sources).shares, override, sources)
+    assert all(abs(made[unit] - w) < 1e-4 for unit, w in proposal["weights"].items())
+
+
+def test_a_dry_run_says_what_it_costs_and_runs_nothing(fake, arguments, tmp_path, capsys):
+    training = fake()
+    assert main([*arguments, "--dry_run"]) == 0
+    text = capsys.readouterr().out
+    assert not training.ran and not (tmp_path / "sweep/proxies").exists()
+    assert re.search(r"17 runs of 100 steps, [\d,]+ tokens each: [\d,]+ tokens, about .* min", text)
+    assert "confirmation: 4 runs" in text and "prior" in text and "two_stages" in text
+
+
+def test_a_killed_sweep_goes_on_and_ends_with_the_same_table(fake, arguments, tmp_path):
+    fake()
+    assert main(arguments) == 0
+    whole = table_of(tmp_path / "sweep")
+    other = [a.replace(str(tmp_path / "sweep"), str(tmp_path / "killed")) for a in arguments]
+    fake(die_at="random005")
+    with pytest.raises(Died):
+        main(other)
+    training = fake()
+    assert main(other) == 0
+    assert training.ran[0] == "random005"
+    assert table_of(tmp_path / "killed") == whole
+
+
+def test_a_run_that_fails_does_not_sink_the_others(fake, arguments, tmp_path, capsys):
+    fake(fail=("random003",))
+    assert main(arguments) == 0
+    assert "random003 has failed: RuntimeError: the disk is full" in capsys.readouterr().err
+    assert "random003" not in [row[0] for row in table_of(tmp_path / "sweep")]
+    training = fake()
+    assert main(arguments) == 0
+    assert training.ran[0] == "random003"
+    assert "random003" in [row[0] for row in table_of(tmp_path / "sweep")]
+
+
+def test_a_run_that_takes_the_process_with_it_is_left_out_in_the_end(fake, arguments, tmp_path):
+    for _ in range(3):
+        fake(die_at="random001")
+        with pytest.raises(Died):
+            main(arguments)
+    training = fake()
+    assert main(arguments) == 0
+    assert "random001" not in training.ran
+
+
+def test_a_sweep_whose_runs_would_be_others_is_refused(fake, arguments, capsys):
+    fake()
+    assert main([*arguments, "--config.sweep.confirm.seeds=0"]) == 0
+    assert main([*arguments, "--config.steps=50"]) == 2
+    assert "steps: 100 -> 50" in capsys.readouterr().err
+    # What belongs to the fit may change.
+    free = ["--config.sweep.confirm.seeds=0", "--config.sweep.bounds=en=0.1"]
+    assert main([*arguments, *free]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("tokenizer.path=", "init_from is empty"),
+        ("sweep.units=klingon", "klingon"),
+        ("sweep.objective=xx", "sweep.objective"),
+        ("sweep.bounds=en", "sweep.bounds"),
+        ("sweep.targets=belebele", "belebele"),
+        ("sweep.fit=forest", "log-linear"),
+        ("sweep.max_epochs=0.001", "sweep.max_epochs"),
+        ("mixture.override=kk=0.1", "mixture.override"),
+    ],
+)
+def test_bad_fields_end_in_one_line(fake, arguments, capsys, change, message):
+    training = fake()
+    assert main([*arguments, f"--config.{change}"]) == 2
+    assert not training.ran
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_config_without_a_sweep_is_refused(root, tmp_path, capsys):
+    argv = ["sweep", f"--config={root / 'configs/demo.py'}", f"--workdir={tmp_path}"]
+    assert main(argv) == 2
+    assert "config.sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("groups", {"English": ("en",), "low-resource": ("kk", "ne", "he")}),
+        ("kk,low-resource", {"kk": ("kk",), "low-resource": ("ne", "he"), "English": ("en",)}),
+        ("en+zh,parallel+knowledge", {"en+zh": ("en", "zh"), "low-resource": ("kk", "ne", "he")}),
+        ("sources", {"fr": ("fr",), "parallel": ("parallel",)}),
+    ],
+)
+def test_units(text, expected):
+    units = find_units(text, SHARES, SOURCES)
+    for name, members in expected.items():
+        assert set(units.members[name]) == set(members)
+    assert sorted(s for own in units.members.values() for s in own) == sorted(SHARES)
+    assert sum(units.prior.values()) == pytest.approx(1)
+    weights = np.random.default_rng(0).dirichlet(np.ones(len(units.members)))
+    made = apply_override(SHARES, units.override(weights), SOURCES)
+    wanted = units.source_shares(weights)
+    assert made == pytest.approx(wanted, abs=2e-4)
+
+
+def test_caps_follow_from_the_source_that_runs_out_first():
+    units = find_units("low-resource", SHARES, SOURCES)
+    tokens = {"kk": 1000.0, "ne": 100.0, "he": 1000.0}
+    caps = dict(zip(units.members, units.caps(tokens, 10_000, 4), strict=True))
+    # A third of the unit is Nepali: 400 tokens of it are 1,200 of the unit.
+    assert caps["low-resource"] == pytest.approx(0.12)
+    assert caps["English"] == 1
+
+
+def test_shares_and_targets():
+    assert parse_shares("kk=2, ne", "f", 1.0) == {"kk": 2.0, "ne": 1.0}
+    targets = [f"bits_per_byte/bits_per_byte/{c}" for c in ("en", "kk", "ne")] + ["b/accuracy/kk"]
+    found = resolve_targets({"low-resource": 1.0, "b/accuracy/kk": 0.5}, targets, "f")
+    assert found == {targets[1]: 0.5, targets[2]: 0.5, "b/accuracy/kk": 0.5}
+    with pytest.raises(ConfigError, match="did you mean"):
+        resolve_targets({"low-resourc": 1.0}, targets, "f")
+
+
+def test_figures_are_such_that_lower_is_better():
+    rows = [
+        Result("belebele", "kk", 5, "accuracy", 0.7, 0.1, 9),
+        Result("translation", "kk", 3, "chrf++", 30.0, 1.0, 9),
+        Result("bits_per_byte", "kk", 0, "bits_per_byte", 1.5, 0.1, 9),
+    ]
+    values = list(figures_of(rows).values())
+    assert values == pytest.approx([0.3, 70.0, 1.5])
+
+
+def test_the_config_is_an_ordinary_training_config(root):
+    config = load_config(str(root / "configs/mixture_ablation.py"))
+    assert config.mixture.name == "flat" and config.sweep.bounds == "en=0.01,zh=0.01"
