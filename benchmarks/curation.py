@@ -89,8 +89,7 @@ def _corpus_lines(corpora: pathlib.Path) -> Iterator[tuple[str, str]]:
     for path in corpora.glob("*/parallel/*.tsv"):
         found = re.match(r"([a-z]+)-([a-z]+)", path.stem)
         for line in path.open(encoding="utf-8"):
-            for code, side in zip(found.groups(), line.rstrip("\n").split("\t"), strict=False):
-                yield code, side
+            yield from zip(found.groups(), line.rstrip("\n").split("\t"), strict=False)
 
 
 class Labels:
@@ -206,7 +205,9 @@ def _made_of(text: str) -> str:
     words = text.split()
     visible = sum(map(len, words))
     whole = text.replace("\ufffd", "")
-    if len(text) - len(whole) > 0.005 * len(text) and ftfy.badness.badness(whole) < 0.01 * len(text):
+    if len(text) - len(whole) > 0.005 * len(text) and ftfy.badness.badness(whole) < 0.01 * len(
+        text
+    ):
         return "replacement"
     if ftfy.badness.badness(text) >= max(3, 0.004 * len(text)):
         return "mojibake"

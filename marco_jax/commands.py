@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import pathlib
@@ -14,9 +13,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from marco_jax.engines import CountTokens, Perplexity, engine_of, run_config
 from marco_jax.training.checkpoint import write_json
 from marco_jax.training.faults import RunFailed as RunFailed
-from marco_jax.training.models import LoadedModel, load_model
+from marco_jax.training.models import load_model
 from marco_jax.training.progress import ByteProgress
 
 
@@ -46,7 +46,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
     loaded = load_model(arguments.model)
-    run = _run_config(loaded)
+    run = run_config(loaded)
     fields = run.get("evaluation", {})
 
     def chosen(name: str, default: Any) -> Any:
@@ -60,7 +60,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
-    engine = _engine(loaded, run)
+    engine = engine_of(loaded, run)
     evaluator = Evaluator(
         engine,
         corpus,
@@ -137,7 +137,7 @@ def _generate(
         )
         for prompt in prompts
     ]
-    engine = _engine(loaded, _run_config(loaded))
+    engine = engine_of(loaded, run_config(loaded))
 
     def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
         if beams > 1:
@@ -324,7 +324,7 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
     if not (arguments.tasks and arguments.data_dir):
         raise ValueError("--contamination needs --tasks and --data_dir, the benchmarks' files")
-    run = _run_config(load_model(arguments.model)) if arguments.model else {}
+    run = run_config(load_model(arguments.model)) if arguments.model else {}
     found = contamination(
         load_corpus(arguments.data or run.get("data", "default"), seed=run.get("seed", 0)),
         _names(arguments.tasks),
@@ -356,74 +356,14 @@ def curate(arguments: argparse.Namespace) -> int:
         rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
         sample=arguments.sample,
         explain=arguments.explain or "",
-        perplexity=_Perplexity(config.perplexity_model) if config.perplexity_model else None,
-        count_tokens=_CountTokens(config.tokenizer) if config.tokenizer else None,
+        perplexity=Perplexity(config.perplexity_model) if config.perplexity_model else None,
+        count_tokens=CountTokens(config.tokenizer) if config.tokenizer else None,
     )
     for line in report.get("explained", []):
         print(line)
     total = report["total"]
     print(f"kept {total['kept']:,} of {total['read']:,} documents: {arguments.out}")
     return 0
-
-
-class _Perplexity:
-    """Bits a byte by a model, which each process loads when it first needs it."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __call__(self, texts: list[str], languages: list[str]) -> list[float]:
-        from marco_jax.decoding.perplexity import bits_per_byte
-
-        loaded, engine = _loaded_engine(self._path)
-        return bits_per_byte(engine, loaded.params, loaded.tokenizer, texts)
-
-
-class _CountTokens:
-    """Tokens of a text by a tokenizer, which each process loads when it first needs it."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __call__(self, text: str) -> int:
-        return len(_loaded_tokenizer(self._path).encode(text))
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded_engine(path: str) -> tuple[LoadedModel, Any]:
-    loaded = load_model(path)
-    return loaded, _engine(loaded, _run_config(loaded))
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded_tokenizer(path: str) -> Any:
-    from marco_jax.tokenizer import load_tokenizer
-
-    return load_tokenizer(path)
-
-
-def _engine(loaded: LoadedModel, run: dict[str, Any]) -> Any:
-    import jax.numpy as jnp
-
-    from marco_jax.decoding.compilation import enable_compilation_cache
-    from marco_jax.decoding.engine import Engine
-
-    enable_compilation_cache()
-    fields = run.get("evaluation", {})
-    return Engine(
-        loaded.config,
-        loaded.tokenizer,
-        dtype=jnp.dtype(run.get("dtype", "float32")),
-        max_length=min(fields.get("max_length", 4096), loaded.config.max_position_embeddings),
-        tokens_per_batch=fields.get("tokens_per_batch", 8192),
-    )
-
-
-def _run_config(loaded: LoadedModel) -> dict[str, Any]:
-    """The config of the run that a model came from; empty for a Hugging Face directory."""
-    if loaded.workdir is None or not (loaded.workdir / "config.json").exists():
-        return {}
-    return json.loads((loaded.workdir / "config.json").read_text(encoding="utf-8"))
 
 
 def _read_rows(arguments: argparse.Namespace, field: str) -> list[dict[str, Any]]:

@@ -58,9 +58,9 @@ def identify(text: str, claimed: str = "") -> str:
     """
     text = text[:SEEN]
     first, second = candidates(text)
-    if claimed and claimed in (first, second):
-        if claimed not in CLOSE[0] or leaning(text) * (1 if claimed == "ms" else -1) > -3:
-            return claimed
+    contradicted = claimed in CLOSE[0] and leaning(text) * (1 if claimed == "ms" else -1) <= -3
+    if claimed and claimed in (first, second) and not contradicted:
+        return claimed
     if first in CLOSE[0] and second in CLOSE[0] | {""}:
         return _malay_or_indonesian(text, second)
     if not second or first == second:

@@ -1,10 +1,10 @@
 """How likely two sentences translate one another, by words learnt from the pairs themselves.
 
-IBM Model 1 (Brown et al. 1993, Computational Linguistics 19:2), both ways, on stems of five letters,
-or on pairs of characters where words are unspaced. A pair is scored by a model of the other half of
-the pairs, so that a wrong pair does not vouch for itself. Scores of pairs and of sentences put
-together at random turn a score into a probability. It needs no download and serves any language;
-an embedding is better where one knows both languages.
+IBM Model 1 (Brown et al. 1993, Computational Linguistics 19:2), both ways, on stems of five
+letters, or on pairs of characters where words are unspaced. A pair is scored by a model of the
+other half of the pairs, so that a wrong pair does not vouch for itself. Scores of pairs and of
+sentences put together at random turn a score into a probability. It needs no download and serves
+any language; an embedding is better where one knows both languages.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ class _Direction:
         for word in target:
             if word in self.alone and source:
                 likely = sum(table.get(word, 0.0) for table in tables) / len(source)
-                gains.append(
-                    math.log(BACKGROUND + (1 - BACKGROUND) * likely / self.alone[word])
-                )
+                gains.append(math.log(BACKGROUND + (1 - BACKGROUND) * likely / self.alone[word]))
         return sum(gains) / len(gains) if gains else 0.0
 
 

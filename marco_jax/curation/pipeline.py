@@ -45,9 +45,7 @@ class Engine:
         """Calls a function for each element, wherever there is a worker."""
         if not elements:
             return
-        with beam.Pipeline(
-            runner=self._runner, options=PipelineOptions(self._options)
-        ) as pipeline:
+        with beam.Pipeline(runner=self._runner, options=PipelineOptions(self._options)) as pipeline:
             (
                 pipeline
                 | beam.Create(list(elements), reshuffle=True)

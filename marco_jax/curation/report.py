@@ -61,7 +61,7 @@ def report_of(tally: Tally) -> dict[str, Any]:
 
 
 def _funnel(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is left after each stage, from all that was read; stages that took nothing are not named."""
+    """What is left after each stage, from all that was read; idle stages are not named."""
     left = {"documents": entry["kept"], "bytes": entry["bytes"], "tokens": entry["tokens"]}
     stages = sorted(entry["lost"], key=lambda stage: STAGES.index(stage) if stage in STAGES else 99)
     rows = []

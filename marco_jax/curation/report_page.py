@@ -34,7 +34,9 @@ def write_page(path: pathlib.Path, report: dict[str, Any]) -> None:
         f"<p>Kept {total['kept']:,} of {total['read']:,} documents ({share:.1%}),"
         f" {total['kept_bytes']:,} bytes; {total['masked']:,} pieces of personal data masked;"
         f" {total['unreadable']:,} records could not be read.</p>",
-        _table("Languages", ("language", "read", "kept", "share", "bytes", "tokens"), _rows(report)),
+        _table(
+            "Languages", ("language", "read", "kept", "share", "bytes", "tokens"), _rows(report)
+        ),
         _table("Reasons", ("stage and reason", "documents"), reasons.most_common()),
         _table("Unreadable", ("fault", "records"), report["unreadable"].items()),
         _table("Groups of copies", ("size", "groups"), report["cluster_sizes"].items()),
@@ -52,7 +54,14 @@ def write_page(path: pathlib.Path, report: dict[str, Any]) -> None:
 
 def _rows(report: dict[str, Any]) -> list[tuple]:
     return [
-        (code, e["read"], e["kept"], f"{e['kept'] / max(1, e['read']):.1%}", e["bytes"], e["tokens"])
+        (
+            code,
+            e["read"],
+            e["kept"],
+            f"{e['kept'] / max(1, e['read']):.1%}",
+            e["bytes"],
+            e["tokens"],
+        )
         for code, e in sorted(report["languages"].items())
     ]
 

@@ -247,9 +247,7 @@ RULES = (
 EVERY = (*DAMAGE, LENGTH, *RULES)
 
 
-def judge(
-    text: Text, rules: tuple[Rule, ...], measured: dict[str, float]
-) -> Rule | None:
+def judge(text: Text, rules: tuple[Rule, ...], measured: dict[str, float]) -> Rule | None:
     """The first rule that a text breaks; the numbers are added to `measured` by reason."""
     for rule in rules:
         value = measured[rule.reason] = round(rule.measure(text), 4)

@@ -20,8 +20,8 @@ def curation_config() -> ConfigDict:
     c.boilerplate_documents = 10
     # The largest share of a page in lines of another language; fewer lines are taken out.
     c.foreign_lines = 0.3
-    # A model (a workdir or a Hugging Face directory) whose bits a byte judge documents, and the most
-    # that are allowed: a number, or one a language as "kk=1.9,ne=1.7"; empty for no judgement.
+    # A model (a workdir or a Hugging Face directory) whose bits a byte judge documents, and the
+    # most that are allowed: a number, or one a language as "kk=1.9,ne=1.7"; empty for none.
     c.perplexity_model = ""
     c.most_bits_per_byte = ""
     # Documents as similar as this (Jaccard, character 5-grams) are one.

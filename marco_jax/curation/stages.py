@@ -211,10 +211,12 @@ def merge_shard(shard: tuple[str, str], job: Job, target: pathlib.Path) -> None:
                 add(row)
         pieces, number = [*pieces[MERGED:], path], number + 1
     # Without a time in its header: the same documents make the same file.
-    with storage.new_file(target / f"{name}.jsonl.gz") as raw:
-        with gzip.GzipFile("", "wb", 6, raw, mtime=0) as out:
-            for row in _merged(pieces):
-                out.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    with (
+        storage.new_file(target / f"{name}.jsonl.gz") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as out,
+    ):
+        for row in _merged(pieces):
+            out.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
 
 class _Columns:

@@ -26,7 +26,7 @@ _CHARACTERS = {
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def stop_words(language: str) -> frozenset[str]:
     """The words, normalised; characters for zh, ja and th; empty for an unknown language."""
     if language in _CHARACTERS:

@@ -19,11 +19,14 @@ _KINDS = {"adult": _ADULT, "spam": _SPAM, "parked": _PARKED, "piracy": _PIRACY}
 
 
 def bad_url(url: str, blocked: frozenset[str] = frozenset()) -> str:
-    """Why a page is left out for its address: "adult", "spam", "parked", "piracy", "blocked" or nothing.
+    """Why a page is left out for its address, or nothing.
 
     Args:
         url: of the page; its path is judged for adult content alone.
         blocked: hosts, which stand for their subdomains too.
+
+    Returns:
+        "adult", "spam", "parked", "piracy", "blocked", or "".
     """
     try:
         parts = urllib.parse.urlsplit(url)

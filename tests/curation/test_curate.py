@@ -129,6 +129,30 @@ def test_order_shards_and_bad_records_do_not_change_what_is_kept(tmp_path, rows)
     assert faults["the record has no text"] == 1
 
 
+def _killed_at(stage, count):
+    """`Job.finish` that stops everything when a stage has finished so often."""
+    real, done = stages.Job.finish, []
+
+    def finish(job, name, number, tally):
+        done.append(name)
+        if done.count(stage) == count:
+            raise KeyboardInterrupt
+        real(job, name, number, tally)
+
+    return finish
+
+
+def _noted_in(calls):
+    """`Job.finish` that notes which counts it leaves."""
+    real = stages.Job.finish
+
+    def finish(job, name, number, tally):
+        calls.add(f"{name}.{number}.json")
+        real(job, name, number, tally)
+
+    return finish
+
+
 def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, rows, monkeypatch):
     many = [{**row, "id": f"{row['id']}{n}"} for n in range(3) for row in rows]
     raw = write(tmp_path / "raw.jsonl", many)
@@ -136,30 +160,18 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, rows, monkeypatch)
     monkeypatch.setattr(stages, "CHUNK_BYTES", 2000)
     curate((str(raw),), tmp_path / "whole", curation_config(), sample=2)
     for stage in ("read", "judge", "finish"):
-        fails_at = 3
-
-        def finish(job, name, number, tally, failing=stage, done=[]):  # noqa: B006
-            if name == failing:
-                done.append(number)
-                if len(done) == fails_at:
-                    raise KeyboardInterrupt
-            real(job, name, number, tally)
-
-        real = stages.Job.finish
         with monkeypatch.context() as patch:
-            patch.setattr(stages.Job, "finish", finish)
+            patch.setattr(stages.Job, "finish", _killed_at(stage, 3))
             with pytest.raises(BaseException):  # noqa: B017
                 curate((str(raw),), tmp_path / stage, curation_config(), sample=2)
         partial = tmp_path / f"{stage}.partial"
         before = {path: path.stat().st_mtime_ns for path in (partial / "counts").glob("*")}
         assert before and not (tmp_path / stage).exists()
-        calls = []
+        calls = set()
         with monkeypatch.context() as patch:
-            patch.setattr(
-                stages.Job, "finish", lambda job, *a: (calls.append(a[:2]), real(job, *a))
-            )
+            patch.setattr(stages.Job, "finish", _noted_in(calls))
             curate((str(raw),), tmp_path / stage, curation_config(), sample=2)
-        assert not {f"{name}.{number}.json" for name, number in calls} & {p.name for p in before}
+        assert calls and not calls & {path.name for path in before}
         for name in ("manifest.json", "report.json"):
             text = [(tmp_path / run / name).read_bytes() for run in (stage, "whole")]
             assert text[0] == text[1], (stage, name)

@@ -67,7 +67,7 @@ def test_warc_and_wet_as_another_library_writes_them(tmp_path):
                 )
                 writer.write_record(record)
             record = writer.create_warc_record(
-                "https://site.example/b", "conversion", payload=io.BytesIO("Ein Text".encode())
+                "https://site.example/b", "conversion", payload=io.BytesIO(b"Ein Text")
             )
             writer.write_record(record)
         found = [record for record, _ in read(Part(0, str(tmp_path / name)))]

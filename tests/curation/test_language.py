@@ -5,13 +5,19 @@ import pytest
 from marco_jax.curation.language import identify, in_script, own_lines
 
 MALAY = "Kerajaan berkata syarikat itu akan membuka pejabat baharu kerana permintaan yang tinggi."
-INDONESIAN = "Pemerintah mengatakan perusahaan itu akan membuka kantor baru karena permintaan tinggi."
+INDONESIAN = (
+    "Pemerintah mengatakan perusahaan itu akan membuka kantor baru karena permintaan tinggi."
+)
 NEPALI = "सरकारले नयाँ विद्यालयहरू खोल्ने निर्णय गरेको छ र यसका लागि बजेट छुट्याइएको छ।"
 HINDI = "सरकार ने नए विद्यालय खोलने का निर्णय लिया है और इसके लिए बजट भी तय कर दिया गया है।"
 SLOVAK = "Vláda rozhodla, že otvorí nové školy a vyčlenila na to peniaze z rozpočtu na budúci rok."
 CZECH = "Vláda rozhodla, že otevře nové školy, a vyčlenila na to peníze z rozpočtu na příští rok."
-TURKISH = "Hükümet yeni okullar açmaya karar verdi ve bunun için gelecek yılın bütçesinden pay ayırdı."
-AZERBAIJANI = "Hökumət yeni məktəblər açmağa qərar verdi və bunun üçün gələn ilin büdcəsindən pul ayırdı."
+TURKISH = (
+    "Hükümet yeni okullar açmaya karar verdi ve bunun için gelecek yılın bütçesinden pay ayırdı."
+)
+AZERBAIJANI = (
+    "Hökumət yeni məktəblər açmağa qərar verdi və bunun üçün gələn ilin büdcəsindən pul ayırdı."
+)
 UKRAINIAN = "Уряд вирішив відкрити нові школи та виділив на це кошти з бюджету на наступний рік."
 RUSSIAN = "Правительство решило открыть новые школы и выделило на это деньги из бюджета."
 SWAHILI = "Serikali imeamua kufungua shule mpya na imetenga fedha kwa ajili hiyo katika bajeti."
