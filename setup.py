@@ -57,6 +57,8 @@ CURATION = [
     "ftfy>=6.3.1",
     "phonenumbers>=9.0.43",
     "pycld2>=0.42",
+    # Tells Malay from Indonesian where words do not.
+    "langidentify>=1.0.2",
 ]
 
 SWEEP = ["lightgbm>=4.7.0"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from typing import Any
 
 from marco_jax.curation.malay import leaning
 
@@ -15,9 +17,8 @@ SEEN = 1000
 # py3langid's answer stands over pycld2's where it is so much likelier (natural logarithms): among
 # sentences of news and of the web the latter is right in four of five cases below, seldom above.
 MARGIN = 10.0
-# What a word that only one of Malay and Indonesian has counts for, what pycld2's word does, and how
-# much py3langid leans to Indonesian; all as differences of natural logarithms, as py3langid's are.
-MALAY_WORD, MALAY_VOTE, MALAY_PRIOR = 8.0, 2.0, 2.0
+# One word that only one of Malay and Indonesian has may be borrowed; more are not.
+MALAY_WORDS = 2
 # pycld2's names for what has another code here, and py3langid's for varieties that one standard
 # language stands for where pycld2 says so.
 _CODES = {"zh-Hant": "zh", "iw": "he", "jw": "jv", "un": "", "xxx": ""}
@@ -62,7 +63,7 @@ def identify(text: str, claimed: str = "") -> str:
     if claimed and claimed in (first, second) and not contradicted:
         return claimed
     if first in CLOSE[0] and second in CLOSE[0] | {""}:
-        return _malay_or_indonesian(text, second)
+        return _malay_or_indonesian(text)
     if not second or first == second:
         return first
     if _VARIETIES.get(first) == second:
@@ -100,8 +101,7 @@ def _is_foreign(line: str, language: str) -> bool:
     # The faster of the two is asked first; where it agrees the other need not be.
     second = _second(line)
     if language in CLOSE[0] and second in CLOSE[0]:
-        # One word may be borrowed; two are not.
-        return leaning(line) * (1 if language == "ms" else -1) <= -2
+        return leaning(line) * (1 if language == "ms" else -1) <= -MALAY_WORDS
     if second in ("", language):
         return False
     return str(py3langid.classify(line)[0]) == second
@@ -118,10 +118,20 @@ def _second(text: str) -> str:
     return _CODES.get(code, code) if reliable else ""
 
 
-def _malay_or_indonesian(text: str, second: str) -> str:
-    vote = (second == "ms") - (second == "id")
-    score = _gap(text, "ms", "id") + MALAY_WORD * leaning(text) + MALAY_VOTE * vote
-    return "ms" if score + MALAY_PRIOR > 0 else "id"
+def _malay_or_indonesian(text: str) -> str:
+    words = leaning(text)
+    if abs(words) >= MALAY_WORDS:
+        return "ms" if words > 0 else "id"
+    return str(_malay_detector().detect(text).iso_code)
+
+
+@functools.cache
+def _malay_detector() -> Any:
+    """Of the libraries that know both, langidentify has the fewest of either wrong."""
+    import langidentify
+
+    pair = langidentify.Language.from_comma_separated("id,ms")
+    return langidentify.Detector(langidentify.Model.load(pair))
 
 
 def _gap(text: str, first: str, second: str) -> float:
