@@ -47,17 +47,31 @@ def report_of(tally: Tally) -> dict[str, Any]:
         name = f"{stage}: {reason}" if stage else "kept"
         for _, document, text in fate["sample"]:
             samples.append({"language": language, "fate": name, "id": document, "text": text})
+    funnel = _funnel(_together(list(languages.values())))
     for entry in languages.values():
         entry["funnel"] = _funnel(entry)
         del entry["lost"]
     return {
         "total": {**total, "unreadable": sum(tally.faults.values())},
         "unreadable": dict(sorted(tally.faults.items())),
+        "funnel": funnel,
         "languages": languages,
         "cluster_sizes": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
         "histograms": _histograms(tally),
         "samples": samples,
     }
+
+
+def _together(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all languages kept and lost."""
+    whole: dict[str, Any] = {name: sum(e[name] for e in entries) for name in ("kept", *SIZES[1:])}
+    whole["lost"] = {}
+    for entry in entries:
+        for stage, lost in entry["lost"].items():
+            sums = whole["lost"].setdefault(stage, dict.fromkeys(SIZES, 0))
+            for name in SIZES:
+                sums[name] += lost[name]
+    return whole
 
 
 def _funnel(entry: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,13 +9,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from marco_jax.curation import storage
+from marco_jax.languages import LANGUAGES
 
 _STYLE = """
-body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; color: #222 }
-table { border-collapse: collapse; margin: 0.5em 0 1.5em } td, th { padding: 2px 10px; }
-th { text-align: left; border-bottom: 1px solid #888 } td.n { text-align: right }
+body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; color: #222;
+  padding: 0 1em }
+.wide { overflow-x: auto; margin: 0.5em 0 1.5em } table { border-collapse: collapse }
+td, th { padding: 2px 10px; vertical-align: top } th { text-align: left; white-space: nowrap }
+th { border-bottom: 1px solid #888 } td.n { text-align: right }
 tr:nth-child(even) td { background: #f5f5f5 } svg { margin: 4px } summary { cursor: pointer }
 .bar { fill: #4878a8 } .bound { stroke: #c0392b; stroke-width: 1.5 } text { font-size: 10px }
+i { display: block; height: 1em; margin-top: 0.25em; background: #4878a8 }
+td.t { min-width: 12em; overflow-wrap: anywhere }
 """
 # Of a histogram, in pixels.
 WIDTH, HEIGHT, LABEL = 230, 60, 26
@@ -34,43 +39,64 @@ def write_page(path: pathlib.Path, report: dict[str, Any]) -> None:
         f"<p>Kept {total['kept']:,} of {total['read']:,} documents ({share:.1%}),"
         f" {total['kept_bytes']:,} bytes; {total['masked']:,} pieces of personal data masked;"
         f" {total['unreadable']:,} records could not be read.</p>",
-        _table(
-            "Languages", ("language", "read", "kept", "share", "bytes", "tokens"), _rows(report)
-        ),
+        "<h2>Funnel</h2>",
+        _funnel_table(report["funnel"]),
+        *_languages(report["languages"]),
         _table("Reasons", ("stage and reason", "documents"), reasons.most_common()),
         _table("Unreadable", ("fault", "records"), report["unreadable"].items()),
         _table("Groups of copies", ("size", "groups"), report["cluster_sizes"].items()),
-        "<h2>Funnels</h2>",
-        *(_funnel(code, entry) for code, entry in sorted(report["languages"].items())),
+        "<h2>Funnels by language</h2>",
+        *(_funnel(code, entry) for code, entry in _most_first(report["languages"])),
         "<h2>Scores</h2><p>Red lines are the bounds of a rule. A document that breaks one is not"
         " measured by those after it.</p>",
         *_scores(report["histograms"]),
         _table("Samples", ("language", "fate", "id", "text"), samples) if samples else "",
     ]
-    head = f'<!doctype html><meta charset="utf-8"><title>Curation</title><style>{_STYLE}</style>'
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Curation</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style>"
+    )
     with storage.new_file(path) as file:
         file.write(f"{head}{''.join(parts)}\n".encode("utf-8", "replace"))
 
 
-def _rows(report: dict[str, Any]) -> list[tuple]:
-    return [
+def _most_first(languages: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return sorted(languages.items(), key=lambda item: (-item[1]["kept"], item[0]))
+
+
+def _languages(languages: dict[str, Any]) -> Iterable[str]:
+    """A table of those that something was kept of, and another to unfold."""
+    names = ("language", "", "read", "kept", "share", "bytes", "tokens")
+    rows = [
         (
             code,
-            e["read"],
-            e["kept"],
-            f"{e['kept'] / max(1, e['read']):.1%}",
-            e["bytes"],
-            e["tokens"],
+            LANGUAGES[code].name if code in LANGUAGES else "",
+            entry["read"],
+            entry["kept"],
+            entry["kept"] / max(1, entry["read"]),
+            entry["bytes"],
+            entry["tokens"] or "",
         )
-        for code, e in sorted(report["languages"].items())
+        for code, entry in _most_first(languages)
     ]
+    yield _table("Languages", names, [row for row in rows if row[3]])
+    none = [row for row in rows if not row[3]]
+    if none:
+        yield f"<details><summary>{len(none)} languages of which nothing was kept</summary>"
+        yield f"{_table('', names[:3], [row[:3] for row in none])}</details>"
 
 
 def _funnel(code: str, entry: dict[str, Any]) -> str:
-    rows = [tuple(row.values()) for row in entry["funnel"]]
-    table = _table("", ("after", "documents", "bytes", "tokens"), rows)
     title = f"{html.escape(code)}: {entry['kept']:,} of {entry['read']:,}"
-    return f"<details><summary>{title}</summary>{table}</details>"
+    return f"<details><summary>{title}</summary>{_funnel_table(entry['funnel'])}</details>"
+
+
+def _funnel_table(rows: list[dict[str, Any]]) -> str:
+    whole = max(1, rows[0]["documents"])
+    bars = [f'<i style="width:{12 * row["documents"] / whole:.2f}em"></i>' for row in rows]
+    cells = [(*row.values(), _Markup(bar)) for row, bar in zip(rows, bars, strict=True)]
+    return _table("", ("after", "documents", "bytes", "tokens", ""), cells)
 
 
 def _scores(histograms: list[dict[str, Any]]) -> Iterable[str]:
@@ -115,10 +141,21 @@ def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> s
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     heading = f"<h2>{title}</h2>" if title else ""
-    return f"{heading}<table><tr>{head}</tr>{lines}</table>"
+    table = f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
+    return heading + table if lines else ""
+
+
+class _Markup(str):
+    """Text that is HTML as it stands."""
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, _Markup):
+        return f"<td>{value}</td>"
     if isinstance(value, int):
         return f'<td class="n">{value:,}</td>'
-    return f"<td>{html.escape(str(value))}</td>"
+    if isinstance(value, float):
+        return f'<td class="n">{value:.1%}</td>'
+    # Texts run in the direction of their script.
+    kind = ' class="t"' if len(value) > 40 else ""
+    return f'<td{kind} dir="auto">{html.escape(value)}</td>'
