@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import collections
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from marco_jax.curation.cascade import LEAST_IN_SCRIPT
 from marco_jax.curation.rules import EVERY
+from marco_jax.curation.settings import bits_by_language
 from marco_jax.curation.tally import Tally, value_of
 
 # In the order in which documents meet them.
@@ -18,7 +21,21 @@ STAGES = (
 SIZES = ("documents", "bytes", "tokens")
 
 
-def report_of(tally: Tally) -> dict[str, Any]:
+def bounds_of(name: str, language: str, settings: Mapping[str, Any]) -> tuple[float, float]:
+    """Between which numbers a score of a language's documents must lie."""
+    for rule in EVERY:
+        if rule.reason == name:
+            return rule.bounds(language)
+    bits = bits_by_language(settings["most_bits_per_byte"])
+    return {
+        "script": (LEAST_IN_SCRIPT, math.inf),
+        "mixed": (0.0, settings["foreign_lines"]),
+        "bits a byte": (0.0, bits.get(language, bits.get("", math.inf))),
+        "similarity": (settings["pair_similarity"], math.inf),
+    }.get(name, (0.0, math.inf))
+
+
+def report_of(tally: Tally, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The report; an empty stage is what was kept."""
     languages: dict[str, dict[str, Any]] = {}
     samples: list[dict[str, str]] = []
@@ -57,7 +74,7 @@ def report_of(tally: Tally) -> dict[str, Any]:
         "funnel": funnel,
         "languages": languages,
         "cluster_sizes": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
-        "histograms": _histograms(tally),
+        "histograms": _histograms(tally, settings),
         "samples": samples,
     }
 
@@ -85,20 +102,19 @@ def _funnel(entry: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"after": "input", **left}, *reversed(rows)]
 
 
-def _histograms(tally: Tally) -> list[dict[str, Any]]:
+def _histograms(tally: Tally, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """By language and rule: the least value of each class, its count, and the rule's bounds."""
-    rules = {rule.reason: rule for rule in EVERY}
     found = []
     for key, counts in sorted(tally.histograms.items()):
         language, name = key.split("\t")
-        low, high = rules[name].bounds(language) if name in rules else (None, None)
+        low, high = bounds_of(name, language, settings)
         classes = sorted((int(number), count) for number, count in counts.items())
         found.append(
             {
                 "language": language,
                 "rule": name,
                 "least": low if low else None,
-                "most": None if high is None or math.isinf(high) else high,
+                "most": None if math.isinf(high) else high,
                 "counts": [[round(value_of(name, n), 4), count] for n, count in classes],
             }
         )

@@ -67,11 +67,10 @@ def _most_first(languages: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _languages(languages: dict[str, Any]) -> Iterable[str]:
     """A table of those that something was kept of, and another to unfold."""
-    names = ("language", "", "read", "kept", "share", "bytes", "tokens")
+    names = ("language", "read", "kept", "share", "bytes", "tokens")
     rows = [
         (
-            code,
-            LANGUAGES[code].name if code in LANGUAGES else "",
+            f"{code} {LANGUAGES[code].name}" if code in LANGUAGES else code,
             entry["read"],
             entry["kept"],
             entry["kept"] / max(1, entry["read"]),
@@ -80,11 +79,11 @@ def _languages(languages: dict[str, Any]) -> Iterable[str]:
         )
         for code, entry in _most_first(languages)
     ]
-    yield _table("Languages", names, [row for row in rows if row[3]])
-    none = [row for row in rows if not row[3]]
+    yield _table("Languages", names, [row for row in rows if row[2]])
+    none = [row for row in rows if not row[2]]
     if none:
         yield f"<details><summary>{len(none)} languages of which nothing was kept</summary>"
-        yield f"{_table('', names[:3], [row[:3] for row in none])}</details>"
+        yield f"{_table('', names[:2], [row[:2] for row in none])}</details>"
 
 
 def _funnel(code: str, entry: dict[str, Any]) -> str:
@@ -95,8 +94,11 @@ def _funnel(code: str, entry: dict[str, Any]) -> str:
 def _funnel_table(rows: list[dict[str, Any]]) -> str:
     whole = max(1, rows[0]["documents"])
     bars = [f'<i style="width:{12 * row["documents"] / whole:.2f}em"></i>' for row in rows]
-    cells = [(*row.values(), _Markup(bar)) for row, bar in zip(rows, bars, strict=True)]
-    return _table("", ("after", "documents", "bytes", "tokens", ""), cells)
+    cells = [
+        (row["after"], row["documents"], _Markup(bar), row["bytes"], row["tokens"] or "")
+        for row, bar in zip(rows, bars, strict=True)
+    ]
+    return _table("", ("after", "documents", "", "bytes", "tokens"), cells)
 
 
 def _scores(histograms: list[dict[str, Any]]) -> Iterable[str]:

@@ -17,9 +17,8 @@ from marco_jax.curation.cascade import Perplexity
 from marco_jax.curation.inputs import Part, expand, parts_of, read
 from marco_jax.curation.pairs import Similarity
 from marco_jax.curation.pipeline import LOCAL, Engine, run
-from marco_jax.curation.report import report_of
+from marco_jax.curation.report import bounds_of, report_of
 from marco_jax.curation.report_page import write_page
-from marco_jax.curation.rules import EVERY
 from marco_jax.curation.settings import check
 from marco_jax.curation.stages import Job
 from marco_jax.curation.tally import Tally
@@ -93,9 +92,9 @@ def curate(
     tally = Tally(sample)
     for path in sorted((work / "counts").glob("*.json")):
         tally.merge(json.loads(path.read_text(encoding="utf-8")))
-    report = report_of(tally)
+    report = report_of(tally, job.settings)
     if explain:
-        report["explained"] = _explain(work, explain)
+        report["explained"] = _explain(work, explain, job.settings)
     if rejects:
         (work / "rejects").mkdir(exist_ok=True)
         shutil.move(work / "rejects", rejects)
@@ -140,14 +139,14 @@ def _items(paths: str) -> Iterator[tuple[str, str]]:
                         yield record[name], language
 
 
-def _explain(work: pathlib.Path, key: str) -> list[str]:
+def _explain(work: pathlib.Path, key: str, settings: dict[str, Any]) -> list[str]:
     """What each rule measured of a document, and what became of it."""
     for kind in ("docs", "pairs", "rejects"):
         for file in sorted((work / kind).glob("*.jsonl.gz")):
             with gzip.open(file, "rt", encoding="utf-8") as lines:
                 for row in map(json.loads, lines):
                     if row["id"] == key:
-                        return [*_measured(work, key), _fate(key, row)]
+                        return [*_measured(work, key, settings), _fate(key, row)]
     return [f"{key}: no document has this id"]
 
 
@@ -157,14 +156,13 @@ def _fate(key: str, row: dict[str, Any]) -> str:
     return f"{key}: language {row.get('language') or 'unknown'}; {fate}"
 
 
-def _measured(work: pathlib.Path, key: str) -> Iterator[str]:
+def _measured(work: pathlib.Path, key: str, settings: dict[str, Any]) -> Iterator[str]:
     rows = (r for f in sorted((work / "judged").glob("*.zst")) for r in storage.rows(f))
     rejected = (r for f in sorted(work.glob("pieces/rejects/*/*.zst")) for r in storage.rows(f))
     for row in (*rows, *rejected):
         if row["id"] == key and row.get("scores"):
-            bounds = {rule.reason: rule.bounds(row.get("language", "")) for rule in EVERY}
             for name, value in row["scores"].items():
-                low, high = bounds.get(name, (0.0, float("inf")))
+                low, high = bounds_of(name, row.get("language", ""), settings)
                 yield f"{key}: {name} {value:g} (allowed {low:g} to {high:g})"
             return
 
