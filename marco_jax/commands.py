@@ -340,8 +340,13 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
 def curate(arguments: argparse.Namespace) -> int:
     """Curates raw text into a corpus."""
+    import logging
     import shlex
 
+    # Beam tells at its import of a library of Google's that nothing here needs, and logs a trace
+    # of what it raises besides.
+    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     from marco_jax.curation.run import curate as run
     from marco_jax.training.config import load_config
 

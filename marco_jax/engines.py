@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import pathlib
 from typing import Any
 
 from marco_jax.training.models import LoadedModel, load_model
@@ -38,7 +39,13 @@ class Perplexity:
     """Bits a byte by a model, which each process loads when it first needs it."""
 
     def __init__(self, path: str) -> None:
-        """Keeps the path of a workdir or of a Hugging Face directory."""
+        """Keeps the path of a workdir or of a Hugging Face directory.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if not pathlib.Path(path).is_dir():
+            raise FileNotFoundError(f"config.perplexity_model={path!r} is no directory of a model")
         self._path = path
 
     def __call__(self, texts: list[str], languages: list[str]) -> list[float]:
@@ -53,8 +60,14 @@ class CountTokens:
     """Tokens of a text by a tokenizer, which each process loads when it first needs it."""
 
     def __init__(self, path: str) -> None:
-        """Keeps the path of a tokenizer's directory."""
+        """Keeps the path of a tokenizer's directory.
+
+        Raises:
+            FileNotFoundError: it holds no tokenizer.
+        """
         self._path = path
+        # Before any data is read.
+        _loaded_tokenizer(path)
 
     def __call__(self, text: str) -> int:
         """How many tokens a text has."""
