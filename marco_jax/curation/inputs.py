@@ -33,7 +33,7 @@ def expand(patterns: tuple[str, ...]) -> list[str]:
     for pattern in patterns:
         matched = {found.path for found in FileSystems.match([pattern])[0].metadata_list}
         if not matched:
-            raise FileNotFoundError(f"--input: no file matches {pattern!r}")
+            raise FileNotFoundError(f"no file matches {pattern!r}")
         files |= matched
     return sorted(files)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from marco_jax.curation import storage
+from marco_jax.curation.documents import pair_of
 from marco_jax.curation.duplicates import BANDS, clusters, comparison, links, number_of
+from marco_jax.curation.inputs import expand, parts_of, read
 from marco_jax.curation.lexical import Lexicon
 from marco_jax.curation.stages import TABLE, Job
 
@@ -97,7 +100,7 @@ def learn_lexicon(languages: str, job: Job) -> None:
     if path.exists():
         return
 
-    def texts():
+    def texts() -> Iterator[tuple[int, str]]:
         for name in job.chunks("p"):
             for row in storage.rows(job.work / "judged" / f"{name}.zst"):
                 if row["language"] == languages:
@@ -105,10 +108,25 @@ def learn_lexicon(languages: str, job: Job) -> None:
 
     # The least hashes are the same pairs in any order.
     drawn = heapq.nsmallest(LEXICON_PAIRS, texts())
+    given = _given_pairs(job.settings["lexicon_pairs"], languages)
+    drawn += heapq.nsmallest(LEXICON_PAIRS, ((number_of(text), text) for text in given))
     pairs = [tuple(text.split("\t")) for _, text in dict.fromkeys(drawn)]
     lexicon = Lexicon.learnt(pairs, tuple(languages.split("-")))
     if lexicon:
         lexicon.save(path)
+
+
+def _given_pairs(patterns: str, languages: str) -> Iterator[str]:
+    """Pairs of the user's files that are in two languages; other lines are passed over."""
+    names = tuple(filter(None, (name.strip() for name in patterns.split(","))))
+    for part in parts_of(expand(names)):
+        for record, _ in read(part):
+            with contextlib.suppress(ValueError):
+                if (
+                    record is not None
+                    and (pair := pair_of(record, part.path)).language == languages
+                ):
+                    yield pair.text
 
 
 def pair_languages(job: Job) -> list[str]:

@@ -76,6 +76,8 @@ def curate(
     if config.perplexity_model and perplexity is None:
         raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
     parts = parts_of(expand(inputs))
+    # Names that match nothing are told of before any work is done.
+    expand(tuple(filter(None, (name.strip() for name in config.lexicon_pairs.split(",")))))
     items = tuple(_items(config.benchmarks))
     blocked = frozenset()
     if config.blocked_hosts:

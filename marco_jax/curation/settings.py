@@ -32,6 +32,9 @@ def curation_config() -> ConfigDict:
     c.rehydrate = False
     # Pairs whose words translate one another less than this, 0 to 1, are no translations.
     c.pair_similarity = 0.5
+    # Good pairs to learn such words from besides: TSV files named as in en-kk.tsv, comma-separated.
+    # From less than a thousand pairs in all nothing is learnt, and nothing judged.
+    c.lexicon_pairs = ""
     # Benchmark items to keep out: JSONL files, comma-separated; every text field is an item's.
     c.benchmarks = ""
     c.mask_personal_data = True

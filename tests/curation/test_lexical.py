@@ -2,7 +2,9 @@
 
 import random
 
+from marco_jax.curation.joins import learn_lexicon
 from marco_jax.curation.lexical import Lexicon
+from marco_jax.curation.stages import Job
 
 
 def test_a_lexicon_tells_translations_from_sentences_put_together_at_random(tmp_path):
@@ -35,3 +37,17 @@ def test_a_lexicon_tells_translations_from_sentences_put_together_at_random(tmp_
     bad = [lexicon.similarity(*one) for one in apart]
     assert sum(value > 0.5 for value in good) > 190
     assert len(bad) > 100 and sum(value < 0.5 for value in bad) > 0.95 * len(bad)
+
+
+def test_a_lexicon_is_learnt_from_given_pairs_of_the_same_languages(tmp_path):
+    names = [f"{chr(97 + n % 26)}{chr(97 + n // 26 % 26)}word" for n in range(400)]
+    lines = [f"{a} {b}\t{a[::-1]} {b[::-1]}" for a in names[:40] for b in names[:40]]
+    (tmp_path / "known.en-de.tsv").write_text("\n".join([*lines, "no pair"]), encoding="utf-8")
+    (tmp_path / "known.en-fr.tsv").write_text("\n".join(lines[:50]), encoding="utf-8")
+    job = Job(tmp_path / "work", {"lexicon_pairs": f" {tmp_path}/known.en-*.tsv, "})
+    for languages in ("en-de", "en-fr"):
+        learn_lexicon(languages, job)
+    found = [path.stem for path in (tmp_path / "work" / "lexicons").glob("*")]
+    assert found == ["en-de"]
+    lexicon = Lexicon.load(tmp_path / "work" / "lexicons" / "en-de.json")
+    assert lexicon.similarity("aaword baword", "drowaa drowab") > 0.9
