@@ -104,9 +104,16 @@ def _parser() -> argparse.ArgumentParser:
     _model(generate)
     prompts = generate.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
-    prompts.add_argument("--input", help='JSONL of {"prompt": ...}')
+    prompts.add_argument("--input", help='JSONL of {"prompt": ...} or {"messages": [...]}')
     generate.add_argument("--stop", action="append", default=[], help="cut before this string")
-    _generation(generate, "text", max_new_tokens=64)
+    generate.add_argument(
+        "--chat",
+        action="store_true",
+        help="prompts are a user's messages, in the model's chat template; rows with messages "
+        "always are",
+    )
+    _generation(generate, "text", "64; with --pairs 512", "0, greedy; with --pairs 1")
+    _pairs(generate)
 
     translate = command("translate", "Translate between any two languages.", "translate")
     _model(translate)
@@ -115,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     texts = translate.add_mutually_exclusive_group(required=True)
     texts.add_argument("--text", help="one text; its translation goes to standard output")
     texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
-    _generation(translate, "translation", max_new_tokens=256)
+    _generation(translate, "translation", "256", "0, greedy")
 
     importing = command("import", "Hugging Face Qwen2 -> Orbax checkpoint.", "import_model")
     importing.add_argument("--hf", required=True, help="a Hugging Face directory")
@@ -209,13 +216,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _generation(parser: argparse.ArgumentParser, field: str, max_new_tokens: int) -> None:
+def _generation(
+    parser: argparse.ArgumentParser, field: str, max_new_tokens: str, temperature: str
+) -> None:
     parser.add_argument(
         "--out",
         help=f"JSONL with the field `{field}` added (with --input); a job that was cut off goes on",
     )
-    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--max_new_tokens", type=int, help=f"default: {max_new_tokens}")
+    parser.add_argument("--temperature", type=float, help=f"default: {temperature}")
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -225,6 +234,36 @@ def _generation(parser: argparse.ArgumentParser, field: str, max_new_tokens: int
         type=float,
         default=1.0,
         help="of beam search: scores are divided by length to this power; more favours length",
+    )
+
+
+def _pairs(parser: argparse.ArgumentParser) -> None:
+    pairs = parser.add_argument_group(
+        "preference pairs",
+        "Draw several answers to each row of --input in the model's chat template, rank them, and "
+        "write the best beside the worst: {prompt, chosen, rejected, chosen_score, rejected_score, "
+        'margin} and the row\'s other fields, as sources of kind "preference" read them. Answers '
+        "that are empty or were cut at --max_new_tokens do not count.",
+    )
+    pairs.add_argument("--pairs", action="store_true", help="write pairs instead of texts")
+    pairs.add_argument("--samples", type=int, default=8, metavar="N", help="answers drawn a prompt")
+    pairs.add_argument(
+        "--scorer",
+        help="chrf or chrf++ (against --reference), language (1 in the row's language), or "
+        "module:function or file.py:function, called with rows and answers, giving a number each",
+    )
+    pairs.add_argument(
+        "--reference",
+        default="reference",
+        metavar="FIELD",
+        help="field with the right answer; where a row's messages end with the assistant's, that "
+        "is it; default: reference",
+    )
+    pairs.add_argument(
+        "--margin",
+        type=float,
+        default=0.0,
+        help="least difference of scores that makes a pair; default: any",
     )
 
 

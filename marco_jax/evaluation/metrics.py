@@ -135,7 +135,7 @@ def spbleu_model() -> pathlib.Path:
 
 @functools.cache
 def chrf_scorer(word_order: int = 2) -> Any:
-    """sacrebleu's chrF++, or with word_order 0 its chrF."""
+    """Sacrebleu's chrF++, or with word_order 0 its chrF."""
     # sacrebleu takes a while to import and only generation tasks need it.
     from sacrebleu.metrics import CHRF
 

@@ -38,7 +38,7 @@ def usable(row: Row, generations: Sequence[Generation]) -> Sample:
 def rank(samples: Sequence[Sample], scorer: Scorer) -> list[list[tuple[str, float]]]:
     """Answers of each sample with their scores, best first; of equals the first drawn comes first.
 
-    Answers whose score is nan are left out.
+    Answers whose score is nan or infinite are left out.
 
     Raises:
         ValueError: the scorer gives something else than a number an answer.
@@ -48,7 +48,7 @@ def rank(samples: Sequence[Sample], scorer: Scorer) -> list[list[tuple[str, floa
     ranked = []
     for sample in samples:
         scored = [(answer, next(values)) for answer in sample.answers]
-        scored = [one for one in scored if not math.isnan(one[1])]
+        scored = [one for one in scored if math.isfinite(one[1])]
         ranked.append(sorted(scored, key=lambda one: -one[1]))
     return ranked
 

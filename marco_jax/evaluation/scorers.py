@@ -76,15 +76,29 @@ def score(scorer: Scorer, rows: Sequence[Row], answers: Sequence[str]) -> list[f
     """The scores of answers, checked.
 
     Raises:
-        ValueError: the scorer gives something else than a number an answer.
+        ValueError: the scorer fails, or gives something else than a number an answer.
     """
-    found = scorer(rows, answers)
+    return numbers("scorer", scorer, rows, answers)
+
+
+def numbers(role: str, function: Callable[..., Sequence[float]], *lists: Sequence) -> list[float]:
+    """What a user's function gives for lists of equal length, checked: one number for each.
+
+    Raises:
+        ValueError: it fails, or gives something else; `role` says what it is.
+    """
+    try:
+        found = function(*lists)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the {role} fails: {type(error).__name__}: {error}") from error
     try:
         values = [float(value) for value in found]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the scorer gives no list of numbers: {error}") from None
-    if len(values) != len(answers):
-        raise ValueError(f"the scorer gives {len(values)} numbers for {len(answers)} answers")
+        raise ValueError(f"the {role} gives no list of numbers: {error}") from None
+    if len(values) != len(lists[0]):
+        raise ValueError(f"the {role} gives {len(values)} numbers for {len(lists[0])} answers")
     return values
 
 
@@ -109,7 +123,7 @@ def _text_of(row: Row, field: str, scorer: str) -> str:
 
 
 def _chrf(word_order: int, name: str, reference: str) -> Scorer:
-    """Sentence chrF or chrF++ (0 to 100) against the field `reference`, as sacrebleu computes it."""
+    """Sentence chrF or chrF++ (0 to 100) against the field `reference`, as sacrebleu has it."""
 
     def chrf(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
         right = [_text_of(row, reference, name) for row in rows]

@@ -1,0 +1,278 @@
+"""What `marco generate` and `marco translate` do: texts, translations and preference pairs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from marco_jax.training.engines import create_engine, run_config
+from marco_jax.training.models import find_model, load_weights
+
+# New tokens of one answer, unless asked otherwise: of `generate`, of its --pairs, of `translate`.
+_NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_TRANSLATION = 64, 512, 256
+# What of the arguments does not decide what is generated.
+_NOT_SETTINGS = ("parser", "out", "margin")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prompts:
+    """Rows, and what the model reads for each of them."""
+
+    rows: list[dict[str, Any]]
+    texts: list[str]
+    stop: tuple[str, ...] = ()
+    end_ids: tuple[int, ...] = ()
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Continues one prompt, or those of a JSONL file; with --pairs, ranks several answers."""
+    if arguments.pairs:
+        return _pairs(arguments)
+    _set_defaults(arguments, _NEW_TOKENS, temperature=0.0)
+    if arguments.prompt is not None:
+        rows = [{"prompt": arguments.prompt}]
+    else:
+        rows = _read_rows(arguments.input, arguments.out)
+    found = find_model(arguments.model)
+    if arguments.chat or any("messages" in row for row in rows):
+        prompts, _ = _chat_prompts(arguments, rows, found.tokenizer)
+    else:
+        _check_field(rows, "prompt", arguments.input)
+        prompts = _Prompts(rows, [row["prompt"] for row in rows])
+    stop = (*arguments.stop, *prompts.stop)
+    return _generate(arguments, found, dataclasses.replace(prompts, stop=stop), "text")
+
+
+def translate(arguments: argparse.Namespace) -> int:
+    """Translates one text, or those of a JSONL or text file, between any two languages.
+
+    The prompt is a template of the paper's translation data; a text's lines become one.
+    """
+    from marco_jax.data.corpus import Pair
+    from marco_jax.evaluation.prompts import translation_prompt
+
+    _set_defaults(arguments, _NEW_TOKENS_OF_TRANSLATION, temperature=0.0)
+    if arguments.text is not None:
+        rows = [{"source": arguments.text}]
+    else:
+        rows = _read_rows(arguments.input, arguments.out, lines="source")
+        _check_field(rows, "source", arguments.input)
+    pairs = [
+        Pair("", arguments.src, arguments.tgt, " ".join(row["source"].split()), "") for row in rows
+    ]
+    prompts = _Prompts(rows, [translation_prompt((), pair) for pair in pairs], ("\n",))
+    return _generate(arguments, find_model(arguments.model), prompts, "translation")
+
+
+def _generate(arguments: argparse.Namespace, found: Any, prompts: _Prompts, field: str) -> int:
+    """Continues prompts: one alone goes to standard output, those of a file to --out."""
+    from marco_jax.decoding.jobs import run_job
+    from marco_jax.decoding.requests import GenerateRequest, Generation
+
+    sampling, beams = _sampling(arguments), arguments.beams
+    if beams < 1:
+        raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
+    if beams > 1 and arguments.temperature:
+        raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
+    if beams > 1 and prompts.end_ids:
+        raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
+    requests = _requests(arguments, found.tokenizer, prompts)
+    engine = create_engine(found, run_config(found), prompts.end_ids)
+    params = load_weights(found)
+
+    def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
+        if beams > 1:
+            penalty = arguments.length_penalty
+            return engine.beam_search(params, block, beams=beams, length_penalty=penalty)
+        return engine.generate(params, block, sampling=sampling, seed=arguments.seed + start)
+
+    if not arguments.input:
+        text = ask(requests, 0)[0].text
+        print(text.strip() if field == "translation" else text)
+        return 0
+
+    def run(progress: Callable[[int], None]) -> int:
+        out = pathlib.Path(arguments.out)
+        settings = _settings(arguments)
+        rows = prompts.rows
+        return run_job(ask, rows, requests, out, settings=settings, field=field, progress=progress)
+
+    before = _with_bar(run, len(prompts.rows))
+    print(f"{_describe(len(prompts.rows), before)}: {arguments.out}", file=sys.stderr)
+    return 0
+
+
+def _pairs(arguments: argparse.Namespace) -> int:
+    """Draws several answers a prompt, ranks them, and writes the best beside the worst."""
+    from marco_jax.decoding.jobs import BLOCK, run_blocks
+    from marco_jax.evaluation.ranking import PairWriter, rank, usable
+    from marco_jax.evaluation.scorers import SCORERS, load_scorer, score
+
+    _set_defaults(arguments, _NEW_TOKENS_OF_PAIRS, temperature=1.0)
+    _check_pairs(arguments)
+    scorer = load_scorer(arguments.scorer, arguments.reference)
+    found = find_model(arguments.model)
+    rows = _read_rows(arguments.input, arguments.out)
+    prompts, asked = _chat_prompts(arguments, rows, found.tokenizer)
+    if arguments.scorer in SCORERS:
+        # A field that is missing is told before a model has run.
+        score(scorer, prompts.rows, ["0"] * len(rows))
+    prompts = dataclasses.replace(prompts, stop=(*arguments.stop, *prompts.stop))
+    requests = _requests(arguments, found.tokenizer, prompts)
+    engine = create_engine(found, run_config(found), prompts.end_ids)
+    params, count, sampling = load_weights(found), arguments.samples, _sampling(arguments)
+
+    def answer(start: int, stop: int) -> list[dict[str, Any]]:
+        drawn = engine.generate(
+            params,
+            [request for request in requests[start:stop] for _ in range(count)],
+            sampling=sampling,
+            seed=arguments.seed + start,
+        )
+        samples = [
+            usable(row, drawn[number * count : (number + 1) * count])
+            for number, row in enumerate(prompts.rows[start:stop])
+        ]
+        return [
+            {"row": rows[number], "prompt": asked[number], "ranked": ranked}
+            for number, ranked in enumerate(rank(samples, scorer), start)
+        ]
+
+    writer = PairWriter(arguments.margin)
+
+    def run(progress: Callable[[int], None]) -> int:
+        return run_blocks(
+            *(answer, rows, pathlib.Path(arguments.out)),
+            settings=_settings(arguments),
+            progress=progress,
+            block=max(1, BLOCK // count),
+            keep=writer,
+        )
+
+    before = _with_bar(run, len(rows))
+    print(
+        f"{_describe(len(rows), before)}: {writer.summary()}: {arguments.out}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _check_pairs(arguments: argparse.Namespace) -> None:
+    """Usage of --pairs.
+
+    Raises:
+        ValueError: a flag that is missing or makes no sense with it.
+    """
+    if not arguments.input:
+        raise ValueError("--pairs needs --input, a JSONL file of prompts")
+    if not arguments.scorer:
+        raise ValueError("--pairs needs --scorer, a scorer's name or module:function")
+    if arguments.samples < 2:
+        raise ValueError(f"--samples is {arguments.samples}: a pair needs at least 2 answers")
+    if arguments.temperature <= 0:
+        raise ValueError("--temperature is 0: all answers would be the same; draw with 0.7 or 1")
+    if arguments.margin < 0:
+        raise ValueError(f"--margin is {arguments.margin}: it is a difference of scores, 0 or more")
+    if arguments.beams != 1:
+        raise ValueError("--beams searches, and --pairs draws: leave one out")
+
+
+def _chat_prompts(
+    arguments: argparse.Namespace, rows: list[dict[str, Any]], tokenizer: Any
+) -> tuple[_Prompts, list[Any]]:
+    """Rows as conversations: prompts, whose rows have the answer they bring, and the messages."""
+    from marco_jax.evaluation.chat_prompts import Chat, conversation_of
+
+    chat = Chat.of(tokenizer)
+    full, texts, asked = [], [], []
+    for number, row in enumerate(rows, 1):
+        messages, answer = conversation_of(row, f"{arguments.input or '--prompt'}:{number}")
+        reference = getattr(arguments, "reference", "")
+        full.append(row if answer is None or reference in row else {**row, reference: answer})
+        texts.append(chat.prompt(messages))
+        asked.append(messages)
+    return _Prompts(full, texts, chat.stop, chat.end_ids), asked
+
+
+def _requests(arguments: argparse.Namespace, tokenizer: Any, prompts: _Prompts) -> list[Any]:
+    from marco_jax.decoding.requests import GenerateRequest
+
+    return [
+        GenerateRequest(
+            tokenizer.encode(text) or [tokenizer.eos_id], arguments.max_new_tokens, prompts.stop
+        )
+        for text in prompts.texts
+    ]
+
+
+def _sampling(arguments: argparse.Namespace) -> Any:
+    from marco_jax.decoding.sampling import Sampling
+
+    return Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+
+
+def _set_defaults(
+    arguments: argparse.Namespace, max_new_tokens: int, *, temperature: float
+) -> None:
+    if arguments.max_new_tokens is None:
+        arguments.max_new_tokens = max_new_tokens
+    if arguments.temperature is None:
+        arguments.temperature = temperature
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What decides the answers, besides the rows: a job with others starts anew."""
+    return {name: value for name, value in vars(arguments).items() if name not in _NOT_SETTINGS}
+
+
+def _with_bar(run: Callable[[Callable[[int], None]], int], rows: int) -> int:
+    """Runs a job with a progress bar; returns what it returns."""
+    from tqdm import tqdm
+
+    with tqdm(total=rows, unit="row", disable=not sys.stderr.isatty()) as bar:
+        return run(lambda done: bar.update(done - bar.n))
+
+
+def _describe(rows: int, before: int) -> str:
+    resumed = f", {before:,} of them from an earlier start" if before else ""
+    return f"{rows:,} rows{resumed}"
+
+
+def _read_rows(path: str, out: str | None, lines: str = "prompt") -> list[dict[str, Any]]:
+    """Objects of a JSONL file; of any other file each line is a text under the field `lines`.
+
+    Raises:
+        ValueError: there is no --out, or a line is no object.
+    """
+    if not out:
+        raise ValueError("--input needs --out, a file for the results")
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 at byte {error.start}") from None
+    if not path.endswith((".jsonl", ".json")):
+        return [{lines: line} for line in text.splitlines()]
+    rows = []
+    # Other line ends may stand in a text.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number} is no JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}:{number} is no object with fields")
+        rows.append(row)
+    return rows
+
+
+def _check_field(rows: Sequence[dict[str, Any]], field: str, path: str | None) -> None:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get(field), str):
+            raise ValueError(f'{path}:{number} has no text under "{field}"')
