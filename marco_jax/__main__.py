@@ -249,7 +249,8 @@ def _pairs(parser: argparse.ArgumentParser) -> None:
     pairs.add_argument("--samples", type=int, default=8, metavar="N", help="answers drawn a prompt")
     pairs.add_argument(
         "--scorer",
-        help="chrf or chrf++ (against --reference), language (1 in the row's language), or "
+        help="chrf or chrf++ (against --reference), language (1 in the row's language), "
+        "instructions (share of Marco-Bench-MIF's that are followed), or "
         "module:function or file.py:function, called with rows and answers, giving a number each",
     )
     pairs.add_argument(

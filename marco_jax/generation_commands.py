@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from marco_jax.decoding.requests import GenerateRequest, Generation
+from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.training.engines import create_engine, run_config
-from marco_jax.training.models import find_model, load_weights
+from marco_jax.training.models import FoundModel, find_model, load_weights
 
 # New tokens of one answer, unless asked otherwise: of `generate`, of its --pairs, of `translate`.
 _NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_TRANSLATION = 64, 512, 256
 # What of the arguments does not decide what is generated.
 _NOT_SETTINGS = ("parser", "out", "margin")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Prompts:
-    """Rows, and what the model reads for each of them."""
-
-    rows: list[dict[str, Any]]
-    texts: list[str]
-    stop: tuple[str, ...] = ()
-    end_ids: tuple[int, ...] = ()
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -39,13 +30,9 @@ def generate(arguments: argparse.Namespace) -> int:
     else:
         rows = _read_rows(arguments.input, arguments.out)
     found = find_model(arguments.model)
-    if arguments.chat or any("messages" in row for row in rows):
-        prompts, _ = _chat_prompts(arguments, rows, found.tokenizer)
-    else:
-        _check_field(rows, "prompt", arguments.input)
-        prompts = _Prompts(rows, [row["prompt"] for row in rows])
-    stop = (*arguments.stop, *prompts.stop)
-    return _generate(arguments, found, dataclasses.replace(prompts, stop=stop), "text")
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input or "--prompt", chat=arguments.chat)
+    requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
+    return _generate(arguments, found, rows, requests, "text", prompts.end_ids)
 
 
 def translate(arguments: argparse.Namespace) -> int:
@@ -65,24 +52,31 @@ def translate(arguments: argparse.Namespace) -> int:
     pairs = [
         Pair("", arguments.src, arguments.tgt, " ".join(row["source"].split()), "") for row in rows
     ]
-    prompts = _Prompts(rows, [translation_prompt((), pair) for pair in pairs], ("\n",))
-    return _generate(arguments, find_model(arguments.model), prompts, "translation")
+    found = find_model(arguments.model)
+    texts = [translation_prompt((), pair) for pair in pairs]
+    requests = text_requests(found.tokenizer, texts, arguments.max_new_tokens, ("\n",))
+    return _generate(arguments, found, rows, requests, "translation")
 
 
-def _generate(arguments: argparse.Namespace, found: Any, prompts: _Prompts, field: str) -> int:
+def _generate(
+    arguments: argparse.Namespace,
+    found: FoundModel,
+    rows: list[dict[str, Any]],
+    requests: list[GenerateRequest],
+    field: str,
+    end_ids: tuple[int, ...] = (),
+) -> int:
     """Continues prompts: one alone goes to standard output, those of a file to --out."""
     from marco_jax.decoding.jobs import run_job
-    from marco_jax.decoding.requests import GenerateRequest, Generation
 
     sampling, beams = _sampling(arguments), arguments.beams
     if beams < 1:
         raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
     if beams > 1 and arguments.temperature:
         raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
-    if beams > 1 and prompts.end_ids:
+    if beams > 1 and end_ids:
         raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
-    requests = _requests(arguments, found.tokenizer, prompts)
-    engine = create_engine(found, run_config(found), prompts.end_ids)
+    engine = create_engine(found, run_config(found), end_ids)
     params = load_weights(found)
 
     def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
@@ -99,11 +93,10 @@ def _generate(arguments: argparse.Namespace, found: Any, prompts: _Prompts, fiel
     def run(progress: Callable[[int], None]) -> int:
         out = pathlib.Path(arguments.out)
         settings = _settings(arguments)
-        rows = prompts.rows
         return run_job(ask, rows, requests, out, settings=settings, field=field, progress=progress)
 
-    before = _with_bar(run, len(prompts.rows))
-    print(f"{_describe(len(prompts.rows), before)}: {arguments.out}", file=sys.stderr)
+    before = _with_bar(run, len(rows))
+    print(f"{_describe(len(rows), before)}: {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -118,12 +111,15 @@ def _pairs(arguments: argparse.Namespace) -> int:
     scorer = load_scorer(arguments.scorer, arguments.reference)
     found = find_model(arguments.model)
     rows = _read_rows(arguments.input, arguments.out)
-    prompts, asked = _chat_prompts(arguments, rows, found.tokenizer)
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=True)
+    full = [
+        row if answer is None else {arguments.reference: answer, **row}
+        for row, answer in zip(rows, prompts.answers, strict=True)
+    ]
     if arguments.scorer in SCORERS:
         # A field that is missing is told before a model has run.
-        score(scorer, prompts.rows, ["0"] * len(rows))
-    prompts = dataclasses.replace(prompts, stop=(*arguments.stop, *prompts.stop))
-    requests = _requests(arguments, found.tokenizer, prompts)
+        score(scorer, full, ["0"] * len(rows))
+    requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
     engine = create_engine(found, run_config(found), prompts.end_ids)
     params, count, sampling = load_weights(found), arguments.samples, _sampling(arguments)
 
@@ -136,10 +132,10 @@ def _pairs(arguments: argparse.Namespace) -> int:
         )
         samples = [
             usable(row, drawn[number * count : (number + 1) * count])
-            for number, row in enumerate(prompts.rows[start:stop])
+            for number, row in enumerate(full[start:stop])
         ]
         return [
-            {"row": rows[number], "prompt": asked[number], "ranked": ranked}
+            {"row": rows[number], "prompt": prompts.messages[number], "ranked": ranked}
             for number, ranked in enumerate(rank(samples, scorer), start)
         ]
 
@@ -180,34 +176,6 @@ def _check_pairs(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--margin is {arguments.margin}: it is a difference of scores, 0 or more")
     if arguments.beams != 1:
         raise ValueError("--beams searches, and --pairs draws: leave one out")
-
-
-def _chat_prompts(
-    arguments: argparse.Namespace, rows: list[dict[str, Any]], tokenizer: Any
-) -> tuple[_Prompts, list[Any]]:
-    """Rows as conversations: prompts, whose rows have the answer they bring, and the messages."""
-    from marco_jax.evaluation.chat_prompts import Chat, conversation_of
-
-    chat = Chat.of(tokenizer)
-    full, texts, asked = [], [], []
-    for number, row in enumerate(rows, 1):
-        messages, answer = conversation_of(row, f"{arguments.input or '--prompt'}:{number}")
-        reference = getattr(arguments, "reference", "")
-        full.append(row if answer is None or reference in row else {**row, reference: answer})
-        texts.append(chat.prompt(messages))
-        asked.append(messages)
-    return _Prompts(full, texts, chat.stop, chat.end_ids), asked
-
-
-def _requests(arguments: argparse.Namespace, tokenizer: Any, prompts: _Prompts) -> list[Any]:
-    from marco_jax.decoding.requests import GenerateRequest
-
-    return [
-        GenerateRequest(
-            tokenizer.encode(text) or [tokenizer.eos_id], arguments.max_new_tokens, prompts.stop
-        )
-        for text in prompts.texts
-    ]
 
 
 def _sampling(arguments: argparse.Namespace) -> Any:

@@ -16,9 +16,18 @@ from marco_jax.evaluation.benchmarks import (
 from marco_jax.evaluation.benchmarks.files import split_pair
 from marco_jax.evaluation.benchmarks.prompts import default_shots, get_format
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
-from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
+from marco_jax.evaluation.generation import (
+    INSTRUCTION_METRICS,
+    PROMPT_METRICS,
+    GenerationSuite,
+    Judge,
+    Question,
+)
+from marco_jax.evaluation.instructions import instructions_of
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
 from marco_jax.tokenizer import Tokenizer
+
+_OF_INSTRUCTIONS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +129,8 @@ class BenchmarkTask:
             rules=self.format.span_rules,
             sentence=self.benchmark.words.get(language, {}).get("answer_sentence", ""),
         )
-        questions = [_question(prompt) for prompt in found]
+        instructed = any(name in _OF_INSTRUCTIONS for name in self.metrics)
+        questions = [_question(prompt, instructed) for prompt in found]
         return GenerationSuite.build(tokenizer, questions, judge, seed=seed)
 
 
@@ -139,10 +149,13 @@ def _choice(prompt: Prompt) -> ChoiceItem:
     )
 
 
-def _question(prompt: Prompt) -> Question:
+def _question(prompt: Prompt, instructed: bool) -> Question:
     if not prompt.references:
         raise DataError(
             f"{prompt.place}: it has no answer to compare with; some copies are published "
             "without, get one with answers"
         )
-    return Question(prompt.context, prompt.references, prompt.stop, prompt.max_new_tokens)
+    return Question(
+        *(prompt.context, prompt.references, prompt.stop, prompt.max_new_tokens),
+        instructions=instructions_of(prompt.fields, prompt.place) if instructed else (),
+    )

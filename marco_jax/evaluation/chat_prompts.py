@@ -1,4 +1,4 @@
-"""Prompts of rows that ask in a conversation, as the model was taught to read them."""
+"""Prompts of rows: plain texts, or conversations as the model was taught to read them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from marco_jax.decoding.requests import GenerateRequest
 from marco_jax.evaluation.chat_templates import render_chat
 from marco_jax.tokenizer import Tokenizer
 
@@ -86,6 +87,66 @@ def conversation_of(row: Mapping[str, Any], place: str) -> tuple[Messages, str |
     if isinstance(system, str) and system and messages[0]["role"] != SYSTEM:
         messages.insert(0, {"role": SYSTEM, "content": system})
     return messages, answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """What a model reads for each of several rows.
+
+    Attributes:
+        texts: the prompts.
+        messages: the conversations behind them; none where the prompts are plain.
+        answers: the answers that rows bring, None where one brings none.
+        chat: how the model talks; None where the prompts are plain.
+    """
+
+    texts: list[str]
+    messages: list[Messages] = dataclasses.field(default_factory=list)
+    answers: list[str | None] = dataclasses.field(default_factory=list)
+    chat: Chat | None = None
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, place: str, *, chat: bool
+    ) -> Prompts:
+        """The prompts of rows; they are conversations where `chat` is set, or a row has messages.
+
+        Raises:
+            ValueError: a row at `place` has no prompt, or the model has no chat template.
+        """
+        if not chat and not any("messages" in row for row in rows):
+            for number, row in enumerate(rows, 1):
+                if not isinstance(row.get("prompt"), str):
+                    raise ValueError(f'{place}:{number} has no text under "prompt"')
+            return cls([row["prompt"] for row in rows])
+        talk = Chat.of(tokenizer)
+        found = [conversation_of(row, f"{place}:{number}") for number, row in enumerate(rows, 1)]
+        messages = [asked for asked, _ in found]
+        texts = [talk.prompt(asked) for asked in messages]
+        return cls(texts, messages, [answer for _, answer in found], talk)
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer besides the separator."""
+        return self.chat.end_ids if self.chat else ()
+
+    def requests(
+        self, tokenizer: Tokenizer, max_new_tokens: int, stop: Sequence[str] = ()
+    ) -> list[GenerateRequest]:
+        """What the engine is asked; `stop` is told from the text that ends a message."""
+        return text_requests(
+            tokenizer, self.texts, max_new_tokens, (*stop, *(self.chat.stop if self.chat else ()))
+        )
+
+
+def text_requests(
+    tokenizer: Tokenizer, texts: Sequence[str], max_new_tokens: int, stop: tuple[str, ...]
+) -> list[GenerateRequest]:
+    """Requests to continue texts."""
+    return [
+        GenerateRequest(tokenizer.encode(text) or [tokenizer.eos_id], max_new_tokens, stop)
+        for text in texts
+    ]
 
 
 def _is_message(message: Any) -> bool:

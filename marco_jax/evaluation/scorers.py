@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from marco_jax.evaluation import metrics
+from marco_jax.evaluation.instructions import follows, instructions_of
 
 Row = Mapping[str, Any]
 Scorer = Callable[[Sequence[Row], Sequence[str]], Sequence[float]]
@@ -150,9 +151,24 @@ def _language(reference: str) -> Scorer:
     return language
 
 
+def _instructions(reference: str) -> Scorer:
+    """Share of a row's instructions (Marco-Bench-MIF's fields) that the answer follows."""
+    del reference
+
+    def instructions(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
+        found = []
+        for number, (row, answer) in enumerate(zip(rows, answers, strict=True), 1):
+            asked = instructions_of(row, f"row {number}")
+            found.append(sum(follows(one, answer) for one in asked) / len(asked))
+        return found
+
+    return instructions
+
+
 # Scorers by name, each made for the name of the field that holds right answers.
 SCORERS: Mapping[str, Callable[[str], Scorer]] = {
     "chrf": functools.partial(_chrf, 0, "chrf"),
     "chrf++": functools.partial(_chrf, 2, "chrf++"),
     "language": _language,
+    "instructions": _instructions,
 }
