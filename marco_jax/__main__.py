@@ -92,6 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", required=True, help="results as JSON")
     evaluate.add_argument(
+        "--chat",
+        action="store_true",
+        help="ask for written answers in the model's chat template, as a user's message",
+    )
+    evaluate.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="of written answers to benchmarks; default: the benchmark's, with --against 512",
+    )
+    evaluate.add_argument(
         "--contamination",
         action="store_true",
         help="instead of scoring: which items of the benchmarks stand in a corpus",
@@ -99,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--data", help="the corpus to search, as config.data; default: that of the model's run"
     )
+
+    _against(evaluate)
 
     generate = command("generate", "Continue prompts.", "generate")
     _model(generate)
@@ -235,6 +247,37 @@ def _generation(
         default=1.0,
         help="of beam search: scores are divided by length to this power; more favours length",
     )
+
+
+def _against(parser: argparse.ArgumentParser) -> None:
+    against = parser.add_argument_group(
+        "wins, losses and ties",
+        "Instead of scoring: answer the same prompts (--input, or --tasks with --data_dir) with "
+        "--model and --against, and let a judge compare each pair of answers in both orders; what "
+        "they disagree on is a tie. The results have shares by language, their means over all, "
+        "high-resource and low-resource languages, and standard errors.",
+    )
+    against.add_argument(
+        "--against",
+        metavar="MODEL|ANSWERS.jsonl",
+        help="another model, or a file of answers (of `marco generate`); so may --model be then",
+    )
+    against.add_argument(
+        "--input", help='JSONL of {"prompt": ...} or {"messages": [...]}, each with its "language"'
+    )
+    against.add_argument(
+        "--judge",
+        help="a scorer as of `marco generate --pairs`, or module:function or file.py:function, "
+        "called with rows, first and second answers, giving a number each: above 0 where the "
+        "first is the better, below 0 where the second is",
+    )
+    against.add_argument(
+        "--reference", default="reference", metavar="FIELD", help="field with the right answer"
+    )
+    against.add_argument(
+        "--tie_margin", type=float, default=0.0, help="judgements up to this are ties; default: 0"
+    )
+    against.add_argument("--verdicts", metavar="FILE", help="answers and verdicts as JSONL")
 
 
 def _pairs(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from marco_jax.comparison_commands import compare
 from marco_jax.generation_commands import generate as generate
 from marco_jax.generation_commands import translate as translate
 from marco_jax.training.checkpoint import write_json
@@ -38,12 +39,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Scores a model: the figures that the training loop reports for the same parameters."""
     from marco_jax.data.load import load_corpus
     from marco_jax.evaluation.benchmark_tasks import is_benchmark
+    from marco_jax.evaluation.chat_prompts import Chat
     from marco_jax.evaluation.evaluator import Evaluator
     from marco_jax.evaluation.results import write_results
     from marco_jax.evaluation.summary import format_results
 
     if arguments.contamination:
         return _contamination(arguments)
+    if arguments.against:
+        return compare(arguments)
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
     loaded = load_model(arguments.model)
@@ -61,7 +65,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
-    engine = _engine(loaded, run)
+    chat = Chat.of(loaded.tokenizer) if arguments.chat else None
+    engine = _engine(loaded, run, chat.end_ids if chat else ())
     evaluator = Evaluator(
         engine,
         corpus,
@@ -72,6 +77,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # A run's shots are those of its own tasks; benchmarks have the paper's unless asked.
         benchmark_shots=arguments.shots,
         examples=chosen("examples", None),
+        chat=chat,
+        max_new_tokens=arguments.max_new_tokens,
     )
     evaluation = evaluator.run(loaded.params)
     write_results(arguments.out, evaluation.results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
+from marco_jax.evaluation.rows import check_field, read_rows
 from marco_jax.training.engines import create_engine, run_config
 from marco_jax.training.models import FoundModel, find_model, load_weights
 
@@ -25,10 +25,8 @@ def generate(arguments: argparse.Namespace) -> int:
     if arguments.pairs:
         return _pairs(arguments)
     _set_defaults(arguments, _NEW_TOKENS, temperature=0.0)
-    if arguments.prompt is not None:
-        rows = [{"prompt": arguments.prompt}]
-    else:
-        rows = _read_rows(arguments.input, arguments.out)
+    alone = arguments.prompt is not None
+    rows = [{"prompt": arguments.prompt}] if alone else _rows_of(arguments)
     found = find_model(arguments.model)
     prompts = Prompts.of(rows, found.tokenizer, arguments.input or "--prompt", chat=arguments.chat)
     requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
@@ -47,8 +45,8 @@ def translate(arguments: argparse.Namespace) -> int:
     if arguments.text is not None:
         rows = [{"source": arguments.text}]
     else:
-        rows = _read_rows(arguments.input, arguments.out, lines="source")
-        _check_field(rows, "source", arguments.input)
+        rows = _rows_of(arguments, lines="source")
+        check_field(rows, "source", arguments.input)
     pairs = [
         Pair("", arguments.src, arguments.tgt, " ".join(row["source"].split()), "") for row in rows
     ]
@@ -110,7 +108,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
     _check_pairs(arguments)
     scorer = load_scorer(arguments.scorer, arguments.reference)
     found = find_model(arguments.model)
-    rows = _read_rows(arguments.input, arguments.out)
+    rows = _rows_of(arguments)
     prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=True)
     full = [
         row if answer is None else {arguments.reference: answer, **row}
@@ -211,36 +209,8 @@ def _describe(rows: int, before: int) -> str:
     return f"{rows:,} rows{resumed}"
 
 
-def _read_rows(path: str, out: str | None, lines: str = "prompt") -> list[dict[str, Any]]:
-    """Objects of a JSONL file; of any other file each line is a text under the field `lines`.
-
-    Raises:
-        ValueError: there is no --out, or a line is no object.
-    """
-    if not out:
+def _rows_of(arguments: argparse.Namespace, lines: str = "prompt") -> list[dict[str, Any]]:
+    """The rows of --input, whose results need --out."""
+    if not arguments.out:
         raise ValueError("--input needs --out, a file for the results")
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 at byte {error.start}") from None
-    if not path.endswith((".jsonl", ".json")):
-        return [{lines: line} for line in text.splitlines()]
-    rows = []
-    # Other line ends may stand in a text.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number} is no JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}:{number} is no object with fields")
-        rows.append(row)
-    return rows
-
-
-def _check_field(rows: Sequence[dict[str, Any]], field: str, path: str | None) -> None:
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row.get(field), str):
-            raise ValueError(f'{path}:{number} has no text under "{field}"')
+    return read_rows(arguments.input, lines)

@@ -1,18 +1,11 @@
 """marco generate --pairs: from prompts and a model directory to preference records."""
 
-import dataclasses
 import json
 
 import pytest
-from tokenizers import pre_tokenizers
 
 from marco_jax.__main__ import main
 from marco_jax.decoding import jobs
-from marco_jax.evaluation.chat_templates import CHATML
-from marco_jax.model.config import Qwen2Config
-from marco_jax.model.huggingface import save_huggingface
-from marco_jax.model.qwen2 import init_params
-from marco_jax.tokenizer import qwen2_tokenizer
 
 ROWS = [
     {"prompt": "Say a.", "reference": "a a", "language": "kk", "id": 7},
@@ -26,27 +19,6 @@ ROWS = [
     },
     {"prompt": "Say c.", "reference": "cc", "language": "de"},
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A random model whose tokens are bytes, and that talks in ChatML."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = qwen2_tokenizer({letter: n for n, letter in enumerate(letters)}, [])
-    tokenizer.companions = dataclasses.replace(tokenizer.companions, chat_template=CHATML)
-    config = Qwen2Config(
-        vocab_size=264,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        tie_word_embeddings=True,
-    )
-    directory = tmp_path_factory.mktemp("model") / "hf"
-    save_huggingface(directory, config, init_params(config, seed=0), tokenizer=tokenizer)
-    return directory
 
 
 @pytest.fixture
@@ -74,9 +46,9 @@ def read(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def test_pairs_are_the_best_and_the_worst_of_the_models_own_answers(model, prompts, tmp_path):
+def test_pairs_are_the_best_and_the_worst_of_the_models_own_answers(chat_model, prompts, tmp_path):
     out = tmp_path / "pairs.jsonl"
-    assert main(command(model, prompts, out, "--scorer=chrf")) == 0
+    assert main(command(chat_model, prompts, out, "--scorer=chrf")) == 0
     pairs = read(out)
     assert 0 < len(pairs) <= 3
     for pair in pairs:
@@ -89,7 +61,7 @@ def test_pairs_are_the_best_and_the_worst_of_the_models_own_answers(model, promp
         assert "<|im_end|>" not in pair["chosen"] + pair["rejected"]
 
 
-def test_a_callable_ranks(model, prompts, tmp_path):
+def test_a_callable_ranks(chat_model, prompts, tmp_path):
     (tmp_path / "my_scorer.py").write_text(
         "def brevity(rows, answers):\n"
         "    assert all('reference' in row for row in rows)\n"
@@ -97,14 +69,14 @@ def test_a_callable_ranks(model, prompts, tmp_path):
     )
     out = tmp_path / "pairs.jsonl"
     scorer = f"--scorer={tmp_path}/my_scorer.py:brevity"
-    assert main(command(model, prompts, out, scorer, "--margin=2")) == 0
+    assert main(command(chat_model, prompts, out, scorer, "--margin=2")) == 0
     pairs = read(out)
     assert pairs
     assert all(len(pair["chosen"]) + 2 <= len(pair["rejected"]) for pair in pairs)
 
 
 def test_a_job_that_was_cut_off_writes_the_same_pairs(
-    model, prompts, tmp_path, monkeypatch, capsys
+    chat_model, prompts, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(jobs, "BLOCK", 4)
     whole, again = tmp_path / "whole.jsonl", tmp_path / "again.jsonl"
@@ -116,13 +88,13 @@ def test_a_job_that_was_cut_off_writes_the_same_pairs(
     code += "        raise KeyboardInterrupt\n    return [len(answer) for answer in answers]\n"
     scorer.write_text(code)
     flag = f"--scorer={scorer}:score"
-    assert main(command(model, prompts, whole, flag)) == 0
+    assert main(command(chat_model, prompts, whole, flag)) == 0
     (tmp_path / "break").touch()
-    assert main(command(model, prompts, again, flag)) == 130
+    assert main(command(chat_model, prompts, again, flag)) == 130
     assert not again.exists()
     (tmp_path / "break").unlink()
     capsys.readouterr()
-    assert main(command(model, prompts, again, flag)) == 0
+    assert main(command(chat_model, prompts, again, flag)) == 0
     assert "3 rows, 2 of them from an earlier start" in capsys.readouterr().err
     assert again.read_bytes() == whole.read_bytes()
 
@@ -141,18 +113,18 @@ def test_a_job_that_was_cut_off_writes_the_same_pairs(
         (["--scorer=json:dumps"], "the scorer fails: TypeError"),
     ],
 )
-def test_bad_usage_is_one_line_and_code_2(model, prompts, tmp_path, capsys, flags, message):
+def test_bad_usage_is_one_line_and_code_2(chat_model, prompts, tmp_path, capsys, flags, message):
     out = tmp_path / "pairs.jsonl"
-    assert main(command(model, prompts, out, *flags)) == 2
+    assert main(command(chat_model, prompts, out, *flags)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
     assert not out.exists()
 
 
-def test_a_model_without_a_template_is_one_line(model, prompts, tmp_path, capsys):
+def test_a_model_without_a_template_is_one_line(chat_model, prompts, tmp_path, capsys):
     plain = tmp_path / "plain"
     plain.mkdir()
-    for file in model.iterdir():
+    for file in chat_model.iterdir():
         (plain / file.name).write_bytes(file.read_bytes())
     config = json.loads((plain / "tokenizer_config.json").read_text())
     (plain / "tokenizer_config.json").write_text(
@@ -162,9 +134,9 @@ def test_a_model_without_a_template_is_one_line(model, prompts, tmp_path, capsys
     assert "no chat template" in capsys.readouterr().err
 
 
-def test_messages_are_answered_in_the_template_without_pairs_too(model, prompts, tmp_path):
+def test_messages_are_answered_in_the_template_without_pairs_too(chat_model, prompts, tmp_path):
     out = tmp_path / "answers.jsonl"
-    code = main(["generate", f"--model={model}", f"--input={prompts}", f"--out={out}"])
+    code = main(["generate", f"--model={chat_model}", f"--input={prompts}", f"--out={out}"])
     assert code == 0
     answers = read(out)
     assert [set(row) - {"text"} for row in answers] == [set(row) for row in ROWS]

@@ -16,6 +16,7 @@ from marco_jax.evaluation.benchmarks import (
 from marco_jax.evaluation.benchmarks.files import split_pair
 from marco_jax.evaluation.benchmarks.prompts import default_shots, get_format
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
+from marco_jax.evaluation.chat_prompts import USER, Chat
 from marco_jax.evaluation.generation import (
     INSTRUCTION_METRICS,
     PROMPT_METRICS,
@@ -100,8 +101,12 @@ class BenchmarkTask:
         shots: int | None,
         limit: int | None,
         seed: int,
+        chat: Chat | None = None,
+        max_new_tokens: int | None = None,
     ) -> ChoiceSuite | GenerationSuite:
         """The requests of the task in a language.
+
+        With `chat` the prompts of answers that are written are users' messages in its template.
 
         Raises:
             ValueError, OSError: see `benchmarks.prompts`.
@@ -131,6 +136,13 @@ class BenchmarkTask:
         )
         instructed = any(name in _OF_INSTRUCTIONS for name in self.metrics)
         questions = [_question(prompt, instructed) for prompt in found]
+        if max_new_tokens:
+            questions = [
+                dataclasses.replace(question, max_new_tokens=max_new_tokens)
+                for question in questions
+            ]
+        if chat:
+            questions = [_in_chat(question, chat) for question in questions]
         return GenerationSuite.build(tokenizer, questions, judge, seed=seed)
 
 
@@ -146,6 +158,13 @@ def _choice(prompt: Prompt) -> ChoiceItem:
         prompt.golds,
         delimiter=prompt.delimiter,
         part=prompt.part,
+    )
+
+
+def _in_chat(question: Question, chat: Chat) -> Question:
+    message = {"role": USER, "content": question.prompt}
+    return dataclasses.replace(
+        question, prompt=chat.prompt([message]), stop=(*question.stop, *chat.stop)
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from marco_jax.decoding.requests import GenerateRequest
 from marco_jax.evaluation.chat_templates import render_chat
+from marco_jax.evaluation.rows import check_field
 from marco_jax.tokenizer import Tokenizer
 
 ASSISTANT, USER, SYSTEM = "assistant", "user", "system"
@@ -115,9 +116,7 @@ class Prompts:
             ValueError: a row at `place` has no prompt, or the model has no chat template.
         """
         if not chat and not any("messages" in row for row in rows):
-            for number, row in enumerate(rows, 1):
-                if not isinstance(row.get("prompt"), str):
-                    raise ValueError(f'{place}:{number} has no text under "prompt"')
+            check_field(rows, "prompt", place)
             return cls([row["prompt"] for row in rows])
         talk = Chat.of(tokenizer)
         found = [conversation_of(row, f"{place}:{number}") for number, row in enumerate(rows, 1)]
