@@ -124,8 +124,11 @@ def _parser() -> argparse.ArgumentParser:
         help="prompts are a user's messages, in the model's chat template; rows with messages "
         "always are",
     )
-    _generation(generate, "text", "64; with --pairs 512", "0, greedy; with --pairs 1")
+    _generation(
+        generate, "text", "64; --pairs: 512; --template: 1024", "0, greedy; --pairs, --template: 1"
+    )
     _pairs(generate)
+    _synthetic(generate)
 
     translate = command("translate", "Translate between any two languages.", "translate")
     _model(translate)
@@ -308,6 +311,25 @@ def _pairs(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         help="least difference of scores that makes a pair; default: any",
+    )
+
+
+def _synthetic(parser: argparse.ArgumentParser) -> None:
+    synthetic = parser.add_argument_group(
+        "synthetic documents",
+        "Fill a template with the fields of each row of --input, and write documents as the field "
+        '"text": files that a source of kind "synthetic" reads. With --chat the prompt is a '
+        "user's message.",
+    )
+    synthetic.add_argument(
+        "--template",
+        metavar="NAME|FILE",
+        help="keyword_explanation (role_1, role_2, subject, keywords), keyword_story (those and "
+        "type_passage, scene, style, ending, min_length, max_length, language), sample_generator "
+        "(samples, a list), the paper's families; or a text file with {fields}",
+    )
+    synthetic.add_argument(
+        "--keep_cut", action="store_true", help="keep documents that --max_new_tokens cut"
     )
 
 

@@ -14,16 +14,21 @@ from marco_jax.evaluation.rows import check_field, read_rows
 from marco_jax.training.engines import create_engine, run_config
 from marco_jax.training.models import FoundModel, find_model, load_weights
 
-# New tokens of one answer, unless asked otherwise: of `generate`, of its --pairs, of `translate`.
-_NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_TRANSLATION = 64, 512, 256
+# New tokens of one answer, unless asked otherwise.
+_NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_DOCUMENTS = 64, 512, 1024
+_NEW_TOKENS_OF_TRANSLATION = 256
 # What of the arguments does not decide what is generated.
-_NOT_SETTINGS = ("parser", "out", "margin")
+_NOT_SETTINGS = ("parser", "out", "margin", "keep_cut")
 
 
 def generate(arguments: argparse.Namespace) -> int:
     """Continues one prompt, or those of a JSONL file; with --pairs, ranks several answers."""
+    if arguments.pairs and arguments.template:
+        raise ValueError("--pairs and --template: leave one out")
     if arguments.pairs:
         return _pairs(arguments)
+    if arguments.template:
+        return _documents(arguments)
     _set_defaults(arguments, _NEW_TOKENS, temperature=0.0)
     alone = arguments.prompt is not None
     rows = [{"prompt": arguments.prompt}] if alone else _rows_of(arguments)
@@ -95,6 +100,57 @@ def _generate(
 
     before = _with_bar(run, len(rows))
     print(f"{_describe(len(rows), before)}: {arguments.out}", file=sys.stderr)
+    return 0
+
+
+def _documents(arguments: argparse.Namespace) -> int:
+    """Writes a synthetic document for each row that fills a template."""
+    from marco_jax.data.synthetic import load_template
+    from marco_jax.decoding.jobs import run_blocks
+
+    _set_defaults(arguments, _NEW_TOKENS_OF_DOCUMENTS, temperature=1.0)
+    if not arguments.input:
+        raise ValueError("--template needs --input, a JSONL file of its fields")
+    if arguments.beams != 1:
+        raise ValueError("--beams searches, and --template draws: leave one out")
+    template = load_template(arguments.template)
+    rows = [
+        {**row, "prompt": template.render(row, f"{arguments.input}:{number}")}
+        for number, row in enumerate(_rows_of(arguments), 1)
+    ]
+    found = find_model(arguments.model)
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=arguments.chat)
+    requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
+    engine = create_engine(found, run_config(found), prompts.end_ids)
+    params, sampling = load_weights(found), _sampling(arguments)
+
+    def answer(start: int, stop: int) -> list[dict[str, Any]]:
+        seed, asked = arguments.seed + start, requests[start:stop]
+        written = engine.generate(params, asked, sampling=sampling, seed=seed)
+        return [
+            {"row": row, "text": one.text.strip(), "ended": one.ended}
+            for row, one in zip(rows[start:stop], written, strict=True)
+        ]
+
+    kept = 0
+
+    def keep(record: dict[str, Any]) -> dict[str, Any] | None:
+        nonlocal kept
+        ended = record["ended"] or arguments.keep_cut
+        if not ended or not template.usable(record["text"]):
+            return None
+        kept += 1
+        return {**record["row"], "text": record["text"]}
+
+    def run(progress: Callable[[int], None]) -> int:
+        out = pathlib.Path(arguments.out)
+        settings = _settings(arguments) | {"template": template.text}
+        return run_blocks(answer, rows, out, settings=settings, progress=progress, keep=keep)
+
+    before = _with_bar(run, len(rows))
+    lost = f"{len(rows) - kept:,} empty, cut or with banned words"
+    said = f"{_describe(len(rows), before)}: {kept:,} documents, {lost}"
+    print(f"{said}: {arguments.out}", file=sys.stderr)
     return 0
 
 
