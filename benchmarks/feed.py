@@ -36,7 +36,7 @@ def make_feed(corpus: Corpus, tokenizer: Tokenizer, length: int, cache: pathlib.
     """Tokenises what is missing; the feed of about one epoch of everything."""
     names = corpus.sources()
     stores = prepare_stores(corpus, tokenizer, names, cache)
-    sizes = {name: store.tokens + len(store.lengths) for name, store in stores.items()}
+    sizes = {name: store.targets for name, store in stores.items()}
     # Every source by its size: each is read once.
     mixture = get_mixture("all", corpus.infos(), Within("proportional"), sizes)
     large = {name: share for name, share in mixture.shares.items() if share > 1e-5}

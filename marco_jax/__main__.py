@@ -169,6 +169,11 @@ def _parser() -> argparse.ArgumentParser:
     _model(export)
     export.add_argument("--out", required=True, help="a new directory")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    export.add_argument(
+        "--adapter",
+        action="store_true",
+        help="of a run with lora.rank: adapters alone, as peft reads them; else they are merged",
+    )
     export.add_argument("--license", help="for the model card, such as apache-2.0")
     export.add_argument("--license_link", help="for the model card: where its text is")
     export.add_argument("--base_model", help="for the model card, such as Qwen/Qwen2-7B")

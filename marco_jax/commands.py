@@ -120,7 +120,17 @@ def export_model(arguments: argparse.Namespace) -> int:
     """Writes a model as a Hugging Face directory."""
     from marco_jax.evaluation.model_card import Terms
     from marco_jax.training.interop import export_model as export
+    from marco_jax.training.models import find_model
+    from marco_jax.training.stored_weights import export_peft
 
+    if arguments.adapter:
+        found = find_model(arguments.model)
+        size = export_peft(found, arguments.out, overwrite=arguments.overwrite)
+        print(
+            f"{arguments.out}: PEFT adapters of rank {found.lora.rank} from {arguments.model}, "
+            f"step {found.step}, {size / 1e6:,.1f} MB; their base is {found.base.directory}"
+        )
+        return 0
     found, progress = export(
         arguments.model,
         arguments.out,

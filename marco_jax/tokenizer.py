@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import sentencepiece
 import tokenizers
 from google.protobuf.message import DecodeError
@@ -63,6 +64,10 @@ class Tokenizer(Protocol):
         """Ids of several texts."""
         ...
 
+    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of an NFC text, and the character at which each of them begins."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
         ...
@@ -108,6 +113,11 @@ class BytePairTokenizer:
         """Ids of several texts."""
         return [e.ids for e in self.backend.encode_batch(list(texts), add_special_tokens=False)]
 
+    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of an NFC text, and the character at which each of them begins."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; broken UTF-8 becomes U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=True)
@@ -130,6 +140,8 @@ class SentencePieceTokenizer:
     """A SentencePiece unigram model with byte fallback, which keeps whitespace as it is.
 
     U+2581 stands for a space inside SentencePiece: where a text has one, decoding gives a space.
+    The names of its control pieces and of ChatML's marks in a text are those pieces, as with
+    Qwen2's special tokens.
     """
 
     def __init__(self, model: bytes, companions: Companions | None = None) -> None:
@@ -145,6 +157,9 @@ class SentencePieceTokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.eos_id: int = self._processor.eos_id()
         self.separator: str = self._processor.id_to_piece(self.eos_id)
+        pieces = {self._processor.id_to_piece(i): i for i in self._special_ids()}
+        self._specials = pieces
+        self._marks = re.compile("(" + "|".join(map(re.escape, pieces)) + ")")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -154,22 +169,42 @@ class SentencePieceTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text; the separator's name in it is the separator, as with Qwen2."""
         ids: list[int] = []
-        for number, part in enumerate(unicodedata.normalize("NFC", text).split(self.separator)):
-            ids += [self.eos_id] * (number > 0) + self._processor.encode(part)
+        for part in self._marks.split(unicodedata.normalize("NFC", text)):
+            special = self._specials.get(part)
+            ids += self._processor.encode(part) if special is None else [special]
         return ids
+
+    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of an NFC text, and the character at which each of them begins."""
+        ids: list[int] = []
+        places: list[int] = []
+        start = 0
+        for part in self._marks.split(text):
+            if part in self._specials:
+                ids.append(self._specials[part])
+                places.append(start)
+            else:
+                pieces = self._processor.encode(part, out_type="proto").pieces
+                ids += [piece.id for piece in pieces]
+                # The library counts bytes.
+                ends = np.cumsum([len(character.encode()) for character in part])
+                begins = [piece.begin for piece in pieces]
+                places += (start + np.searchsorted(ends, begins, side="right")).tolist()
+            start += len(part)
+        return ids, places
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts, on all cores."""
         plain = [unicodedata.normalize("NFC", text) for text in texts]
         return [
-            self.encode(text) if self.separator in text else ids
+            self.encode(text) if self._marks.search(text) else ids
             for text, ids in zip(plain, self._processor.encode(plain), strict=True)
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; broken UTF-8 becomes U+FFFD."""
         # No text has the unknown piece, but a model may emit it.
-        skipped = (self.eos_id, self._processor.unk_id())
+        skipped = (*self._specials.values(), self._processor.unk_id())
         return self._processor.decode([int(i) for i in ids if i not in skipped])
 
     def save(self, directory: str | os.PathLike) -> None:
@@ -178,6 +213,18 @@ class SentencePieceTokenizer:
         write(directory / "tokenizer.json", self._fast().to_str(pretty=True).encode())
         write(directory / "tokenizer.model", self._model)
         write_companions(directory, self.companions, self.separator, qwen2=False)
+
+    def _special_ids(self) -> list[int]:
+        processor = self._processor
+        return [
+            self.eos_id,
+            *(
+                i
+                for i in range(self.vocab_size)
+                if i != self.eos_id
+                and (processor.is_control(i) or processor.id_to_piece(i) in QWEN2_SPECIALS)
+            ),
+        ]
 
     def _fast(self) -> tokenizers.Tokenizer:
         processor = self._processor
@@ -193,7 +240,9 @@ class SentencePieceTokenizer:
         fast.decoder = decoders.Sequence(
             [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
         )
-        fast.add_special_tokens([AddedToken(self.separator, normalized=False, special=True)])
+        fast.add_special_tokens(
+            [AddedToken(piece, normalized=False, special=True) for piece in self._specials]
+        )
         return fast
 
 
@@ -278,7 +327,7 @@ def train_sentencepiece(
     """Trains a unigram model with byte fallback and saves it in `directory`.
 
     Whitespace is kept as it is and digits stand alone. The control piece `<|endoftext|>` separates
-    documents. Id 0 is an ordinary piece, as in Qwen2.
+    documents; ChatML's marks are pieces too. Id 0 is an ordinary piece, as in Qwen2.
 
     Raises:
         ValueError: too little text for so many pieces.
@@ -305,7 +354,7 @@ def train_sentencepiece(
             split_digits=True,
             # One thread: the order of a sum over threads would show in the scores.
             num_threads=1,
-            user_defined_symbols=["\n"],
+            user_defined_symbols=["\n", *QWEN2_SPECIALS[1:]],
             unk_id=1,
             eos_id=2,
             bos_id=-1,

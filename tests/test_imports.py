@@ -22,6 +22,7 @@ FLOORS = {
     "data": 2,
     "model": 1,
     "tokenizer": 1,
+    "chat_templates": 1,
     "tokenizer_files": 1,
     "byte_level": 1,
     "extension": 1,

@@ -15,14 +15,17 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from marco_jax.data.chat import Turn
 from marco_jax.data.templates import TEMPLATES, render
 from marco_jax.languages import LANGUAGES, get_language
 
 TRAIN, HELD_OUT = "train", "held_out"
 SPLITS = (TRAIN, HELD_OUT)
 # Kinds of sources.
-TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC, CHAT = "text", "parallel", "knowledge", "synthetic", "chat"
-KINDS = (TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC, CHAT)
+TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC = "text", "parallel", "knowledge", "synthetic"
+# Conversations, and pairs of answers of which one is preferred.
+CHAT, PREFERENCE = "chat", "preference"
+KINDS = (TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC, CHAT, PREFERENCE)
 
 # Of a thousand keys, how many are held out.
 HELD_OUT_PER_MILLE = 80
@@ -51,12 +54,16 @@ class SourceInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A text of a mixture source ("en", ..., "parallel", "knowledge", "synthetic")."""
+    """A text of a mixture source ("en", ..., "parallel", "knowledge", "synthetic").
+
+    A conversation has its messages as `turns`, and what is said in them as `text`.
+    """
 
     text: str
     language: str
     source: str
     key: str
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +112,10 @@ class Corpus(Protocol):
         ...
 
     def documents(self, source: str, split: str) -> Iterable[Document]:
-        """The documents of a source, in a fixed order."""
+        """The documents of a source, in a fixed order.
+
+        Those of a source of preferences come in twos: the chosen one, then the rejected one.
+        """
         ...
 
     def texts(self, language: str, split: str) -> Iterable[str]:

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from marco_jax.data import readers
+from marco_jax.data.chat import conversation, plain_text, preference
 from marco_jax.data.corpus import (
     CHAT,
     HELD_OUT,
     PAIRS_A_DOCUMENT,
     PARALLEL,
+    PREFERENCE,
     TEXT,
     TRAIN,
     Document,
@@ -31,6 +33,8 @@ from marco_jax.data.sources import Source, read_sources
 from marco_jax.data.templates import TEMPLATES, render
 from marco_jax.languages import LANGUAGES, get_language
 
+# Columns of TSV files of conversations and of preferences.
+_COLUMNS = {CHAT: ("prompt", "response"), PREFERENCE: ("prompt", "chosen", "rejected")}
 # Training pairs of a direction that are at hand as worked examples of a translation prompt.
 EXAMPLE_PAIRS = 1000
 
@@ -63,6 +67,8 @@ class DeclaredCorpus:
             yield from self._held_out(source)
         elif declared.kind == PARALLEL:
             yield from self._rendered(declared, self._pairs(declared, TRAIN))
+        elif declared.kind in (CHAT, PREFERENCE):
+            yield from self._conversations(declared, TRAIN)
         else:
             yield from self._texts(declared, TRAIN)
 
@@ -113,22 +119,37 @@ class DeclaredCorpus:
             return []
         if declared.kind == PARALLEL:
             found = self._rendered(declared, self._pairs(declared, HELD_OUT))
+        elif declared.kind in (CHAT, PREFERENCE):
+            found = self._conversations(declared, HELD_OUT)
         else:
             found = self._texts(declared, HELD_OUT)
-        return list(itertools.islice(found, declared.held_out_documents))
+        sides = 2 if declared.kind == PREFERENCE else 1
+        return list(itertools.islice(found, sides * declared.held_out_documents))
 
     def _texts(self, source: Source, split: str) -> Iterator[Document]:
         for place, record in _records(source):
-            if source.kind == CHAT:
-                text = _conversation(record, place)
-            else:
-                text = record.get(source.text)
-                if not isinstance(text, str):
-                    raise ValueError(f'{place} has no text under "{source.text}"')
+            text = record.get(source.text)
+            if not isinstance(text, str):
+                raise ValueError(f'{place} has no text under "{source.text}"')
             text = normalize(text)
             key = str(record.get(source.id) or text)
             if text and _split(key, source.held_out) == split:
                 yield Document(text, source.language, source.name, key)
+
+    def _conversations(self, source: Source, split: str) -> Iterator[Document]:
+        """Conversations; of a preference the chosen one, then the rejected one."""
+        for place, record in _records(source):
+            if source.kind == CHAT:
+                sides = [conversation(record, place)]
+                prompt = sides[0]
+            else:
+                sides = list(preference(record, place))
+                prompt = sides[0][:-1]
+            key = str(record.get(source.id) or plain_text(prompt))
+            language = source.language or str(record.get("language") or "")
+            if _split(key, source.held_out) == split:
+                for turns in sides:
+                    yield Document(plain_text(turns), language, source.name, key, turns)
 
     def _pairs(self, source: Source, split: str) -> Iterator[Pair]:
         pairs = self._aligned(source) if source.aligned else self._given_pairs(source)
@@ -236,21 +257,6 @@ def _names(x: str, y: str, how: str, rng: random.Random) -> tuple[str, str]:
     return names.get(x, get_language(x).native_name), names.get(y, get_language(y).native_name)
 
 
-def _conversation(record: Mapping[str, Any], place: str) -> str:
-    """Messages in ChatML (Qwen2's chat template, with its default system turn)."""
-    messages = record.get("messages")
-    valid = isinstance(messages, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-        for m in messages
-    )
-    if not valid or not messages:
-        raise ValueError(f'{place} has no list "messages" of objects with role and content')
-    if messages[0]["role"] != "system":
-        system = {"role": "system", "content": "You are a helpful assistant."}
-        messages = [system, *messages]
-    return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
-
-
 def _records(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The records of a source, wherever they come from, with their places."""
     if source.tfds:
@@ -259,7 +265,8 @@ def _records(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield from _seqio_records(source)
     else:
         for path in readers.expand(source.files):
-            yield from readers.read_records(path, source.format, source.columns)
+            columns = source.columns or _COLUMNS.get(source.kind, ())
+            yield from readers.read_records(path, source.format, columns)
 
 
 def _tfds_records(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -20,7 +20,7 @@ from marco_jax.data.mixtures import Mixture
 from marco_jax.data.order import START, Origin, resume_order
 from marco_jax.data.packed import PackedSource
 from marco_jax.data.packing import VERSION
-from marco_jax.data.store import TokenStore
+from marco_jax.data.store import PREFERENCES, TokenStore
 from marco_jax.data.streamed import StreamedSource
 
 FIELDS = ("tokens", "targets", "positions", "segment_ids", "source_ids")
@@ -55,7 +55,7 @@ class Feed:
         """Places the stages; reads nothing.
 
         Args:
-            sources: those that a stage gives a share; their order gives the source ids.
+            sources: those that a stage gives a share; their labels give the source ids.
             stages: in order.
             length: target tokens of a row.
             batch_rows: rows of a global batch.
@@ -63,6 +63,10 @@ class Feed:
             origin: where this order begins, after another one.
         """
         self.sources = tuple(source.name for source in sources)
+        # What source ids count: a source, or each language that its documents name.
+        self.labels = tuple(label for source in sources for label in source.labels)
+        counts = [len(source.labels) for source in sources]
+        self._first_label = np.cumsum([0, *counts])[:-1].tolist()
         self.origin = origin
         self._packed = list(sources)
         self._stages = list(stages)
@@ -147,7 +151,9 @@ class Feed:
 
         Returns:
             tokens, targets, positions, segment_ids, source_ids (int32) and loss_weights
-            (float32), each [rows, length]; segment 0 is padding.
+            (float32), each [rows, length]; segment 0 is padding. Preferences have `reference`
+            (float32) too, on the first place of a segment; segments 2n - 1 and 2n of a row are the
+            chosen and the rejected answer of its n-th pair.
 
         Raises:
             IndexError: a step before the first or after the last.
@@ -156,8 +162,10 @@ class Feed:
         shape = (len(places), self._length)
         arrays = {name: np.zeros(shape, np.int32) for name in FIELDS}
         arrays["loss_weights"] = np.zeros(shape, np.float32)
+        if self.has_preferences:
+            arrays["reference"] = np.zeros(shape, np.float32)
         for row, (source, index) in enumerate(places):
-            arrays["source_ids"][row] = source
+            arrays["source_ids"][row] = self._first_label[source]
             self._reading = self.sources[source]
             self._packed[source].fill(index, {name: a[row] for name, a in arrays.items()})
         return arrays
@@ -227,6 +235,12 @@ class Feed:
             stop.set()
             if not stuck:
                 thread.join()
+
+    @property
+    def has_preferences(self) -> bool:
+        """Whether a source holds preferences."""
+        stores = (source.store for source in self._packed if isinstance(source, PackedSource))
+        return any(store.kind == PREFERENCES for store in stores)
 
     def order(self) -> dict[str, Any]:
         """All that the order of batches follows from: plain data, the same for the same order."""
@@ -329,8 +343,20 @@ def build_feed(
     batch_rows: int,
     seed: int,
     separator: int,
+    references: Mapping[str, np.ndarray] | None = None,
+    pairs_per_row: int = 1,
 ) -> Feed:
     """Packs the sources that a stage gives a share, and mixes them.
+
+    Args:
+        sources: by name.
+        stages: in order.
+        length: target tokens of a row.
+        batch_rows: rows of a global batch.
+        seed: of the order.
+        separator: id between texts.
+        references: of preferences, log-probabilities of each document under the reference model.
+        pairs_per_row: how many preferences a row may hold.
 
     Raises:
         ValueError: a source without documents, or a share of a source that is not there.
@@ -343,7 +369,15 @@ def build_feed(
     packed = [
         source
         if isinstance(source, StreamedSource)
-        else PackedSource(name, source, length, seed, separator)
+        else PackedSource(
+            name,
+            source,
+            length,
+            seed,
+            separator,
+            reference=(references or {}).get(name),
+            most=pairs_per_row if source.kind == PREFERENCES else None,
+        )
         for name, source in sources.items()
         if name in wanted
     ]

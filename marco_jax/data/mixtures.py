@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 
-from marco_jax.data.corpus import CHAT, TEXT, SourceInfo
+from marco_jax.data.corpus import CHAT, PREFERENCE, TEXT, SourceInfo
 from marco_jax.languages import HIGH_RESOURCE, LOW_RESOURCE
 
 OTHER_HIGH_RESOURCE = tuple(code for code in HIGH_RESOURCE if code not in ("en", "zh"))
@@ -252,7 +252,15 @@ def _cell(cell: str, sources: Sources) -> list[str]:
 
 
 def _everything(sources: Sources) -> list[_Group]:
-    return [_Group("all", 100.0, {s.name: [s.name] for s in sources if s.kind != CHAT})]
+    trained = [s.name for s in sources if s.kind not in (CHAT, PREFERENCE)]
+    return [_Group("all", 100.0, {name: [name] for name in trained})]
+
+
+def _of_kind(kind: str) -> Callable[[Sources], list[_Group]]:
+    def build(sources: Sources) -> list[_Group]:
+        return [_Group(kind, 100.0, {s.name: [s.name] for s in sources if s.kind == kind})]
+
+    return build
 
 
 _BUILDERS: dict[str, Callable[[Sources], list[_Group]]] = {
@@ -264,6 +272,9 @@ _BUILDERS: dict[str, Callable[[Sources], list[_Group]]] = {
     "base": _table_2(STAGE_SHARES["stage1"], ("English", "Chinese", "other high-resource")),
     # Every source is a cell of one group: mixture.within alone decides.
     "all": _everything,
+    # Post-training: all conversations, or all preferences, each source a cell of one group.
+    CHAT: _of_kind(CHAT),
+    PREFERENCE: _of_kind(PREFERENCE),
 }
 
 

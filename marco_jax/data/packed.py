@@ -18,6 +18,7 @@ import numpy as np
 from marco_jax.data.packing import VERSION, PackingPlan, fill_row, pack, window_documents
 from marco_jax.data.permutation import Permutation
 from marco_jax.data.store import TokenStore
+from marco_jax.data.units import Stream, create_units
 
 # Windows that are kept packed: rows are read window after window.
 _KEPT_WINDOWS = 3
@@ -27,7 +28,15 @@ class PackedSource:
     """The rows of one source: packed once, in another order every epoch."""
 
     def __init__(
-        self, name: str, store: TokenStore, length: int, seed: int, separator: int
+        self,
+        name: str,
+        store: TokenStore,
+        length: int,
+        seed: int,
+        separator: int,
+        *,
+        reference: np.ndarray | None = None,
+        most: int | None = None,
     ) -> None:
         """Counts the rows of each window, once for a store: the counts stay beside it.
 
@@ -37,48 +46,69 @@ class PackedSource:
             length: target tokens that a row holds.
             seed: of the order.
             separator: id between documents.
+            reference: log-probabilities of preferences under the reference model.
+            most: units that a row may hold; None: any number.
 
         Raises:
-            ValueError: a store without documents.
+            ValueError: a store without documents, or none that fits into a row.
         """
         if not len(store.lengths):
             raise ValueError(f"the source {name!r} has no documents: leave it out")
         self.name, self.store, self.length = name, store, length
         self.fingerprint = store.fingerprint
-        self._seed, self._separator = (seed, zlib.crc32(name.encode())), separator
-        documents = len(store.lengths)
-        self.targets = store.tokens + documents
-        self._window_size = window_documents(documents, self.targets, length)
-        self._shuffle = Permutation(documents, (*self._seed, 0))
+        self._seed, self._most = (seed, zlib.crc32(name.encode())), most
+        self._units = create_units(store, separator, reference)
+        self.targets = store.targets
+        # What losses are told apart by: the source, or its languages.
+        self.labels = tuple(f"{name}/{code or 'other'}" for code in store.languages) or (name,)
+        self._window_size = window_documents(self._units.count, self._units.places, length)
+        self._shuffle = Permutation(self._units.count, (*self._seed, 0))
         self._windows = functools.lru_cache(maxsize=_KEPT_WINDOWS)(self._make_window)
         self._orders = functools.lru_cache(maxsize=_KEPT_WINDOWS)(self._make_order)
         self._epoch = functools.lru_cache(maxsize=2)(self._make_epoch)
         self._rows_of_window = self._count_rows()
         self.rows = int(self._rows_of_window.sum())
+        if not self.rows:
+            raise ValueError(
+                f"the source {name!r} has nothing that fits into rows of {length} tokens: "
+                "raise batch.length"
+            )
 
     @property
     def targets_per_row(self) -> float:
-        """Mean target tokens of a row; the rest is padding."""
+        """Mean target tokens of a row that are learnt."""
         return self.targets / self.rows
 
     def fill(self, index: int, out: Mapping[str, np.ndarray]) -> None:
-        """Writes the index-th row of the source's endless sequence into arrays of zeros."""
+        """Writes the index-th row of the source's endless sequence into arrays of zeros.
+
+        What is there in `source_ids` goes up by the place of a unit's label in `labels`.
+        """
         plan, row = self._locate(index)
-        pieces = range(plan.starts[row], plan.starts[row + 1])
-        fill_row(out, (self._stream(plan, piece) for piece in pieces))
+        streams: list[Stream] = []
+        start = 0
+        for piece in range(plan.starts[row], plan.starts[row + 1]):
+            unit, size = int(plan.document[piece]), int(plan.size[piece])
+            streams += self._units.streams(unit, int(plan.offset[piece]), size)
+            out["source_ids"][start : start + size] += self._units.language(unit)
+            start += size
+        fill_row(out, streams)
 
     def documents(self, index: int) -> list[int]:
-        """Numbers, in the store, of the documents that the index-th row holds pieces of."""
+        """Numbers of the units that the index-th row holds pieces of: of documents, or of pairs."""
         plan, row = self._locate(index)
         return plan.document[plan.starts[row] : plan.starts[row + 1]].tolist()
 
     def describe(self) -> dict[str, Any]:
         """What there is of it."""
+        padding = 1 - self._units.places / (self.rows * self.length)
         return {
             "documents": len(self.store.lengths),
             "tokens": self.targets,
             "rows": self.rows,
-            "padding": round(1 - self.targets_per_row / self.length, 4),
+            # Conversations that are cut count with their whole length: hence the 0.
+            "padding": round(max(padding, 0.0), 4),
+            **self._units.left_out(self.length),
         }
 
     def _locate(self, index: int) -> tuple[PackingPlan, int]:
@@ -90,21 +120,14 @@ class PackedSource:
         place -= int(ends[number - 1]) if number else 0
         return self._windows(window), int(self._orders(epoch, window)[place])
 
-    def _stream(self, plan: PackingPlan, piece: int) -> np.ndarray:
-        """Inputs and targets of a piece: size + 1 entries of [separator] + ids + [separator]."""
-        document = int(plan.document[piece])
-        offset, size = int(plan.offset[piece]), int(plan.size[piece])
-        length = int(self.store.lengths[document])
-        ids = self.store.read(document, max(0, offset - 1), min(length, offset + size))
-        before = [self._separator] if offset == 0 else []
-        after = [self._separator] if offset + size > length else []
-        return np.concatenate([before, ids, after]).astype(np.int32)
-
     def _make_window(self, window: int) -> PackingPlan:
         first = window * self._window_size
-        last = min(first + self._window_size, len(self.store.lengths))
-        documents = self._shuffle(np.arange(first, last))
-        return pack(documents, self.store.lengths[documents], self.length)
+        last = min(first + self._window_size, self._units.count)
+        units = self._shuffle(np.arange(first, last))
+        sizes = self._units.sizes(units, self.length)
+        there = sizes > 0
+        cut = self._units.may_be_cut
+        return pack(units[there], sizes[there], self.length, most=self._most, cut=cut)
 
     def _make_order(self, epoch: int, window: int) -> np.ndarray:
         """The rows of a window in an epoch's order."""
@@ -117,9 +140,10 @@ class PackedSource:
 
     def _count_rows(self) -> np.ndarray:
         """Rows of each window, int64; read from beside the store where they have been counted."""
-        key = "-".join(map(str, (VERSION, self.length, *self._seed, self._window_size)))
+        most = () if self._most is None else (self._most,)
+        key = "-".join(map(str, (VERSION, self.length, *self._seed, self._window_size, *most)))
         path = self.store.directory / f"rows-{key}.npy"
-        windows = -(-len(self.store.lengths) // self._window_size)
+        windows = -(-self._units.count // self._window_size)
         if path.exists():
             try:
                 counts = np.load(path)

@@ -1,9 +1,10 @@
-"""Packing documents into rows, from their lengths alone.
+"""Packing documents into rows, from the number of their targets alone.
 
-A document's stream is [separator] + ids + [separator]: the first predicts the document's first
-token, the last is learnt as its end. Inputs are stream[:-1], targets stream[1:], so a document of n
-ids has n + 1 targets. Streams longer than a row are cut, and so are a few that would leave a row
-emptier than SLACK; every target stands in exactly one row.
+A text's stream is [separator] + ids + [separator]: the first predicts the document's first token,
+the last is learnt as its end. Inputs are stream[:-1], targets stream[1:], so a text of n ids has
+n + 1 targets. Streams longer than a row are cut, and so are a few that would leave a row emptier
+than SLACK; every target stands in exactly one row. What streams other documents have, which are
+never cut in two, is said in units.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+
+from marco_jax.data.units import Stream
 
 # Pieces that are packed together, about: enough choice for rows to close full, little enough to be
 # packed again in milliseconds whenever one of their rows is asked for.
@@ -60,20 +63,31 @@ def window_documents(documents: int, targets: int, length: int) -> int:
     return max(1, min(documents, int(WINDOW / pieces)))
 
 
-def pack(documents: np.ndarray, lengths: np.ndarray, length: int) -> PackingPlan:
+def pack(
+    documents: np.ndarray,
+    targets: np.ndarray,
+    length: int,
+    *,
+    most: int | None = None,
+    cut: bool = True,
+) -> PackingPlan:
     """Packs a window of documents into rows, best fit decreasing.
 
     Args:
         documents: int [documents], their numbers.
-        lengths: int [documents], the ids of each.
+        targets: int [documents], how many each has, at least 1.
         length: targets that a row holds.
+        most: pieces that a row may hold; None: any number.
+        cut: whether documents that would fit may be cut, so that rows close full.
     """
-    document, offset, size = _cut(documents, np.asarray(lengths, np.int64) + 1, length)
+    document, offset, size = _cut(documents, np.asarray(targets, np.int64), length)
     whole = np.flatnonzero(size == length)
     part = np.flatnonzero(size < length)
     part_sizes = size[part].tolist()
-    rows = [[(p, 0, part_sizes[p]) for p in row] for row in _best_fit(size[part], length)]
-    rows = _fill_up(rows, length)
+    fitted = _best_fit(size[part], length, most)
+    rows = [[(p, 0, part_sizes[p]) for p in row] for row in fitted]
+    if cut:
+        rows = _fill_up(rows, length)
     counts = np.array([1] * len(whole) + [len(row) for row in rows], np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)])
     pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 3)
@@ -83,21 +97,24 @@ def pack(documents: np.ndarray, lengths: np.ndarray, length: int) -> PackingPlan
     return PackingPlan(starts, document[index], offset[index] + skipped, taken)
 
 
-def fill_row(out: Mapping[str, np.ndarray], streams: Iterable[np.ndarray]) -> None:
-    """Writes pieces into a row: arrays of zeros, [length] each.
+def fill_row(out: Mapping[str, np.ndarray], streams: Iterable[Stream]) -> None:
+    """Writes segments into a row: arrays of zeros, [length] each.
 
     Args:
-        out: tokens, targets, positions, segment_ids (from 1) and loss_weights.
-        streams: of each piece, its inputs and targets: size + 1 ids.
+        out: tokens, targets, positions, segment_ids (from 1), loss_weights; and where there is such
+            an array, reference, which has a segment's on its first place.
+        streams: the segments.
     """
     start = 0
     for segment, stream in enumerate(streams, start=1):
-        size = len(stream) - 1
+        size = len(stream.ids) - 1
         part = slice(start, start + size)
-        out["tokens"][part], out["targets"][part] = stream[:-1], stream[1:]
+        out["tokens"][part], out["targets"][part] = stream.ids[:-1], stream.ids[1:]
         out["positions"][part] = np.arange(size)
         out["segment_ids"][part] = segment
-        out["loss_weights"][part] = 1.0
+        out["loss_weights"][part] = stream.weights
+        if "reference" in out:
+            out["reference"][start] = stream.reference
         start += size
 
 
@@ -113,7 +130,7 @@ def _cut(
     return document, offset, size
 
 
-def _best_fit(sizes: np.ndarray, length: int) -> list[list[int]]:
+def _best_fit(sizes: np.ndarray, length: int, most: int | None) -> list[list[int]]:
     """Rows of piece indices: the largest piece first, each into the fullest row that takes it."""
     rows: list[list[int]] = []
     open_rows: list[list[int]] = [[] for _ in range(length + 1)]  # by free space
@@ -130,6 +147,8 @@ def _best_fit(sizes: np.ndarray, length: int) -> list[list[int]]:
             space, row = length, len(rows)
             rows.append([])
         rows[row].append(piece)
+        if most is not None and len(rows[row]) >= most:
+            continue
         open_rows[space - size].append(row)
         free |= 1 << (space - size)
     return rows

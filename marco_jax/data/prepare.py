@@ -9,8 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from marco_jax.data.corpus import TRAIN, Corpus
-from marco_jax.data.store import MANIFEST, TokenStore, write_store
+from marco_jax.data.conversations import (
+    chat_template,
+    kind_of,
+    render_document,
+    task_fingerprint,
+    tokenize_conversation,
+)
+from marco_jax.data.corpus import CHAT, PREFERENCE, TRAIN, Corpus
+from marco_jax.data.store import (
+    CONVERSATIONS,
+    MANIFEST,
+    PREFERENCES,
+    TEXTS,
+    Record,
+    TokenStore,
+    write_store,
+)
 from marco_jax.tokenizer import Tokenizer
 
 # Characters that go to the tokenizer in one call, which spreads them over all cores.
@@ -45,7 +60,9 @@ def prepare_stores(
         if name not in known:
             raise ValueError(f"the mixture has a source {name!r} and the data has none: {known}")
     cache = pathlib.Path(cache_dir) / tokenizer.fingerprint[:12]
-    places = {name: cache / f"{name}-{corpus.source_fingerprint(name)[:12]}" for name in names}
+    places = {
+        name: cache / f"{name}-{task_fingerprint(corpus, tokenizer, name)[:12]}" for name in names
+    }
     number, count = part
     own = [name for index, name in enumerate(names) if index % count == number]
     for name in [*own, *(name for name in names if name not in own)]:
@@ -57,9 +74,21 @@ def prepare_stores(
 
 def _tokenise(corpus: Corpus, tokenizer: Tokenizer, name: str, directory: pathlib.Path) -> None:
     """Writes a store of what the source's SeqIO task (tasks.py) gives, without TensorFlow."""
-    fingerprint = f"{corpus.source_fingerprint(name)}-{tokenizer.fingerprint}"
-    about = {"source": name, "fingerprint": fingerprint}
-    write_store(directory, _ids(corpus, tokenizer, name), about)
+    fingerprint = f"{task_fingerprint(corpus, tokenizer, name)}-{tokenizer.fingerprint}"
+    kind = {CHAT: CONVERSATIONS, PREFERENCE: PREFERENCES}.get(kind_of(corpus, name), TEXTS)
+    about = {"source": name, "fingerprint": fingerprint, "kind": kind}
+    if kind == TEXTS:
+        write_store(directory, _ids(corpus, tokenizer, name), about)
+    else:
+        write_store(directory, _conversations(corpus, tokenizer, name), about)
+
+
+def _conversations(corpus: Corpus, tokenizer: Tokenizer, name: str) -> Iterator[Record]:
+    template = chat_template(tokenizer)
+    for document in corpus.documents(name, TRAIN):
+        text, spans = render_document(document, template)
+        ids, weights = tokenize_conversation(tokenizer, text, spans)
+        yield Record(ids, weights, document.language)
 
 
 def _ids(corpus: Corpus, tokenizer: Tokenizer, name: str) -> Iterator[np.ndarray]:

@@ -6,6 +6,9 @@
       {"name": "news", "kind": "parallel", "aligned": "news/*.txt"},
       {"name": "c4", "kind": "text", "language": "ne", "tfds": "c4/multilingual:3.1.0",
        "split": "ne"},
+      {"name": "sft_kk", "kind": "chat", "language": "kk", "files": "chat_kk.jsonl"},
+      {"name": "sft_tsv", "kind": "chat", "files": "instructions.tsv"},
+      {"name": "dpo", "kind": "preference", "files": "pairs/*.jsonl"},
       {"name": "qa", "kind": "knowledge", "language": "en", "seqio": "my_task", "module": "my.py"}
     ]}
 
@@ -20,7 +23,7 @@ import json
 import pathlib
 from typing import Any
 
-from marco_jax.data.corpus import CHAT, KINDS, PARALLEL, SourceInfo
+from marco_jax.data.corpus import CHAT, KINDS, PARALLEL, PREFERENCE, SourceInfo
 from marco_jax.data.readers import FORMS
 from marco_jax.languages import get_language
 
@@ -35,7 +38,8 @@ class Source:
     Attributes:
         name: how mixtures, metrics and overrides call it.
         kind: one of corpus.KINDS.
-        language: of a text, knowledge or synthetic source.
+        language: of a text, knowledge or synthetic source. Of conversations and preferences too;
+            where it is left out, a record's own "language" is its language.
         languages: of a parallel source: that of "source" and that of "target".
         files: paths or globs.
         aligned: paths or globs of texts whose n-th lines mean the same; a file's name begins with
@@ -45,7 +49,8 @@ class Source:
             `cached` reads SeqIO's own offline cache of it.
         split: of TFDS and SeqIO.
         format: of the files, where names do not tell: a key of readers.FORMS.
-        columns: of TSV files.
+        columns: of TSV files; by default source and target, of conversations prompt and response,
+            of preferences prompt, chosen and rejected.
         text, id: fields of a record that hold the text and its key ("" where there is none).
         held_out: share of the keys that is held out; at most `held_out_documents` are evaluated on.
         language_names: how templates call languages: in English, in the source or the target
@@ -147,8 +152,12 @@ def _check(source: Source) -> None:
     if source.kind == PARALLEL:
         if not source.aligned and (len(source.languages) != 2 or source.language):
             raise ValueError('it is parallel: set "languages" to two codes')
-    elif source.kind != CHAT and not source.language:
+    elif source.kind not in (CHAT, PREFERENCE) and not source.language:
         raise ValueError('it has no "language"')
+    if source.streamed and source.kind in (CHAT, PREFERENCE):
+        raise ValueError(
+            f"it is of kind {source.kind}, which is tokenised before training: leave out streamed"
+        )
     if source.aligned and source.kind != PARALLEL:
         raise ValueError("aligned texts make pairs: set kind to parallel")
     for code in filter(None, (source.language, *source.languages)):

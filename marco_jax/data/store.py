@@ -10,11 +10,17 @@ import pathlib
 import shutil
 import uuid
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 TOKENS, LENGTHS, MANIFEST = "tokens-{:05d}.array_record", "lengths.npy", "manifest.json"
+LANGUAGES = "languages.npy"
+# Kinds of stores: whole texts; conversations of which some tokens are learnt; preferences, of which
+# two documents that follow one another are a pair. The last two hold a weight beside each token.
+TEXTS, CONVERSATIONS, PREFERENCES = "texts", "conversations", "preferences"
+KINDS = (TEXTS, CONVERSATIONS, PREFERENCES)
 
 # A source of up to this many tokens is held in memory (256 MiB).
 RESIDENT_TOKENS = 64 << 20
@@ -22,6 +28,14 @@ RESIDENT_TOKENS = 64 << 20
 FILE_TOKENS = 256 << 20
 # Documents are read one by one, in an order of ours: no reader needs threads or a look ahead.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+class Record(NamedTuple):
+    """A document of a store that holds weights: int32 ids, 1 where learnt, and its language."""
+
+    ids: np.ndarray  # [tokens]
+    weights: np.ndarray  # uint8 [tokens]
+    language: str = ""
 
 
 class TokenStore:
@@ -41,6 +55,12 @@ class TokenStore:
         self.manifest = _read_manifest(directory)
         self.lengths: np.ndarray = np.load(directory / LENGTHS, mmap_mode="r")  # int32 [documents]
         self.tokens = int(self.manifest["tokens"])
+        self.kind = self.manifest.get("kind", TEXTS)
+        # Languages that its documents name, and which of them each is in; none: they name none.
+        self.languages = tuple(self.manifest.get("languages", ()))
+        self._language_of = (
+            np.load(directory / LANGUAGES, mmap_mode="r") if self.languages else None
+        )
         self._ends = np.cumsum(self.manifest["files"]).tolist()  # documents, file by file
         if len(self.lengths) != self.manifest["documents"]:
             raise ValueError(
@@ -53,15 +73,41 @@ class TokenStore:
         """The same for the same documents in the same order, under the same tokenizer."""
         return self.manifest["fingerprint"]
 
+    @property
+    def targets(self) -> int:
+        """Tokens that are learnt, in one reading of all documents."""
+        if self.kind == TEXTS:
+            return self.tokens + len(self.lengths)
+        return int(self.manifest["learnt"])
+
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
         """Ids start..stop of a document, int32."""
         if self._resident is not None:
             ids, starts = self._resident
             return ids[starts[document] + start : starts[document] + stop]
+        return self._ids(self._record(document))[start:stop]
+
+    def read_weights(self, document: int) -> np.ndarray:
+        """1 for each token of a document that is learnt, float32; of texts all are."""
+        if self.kind == TEXTS:
+            return np.ones(int(self.lengths[document]), np.float32)
+        record = np.frombuffer(self._record(document), np.uint8)
+        return record[4 * int(self.lengths[document]) :].astype(np.float32)
+
+    def language(self, document: int) -> int:
+        """The place in `languages` of a document's; 0 where it has none."""
+        return 0 if self._language_of is None else int(self._language_of[document])
+
+    def _record(self, document: int) -> bytes:
         file = bisect.bisect_right(self._ends, document)
         first = self._ends[file - 1] if file else 0
-        record = self._readers[file].read([document - first])[0]
-        return np.frombuffer(record, np.int32)[start:stop]
+        return self._readers[file].read([document - first])[0]
+
+    def _ids(self, record: bytes) -> np.ndarray:
+        """The tokens of a record; weights, a byte each, follow them."""
+        if self.kind == TEXTS:
+            return np.frombuffer(record, np.int32)
+        return np.frombuffer(record, np.int32, count=len(record) // 5)
 
     @functools.cached_property
     def _readers(self) -> Sequence[ArrayRecordReader]:
@@ -71,7 +117,7 @@ class TokenStore:
 
     @functools.cached_property
     def _resident(self) -> tuple[np.ndarray, np.ndarray] | None:
-        if self.tokens > RESIDENT_TOKENS:
+        if self.tokens > RESIDENT_TOKENS or self.kind != TEXTS:
             return None
         records = (r for reader in self._readers if reader.num_records() for r in reader.read_all())
         ids = np.frombuffer(b"".join(records), np.int32)
@@ -91,7 +137,9 @@ def _read_manifest(directory: pathlib.Path) -> dict:
 
 
 def write_store(
-    directory: pathlib.Path, documents: Iterable[np.ndarray], about: dict[str, str]
+    directory: pathlib.Path,
+    documents: Iterable[np.ndarray | Record],
+    about: dict[str, str],
 ) -> TokenStore:
     """Writes a store in one piece: `directory` is there whole or not at all.
 
@@ -99,16 +147,19 @@ def write_store(
 
     Args:
         directory: the store's.
-        documents: ids of each document.
+        documents: ids of each document; records where `about` has another `kind` than texts.
         about: goes to the manifest; its `fingerprint` is the store's.
     """
     partial = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     try:
-        lengths, files = _write_files(partial, documents)
+        seen = _Seen()
+        lengths, files = _write_files(partial, map(seen.encode, documents))
         np.save(partial / LENGTHS, lengths)
         counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "files": files}
-        manifest = {"fingerprint": "", **about, **counts}
+        manifest = {"fingerprint": "", **about, **counts, **seen.counts()}
+        if "languages" in manifest:
+            np.save(partial / LANGUAGES, np.array(seen.language_of, np.int16))
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         try:
             os.rename(partial, directory)
@@ -120,15 +171,42 @@ def write_store(
     return TokenStore(directory)
 
 
+class _Seen:
+    """What there is to know of records as they are written: learnt tokens, and languages."""
+
+    def __init__(self) -> None:
+        self.learnt = 0
+        self.records = False
+        self.numbers: dict[str, int] = {}
+        self.language_of: list[int] = []
+
+    def encode(self, document: np.ndarray | Record) -> tuple[int, bytes]:
+        """How many tokens a document has, and its bytes."""
+        if not isinstance(document, Record):
+            return len(document), np.ascontiguousarray(document, np.int32).tobytes()
+        self.records = True
+        self.learnt += int(document.weights.sum())
+        number = self.numbers.setdefault(document.language, len(self.numbers))
+        self.language_of.append(number)
+        ids = np.ascontiguousarray(document.ids, np.int32).tobytes()
+        return len(document.ids), ids + np.ascontiguousarray(document.weights, np.uint8).tobytes()
+
+    def counts(self) -> dict[str, object]:
+        if not self.records:
+            return {}
+        named = {"languages": list(self.numbers)} if any(self.numbers) else {}
+        return {"learnt": self.learnt, **named}
+
+
 def _write_files(
-    directory: pathlib.Path, documents: Iterable[np.ndarray]
+    directory: pathlib.Path, documents: Iterable[tuple[int, bytes]]
 ) -> tuple[np.ndarray, list[int]]:
     """Writes the ids; returns int32 lengths of all documents, and how many each file has."""
     lengths: list[int] = []
     files: list[int] = []
     room = 0
     writer = None
-    for ids in documents:
+    for length, record in documents:
         if room <= 0:
             if writer:
                 writer.close()
@@ -137,10 +215,10 @@ def _write_files(
             writer = ArrayRecordWriter(str(path), "group_size:1")
             files.append(0)
             room = FILE_TOKENS
-        writer.write(np.ascontiguousarray(ids, np.int32).tobytes())
-        lengths.append(len(ids))
+        writer.write(record)
+        lengths.append(length)
         files[-1] += 1
-        room -= len(ids)
+        room -= length
     if writer:
         writer.close()
     return np.array(lengths, np.int32), files

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marco_jax.data.packing import PackingPlan, fill_row, pack
+from marco_jax.data.units import Stream
 from marco_jax.tokenizer import Tokenizer
 
 # Documents that are shuffled and packed together.
@@ -59,6 +60,7 @@ class StreamedSource:
             seed: of the order within a window.
         """
         self.name, self.length = name, length
+        self.labels = (name,)
         self.fingerprint = fingerprint
         self.targets_per_row = _FULL * length
         self.rows: int | None = None  # of an epoch: not known
@@ -130,7 +132,7 @@ class StreamedSource:
         lengths = np.array([len(ids) for ids in self._ids], np.int64)
         rng = np.random.default_rng(np.random.SeedSequence([*self._seed, start.number]))
         documents = rng.permutation(len(lengths))
-        self._plan = pack(documents, lengths[documents], self.length)
+        self._plan = pack(documents, lengths[documents] + 1, self.length)
         self._order = rng.permutation(self._plan.rows)
         self._current = start
         if start.row > self._windows[-1].row:
@@ -143,10 +145,11 @@ class StreamedSource:
             start.record + len(texts),
         )
 
-    def _stream(self, piece: int) -> np.ndarray:
+    def _stream(self, piece: int) -> Stream:
         """Inputs and targets of a piece: size + 1 entries of [separator] + ids + [separator]."""
         ids = self._ids[int(self._plan.document[piece])]
         offset, size = int(self._plan.offset[piece]), int(self._plan.size[piece])
         separator = [self._tokenizer.eos_id]
         stream = np.concatenate([separator, ids, separator])
-        return stream[offset : offset + size + 1].astype(np.int32)
+        ids = stream[offset : offset + size + 1].astype(np.int32)
+        return Stream(ids, np.ones(size, np.float32))

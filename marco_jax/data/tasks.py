@@ -7,12 +7,21 @@ is not left to it: a task is materialised once (store.py) and mixed by index (fe
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import seqio
 import tensorflow as tf
 
+from marco_jax.data.conversations import (
+    chat_template,
+    has_conversations,
+    render_document,
+    task_fingerprint,
+    tokenize_conversation,
+)
 from marco_jax.data.corpus import SPLITS, Corpus
 from marco_jax.data.vocabulary import TokenizerVocabulary
 from marco_jax.tokenizer import Tokenizer
@@ -24,6 +33,10 @@ _BATCH = 256
 def register_task(corpus: Corpus, tokenizer: Tokenizer, source: str) -> seqio.Task:
     """A source as a task: documents in their order -> text -> `tokens` (no separator added).
 
+    Conversations are written with the tokenizer's chat template and have `weights` too, 1 for every
+    token that is learnt, and their `language`. Preferences give two conversations each, the chosen
+    one first.
+
     Registering the same source and tokenizer again gives the same task.
     """
     # The accelerators are JAX's: TensorFlow would take their memory.
@@ -31,11 +44,15 @@ def register_task(corpus: Corpus, tokenizer: Tokenizer, source: str) -> seqio.Ta
     name = task_name(corpus, tokenizer, source)
     if name not in seqio.TaskRegistry.names():
         feature = seqio.Feature(TokenizerVocabulary(tokenizer), add_eos=False, dtype=tf.int32)
+        features = {"tokens": feature}
+        read, tokenize = _documents(corpus, source), _tokenize
+        if has_conversations(corpus, source):
+            weights = seqio.PassThroughVocabulary(2)
+            features["weights"] = seqio.Feature(weights, add_eos=False, dtype=tf.int32)
+            read = _conversations(corpus, source, chat_template(tokenizer))
+            tokenize = _tokenize_conversations
         seqio.TaskRegistry.add(
-            name,
-            source=_documents(corpus, source),
-            preprocessors=[_tokenize],
-            output_features={"tokens": feature},
+            name, source=read, preprocessors=[tokenize], output_features=features
         )
     return seqio.TaskRegistry.get(name)
 
@@ -58,7 +75,8 @@ def register_mixture(
 def task_name(corpus: Corpus, tokenizer: Tokenizer, source: str) -> str:
     """A registry name that changes with the source's documents and the tokenizer."""
     name = re.sub(r"[^\w.-]", "_", source)
-    return f"marco_{name}_{corpus.source_fingerprint(source)[:8]}_{tokenizer.fingerprint[:8]}"
+    fingerprint = task_fingerprint(corpus, tokenizer, source)
+    return f"marco_{name}_{fingerprint[:8]}_{tokenizer.fingerprint[:8]}"
 
 
 def _documents(corpus: Corpus, source: str) -> seqio.FunctionDataSource:
@@ -84,3 +102,38 @@ def _tokenize(
     vocabulary = output_features["tokens"].vocabulary
     rows = dataset.batch(_BATCH).map(lambda examples: vocabulary.encode_batch_tf(examples["text"]))
     return rows.unbatch().map(lambda ids: {"tokens": ids})
+
+
+def _conversations(corpus: Corpus, source: str, template: str) -> seqio.FunctionDataSource:
+    def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+        del shuffle_files, seed
+
+        def rendered() -> Iterator[dict[str, bytes]]:
+            for document in corpus.documents(source, split):
+                text, spans = render_document(document, template)
+                fields = {"text": text, "spans": json.dumps(spans), "language": document.language}
+                yield {name: value.encode() for name, value in fields.items()}
+
+        signature = {name: tf.TensorSpec([], tf.string) for name in ("text", "spans", "language")}
+        return tf.data.Dataset.from_generator(rendered, output_signature=signature)
+
+    return seqio.FunctionDataSource(dataset, splits=list(SPLITS))
+
+
+def _tokenize_conversations(
+    dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
+) -> tf.data.Dataset:
+    """Text and spans -> `tokens` and `weights`."""
+    tokenizer = output_features["tokens"].vocabulary.tokenizer
+
+    def encode(text: bytes, spans: bytes) -> tuple[np.ndarray, np.ndarray]:
+        return tokenize_conversation(tokenizer, text.decode(), json.loads(spans))
+
+    def tokenize(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        inputs = [example["text"], example["spans"]]
+        tokens, weights = tf.numpy_function(encode, inputs, (tf.int32, tf.int32))
+        tokens.set_shape([None])
+        weights.set_shape([None])
+        return {"tokens": tokens, "weights": weights, "language": example["language"]}
+
+    return dataset.map(tokenize)

@@ -144,7 +144,12 @@ class StationaryLayout(DecodingLayout):
         return weight
 
     def product(
-        self, x: jax.Array, kernel: jax.Array, axes: Sequence[str], inputs: int
+        self,
+        x: jax.Array,
+        kernel: jax.Array,
+        axes: Sequence[str],
+        inputs: int,
+        frozen: bool = False,
     ) -> jax.Array:
         """From hidden states of the group's rows to features of own rows, or the reverse.
 
@@ -152,7 +157,7 @@ class StationaryLayout(DecodingLayout):
         Partial products are summed in float32.
         """
         if not self.group:
-            return super().product(x, kernel, axes, inputs)
+            return super().product(x, kernel, axes, inputs, frozen)
         if axes[0] == "embed":
             columns = self._own(x, x.ndim - 1)
             y = jnp.tensordot(columns, kernel, axes=inputs, preferred_element_type=jnp.float32)

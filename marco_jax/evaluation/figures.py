@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from marco_jax.evaluation.results import HIGH, LOW
-from marco_jax.evaluation.run_data import RunData, group_of, name_of
+from marco_jax.evaluation.run_data import RunData, group_of, is_of_source, name_of
 from marco_jax.evaluation.tasks import TASKS
 
 Figure = dict[str, Any]
@@ -184,7 +184,7 @@ def realised_shares(run: RunData) -> dict[str, dict[str, float]]:
         for row in run.metrics:
             if stage.first_step < row["step"] <= stage.last_step:
                 for key, value in row.items():
-                    if key.startswith("tokens/") and value:
+                    if is_of_source(key, "tokens") and value:
                         source = key.removeprefix("tokens/")
                         counts[source] = counts.get(source, 0) + value
         total = sum(counts.values())
@@ -193,7 +193,7 @@ def realised_shares(run: RunData) -> dict[str, dict[str, float]]:
 
 
 def _sources(run: RunData) -> list[str]:
-    keys = {key for row in run.metrics for key in row if key.startswith("loss/")}
+    keys = {key for row in run.metrics for key in row if is_of_source(key, "loss")}
     return sorted(key.removeprefix("loss/") for key in keys)
 
 

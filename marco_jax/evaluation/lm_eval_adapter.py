@@ -21,10 +21,10 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from marco_jax.chat_templates import CHATML, render_chat
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.decoding.sampling import Sampling
-from marco_jax.evaluation.chat_templates import CHATML, render_chat
 from marco_jax.model.parameters import Params
 
 NAME = "marco_jax"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marco_jax.evaluation.results import AVERAGES, Result
-from marco_jax.evaluation.run_data import RunData, load_run, name_of
+from marco_jax.evaluation.run_data import RunData, is_of_source, load_run, name_of
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.config import Qwen2Config
 
@@ -106,7 +106,7 @@ def _training(run: RunData, step: int) -> list[str]:
     read: dict[str, int] = {}
     for row in rows:
         for key, value in row.items():
-            if key.startswith("tokens/") and value:
+            if is_of_source(key, "tokens") and value:
                 source = key.removeprefix("tokens/")
                 read[source] = read.get(source, 0) + int(value)
     stages = [stage for stage in run.stages if stage.first_step < step]

@@ -190,3 +190,11 @@ def _stages(mixture: dict[str, Any], metrics: list[dict[str, Any]]) -> list[Stag
         else:
             spans.append(StageSpan(name, spans[-1].last_step if spans else 0, step, {}))
     return spans
+
+
+def is_of_source(key: str, figure: str) -> bool:
+    """Whether a field of metrics.jsonl is a source's `figure`, and not one of its languages'.
+
+    A source's is "loss/talks", its languages' are "loss/talks/kk".
+    """
+    return key.startswith(f"{figure}/") and key.count("/") == 1

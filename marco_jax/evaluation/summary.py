@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from marco_jax.evaluation.results import ALL, AVERAGES, HIGH, LOW, Result
-from marco_jax.evaluation.run_data import Milestone, RunData, load_run
+from marco_jax.evaluation.run_data import Milestone, RunData, is_of_source, load_run
 from marco_jax.evaluation.tasks import TASKS
 
 
@@ -110,7 +110,7 @@ def _progress(run: RunData) -> dict[str, Any]:
     rates, mfus, last = numbers("tokens_per_second"), numbers("mfu"), run.metrics[-1:]
     seconds = 0.0
     for row in run.metrics:
-        tokens = sum(v for k, v in row.items() if k.startswith("tokens/") and v)
+        tokens = sum(v for k, v in row.items() if is_of_source(k, "tokens") and v)
         seconds += tokens / (row.get("tokens_per_second") or math.inf)
     return {
         "step": last[0]["step"] if last else 0,

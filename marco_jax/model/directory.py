@@ -110,7 +110,7 @@ def write_directory(
     """
     out_dir = Path(out_dir)
     check_free(out_dir, overwrite)
-    with _replacing(out_dir) as directory:
+    with replacing(out_dir) as directory:
         write_tensors(directory, tensors, max_shard_bytes, progress)
         (dtype,) = {tensor.dtype for tensor in tensors.values()}
         _write_configs(directory, config, tokenizer, dtype)
@@ -137,7 +137,7 @@ def check_free(out_dir: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _replacing(out_dir: Path) -> Iterator[Path]:
+def replacing(out_dir: Path) -> Iterator[Path]:
     """A temporary directory that becomes `out_dir` at the end, and is removed on an error."""
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     # The last component may be a link or "..": the temporary one goes beside the real directory.

@@ -42,8 +42,17 @@ class Automatic:
         """A parameter of these logical axes, ready to multiply with."""
         return weight.astype(dtype)
 
+    def adapter(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
+        """A matrix of an adapter, ready to multiply with."""
+        return weight.astype(dtype)
+
     def product(
-        self, x: jax.Array, kernel: jax.Array, axes: Sequence[str], inputs: int
+        self,
+        x: jax.Array,
+        kernel: jax.Array,
+        axes: Sequence[str],
+        inputs: int,
+        frozen: bool = False,
     ) -> jax.Array:
         """[..., *inputs] times a kernel of logical `axes`, of which the first are the inputs."""
         return jnp.tensordot(x, kernel, axes=inputs)
@@ -97,16 +106,33 @@ class Manual:
             weight = gather(weight, names, dimension)
         return weight
 
+    def adapter(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
+        """A matrix of an adapter, gathered like `weight`.
+
+        One of the two lies whole on all tensor ranks, which make parts of its gradient.
+        """
+        shared = any("tensor" in self.sharding.names(axis) for axis in axes)
+        if self._tensor > 1 and not shared and "kv_heads" not in axes:
+            weight = _copy(weight, "tensor")
+        return self.weight(weight, axes, dtype)
+
     def product(
-        self, x: jax.Array, kernel: jax.Array, axes: Sequence[str], inputs: int
+        self,
+        x: jax.Array,
+        kernel: jax.Array,
+        axes: Sequence[str],
+        inputs: int,
+        frozen: bool = False,
     ) -> jax.Array:
         """[..., *inputs] times a kernel of logical `axes`, of which the first are the inputs.
 
-        On a CPU as one product of two matrices: of rows in two dimensions it makes the kernel's
-        gradient at half the speed. On a TPU that would cost memory: layouts differ.
+        `frozen`: the kernel has no gradient. On a CPU as one product of two matrices: of rows in
+        two dimensions it makes the kernel's gradient at half the speed. On a TPU that would cost
+        memory: layouts differ.
         """
         if self.sharding.platform != "cpu":
-            x, kernel = _finish_together(x, kernel, axes.index("embed"))
+            if not frozen:
+                x, kernel = _finish_together(x, kernel, axes.index("embed"))
             return jnp.tensordot(x, kernel, axes=inputs)
         rows, outputs = x.shape[: x.ndim - inputs], kernel.shape[inputs:]
         size = math.prod(kernel.shape[:inputs])
@@ -178,6 +204,10 @@ class Manual:
         halves = x.reshape(batch, ranks, 2, length // 2, *rest)
         whole = jnp.concatenate([halves[:, :, 0], halves[:, ::-1, 1]], axis=1)
         return whole.reshape(batch, ranks * length, *rest)
+
+    def sum_length(self, x: jax.Array) -> jax.Array:
+        """The sum over the pieces of rows of what each has of it."""
+        return _sum(x, "context") if self.sharding.ways("length") > 1 else x
 
     def head(self, table: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """This rank's words of the output matrix, all columns: [embed, vocab / ways]."""

@@ -42,6 +42,7 @@ DEFAULT_RULES: Rules = (
     ("kv_heads", ("tensor",)),
     ("head_dim", ()),
     ("mlp", ("tensor",)),
+    ("rank", ()),
     ("batch", ("slice", "data", "fsdp", "fsdp_minor")),
     ("length", ("context",)),
     ("cache_length", ()),

@@ -18,6 +18,7 @@ from flax import nnx
 from marco_jax.model.attention import ContextRank, attention
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.layout import Automatic, Layout
+from marco_jax.model.lora import LoraOptions
 from marco_jax.model.mesh import Sharding, parameter_shardings
 from marco_jax.model.parameters import Params, axis_sizes, parameter_table, unflatten
 from marco_jax.model.remat import (
@@ -119,14 +120,19 @@ class RMSNorm(nnx.Module):
 
 
 class Projection(nnx.Module):
-    """A linear map from some logical axes to others, with an optional bias."""
+    """A linear map from some logical axes to others, with an optional bias.
+
+    Where a model is adapted its kernels are frozen, and those that are targets have an adapter.
+    """
 
     def __init__(
         self,
+        name: str,
         inputs: tuple[str, ...],
         outputs: tuple[str, ...],
         config: Qwen2Config,
         rngs: nnx.Rngs,
+        lora: LoraOptions | None,
         bias: bool = False,
     ) -> None:
         sizes = axis_sizes(config)
@@ -135,13 +141,25 @@ class Projection(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(shape[len(inputs) :])) if bias else None
         self.inputs, self.outputs = inputs, outputs
+        self.frozen = lora is not None
+        self.adapted = lora is not None and name in lora.targets
+        if self.adapted:
+            before, after = shape[: len(inputs)], shape[len(inputs) :]
+            self.lora_a = nnx.Param(jnp.zeros((*before, lora.rank)))
+            self.lora_b = nnx.Param(jnp.zeros((lora.rank, *after)))
+            self.scale = lora.scale
 
     def __call__(
         self, x: jax.Array, layout: Layout
     ) -> jax.Array:  # [..., inputs] -> [..., outputs]
         axes = (*self.inputs, *self.outputs)
         kernel = layout.weight(self.kernel[...], axes, x.dtype)
-        y = layout.product(x, kernel, axes, len(self.inputs))
+        y = layout.product(x, kernel, axes, len(self.inputs), frozen=self.frozen)
+        if self.adapted:
+            down = layout.adapter(self.lora_a[...], (*self.inputs, "rank"), x.dtype)
+            up = layout.adapter(self.lora_b[...], ("rank", *self.outputs), x.dtype)
+            low = jnp.tensordot(x, down, axes=len(self.inputs))  # [..., rank]
+            y = y + self.scale * jnp.tensordot(low, up, axes=1)
         if self.bias is None:
             return y
         return y + layout.weight(self.bias[...], self.outputs, x.dtype)
@@ -150,12 +168,13 @@ class Projection(nnx.Module):
 class Attention(nnx.Module):
     """Grouped-query attention with biases on q, k and v, and rotary positions."""
 
-    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
-        heads, kv_heads = ("heads", "head_dim"), ("kv_heads", "head_dim")
-        self.q_proj = Projection(("embed",), heads, config, rngs, bias=True)
-        self.k_proj = Projection(("embed",), kv_heads, config, rngs, bias=True)
-        self.v_proj = Projection(("embed",), kv_heads, config, rngs, bias=True)
-        self.o_proj = Projection(heads, ("embed",), config, rngs)
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None) -> None:
+        embed, heads, kv_heads = ("embed",), ("heads", "head_dim"), ("kv_heads", "head_dim")
+        rest = (config, rngs, lora)
+        self.q_proj = Projection("q_proj", embed, heads, *rest, bias=True)
+        self.k_proj = Projection("k_proj", embed, kv_heads, *rest, bias=True)
+        self.v_proj = Projection("v_proj", embed, kv_heads, *rest, bias=True)
+        self.o_proj = Projection("o_proj", heads, embed, *rest)
 
     def __call__(
         self, x: jax.Array, inputs: LayerInputs, cache: LayerCache | None, layout: Layout
@@ -192,11 +211,11 @@ class Attention(nnx.Module):
 class MLP(nnx.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None) -> None:
         embed, mlp = ("embed",), ("mlp",)
-        self.gate_proj = Projection(embed, mlp, config, rngs)
-        self.up_proj = Projection(embed, mlp, config, rngs)
-        self.down_proj = Projection(mlp, embed, config, rngs)
+        self.gate_proj = Projection("gate_proj", embed, mlp, config, rngs, lora)
+        self.up_proj = Projection("up_proj", embed, mlp, config, rngs, lora)
+        self.down_proj = Projection("down_proj", mlp, embed, config, rngs, lora)
 
     def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
         x = layout.to_tensor_ranks(x)
@@ -209,11 +228,11 @@ class MLP(nnx.Module):
 class DecoderLayer(nnx.Module):
     """Pre-norm attention and MLP, each with a residual."""
 
-    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None) -> None:
         self.input_layernorm = RMSNorm(config)
-        self.self_attn = Attention(config, rngs)
+        self.self_attn = Attention(config, rngs, lora)
         self.post_attention_layernorm = RMSNorm(config)
-        self.mlp = MLP(config, rngs)
+        self.mlp = MLP(config, rngs, lora)
 
     def __call__(
         self, x: jax.Array, inputs: LayerInputs, cache: LayerCache | None, layout: Layout
@@ -241,10 +260,12 @@ class Embedding(nnx.Module):
 class Qwen2(nnx.Module):
     """The decoder: token ids in, final hidden states out; `logits` applies the head."""
 
-    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None = None
+    ) -> None:
         self.config = config
         self.embed_tokens = Embedding(config, rngs)
-        self.layers = _stack_layers(config, rngs)
+        self.layers = _stack_layers(config, rngs, lora)
         self.norm = RMSNorm(config)
         self.lm_head = None if config.tie_word_embeddings else Embedding(config, rngs)
 
@@ -318,23 +339,26 @@ class Qwen2(nnx.Module):
         return (self.lm_head or self.embed_tokens).attend(hidden)
 
 
-def _stack_layers(config: Qwen2Config, rngs: nnx.Rngs) -> DecoderLayer:
+def _stack_layers(config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None) -> DecoderLayer:
     @nnx.split_rngs(splits=config.num_hidden_layers)
     @nnx.vmap(in_axes=0, out_axes=0)
     def create(rngs: nnx.Rngs) -> DecoderLayer:
-        return DecoderLayer(config, rngs)
+        return DecoderLayer(config, rngs, lora)
 
     return create(rngs)
 
 
 @functools.cache
-def _definition(config: Qwen2Config) -> nnx.GraphDef:
-    return nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0))))[0]
+def _definition(config: Qwen2Config, lora: LoraOptions | None) -> nnx.GraphDef:
+    return nnx.split(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0), lora)))[0]
 
 
-def bind(config: Qwen2Config, params: Params) -> Qwen2:
-    """The model over these parameters (the arrays themselves, no copy)."""
-    return nnx.merge(_definition(config), nnx.State(params))
+def bind(config: Qwen2Config, params: Params, lora: LoraOptions | None = None) -> Qwen2:
+    """The model over these parameters (the arrays themselves, no copy).
+
+    With `lora` they are those of the frozen model and the adapters (lora.with_adapters).
+    """
+    return nnx.merge(_definition(config, lora), nnx.State(params))
 
 
 def init_params(config: Qwen2Config, seed: int, sharding: Sharding | None = None) -> Params:

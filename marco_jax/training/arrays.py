@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import numpy as np
 import tensorstore
 
 from marco_jax.model.config import Qwen2Config
+from marco_jax.model.lora import AdapterMatrix
 from marco_jax.model.parameters import Parameter, parameter_table
 
 # Of a chunk: large enough for any storage, small enough for a mesh of many hosts.
@@ -85,14 +86,19 @@ class ArrayWriter:
 class StoredParams:
     """The parameters that a checkpoint holds, to be read layer by layer."""
 
-    def __init__(self, directory: pathlib.Path, config: Qwen2Config) -> None:
-        """Opens the arrays of a step's `params` directory.
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        config: Qwen2Config,
+        rows: Sequence[Parameter | AdapterMatrix] | None = None,
+    ) -> None:
+        """Opens the arrays of a step's `params` directory; `rows` of a table where it is not all.
 
         Raises:
             ValueError: an array is missing or of another shape.
         """
         self._arrays, self._blocks = {}, {}
-        for row in parameter_table(config):
+        for row in parameter_table(config) if rows is None else rows:
             try:
                 array = tensorstore.open(_spec(directory, row.path), open=True).result()
             except (ValueError, RuntimeError) as error:
@@ -116,7 +122,7 @@ class StoredParams:
         stacked = (a for path, a in self._arrays.items() if path.startswith("layers/"))
         return all(array.chunk_layout.read_chunk.shape[0] == 1 for array in stacked)
 
-    def read(self, row: Parameter, layer: int | None) -> np.ndarray:
+    def read(self, row: Parameter | AdapterMatrix, layer: int | None) -> np.ndarray:
         """One layer of a parameter, or the whole of an unstacked one, in our layout."""
         array = self._arrays[row.path]
         if layer is None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from marco_jax.model.config import Qwen2Config
+from marco_jax.model.lora import LoraOptions
 from marco_jax.model.mesh import (
     DEFAULT_RULES,
     Sharding,
@@ -19,10 +20,11 @@ from marco_jax.model.mesh import (
     create_mesh,
     replicate_kv_heads,
 )
-from marco_jax.training.config import ConfigError, plan_stages, resolve_steps
+from marco_jax.training.config import DPO, ConfigError, plan_stages, resolve_steps
 from marco_jax.training.guard import GuardOptions
 from marco_jax.training.losses import LossOptions, default_logits_mib
 from marco_jax.training.optimizer import create_optimizer, join_stages
+from marco_jax.training.preferences import PreferenceOptions
 from marco_jax.training.step import StepOptions, Trainer
 
 
@@ -51,6 +53,25 @@ def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> Non
     check_mesh(model, sharding, batch=rows // parts, length=config.batch.length)
 
 
+def preference_options(config: ConfigDict) -> PreferenceOptions | None:
+    """`config.dpo` of objective "dpo"; None of others."""
+    if config.objective != DPO:
+        return None
+    fields = config.dpo.to_dict()
+    # Two answers of 32 tokens are short ones.
+    fields["pairs_per_row"] = fields["pairs_per_row"] or max(1, config.batch.length // 64)
+    return PreferenceOptions(**fields)
+
+
+def lora_options(config: ConfigDict) -> LoraOptions | None:
+    """`config.lora`; None where all parameters train."""
+    if not config.lora.rank:
+        return None
+    fields = config.lora.to_dict()
+    fields["targets"] = tuple(name.strip() for name in fields["targets"].split(",") if name.strip())
+    return LoraOptions(**fields)
+
+
 def create_trainer(
     config: ConfigDict,
     model: Qwen2Config,
@@ -68,7 +89,8 @@ def create_trainer(
     check_run(config, model, sharding)
     resolve_steps(config, global_rows(config, sharding) * config.batch.length)
     schedule = join_stages([stage.schedule for stage in plan_stages(config)])
-    optimizer = create_optimizer(model, schedule, **config.optimizer.to_dict())
+    lora = lora_options(config)
+    optimizer = create_optimizer(model, schedule, lora=lora, **config.optimizer.to_dict())
     options = StepOptions(
         dtype=jnp.dtype(config.dtype),
         remat=config.remat,
@@ -80,5 +102,7 @@ def create_trainer(
             vocab_size=vocab_size if config.loss.mask_padded_vocab else None,
         ),
         guard=GuardOptions(config.anomaly.spike_sigmas, config.anomaly.spike_window),
+        preference=preference_options(config),
+        lora=lora,
     )
     return Trainer(model, optimizer, schedule, sharding, num_sources, options)

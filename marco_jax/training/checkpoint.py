@@ -150,7 +150,10 @@ class Checkpoints:
             }
             self._saving = (step, describe_arrays(items))
             # Parameters are cut by layer, so that an export need not read all layers at once.
-            cut = parameter_tree(config, lambda row: ocp.SaveArgs(shard_axes=(0,) * row.stacked))
+            cut = jax.tree_util.tree_map_with_path(
+                lambda path, _: ocp.SaveArgs(shard_axes=(0,) * (path[0].key == "layers")),
+                state.params,
+            )
             arguments = {
                 "params": ocp.args.StandardSave(state.params, save_args=cut),
                 "optimizer": ocp.args.StandardSave(state.optimizer),

@@ -19,6 +19,9 @@ from ml_collections import ConfigDict
 from marco_jax.model.config import PRESETS, Qwen2Config
 from marco_jax.training.optimizer import StageSchedule
 
+# What a run may train for: `config.objective`.
+CPT, SFT, DPO = OBJECTIVES = ("cpt", "sft", "dpo")
+
 
 class ConfigError(ValueError):
     """A config file or an override that cannot be used."""

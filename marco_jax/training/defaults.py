@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 def training_config() -> ConfigDict:
     """Continual pretraining of Qwen2 in Marco-LLM's two stages; all fields, none hidden."""
     c = ConfigDict()
+    # cpt: continual pretraining; sft: conversations, of which the assistant's part is learnt; dpo:
+    # preferences.
     c.objective = "cpt"
     c.seed = 0
     c.steps = 1000
@@ -52,6 +54,34 @@ def training_config() -> ConfigDict:
             # Leave the rows past the tokenizer's vocabulary out of the normaliser. `transformers`
             # keeps them in, and so do the scores.
             "mask_padded_vocab": False,
+        }
+    )
+    # Of objective "dpo": see training/preferences.py.
+    c.dpo = ConfigDict(
+        {
+            "variant": "sigmoid",
+            "beta": 0.1,
+            # How often a label is taken to be wrong, by the variants "smoothed" and "robust".
+            "label_smoothing": 0.1,
+            # The margin that "simpo" asks for; it has no reference.
+            "simpo_gamma": 0.5,
+            # Weight of the cross-entropy of chosen answers, a mean over their tokens; 0: none.
+            "sft_weight": 0.0,
+            # Log-probabilities of the model that the run starts from: "cached", once before
+            # training, beside the tokenised pairs; "live", at every step, from its parameters.
+            "reference": "cached",
+            # Pairs that a row may hold; 0: one for every 64 tokens of its length.
+            "pairs_per_row": 0,
+        }
+    )
+    # Low-rank adapters beside frozen matrices, for any objective; rank 0: all parameters train.
+    c.lora = ConfigDict(
+        {
+            "rank": 0,
+            "alpha": 32.0,
+            "targets": "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
+            # Of the frozen parameters.
+            "base_dtype": "bfloat16",
         }
     )
     # Sizes of the mesh axes; one may be -1. `num_slices` counts slices joined by the data-centre

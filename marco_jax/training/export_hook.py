@@ -54,7 +54,7 @@ class ExportHook:
             save_huggingface(
                 out,
                 model,
-                event.state.params,
+                self.run.trainer.model_params(event.state),
                 self.run.tokenizer,
                 # By name: numpy knows bfloat16 once JAX has been imported.
                 np.dtype(self.dtype) if self.dtype else None,

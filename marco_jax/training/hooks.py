@@ -15,6 +15,7 @@ from tqdm import tqdm
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
 from marco_jax.model.config import Qwen2Config
+from marco_jax.model.parameters import Params
 from marco_jax.training.checkpoint import Checkpoints
 from marco_jax.training.clock import CHECKPOINT, EVALUATION
 from marco_jax.training.faults import Preempted
@@ -73,6 +74,7 @@ class EvaluationHook:
         every: int,
         *,
         at_start: bool,
+        model_params: Callable[[TrainState], Params] = lambda state: state.params,
     ) -> None:
         """All tasks at stage ends (and before the first step if `at_start`), some more often.
 
@@ -83,10 +85,11 @@ class EvaluationHook:
             writer: of TensorBoard figures; evaluations are booked on its clock.
             every: 0 for stage ends alone.
             at_start: whether the parameters that the run starts from are evaluated.
+            model_params: of a state, those of the model.
         """
         self.evaluator, self.frequent = evaluator, frequent
         self.workdir, self.writer = workdir, writer
-        self.every, self.at_start = every, at_start
+        self.every, self.at_start, self.model_params = every, at_start, model_params
         # The figures of the step that was evaluated last, by name, with its `step`.
         self.last: dict[str, Any] = {}
         # Whether the last evaluation was left for a signal.
@@ -107,7 +110,8 @@ class EvaluationHook:
         start = time.perf_counter()
         try:
             with self.writer.clock.part(EVALUATION):
-                evaluation = (self.evaluator if whole else self.frequent).run(event.state.params)
+                evaluator = self.evaluator if whole else self.frequent
+                evaluation = evaluator.run(self.model_params(event.state))
         except Preempted:
             say(f"SIGTERM: the evaluation at step {event.step} is left for the restart")
             self.cut = True

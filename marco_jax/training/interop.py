@@ -29,7 +29,7 @@ from marco_jax.model.parameters import Parameter, contiguous, parameter_table
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.safetensors_files import NamedTensors, StoredTensor, check_space
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
-from marco_jax.training.arrays import ArrayWriter, StoredParams
+from marco_jax.training.arrays import ArrayWriter
 from marco_jax.training.checkpoint import (
     CHECKPOINTS,
     TOKENIZER,
@@ -40,6 +40,7 @@ from marco_jax.training.checkpoint import (
 from marco_jax.training.models import FoundModel, find_model
 from marco_jax.training.processes import say
 from marco_jax.training.progress import ByteProgress
+from marco_jax.training.stored_weights import stored_weights
 from marco_jax.training.terms import CARD, stated_terms
 from marco_jax.training.workdir import LOCK, locked
 
@@ -254,26 +255,14 @@ def _card(found: FoundModel, name: str, terms: Terms) -> str:
 def named_tensors(found: FoundModel, dtype: Any = None) -> NamedTensors:
     """The weights of a model that was found, as a stream in Hugging Face names and layout.
 
-    A merged adapter is such a stream as well: of tensors that read the base's and add to them.
+    Adapters are merged in, a layer at a time.
     """
-    config = found.config
-    if found.step is not None:
-        params = StoredParams(found.directory / "params", config)
-        kind, by_layer, read = dtype or params.dtype, params.by_layer, params.read
-    else:
-        _, stored = open_huggingface(found.directory)
-        kinds = (tensor.dtype for tensor in stored.values())
-        kind, by_layer = dtype or functools.reduce(jnp.promote_types, kinds), True
-
-        def read(row: Parameter, layer: int | None) -> np.ndarray:
-            name = row.huggingface_names(config)[layer or 0]
-            return row.from_huggingface(stored[name].map(), config)
-
-    tensors = huggingface_tensors(config, np.dtype(kind), read)
-    if by_layer:
+    weights = stored_weights(found)
+    tensors = huggingface_tensors(found.config, np.dtype(dtype or weights.dtype), weights.read)
+    if weights.by_layer:
         return tensors
     # Neighbouring layers come off the disk together: they are written together, too.
-    return {name: tensors[name] for name in _by_parameter(config)}
+    return {name: tensors[name] for name in _by_parameter(found.config)}
 
 
 def _by_parameter(config: Qwen2Config) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from marco_jax.model.parameters import Params
 from marco_jax.training.checkpoint import FIGURES, Checkpoints, Meta
 from marco_jax.training.clock import CHECKPOINT, COMPILE
 from marco_jax.training.export_hook import ExportHook
@@ -27,7 +28,7 @@ from marco_jax.training.metrics import MetricsWriter
 from marco_jax.training.processes import say
 from marco_jax.training.run import Run
 from marco_jax.training.step import Batch, StepMetrics, TrainState
-from marco_jax.training.workdir import check_belongs, identity, locked, record_config
+from marco_jax.training.workdir import check_belongs, locked, record_config
 
 DONE, STOPPED = 0, 143
 
@@ -73,11 +74,12 @@ class _Loop:
         self.writer = writer = MetricsWriter(
             directory,
             parts.model,
-            parts.feed.sources,
+            parts.feed.labels,
             config.batch.length,
             self.first,
             meta["tokens"],
             self._inspect,
+            parts.trainer.options.model_flops,
         )
         self.metrics = MetricsHook(writer, config.log_every, parts.batch_rows * config.batch.length)
         self.progress = ProgressHook(self.metrics, config.steps, self.first)
@@ -186,13 +188,12 @@ class _Loop:
         boundary = step in self.parts.stage_ends
         return Event(step, stage, self.state, metrics, boundary, stopping)
 
-    def _restore(self) -> tuple[TrainState, Meta]:
-        """The state to go on from, and what belongs to it."""
+    def _restore(self, frozen: Params | None = None) -> tuple[TrainState, Meta]:
+        """The state to go on from, and what belongs to it; `frozen` where it is at hand."""
         parts, trainer = self.parts, self.parts.trainer
-        here = identity(self.config, parts.tokenizer.fingerprint)
-        here["model"] = dataclasses.asdict(parts.model)
+        here = parts.identity() | {"model": dataclasses.asdict(parts.model)}
         restored = self.checkpoints.restore_newest(
-            trainer.abstract_state(),
+            trainer.abstract_state()._replace(frozen=None),
             lambda meta: check_belongs(meta, here),
             trainer.options.guard,
         )
@@ -203,11 +204,12 @@ class _Loop:
         state, meta = restored
         say(f"resuming at step {meta['step']}")
         parts.resume(meta.get("data", {}), meta["step"])
-        return state, meta
+        # What does not train has not changed since the run began.
+        return state._replace(frozen=parts.frozen() if frozen is None else frozen), meta
 
     def _describe(self, step: int) -> Meta:
         """What the checkpoint of a step holds besides the state, and figures to choose it by."""
-        meta = identity(self.config, self.parts.tokenizer.fingerprint)
+        meta = self.parts.identity()
         meta |= {"tokens": self.writer.tokens, "data": self.parts.data_state(step)}
         rows = [self.metrics.last, *(hook.last for hook in self.evaluations)]
         name = self.config.checkpoint.keep_best.removeprefix("-")
@@ -220,7 +222,7 @@ class _Loop:
 
     def _roll_back(self, step: int) -> None:
         """Takes the parameters of the newest checkpoint to the batch after `step`."""
-        state, meta = self._restore()
+        state, meta = self._restore(self.state.frozen)
         self.state = self.parts.trainer.pass_over(state, step - meta["step"])
         self.first, self.read_from = step, meta["step"]
         say(
@@ -239,4 +241,12 @@ def _evaluation(
     evaluators = [run.evaluator(engine, tasks) for tasks in (fields.tasks, fields.every_tasks)]
     # Random weights have no figures worth their time; a given model's are the baseline.
     at_start = bool(config.init_from) and fields.at_start
-    return [EvaluationHook(*evaluators, directory, writer, fields.every, at_start=at_start)]
+    hook = EvaluationHook(
+        *evaluators,
+        directory,
+        writer,
+        fields.every,
+        at_start=at_start,
+        model_params=run.trainer.model_params,
+    )
+    return [hook]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,14 @@ class LossOptions:
 
     logits_mib: float32 logits that a device holds at once. z_loss: weight of the squared
     log-normaliser. vocab_size: rows of the head past it are left out of the normaliser; None keeps
-    all rows, padding included, as `transformers` does.
+    all rows, padding included, as `transformers` does. frozen_head: the output matrix has no
+    gradient.
     """
 
     logits_mib: float = 128.0
     z_loss: float = 0.0
     vocab_size: int | None = None
+    frozen_head: bool = False
 
 
 def default_logits_mib(platform: str) -> float:
@@ -64,7 +67,36 @@ def cross_entropy(
         float32 scalar: sum of weights * (cross-entropy + z_loss * log-normaliser ** 2), of the
         tokens here; and float32 [batch, length], cross-entropies in nats without gradient.
     """
-    rows = targets.size
+    cut = _cutter(targets.size, table, options, layout)
+    total, losses = _summed(cut(hidden), table, cut(targets), cut(weights), options, layout)
+    return total, losses.reshape(-1)[: targets.size].reshape(targets.shape)
+
+
+def token_losses(
+    hidden: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    options: LossOptions = LossOptions(),
+    layout: Manual | None = None,
+) -> jax.Array:
+    """Every token's cross-entropy, each of which may be differentiated; else as `cross_entropy`.
+
+    The backward pass makes the logits a second time: it has to know what the losses are worth.
+    There is no z_loss in it.
+
+    Returns:
+        float32 [batch, length], in nats.
+    """
+    options = dataclasses.replace(options, z_loss=0.0)
+    cut = _cutter(targets.size, table, options, layout)
+    losses = _apart(cut(hidden), table, cut(targets), options, layout)
+    return losses.reshape(-1)[: targets.size].reshape(targets.shape)
+
+
+def _cutter(
+    rows: int, table: jax.Array, options: LossOptions, layout: Manual | None
+) -> Callable[[jax.Array], jax.Array]:
+    """Cuts arrays of [batch, length, ...] into chunks of tokens, [chunks, tokens, ...]."""
     together, words = rows, table.shape[0]
     if layout is not None:
         together, words = rows * layout.exchange_ranks, layout.head_words(words)
@@ -76,8 +108,7 @@ def cross_entropy(
         x = jnp.pad(x, ((0, padding), *((0, 0),) * (x.ndim - 1)))
         return x.reshape(chunks, -1, *x.shape[1:])
 
-    total, losses = _summed(cut(hidden), table, cut(targets), cut(weights), options, layout)
-    return total, losses.reshape(-1)[:rows].reshape(targets.shape)
+    return cut
 
 
 def _chunks(rows: int, least: float) -> int:
@@ -121,15 +152,19 @@ def _forward(
         total, head_grad = carry
         added, losses, d_logits, rows = _chunk(*chunk, head, options, layout)
         d_rows = jnp.einsum("rv,ev->re", d_logits, head)
-        head_grad += jnp.einsum("re,rv->ev", rows, d_logits, preferred_element_type=jnp.float32)
+        if not options.frozen_head:
+            head_grad += jnp.einsum("re,rv->ev", rows, d_logits, preferred_element_type=jnp.float32)
         if layout is not None and "tensor" in layout.vocab_axes:
             d_rows = jax.lax.psum(d_rows, "tensor")
         if layout is not None and layout.vocab_axis:
             d_rows = jax.lax.psum_scatter(d_rows, layout.vocab_axis, tiled=True)
         return (total + added, head_grad), (losses, d_rows)
 
-    start = (jnp.float32(0), jnp.zeros(head.shape, jnp.float32))
+    held = (1,) if options.frozen_head else head.shape
+    start = (jnp.float32(0), jnp.zeros(held, jnp.float32))
     (total, head_grad), (losses, grads) = _scan(read, start, (hidden, targets, weights))
+    if options.frozen_head:
+        return (total, losses), (grads, None)
     (table_grad,) = scatter(head_grad.astype(head.dtype))
     # The backward pass starts when the head's gradient is scattered: what was gathered is free.
     return (total, losses), jax.lax.optimization_barrier((grads, table_grad))
@@ -139,11 +174,43 @@ def _backward(
     options: LossOptions, layout: Manual | None, grads: tuple, cotangents: tuple
 ) -> tuple:
     scale, _ = cotangents  # the losses to look at have no gradient
-    hidden, table = (grad * scale.astype(grad.dtype) for grad in grads)
+    hidden, table = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
     return hidden, table, None, None
 
 
 _summed.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _apart(
+    hidden: jax.Array,  # [chunks, rows, embed]
+    table: jax.Array,  # [vocab, embed] or a shard of it
+    targets: jax.Array,  # [chunks, rows]
+    options: LossOptions,
+    layout: Manual | None,
+) -> jax.Array:
+    weights = jnp.ones(targets.shape, jnp.float32)
+    return _summed(hidden, table, targets, weights, options, layout)[1]
+
+
+def _apart_forward(
+    hidden: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    options: LossOptions,
+    layout: Manual | None,
+) -> tuple[jax.Array, tuple]:
+    return _apart(hidden, table, targets, options, layout), (hidden, table, targets)
+
+
+def _apart_backward(
+    options: LossOptions, layout: Manual | None, kept: tuple, cotangents: jax.Array
+) -> tuple:
+    _, grads = _forward(*kept, cotangents, options, layout)
+    return (*grads, None)
+
+
+_apart.defvjp(_apart_forward, _apart_backward)
 
 
 def _head(table: jax.Array, dtype: jnp.dtype, layout: Manual | None) -> jax.Array:

@@ -34,29 +34,32 @@ class MetricsWriter:
 
     Fetching is what waits for the device, so it is done rarely; still every step has its line.
     Speeds and the times of `clock`, which whoever does something else books, are means of the
-    steps that are written together.
+    steps that are written together. Speeds count all tokens that are read, `tokens` those that are
+    learnt: of conversations the assistant's.
     """
 
     def __init__(
         self,
         workdir: pathlib.Path,
         config: Qwen2Config,
-        sources: tuple[str, ...],
+        labels: tuple[str, ...],
         length: int,
         first_step: int,
         tokens: int,
         inspect: Callable[[dict[str, Any]], None],
+        model_flops: float = 1.0,
     ) -> None:
         """Opens the files; lines of steps after `first_step` (of a killed run) are dropped.
 
         Args:
             workdir: where they are.
             config: of the model.
-            sources: names, by source id.
+            labels: by source id, a source's name, or "source/language".
             length: of a row.
             first_step: finished steps.
             tokens: that they have trained on.
             inspect: is given each line before it is written, and may raise: it is the last one.
+            model_flops: `StepOptions.model_flops`.
         """
         self._path = workdir / "metrics.jsonl"
         if jax.process_index() == 0:
@@ -65,8 +68,8 @@ class MetricsWriter:
         self._board = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), flush_secs=30, write_to_disk=jax.process_index() == 0
         )
-        self._sources = sources
-        self._flops_per_token = config.flops_per_token(length)
+        self._groups = _groups(labels)
+        self._flops_per_token = config.flops_per_token(length) * model_flops
         peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
         self._peak = peak and peak * jax.device_count()
         self._pending: list[tuple[int, str, int, StepMetrics]] = []
@@ -83,7 +86,7 @@ class MetricsWriter:
         if not self._pending:
             return None
         fetched = jax.device_get([metrics for *_, metrics in self._pending])
-        total = sum(float(metrics.token_counts.sum()) for metrics in fetched)
+        total = sum(float(metrics.filled) for metrics in fetched)
         times = self.clock.lap(len(fetched))
         rate = total / (times["step_seconds"] * len(fetched))
         rows: list[dict[str, Any]] = []
@@ -118,28 +121,42 @@ class MetricsWriter:
     def _row(
         self, step: int, stage: str, places: int, metrics: StepMetrics, rate: float
     ) -> dict[str, Any]:
-        tokens = float(metrics.token_counts.sum())
-        self.tokens += int(tokens)
+        self.tokens += int(metrics.token_counts.sum())
+        count = max(float(metrics.loss_counts.sum()), 1.0)
         row = {
             "step": step,
             "stage": stage,
-            "loss": _finite(metrics.loss_sums.sum(dtype=np.float64) / max(tokens, 1.0)),
+            "loss": _finite(metrics.loss_sums.sum(dtype=np.float64) / count),
             "learning_rate": float(metrics.learning_rate),
             "grad_norm": _finite(metrics.grad_norm),
             "tokens": self.tokens,
             "tokens_per_second": rate,
             "mfu": self._peak and rate * self._flops_per_token / self._peak,
-            "padding": 1.0 - tokens / places,
+            "padding": 1.0 - float(metrics.filled) / places,
             "skipped_steps": int(metrics.skipped_steps),
         }
         if metrics.skipped:
             row["skipped"] = True
-        columns = zip(self._sources, metrics.loss_sums, metrics.token_counts, strict=True)
-        for source, loss_sum, count in columns:
-            if count:
-                row[f"loss/{source}"] = _finite(loss_sum / count)
-                row[f"tokens/{source}"] = int(count)
+        for name, sums in metrics.figures.items():
+            row[name] = _finite(sums.sum(dtype=np.float64) / count)
+        for label, numbers in self._groups.items():
+            own = float(metrics.loss_counts[numbers].sum())
+            if own:
+                row[f"loss/{label}"] = _finite(metrics.loss_sums[numbers].sum() / own)
+                row[f"tokens/{label}"] = int(metrics.token_counts[numbers].sum())
+                for name, sums in metrics.figures.items():
+                    row[f"{name}/{label}"] = _finite(sums[numbers].sum() / own)
         return row
+
+
+def _groups(labels: tuple[str, ...]) -> dict[str, list[int]]:
+    """The numbers of every label, and of every source that has several."""
+    groups: dict[str, list[int]] = {}
+    for number, label in enumerate(labels):
+        source = label.partition("/")[0]
+        for name in dict.fromkeys((source, label)):
+            groups.setdefault(name, []).append(number)
+    return groups
 
 
 def _finite(value: Any) -> float | None:

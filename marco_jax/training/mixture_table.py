@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_LEFT_OUT = {
+    "cut": "conversations are longer than a row and lose their end",
+    "left_out": "pairs are longer than a row and are left out",
+}
+
 
 def mixture_table(described: Mapping[str, Any], max_epochs: float) -> list[str]:
     """Lines for a log, from what `Feed.describe` says; a last one warns of sources read too often.
@@ -18,7 +23,8 @@ def mixture_table(described: Mapping[str, Any], max_epochs: float) -> list[str]:
     width = max(12, *(len(name) + 2 for name in names))
     head = "".join(f"{name:>{width}}" for name in names)
     lines = [f"{'source':<16}{'documents':>12}{'tokens':>16}{head}{'epochs':>9}{'padding':>9}"]
-    often = []
+    often: list[str] = []
+    lost: list[str] = []
     for name, source in described["sources"].items():
         shares = "".join(f"{stage['shares'].get(name, 0):>{width}.3%}" for stage in stages)
         if source["tokens"] is None:
@@ -28,6 +34,9 @@ def mixture_table(described: Mapping[str, Any], max_epochs: float) -> list[str]:
             f"{name:<16}{source['documents']:>12,}{source['tokens']:>16,}{shares}"
             f"{source['epochs']:>9.2f}{source['padding']:>9.1%}"
         )
+        for what, remedy in _LEFT_OUT.items():
+            if source.get(what):
+                lost.append(f"warning: {name}: {source[what]:,} {remedy}; raise batch.length")
         if source["epochs"] > max_epochs:
             often.append(f"{name} {source['epochs']:.1f}")
     if often:
@@ -35,4 +44,4 @@ def mixture_table(described: Mapping[str, Any], max_epochs: float) -> list[str]:
             f"warning: read more often than mixture.max_epochs={max_epochs:g} times: "
             f"{', '.join(often)}; take smaller shares, mixture.within=unimax, or more data"
         )
-    return lines
+    return lines + lost

@@ -9,6 +9,7 @@ import jax
 import optax
 
 from marco_jax.model.config import Qwen2Config
+from marco_jax.model.lora import LoraOptions, adapter_tree
 from marco_jax.model.parameters import Params, parameter_tree
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
@@ -74,9 +75,13 @@ def create_optimizer(
     eps: float,
     weight_decay: float,
     clip_norm: float,
+    lora: LoraOptions | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW behind a global-norm clip; norms and biases do not decay."""
-    mask = parameter_tree(config, lambda row: row.decays)
+    """AdamW behind a global-norm clip; norms and biases do not decay. With `lora`, of adapters."""
+    if lora is None:
+        mask = parameter_tree(config, lambda row: row.decays)
+    else:
+        mask = adapter_tree(config, lora, lambda row: row.decays)
     adamw = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
     return optax.chain(optax.clip_by_global_norm(clip_norm), adamw)
 

@@ -62,11 +62,13 @@ def plan_step(
     cost = analyze(text, mesh.axis_names, tuple(mesh.shape.values()))
     tokens = config.batch.sequences_per_chip * config.batch.length
     model_flops = model.flops_per_token(config.batch.length) * tokens
+    model_flops *= trainer.options.model_flops
     return {
         "planned": _planned(config, topology, model, dict(mesh.shape)),
         "memory": {
             "parameters_gib": tree_bytes(state.params) / GIB,
             "optimizer_gib": tree_bytes(state.optimizer) / GIB,
+            "frozen_gib": tree_bytes(state.frozen) / GIB,
             **program_memory(compiled.memory_analysis(), chip),
         },
         "flops": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -13,17 +14,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from marco_jax.data.adaptive import Adaptive, AdaptiveOptions
+from marco_jax.data.conversations import as_chat
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Mixture, Within, apply_override, get_mixture, mixture_sources
 from marco_jax.data.order import refuse_change
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.data.store import TokenStore
 from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.huggingface import check_exportable
+from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from marco_jax.training.assemble import (
@@ -31,19 +35,25 @@ from marco_jax.training.assemble import (
     create_sharding,
     create_trainer,
     global_rows,
+    preference_options,
 )
 from marco_jax.training.checkpoint import TOKENIZER, write_json
 from marco_jax.training.config import (
-    ConfigError,
+    DPO,
+    SFT,
     StagePlan,
     model_config,
     plan_stages,
     resolve_steps,
 )
 from marco_jax.training.mixture_table import mixture_table
-from marco_jax.training.models import find_model, load_weights
+from marco_jax.training.models import adapts, find_model, fingerprint, load_weights
+from marco_jax.training.objectives import check_objective, check_sources
+from marco_jax.training.preferences import PreferenceOptions
 from marco_jax.training.processes import first_process_first, say
+from marco_jax.training.references import reference_path, reference_scores
 from marco_jax.training.step import Batch, TrainState
+from marco_jax.training.workdir import identity
 
 # A language shows a new tokenizer this much text: enough for its pieces, and minutes for all.
 TOKENIZER_CHARACTERS = 1_000_000
@@ -58,8 +68,7 @@ class Run:
         Raises:
             ValueError: config fields that do not fit together, or data that cannot be read.
         """
-        if config.objective != "cpt":
-            raise ConfigError(f"objective is {config.objective!r}: only 'cpt' is supported")
+        check_objective(config)
         self.config, self.workdir = config, workdir
         self.sharding = create_sharding(config)
         # What can be refused at once is, before any data is read.
@@ -72,6 +81,7 @@ class Run:
             self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
         check_run(config, self.model, self.sharding)
+        check_sources(config.objective, self.corpus.infos(), self.stages)
         # A run whose end could not be exported does not begin.
         check_exportable(self.model, abstract_params(self.model), self.tokenizer)
         ends = np.cumsum([stage.steps for stage in self.stages])
@@ -79,7 +89,7 @@ class Run:
         options = AdaptiveOptions(**config.mixture.adaptive.to_dict())
         self.adaptive = Adaptive(options) if options.every else None
         self.feed = self.configured = self._feed()
-        sources = len(self.feed.sources)
+        sources = len(self.feed.labels)
         self.trainer = create_trainer(
             config, self.model, self.sharding, sources, self.tokenizer.vocab_size
         )
@@ -89,17 +99,25 @@ class Run:
         trainer = self.trainer
         if self.source is None:
             return trainer.init(self.config.seed)
-        # Master parameters are float32, whatever the type of published weights.
-        params = load_weights(self.source, self.sharding, jnp.float32)
+        # Master parameters are float32, whatever the type of published weights; frozen ones are
+        # what a step takes.
+        dtype = jnp.float32 if trainer.options.lora is None else trainer.frozen_dtype
+        params = load_weights(self.source, self.sharding, dtype)
         # The loaded arrays become the state's own: there are never two copies of them.
-        start = jax.jit(
-            lambda params: TrainState(
-                jnp.int32(0), params, trainer.optimizer.init(params), trainer.options.guard.init()
-            ),
-            out_shardings=trainer.state_shardings,
-            donate_argnums=0,
-        )
-        return start(params)
+        return trainer.init(self.config.seed, params, donate=True)
+
+    def frozen(self) -> Params | None:
+        """What a state holds as `frozen`, for one that comes from a checkpoint."""
+        if not self.trainer.options.is_frozen:
+            return None
+        params = load_weights(self.source, self.sharding, self.trainer.frozen_dtype)
+        return self.trainer.freeze(params, donate=True)
+
+    def identity(self) -> dict[str, Any]:
+        """What every run of the workdir has in common: a part of its checkpoints."""
+        here = identity(self.config, self.tokenizer.fingerprint)
+        lora = self.trainer.options.lora
+        return here | (adapts(lora, self.source) if lora is not None else {})
 
     def stage_at(self, step: int) -> str:
         """The name of the stage that step index `step` (counted from 0) belongs to."""
@@ -124,12 +142,12 @@ class Run:
         try:
             for arrays in batches:
                 yield Batch(
-                    *(
-                        jax.make_array_from_callback(
-                            shape, layout, lambda index, a=arrays[name]: a[_within(index, rows)]
+                    **{
+                        name: jax.make_array_from_callback(
+                            shape, layout, lambda index, a=array: a[_within(index, rows)]
                         )
-                        for name in Batch._fields
-                    )
+                        for name, array in arrays.items()
+                    }
                 )
         finally:
             batches.close()
@@ -219,7 +237,7 @@ class Run:
             part=(jax.process_index(), jax.process_count()),
             say=say,
         )
-        sizes = {name: store.tokens + len(store.lengths) for name, store in stores.items()}
+        sizes = {name: store.targets for name, store in stores.items()}
         sources = {
             info.name: self._stream(info.name) if info.streamed else stores[info.name]
             for info in infos
@@ -232,6 +250,7 @@ class Run:
             stages.append(Stage(stage.name, mixture, stage.steps))
             for name, share in mixture.shares.items():
                 read[name] += share * budget
+        preference = preference_options(config)
         return build_feed(
             sources,
             stages,
@@ -239,7 +258,38 @@ class Run:
             batch_rows=self.batch_rows,
             seed=config.seed,
             separator=self.tokenizer.eos_id,
+            references=self._references(stores, preference),
+            pairs_per_row=preference.pairs_per_row if preference else 1,
         )
+
+    def _references(
+        self, stores: Mapping[str, TokenStore], options: PreferenceOptions | None
+    ) -> dict[str, np.ndarray]:
+        """What preferences are compared with, where that is known before training."""
+        if options is None or not options.has_reference or options.is_live:
+            return {}
+        length = self.config.batch.length
+        # The base of adapters is what they set out from, rounding included.
+        dtype = self.config.lora.base_dtype if self.config.lora.rank else self.config.dtype
+        model = f"{fingerprint(self.source)[:16]}-{dtype}-{self.config.dtype}"
+
+        @functools.cache
+        def load() -> tuple[Engine, Params]:
+            say("scoring the pairs with the model that the run starts from")
+            engine = Engine(
+                self.model,
+                self.tokenizer,
+                sharding=self.sharding,
+                dtype=jnp.dtype(self.config.dtype),
+                max_length=length,
+                tokens_per_batch=self.config.evaluation.tokens_per_batch,
+            )
+            return engine, load_weights(self.source, self.sharding, jnp.dtype(dtype))
+
+        return {
+            name: reference_scores(store, reference_path(store, model, length), length, load)
+            for name, store in stores.items()
+        }
 
     def _stream(self, name: str) -> StreamedSource:
         say(
@@ -299,7 +349,10 @@ def _tokenizer(
         say(f"training a SentencePiece tokenizer of {size} pieces on the corpus")
         # Monolingual text alone: translations repeat it, and the words of their templates.
         texts = (text for language in LANGUAGES for text in _sample(corpus, language))
-        return train_sentencepiece(texts, size, directory)
+        given = train_sentencepiece(texts, size, directory)
+    if config.objective in (SFT, DPO):
+        # What the model learns to read and write goes with it, to exports too.
+        given.companions = as_chat(given)
     given.save(directory)
     return given
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,27 +14,45 @@ import optax
 from marco_jax.model.attention import choose_attention
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.layout import Manual, zigzag
+from marco_jax.model.lora import (
+    AdapterMatrix,
+    LoraOptions,
+    adapter_table,
+    init_adapters,
+    merge,
+    with_adapters,
+)
 from marco_jax.model.mesh import Sharding, parameter_shardings
-from marco_jax.model.parameters import Params, flatten, parameter_table, unflatten
+from marco_jax.model.parameters import Parameter, Params, flatten, parameter_table, unflatten
 from marco_jax.model.qwen2 import abstract_params, bind, init_params
 from marco_jax.training.guard import Guard, GuardOptions
-from marco_jax.training.losses import LossOptions, cross_entropy
+from marco_jax.training.losses import LossOptions, cross_entropy, token_losses
 from marco_jax.training.optimizer import optimizer_shardings
+from marco_jax.training.pairs import answers_of, pair_sums
+from marco_jax.training.preferences import PreferenceOptions
+from marco_jax.training.sums import Sums, token_sums
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes. `step` counts finished steps, skipped ones included."""
+    """Everything that a step changes. `step` counts finished steps, skipped ones included.
+
+    `frozen` does not change and is in no checkpoint: the model that adapters adapt, or the
+    reference of preferences; None where there is neither. With adapters, they are `params`.
+    """
 
     step: jax.Array
     params: Params
     optimizer: optax.OptState
     guard: Guard
+    frozen: Params | None = None
 
 
 class Batch(NamedTuple):
     """Packed rows; all arrays are [sequences, length]. Validity is carried, never inferred.
 
     tokens, targets, positions, segment_ids (0: padding), source_ids: int32. loss_weights: float32.
+    reference: of preferences, float32, the log-probability of an answer under the reference model,
+    on one place of its segment; their segments are as preferences.py says.
     """
 
     tokens: jax.Array
@@ -42,17 +61,23 @@ class Batch(NamedTuple):
     segment_ids: jax.Array
     loss_weights: jax.Array
     source_ids: jax.Array
+    reference: jax.Array | None = None
 
 
 class StepMetrics(NamedTuple):
     """Sums over the global batch, and scalars of the update.
 
-    loss_sums, token_counts: float32 [sources]. grad_norm: before clipping. skipped: boolean, the
-    update was left out. skipped_steps: int32, so far in the run.
+    loss_sums, loss_counts, token_counts: float32 [sources]; the loss is the first by the second,
+    tokens or pairs; token_counts are learnt ones. figures: sums of what else is looked at, by the
+    same counts. filled: float32, places that are no padding. grad_norm: before clipping. skipped:
+    boolean, the update was left out. skipped_steps: int32, so far in the run.
     """
 
     loss_sums: jax.Array
+    loss_counts: jax.Array
     token_counts: jax.Array
+    figures: dict[str, jax.Array]
+    filled: jax.Array
     grad_norm: jax.Array
     learning_rate: jax.Array
     skipped: jax.Array
@@ -69,6 +94,26 @@ class StepOptions:
     accumulation_steps: int = 1
     loss: LossOptions = LossOptions()
     guard: GuardOptions = GuardOptions()
+    preference: PreferenceOptions | None = None
+    lora: LoraOptions | None = None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether a state has parameters that do not train."""
+        return self.lora is not None or self._is_live
+
+    @property
+    def model_flops(self) -> float:
+        """FLOPs of a step, in units of one that trains all parameters.
+
+        Of three products with a matrix one makes its gradient, which a frozen one has not; a live
+        reference is one more pass forward.
+        """
+        return ((3 if self.lora is None else 2) + self._is_live) / 3
+
+    @property
+    def _is_live(self) -> bool:
+        return self.preference is not None and self.preference.is_live
 
 
 class Trainer:
@@ -90,10 +135,17 @@ class Trainer:
         self.sharding = sharding
         self.num_sources = num_sources
         self.options = options
-        params = parameter_shardings(config, sharding)
-        moments = optimizer_shardings(optimizer, abstract_params(config), params, sharding.named())
+        self._rows = {row.path: row for row in self._trained_rows()}
+        params = unflatten(
+            {path: sharding.named(*row.logical_axes) for path, row in self._rows.items()}
+        )
+        moments = optimizer_shardings(optimizer, self._abstract_trained(), params, sharding.named())
         self.state_shardings = TrainState(
-            sharding.named(), params, moments, Guard(*[sharding.named()] * len(Guard._fields))
+            sharding.named(),
+            params,
+            moments,
+            Guard(*[sharding.named()] * len(Guard._fields)),
+            parameter_shardings(config, sharding) if options.is_frozen else None,
         )
         self.batch_sharding = sharding.named("batch", "length")
         self.step = jax.jit(
@@ -103,17 +155,60 @@ class Trainer:
             donate_argnums=0,
         )
 
-    def init(self, seed: int, params: Params | None = None) -> TrainState:
-        """The first state: random parameters, or a copy of given ones laid on the mesh."""
+    @property
+    def frozen_dtype(self) -> jnp.dtype:
+        """Of frozen parameters: adapters say theirs, a reference is of the computation's."""
+        lora = self.options.lora
+        return jnp.dtype(self.options.dtype if lora is None else lora.base_dtype)
+
+    def init(self, seed: int, params: Params | None = None, *, donate: bool = False) -> TrainState:
+        """The first state: random parameters, or given ones laid on the mesh.
+
+        With adapters the parameters are what they adapt, and adapters begin as `seed` says.
+
+        Args:
+            seed: of what is random.
+            params: of the model, any dtype.
+            donate: `params` lie on the mesh and are used up, so that there are not two of them.
+        """
         if params is None:
-            params = init_params(self.config, seed, self.sharding)
+            params, donate = init_params(self.config, seed, self.sharding), True
+        adapts = self.options.lora is not None
+        frozen = self.freeze(params, donate=donate and adapts)
+        trained = init_adapters(self.config, self.options.lora, seed) if adapts else params
         start = jax.jit(
             lambda params: TrainState(
                 jnp.int32(0), params, self.optimizer.init(params), self.options.guard.init()
             ),
-            out_shardings=self.state_shardings,
+            out_shardings=self.state_shardings._replace(frozen=None),
+            donate_argnums=(0,) if donate and not adapts else (),
         )
-        return start(jax.device_put(params, self.state_shardings.params))
+        state = start(jax.device_put(trained, self.state_shardings.params))
+        return state._replace(frozen=frozen)
+
+    def freeze(self, params: Params, *, donate: bool = False) -> Params | None:
+        """What a state holds as `frozen` of the parameters that a run starts from."""
+        if not self.options.is_frozen:
+            return None
+        dtype = self.frozen_dtype
+        same = all(leaf.dtype == dtype for leaf in jax.tree.leaves(params))
+        copy = jax.jit(
+            lambda params: jax.tree.map(lambda x: x.astype(dtype), params),
+            out_shardings=self.state_shardings.frozen,
+            donate_argnums=(0,) if donate and same else (),
+        )
+        return copy(jax.device_put(params, self.state_shardings.frozen))
+
+    def model_params(self, state: TrainState) -> Params:
+        """The parameters of the model that a state has come to: adapters are merged in."""
+        lora = self.options.lora
+        if lora is None:
+            return state.params
+        merged = jax.jit(
+            functools.partial(merge, self.config, lora),
+            out_shardings=self.state_shardings.frozen,
+        )
+        return merged(state.frozen, state.params)
 
     def forget_losses(self, state: TrainState) -> TrainState:
         """The state without the losses that spikes are measured by: a new mixture has its own."""
@@ -137,12 +232,19 @@ class Trainer:
 
     def abstract_state(self) -> TrainState:
         """ShapeDtypeStruct of a state with its shardings: what a checkpoint restores into."""
-        params = abstract_params(self.config)
+        params = self._abstract_trained()
+        frozen = None
+        if self.options.is_frozen:
+            frozen = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, self.frozen_dtype),
+                abstract_params(self.config),
+            )
         state = TrainState(
             jax.ShapeDtypeStruct((), jnp.int32),
             params,
             jax.eval_shape(self.optimizer.init, params),
             jax.eval_shape(self.options.guard.init),
+            frozen,
         )
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -152,40 +254,49 @@ class Trainer:
 
     def abstract_batch(self, rows: int, length: int) -> Batch:
         """ShapeDtypeStruct of a global batch of [rows, length] with its sharding."""
-        batch = Batch(*(jnp.int32,) * len(Batch._fields))._replace(loss_weights=jnp.float32)
-        return Batch(
-            *(
-                jax.ShapeDtypeStruct((rows, length), dtype, sharding=self.batch_sharding)
-                for dtype in batch
-            )
+        dtypes = Batch(*(jnp.int32,) * 6)._replace(loss_weights=jnp.float32)
+        if self.options.preference is not None:
+            dtypes = dtypes._replace(reference=jnp.float32)
+        return jax.tree.map(
+            lambda dtype: jax.ShapeDtypeStruct((rows, length), dtype, sharding=self.batch_sharding),
+            dtypes,
         )
 
-    def gradients(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
-        """Sums over a global batch: (loss sums, token counts) by source, and gradients.
+    def gradients(
+        self, params: Params, batch: Batch, frozen: Params | None = None
+    ) -> tuple[Sums, Params]:
+        """Sums over a global batch by source, and gradients of what trains.
 
-        The loss that the gradients belong to is the sum over target tokens. Those of the layers'
-        matrices, which arrive in the dtype of the computation, stay in it if there is one
-        microbatch; all others are float32.
+        The loss that the gradients belong to is the sum over target tokens, or over pairs. Those of
+        the layers' matrices, which arrive in the dtype of the computation, stay in it if there is
+        one microbatch; all others are float32.
         """
+        preference, sft = self.options.preference, jnp.float32(0)
+        if preference is not None and preference.sft_weight:
+            chosen = batch.segment_ids % 2 == 1
+            pairs = (chosen & (batch.positions == 0)).sum()
+            tokens = jnp.maximum((batch.loss_weights * chosen).sum(), 1.0)
+            sft = preference.sft_weight * pairs / tokens
         ranks = self.sharding.ways("length")
         batch = jax.tree.map(lambda x: zigzag(x, ranks), batch)
         specs = jax.tree.map(lambda sharding: sharding.spec, self.state_shardings.params)
+        frozen_specs = jax.tree.map(lambda sharding: sharding.spec, self.state_shardings.frozen)
         whole = jax.sharding.PartitionSpec()
         return jax.shard_map(
             self._device_gradients,
             mesh=self.sharding.mesh,
-            in_specs=(specs, self.batch_sharding.spec),
-            out_specs=((whole, whole), specs),
+            in_specs=(specs, self.batch_sharding.spec, frozen_specs, whole),
+            out_specs=(whole, specs),
             # The gradient of a replicated array is what `_complete` makes of it.
             check_vma=False,
-        )(params, batch)
+        )(params, batch, frozen, sft)
 
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        sums, grads = self.gradients(state.params, batch)
-        tokens = jnp.maximum(sums[1].sum(), 1.0)
-        grads = jax.tree.map(lambda grad: grad.astype(jnp.float32) / tokens, grads)
+        sums, grads = self.gradients(state.params, batch, state.frozen)
+        count = jnp.maximum(sums.loss_counts.sum(), 1.0)
+        grads = jax.tree.map(lambda grad: grad.astype(jnp.float32) / count, grads)
         norm = optax.tree.norm(grads)
-        skip, guard = self.options.guard.judge(state.guard, sums[0].sum() / tokens, norm)
+        skip, guard = self.options.guard.judge(state.guard, sums.loss_sums.sum() / count, norm)
         updates, moments = self.optimizer.update(grads, state.optimizer, state.params)
         params, moments = jax.tree.map(
             lambda new, old: jnp.where(skip, old, new),
@@ -194,14 +305,17 @@ class Trainer:
         )
         # The optimizer has counted the steps that were not skipped, and its schedule with it.
         rate = jnp.asarray(self.schedule(state.step - state.guard.skipped), jnp.float32)
-        metrics = StepMetrics(*sums, norm, rate, skip, guard.skipped)
-        return TrainState(state.step + 1, params, moments, guard), metrics
+        filled = (batch.segment_ids > 0).sum(dtype=jnp.float32)
+        metrics = StepMetrics(*sums, filled, norm, rate, skip, guard.skipped)
+        return TrainState(state.step + 1, params, moments, guard, state.frozen), metrics
 
-    def _device_gradients(self, params: Params, batch: Batch) -> tuple[tuple, Params]:
+    def _device_gradients(
+        self, params: Params, batch: Batch, frozen: Params | None, sft: jax.Array
+    ) -> tuple[Sums, Params]:
         """What `gradients` is made of on one device: its rows and its shards."""
         layout = self.layout(batch)
-        params = self._cast(params)
-        gradient = jax.grad(functools.partial(self._loss_sum, layout), has_aux=True)
+        params, frozen = self._cast(params), frozen and self._cast(frozen)
+        gradient = jax.grad(functools.partial(self._loss_sum, layout, frozen, sft), has_aux=True)
         micro = self.options.accumulation_steps
         if micro == 1:
             grads, sums = gradient(params, batch)
@@ -211,7 +325,7 @@ class Trainer:
             grads, sums = gradient(params, microbatch)
             return jax.tree.map(jnp.add, carry, (sums, grads)), None
 
-        zeros = (jnp.zeros(self.num_sources), jnp.zeros(self.num_sources))
+        zeros = Sums.zeros(self.num_sources, self.options.preference)
         start = (zeros, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params))
         parts = jax.tree.map(lambda x: x.reshape(micro, -1, x.shape[1]), batch)
         (sums, grads), _ = jax.lax.scan(add, start, parts)
@@ -242,23 +356,46 @@ class Trainer:
         axis = vocab_axis(self.config, self.sharding, tokens)
         return Manual(self.config, self.sharding, attention, axis)
 
-    def _complete(self, sums: tuple, grads: Params, layout: Manual) -> tuple[tuple, Params]:
+    def _complete(self, sums: Sums, grads: Params, layout: Manual) -> tuple[Sums, Params]:
         """Adds up over the ranks what the backward pass has left apart."""
 
         def complete(path: str, grad: jax.Array) -> jax.Array:
-            spec = self.sharding.spec(rows[path].logical_axes)
+            spec = self.sharding.spec(self._rows[path].logical_axes)
             reduced = {name for entry in spec if entry for name in entry}
             rest = tuple(name for name in layout.token_axes if name not in reduced)
             return jax.lax.psum(grad, rest) if rest else grad
 
-        rows = {row.path: row for row in parameter_table(self.config)}
         grads = unflatten({path: complete(path, grad) for path, grad in flatten(grads).items()})
         if layout.token_axes:
             sums = jax.lax.psum(sums, layout.token_axes)
         return sums, grads
 
-    def _loss_sum(self, layout: Manual, params: Params, batch: Batch) -> tuple[jax.Array, tuple]:
-        model = bind(self.config, params)
+    def _loss_sum(
+        self, layout: Manual, frozen: Params | None, sft: jax.Array, params: Params, batch: Batch
+    ) -> tuple[jax.Array, Sums]:
+        options, lora = self.options, self.options.lora
+        trained = params if lora is None else with_adapters(frozen, params)
+        loss = dataclasses.replace(options.loss, frozen_head=lora is not None)
+        hidden, head = self._hidden(trained, batch, layout, lora)
+        if options.preference is None:
+            total, losses = cross_entropy(
+                hidden, head, batch.targets, batch.loss_weights, loss, layout
+            )
+            return total, token_sums(losses, batch, self.num_sources)
+        losses = token_losses(hidden, head, batch.targets, loss, layout)
+        answers = answers_of(losses, batch, options.preference, layout)
+        if options.preference.is_live:
+            hidden, head = jax.lax.stop_gradient(self._hidden(frozen, batch, layout, None))
+            before = token_losses(hidden, head, batch.targets, loss, layout)
+            before = answers_of(before, batch, options.preference, layout)
+            answers = answers.compared_with(before.logp)
+        return pair_sums(answers, options.preference, sft, self.num_sources, layout)
+
+    def _hidden(
+        self, params: Params, batch: Batch, layout: Manual, lora: LoraOptions | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Last hidden states [batch, length, embed], and the output matrix."""
+        model = bind(self.config, params, lora)
         hidden, _ = model(
             batch.tokens,
             batch.positions,
@@ -267,13 +404,20 @@ class Trainer:
             remat=self.options.remat,
             layout=layout,
         )
-        total, losses = cross_entropy(
-            hidden, model.head, batch.targets, batch.loss_weights, self.options.loss, layout
+        return hidden, model.head
+
+    def _trained_rows(self) -> Sequence[Parameter | AdapterMatrix]:
+        """The rows of the tables of what trains."""
+        lora = self.options.lora
+        return parameter_table(self.config) if lora is None else adapter_table(self.config, lora)
+
+    def _abstract_trained(self) -> Params:
+        return unflatten(
+            {
+                path: jax.ShapeDtypeStruct(row.shape(self.config), jnp.float32)
+                for path, row in self._rows.items()
+            }
         )
-        sources = jax.nn.one_hot(batch.source_ids, self.num_sources)  # [batch, length, sources]
-        loss_sums = jnp.einsum("bl,bls->s", losses * batch.loss_weights, sources)
-        token_counts = jnp.einsum("bl,bls->s", batch.loss_weights, sources)
-        return total, (loss_sums, token_counts)
 
 
 def vocab_axis(config: Qwen2Config, sharding: Sharding, tokens: int) -> str | None:

@@ -72,7 +72,11 @@ def check_belongs(there: dict[str, Any], here: dict[str, Any]) -> None:
     Raises:
         ConfigError: names the first field that differs.
     """
-    for line in changed_fields({name: there.get(name) for name in here}, here):
+    # Adapters are told apart from whole parameters, whichever of both was there first.
+    names = [*here, *(name for name in ("lora", "base") if there.get(name) and name not in here)]
+    for line in changed_fields(
+        {name: there.get(name) for name in names}, {name: here.get(name) for name in names}
+    ):
         field, _, values = line.partition(": ")
         if field == "tokenizer":
             raise ConfigError(

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from marco_jax.data import readers
+from marco_jax.data.chat import Turn
 from marco_jax.data.corpus import HELD_OUT, TRAIN
 from marco_jax.data.load import load_corpus
 from marco_jax.data.prepare import prepare_stores
@@ -208,17 +209,15 @@ def test_aligned_texts_are_paired_any_to_any(tmp_path):
         list(corpus.documents("news", TRAIN))
 
 
-def test_conversations_are_rendered_as_chatml(tmp_path):
+def test_conversations_have_their_messages(tmp_path):
     messages = [{"role": "user", "content": "Сәлем"}, {"role": "assistant", "content": "Hi!"}]
     write_jsonl(tmp_path / "chat.jsonl", [{"messages": messages}])
     corpus = declare(
         tmp_path, {"name": "chat", "kind": "chat", "files": "*.jsonl", "held_out": 0.0}
     )
     (document,) = corpus.documents("chat", TRAIN)
-    assert document.text == (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        "<|im_start|>user\nСәлем<|im_end|>\n<|im_start|>assistant\nHi!<|im_end|>"
-    )
+    assert document.text == "Сәлем\nHi!"
+    assert document.turns == (Turn("user", "Сәлем"), Turn("assistant", "Hi!", learnt=True))
 
 
 def test_a_source_is_tokenised_again_only_when_it_changes(tmp_path, tokenizer):

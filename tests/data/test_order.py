@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marco_jax.data.feed import Feed, Stage, build_feed
+from marco_jax.data.feed import FIELDS, Feed, Stage, build_feed
 from marco_jax.data.mixtures import Mixture
 from marco_jax.data.order import OrderChanged, refuse_change
 from marco_jax.data.packed import PackedSource
 from marco_jax.data.permutation import Permutation
+from marco_jax.data.store import TEXTS
 from marco_jax.data.streamed import StreamedSource
 
 SEPARATOR = 255
@@ -27,6 +28,8 @@ class Documents:
         self.lengths = np.asarray(lengths, np.int32)
         self.tokens = int(self.lengths.sum(dtype=np.int64))
         self.fingerprint = fingerprint
+        self.kind, self.languages = TEXTS, ()
+        self.targets = self.tokens + len(self.lengths)
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
         return (document + np.arange(start, stop, dtype=np.int32)) % SEPARATOR
@@ -90,7 +93,7 @@ def test_an_epoch_unpacks_to_every_token_of_every_document_once(
     for row in range(source.rows):
         out = {
             name: np.zeros(length, np.float32 if name == "loss_weights" else np.int32)
-            for name in ("tokens", "targets", "positions", "segment_ids", "loss_weights")
+            for name in (*FIELDS, "loss_weights")
         }
         source.fill(row, out)
         valid = out["segment_ids"] > 0

@@ -11,7 +11,7 @@ documents = st.lists(st.integers(0, 100), min_size=1, max_size=60)
 
 @given(lengths=documents, length=st.integers(1, 40))
 def test_every_target_of_every_document_stands_in_one_row(lengths, length):
-    plan = pack(np.arange(len(lengths)), np.array(lengths), length)
+    plan = pack(np.arange(len(lengths)), np.array(lengths) + 1, length)
     found = {
         (int(document), int(offset) + place)
         for document, offset, size in zip(plan.document, plan.offset, plan.size, strict=True)
@@ -24,7 +24,7 @@ def test_every_target_of_every_document_stands_in_one_row(lengths, length):
 
 @given(lengths=documents, length=st.integers(1, 300))
 def test_rows_are_neither_empty_nor_too_long(lengths, length):
-    plan = pack(np.arange(len(lengths)), np.array(lengths), length)
+    plan = pack(np.arange(len(lengths)), np.array(lengths) + 1, length)
     sizes = [plan.size[a:b].sum() for a, b in zip(plan.starts, plan.starts[1:], strict=False)]
     assert plan.rows == len(sizes)
     assert plan.starts[0] == 0 and plan.starts[-1] == len(plan.size)
@@ -50,5 +50,13 @@ def test_documents_that_fit_are_not_cut():
 
 def test_ordinary_documents_leave_little_padding():
     lengths = np.random.default_rng(0).lognormal(4.5, 1, 20_000).astype(int)
-    plan = pack(np.arange(len(lengths)), lengths, 512)
+    plan = pack(np.arange(len(lengths)), lengths + 1, 512)
     assert plan.targets / (plan.rows * 512) > 0.98
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=60), most=st.integers(1, 5))
+def test_what_may_not_be_cut_stands_whole_and_in_company_of_few(sizes, most):
+    plan = pack(np.arange(len(sizes)), np.array(sizes), 40, most=most, cut=False)
+    assert sorted(plan.document) == list(range(len(sizes)))
+    np.testing.assert_array_equal(plan.size, np.array(sizes)[plan.document])
+    assert np.diff(plan.starts).max() <= most

@@ -1,0 +1,1 @@
+"""Fine-tuning and preference training of the demo: what they do to its translations."""

@@ -1,0 +1,170 @@
+"""Does fine-tuning, and then preference training on own answers, translate better?
+
+    python -m experiments.post_training.study --base=runs/demo --workdir=runs/study --seed=0
+
+Three stages from a model of `make demo`: the base; SFT on the corpus's short translation pairs;
+DPO on pairs of its own answers to training requests, the best and the worst of several samples by
+chrF++. A control trains on the chosen answers alone, for as many steps. Every stage answers the
+same held-out requests, greedily. A stage that is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+
+import jax.numpy as jnp
+
+from experiments.post_training.translation import (
+    conversation,
+    ranked,
+    scores,
+    short_pairs,
+    translate,
+    write_source,
+)
+from marco_jax.data.corpus import HELD_OUT, TRAIN
+from marco_jax.data.load import load_corpus
+from marco_jax.decoding.engine import Engine
+from marco_jax.decoding.sampling import Sampling
+from marco_jax.training.checkpoint import write_json
+from marco_jax.training.config import load_config
+from marco_jax.training.interop import export_model
+from marco_jax.training.loop import train
+from marco_jax.training.models import load_model
+
+# A message ends like a document: the demo's first tokenizers have no marks of ChatML.
+TEMPLATE = (
+    "{% for message in messages %}{% if loop.first %}<|endoftext|>{% endif %}"
+    "{{ message['content'] }}{{ '\n' if message['role'] == 'user' else '<|endoftext|>' }}"
+    "{% endfor %}"
+)
+TRAIN_EACH, TEST_EACH, ASK_EACH = 400, 20, 60
+SAMPLES, LEAST_GAP = 6, 3.0
+SMALL = (
+    "model.preset=",
+    "topology=",
+    "dtype=float32",
+    "remat=none",
+    "batch.length=256",
+    "batch.sequences_per_chip=16",
+    "log_every=20",
+    "checkpoint.every=1000000",
+)
+
+
+class Study:
+    """One seed of the study, in a directory of its own."""
+
+    def __init__(self, base: str, workdir: pathlib.Path, seed: int, data: str) -> None:
+        """Reads the corpus, and makes the base ready to be asked."""
+        self.workdir, self.seed = workdir, seed
+        workdir.mkdir(parents=True, exist_ok=True)
+        self.corpus = load_corpus(data, seed=0)
+        self.base = workdir / "base"
+        if not self.base.exists():
+            export_model(base, self.base)
+            (self.base / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+        # The same held-out requests for every seed.
+        self.held_out = short_pairs(self.corpus, HELD_OUT, TEST_EACH, seed=0)
+
+    def fine_tune(self, steps: int, rate: float) -> None:
+        """SFT on translation pairs."""
+        if not (self.workdir / "pairs.json").exists():
+            pairs = short_pairs(self.corpus, TRAIN, TRAIN_EACH, self.seed)
+            write_source(self.workdir / "pairs.json", "pairs", "chat", [*map(conversation, pairs)])
+        self._train("sft", "configs/sft.py", "sft", self.base, "pairs.json", steps, rate)
+
+    def prefer(self, steps: int, rate: float, control_rate: float) -> None:
+        """DPO on own answers, and the control."""
+        if not (self.workdir / "preferences.json").exists():
+            self._sample()
+        sft = self.workdir / "sft"
+        self._train("dpo", "configs/dpo.py", "dpo", sft, "preferences.json", steps, rate)
+        self._train("control", "configs/sft.py", "sft", sft, "chosen.json", steps, control_rate)
+
+    def evaluate(self, stage: str) -> dict:
+        """Scores of a stage on the held-out requests; kept in a file."""
+        path = self.workdir / f"{stage}.scores.json"
+        if not path.exists():
+            answers = self._answers(stage, self.held_out, [None])[0]
+            found = scores(self.held_out, answers)
+            requests = [pair.target.strip() for pair in self.held_out[:200]]
+            write_json(path, found | {"samples": list(zip(requests, answers, strict=False))[::10]})
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _sample(self) -> None:
+        asked = short_pairs(self.corpus, TRAIN, ASK_EACH, self.seed + 1000)
+        drawn = self._answers("sft", asked, [Sampling(temperature=1.0)] * SAMPLES)
+        rows = ranked(asked, list(zip(*drawn, strict=True)), LEAST_GAP)
+        write_source(self.workdir / "chosen.json", "chosen", "chat", [*map(_as_chat, rows)])
+        write_source(self.workdir / "preferences.json", "preferences", "preference", rows)
+
+    def _answers(self, stage: str, pairs: list, samplings: list) -> list[list[str]]:
+        model = load_model(self.workdir / stage)
+        engine = Engine(model.config, model.tokenizer, dtype=jnp.float32, max_length=256)
+        return [
+            translate(engine, model.params, pairs, sampling, seed=self.seed * 100 + number)
+            for number, sampling in enumerate(samplings)
+        ]
+
+    def _train(
+        self,
+        name: str,
+        config: str,
+        stage: str,
+        start: pathlib.Path,
+        data: str,
+        steps: int,
+        rate: float,
+    ) -> None:
+        changes = (
+            f"init_from={start}",
+            f"data={self.workdir / data}",
+            f"seed={self.seed}",
+            f"steps={steps}",
+            f"stage.{stage}.learning_rate={rate}",
+        )
+        if train(load_config(config, [*SMALL, *changes]), str(self.workdir / name)):
+            raise SystemExit(143)
+
+
+def _as_chat(row: dict) -> dict:
+    messages = [("user", row["prompt"]), ("assistant", row["chosen"])]
+    said = [{"role": role, "content": content} for role, content in messages]
+    return {"language": row["language"], "messages": said}
+
+
+def main() -> None:
+    """Runs what is asked for, and prints the scores."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--base", required=True, help="a workdir of `make demo`")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", default="default")
+    parser.add_argument("--stages", default="sft,dpo", help="which to make: sft, dpo")
+    parser.add_argument("--sft_steps", type=int, default=300)
+    parser.add_argument("--sft_rate", type=float, default=1e-3)
+    parser.add_argument("--dpo_steps", type=int, default=60)
+    parser.add_argument("--dpo_rate", type=float, default=1e-4)
+    parser.add_argument("--control_rate", type=float, default=1e-4)
+    given = parser.parse_args()
+    study = Study(given.base, given.workdir, given.seed, given.data)
+    names = ["base"]
+    if "sft" in given.stages.split(","):
+        study.fine_tune(given.sft_steps, given.sft_rate)
+        names.append("sft")
+    if "dpo" in given.stages.split(","):
+        study.prefer(given.dpo_steps, given.dpo_rate, given.control_rate)
+        names += ["dpo", "control"]
+    for name in names:
+        found = study.evaluate(name)
+        shown = {key: round(value, 3) for key, value in found.items() if isinstance(value, float)}
+        print(json.dumps({"seed": given.seed, "stage": name, **shown}))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

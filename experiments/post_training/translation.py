@@ -1,0 +1,141 @@
+"""Pairs of a corpus as conversations that ask for a translation, and what models make of them."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from marco_jax.chat_templates import render_chat
+from marco_jax.data.corpus import Corpus, Pair
+from marco_jax.decoding.engine import Engine
+from marco_jax.decoding.requests import GenerateRequest
+from marco_jax.decoding.sampling import Sampling
+from marco_jax.evaluation.metrics import chrf, language_rate
+from marco_jax.languages import LANGUAGES
+from marco_jax.model.parameters import Params
+
+# Characters of either side: interface messages of a line, which a small model can learn.
+SHORTEST, LONGEST = 4, 60
+NEW_TOKENS = 48
+
+
+def short_pairs(corpus: Corpus, split: str, each: int, seed: int) -> list[Pair]:
+    """Up to `each` pairs from English to every other language, drawn with `seed`."""
+    chosen = []
+    for code in LANGUAGES:
+        if code == "en":
+            continue
+        found = [pair for pair in corpus.pairs("en", code, split) if _is_short(pair)]
+        order = np.random.default_rng([seed, len(chosen)]).permutation(len(found))
+        chosen += [found[number] for number in order[:each]]
+    return chosen
+
+
+def _is_short(pair: Pair) -> bool:
+    sides = (pair.source.strip(), pair.target.strip())
+    return all(SHORTEST <= len(side) <= LONGEST and "\n" not in side for side in sides)
+
+
+def request(pair: Pair) -> str:
+    """What the user says."""
+    return f"Translate to {LANGUAGES[pair.target_language].name}: {pair.source.strip()}"
+
+
+def conversation(pair: Pair) -> dict[str, Any]:
+    """A record of a source of kind "chat"."""
+    return {
+        "language": pair.target_language,
+        "messages": [
+            {"role": "user", "content": request(pair)},
+            {"role": "assistant", "content": pair.target.strip()},
+        ],
+    }
+
+
+def translate(
+    engine: Engine,
+    params: Params,
+    pairs: Sequence[Pair],
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """What a model answers to each request, greedy by default."""
+    tokenizer = engine.tokenizer
+    template = tokenizer.companions.chat_template
+    requests = []
+    for pair in pairs:
+        text = render_chat(template, [{"role": "user", "content": request(pair)}])
+        requests.append(GenerateRequest(tokenizer.encode(text), NEW_TOKENS))
+    found = engine.generate(params, requests, sampling=sampling, seed=seed)
+    return [generation.text.strip() for generation in found]
+
+
+def scores(pairs: Sequence[Pair], answers: Sequence[str]) -> dict[str, Any]:
+    """chrF++ over all sentences, its mean over languages, and how many are in their language."""
+    by_language: dict[str, list[int]] = {}
+    for number, pair in enumerate(pairs):
+        by_language.setdefault(pair.target_language, []).append(number)
+    references = [pair.target.strip() for pair in pairs]
+    own = {
+        code: chrf([answers[n] for n in places], [references[n] for n in places]).value
+        for code, places in by_language.items()
+    }
+    rates = [
+        language_rate([answers[n] for n in places], code).value
+        for code, places in by_language.items()
+    ]
+    whole = chrf(answers, references)
+    return {
+        "chrf": whole.value,
+        "stderr": whole.stderr,
+        "chrf_of_languages": float(np.mean(list(own.values()))),
+        "language_rate": float(np.mean(rates)),
+        "characters": float(np.mean([len(answer) for answer in answers])),
+        "by_language": own,
+    }
+
+
+def ranked(
+    pairs: Sequence[Pair], candidates: Sequence[Sequence[str]], least: float
+) -> list[dict[str, Any]]:
+    """Records of a source of kind "preference": the best and the worst of each pair's candidates.
+
+    They are told apart by the chrF++ of the sentence; those that differ by less than `least` are
+    left out.
+    """
+    rows = []
+    for pair, own in zip(pairs, candidates, strict=True):
+        texts = sorted({text for text in own if text})
+        by_score = sorted((_sentence(text, pair.target.strip()), text) for text in texts)
+        if len(by_score) < 2 or by_score[-1][0] - by_score[0][0] < least:
+            continue
+        rows.append(
+            {
+                "language": pair.target_language,
+                "prompt": request(pair),
+                "chosen": by_score[-1][1],
+                "rejected": by_score[0][1],
+                "chrf": [by_score[-1][0], by_score[0][0]],
+            }
+        )
+    return rows
+
+
+def _sentence(text: str, reference: str) -> float:
+    from sacrebleu.metrics import CHRF
+
+    return CHRF(word_order=2).sentence_score(text, [reference]).score
+
+
+def write_source(
+    path: pathlib.Path, name: str, kind: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes rows as JSONL beside a declaration, `path`, of the source that they are."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
+    source = {"name": name, "kind": kind, "files": path.with_suffix(".jsonl").name, "held_out": 0.0}
+    path.write_text(json.dumps({"sources": [source]}) + "\n", encoding="utf-8")

@@ -1,0 +1,154 @@
+"""Conversations and preferences from records, whichever of the usual forms they have.
+
+A conversation: {"messages": [{"role": ..., "content": ...}, ...]}; {"conversations": [{"from":
+"human", "value": ...}, ...]}; {"instruction": ..., "input": ..., "output": ...}; or {"prompt": ...,
+"response": ...}, also under the names "completion", "inputs" and "targets". A "system" message may
+stand beside the last three.
+
+A preference: {"prompt": ..., "chosen": ..., "rejected": ...}, texts or lists of messages; where
+there is no prompt, what both conversations begin with is it.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+USER, ASSISTANT, SYSTEM, TOOL = ROLES = ("user", "assistant", "system", "tool")
+_ROLES = {"human": USER, "gpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
+# Names of a prompt and of what answers it.
+_SINGLE = (("prompt", "response"), ("prompt", "completion"), ("inputs", "targets"))
+_FORMS = (
+    '"messages" (a list of objects with role and content), "instruction" and "output", or '
+    '"prompt" and "response"'
+)
+
+
+class Turn(NamedTuple):
+    """A message of a conversation, and whether it is learnt."""
+
+    role: str
+    content: str
+    learnt: bool = False
+
+
+def conversation(record: Mapping[str, Any], place: str) -> tuple[Turn, ...]:
+    """The messages of a record; every assistant message behind a user's is learnt.
+
+    A message of a list that has "weight": 0 is not.
+
+    Raises:
+        ValueError: the record at `place` has no conversation, or nothing in it is to be learnt.
+    """
+    turns = _listed(record, place) or _single(record)
+    if not turns:
+        raise ValueError(f"{place} has no conversation: write {_FORMS}")
+    if not any(turn.learnt for turn in turns):
+        raise ValueError(
+            f"{place} has no assistant message after a user's: nothing is to be learnt"
+        )
+    return tuple(turns)
+
+
+def preference(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+    """The conversations that end with the chosen and with the rejected answer.
+
+    Their last message, the assistant's, is all that is learnt.
+
+    Raises:
+        ValueError: the record at `place` has no such pair, or one whose answers do not follow the
+            same messages.
+    """
+    sides = []
+    for name in ("chosen", "rejected"):
+        answer = _unpacked(record.get(name))
+        prompt = _unpacked(record.get("prompt", []))
+        answer = [{"role": ASSISTANT, "content": answer}] if isinstance(answer, str) else answer
+        prompt = [{"role": USER, "content": prompt}] if isinstance(prompt, str) else prompt
+        if not isinstance(answer, list) or not isinstance(prompt, list):
+            raise ValueError(
+                f'{place} has no preference: write "prompt", "chosen" and "rejected", each a text '
+                "or a list of messages"
+            )
+        turns = _with_system(record, _turns([*prompt, *answer], place))
+        sides.append([turn._replace(learnt=False) for turn in turns])
+    chosen, rejected = sides
+    if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
+        raise ValueError(
+            f"{place}: the chosen and the rejected answer do not follow the same messages: they "
+            "are to differ in the last one alone"
+        )
+    if chosen[-1].role != ASSISTANT or rejected[-1].role != ASSISTANT:
+        raise ValueError(f"{place}: the chosen and the rejected message must be the assistant's")
+    first, second = (tuple([*side[:-1], side[-1]._replace(learnt=True)]) for side in sides)
+    return first, second
+
+
+def plain_text(turns: Sequence[Turn]) -> str:
+    """What is said in a conversation, without markup."""
+    return "\n".join(turn.content for turn in turns)
+
+
+def _listed(record: Mapping[str, Any], place: str) -> list[Turn]:
+    messages = _unpacked(record.get("messages", record.get("conversations")))
+    if messages is None:
+        return []
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f'{place} has no list "messages" of objects with role and content')
+    return _turns(messages, place)
+
+
+def _single(record: Mapping[str, Any]) -> list[Turn]:
+    prompt, answer = record.get("instruction"), record.get("output")
+    if isinstance(prompt, str) and record.get("input"):
+        prompt = f"{prompt}\n{record['input']}"
+    for names in _SINGLE:
+        if not isinstance(prompt, str) or not isinstance(answer, str):
+            prompt, answer = (record.get(name) for name in names)
+    if not isinstance(prompt, str) or not isinstance(answer, str):
+        return []
+    messages = [{"role": USER, "content": prompt}, {"role": ASSISTANT, "content": answer}]
+    return _with_system(record, _turns(messages, ""))
+
+
+def _with_system(record: Mapping[str, Any], turns: list[Turn]) -> list[Turn]:
+    system = record.get("system")
+    if not isinstance(system, str) or not system or (turns and turns[0].role == SYSTEM):
+        return turns
+    return [Turn(SYSTEM, _clean(system)), *turns]
+
+
+def _turns(messages: Sequence[Any], place: str) -> list[Turn]:
+    turns: list[Turn] = []
+    asked = False
+    for message in messages:
+        if not isinstance(message, dict):
+            message = {}
+        role = message.get("role", message.get("from"))
+        content = message.get("content", message.get("value"))
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise ValueError(f'{place} has no list "messages" of objects with role and content')
+        role = _ROLES.get(role, role)
+        if role not in ROLES:
+            raise ValueError(f"{place} has a message of role {role!r}: write {', '.join(ROLES)}")
+        learnt = role == ASSISTANT and asked and message.get("weight", 1) != 0
+        turns.append(Turn(role, _clean(content), learnt))
+        asked |= role == USER
+    return turns
+
+
+def _unpacked(value: Any) -> Any:
+    """A list that a data set holds as JSON text."""
+    if isinstance(value, str) and value.startswith("[{"):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _clean(text: str) -> str:
+    """NFC with plain line ends; whitespace stays, as it is part of what is said."""
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
