@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "always are",
     )
     _generation(
-        generate, "text", "64; --pairs: 512; --template: 1024", "0, greedy; --pairs, --template: 1"
+        generate, "text", "64; with --pairs 512, --template 1024", "0, greedy; with those two 1"
     )
     _pairs(generate)
     _synthetic(generate)

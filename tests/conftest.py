@@ -40,7 +40,7 @@ def chat_model(tmp_path_factory) -> pathlib.Path:
     """A directory with a random model whose tokens are bytes, and that talks in ChatML."""
     from tokenizers import pre_tokenizers
 
-    from marco_jax.evaluation.chat_templates import CHATML
+    from marco_jax.chat_templates import CHATML
     from marco_jax.model.config import Qwen2Config
     from marco_jax.model.huggingface import save_huggingface
     from marco_jax.model.qwen2 import init_params

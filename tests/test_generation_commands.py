@@ -1,11 +1,18 @@
 """marco generate --pairs: from prompts and a model directory to preference records."""
 
+import dataclasses
 import json
+import unicodedata
 
 import pytest
 
 from marco_jax.__main__ import main
+from marco_jax.data.chat import question
+from marco_jax.data.corpus import TRAIN
+from marco_jax.data.load import load_corpus
 from marco_jax.decoding import jobs
+from marco_jax.evaluation.chat_prompts import Chat
+from marco_jax.tokenizer import load_tokenizer
 
 ROWS = [
     {"prompt": "Say a.", "reference": "a a", "language": "kk", "id": 7},
@@ -140,3 +147,50 @@ def test_messages_are_answered_in_the_template_without_pairs_too(chat_model, pro
     assert code == 0
     answers = read(out)
     assert [set(row) - {"text"} for row in answers] == [set(row) for row in ROWS]
+
+
+def test_pairs_are_a_source_of_preferences_by_config_alone(chat_model, prompts, tmp_path):
+    out = tmp_path / "pairs.jsonl"
+    assert main(command(chat_model, prompts, out, "--scorer=chrf")) == 0
+    source = {"name": "own", "kind": "preference", "files": out.name, "held_out": 0.0}
+    (tmp_path / "data.json").write_text(json.dumps({"sources": [source]}))
+    documents = [*load_corpus(str(tmp_path / "data.json")).documents("own", TRAIN)]
+    pairs = read(out)
+    assert len(documents) == 2 * len(pairs)
+    said = [[turn.content for turn in document.turns] for document in documents]
+    for pair in pairs:
+        asked = [normal(message["content"]) for message in pair["prompt"]]
+        assert [*asked, normal(pair["chosen"])] in said
+        assert [*asked, normal(pair["rejected"])] in said
+    assert {document.language for document in documents} == {pair["language"] for pair in pairs}
+
+
+def normal(text):
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Say", "input": "a", "output": "x"},
+        {"prompt": "Say\na", "response": "x"},
+        {"conversations": [{"from": "human", "value": "Say\na"}, {"from": "gpt", "value": "x"}]},
+        {"messages": [{"role": "user", "content": "Say\na"}]},
+        {"prompt": [{"role": "user", "content": "Say\na"}]},
+        {"instruction": "Say\na"},
+    ],
+)
+def test_every_form_of_a_conversation_asks(row):
+    (turn,), answer = question(row, "row 1")
+    assert turn.content == "Say\na"
+    assert answer == ("x" if len(row) > 1 or "conversations" in row else None)
+
+
+def test_the_template_says_what_ends_a_message(chat_model):
+    tokenizer = load_tokenizer(chat_model)
+    (end,) = tokenizer.encode("<|im_end|>")
+    assert Chat.of(tokenizer).end_ids == (end,)
+    said = "{% for m in messages %}{{ m['content'] }}{{ '' if m['role'] == 'user' else ' END' }}\n"
+    said += "{% endfor %}"
+    tokenizer.companions = dataclasses.replace(tokenizer.companions, chat_template=said)
+    assert Chat.of(tokenizer).stop == ("END",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from marco_jax.data.chat import USER
 from marco_jax.evaluation.benchmarks import (
     BENCHMARKS,
     DataError,
@@ -16,7 +17,7 @@ from marco_jax.evaluation.benchmarks import (
 from marco_jax.evaluation.benchmarks.files import split_pair
 from marco_jax.evaluation.benchmarks.prompts import default_shots, get_format
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
-from marco_jax.evaluation.chat_prompts import USER, Chat
+from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.generation import (
     INSTRUCTION_METRICS,
     PROMPT_METRICS,

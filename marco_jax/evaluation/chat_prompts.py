@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from marco_jax.chat_templates import render_chat, render_learnt
+from marco_jax.data.chat import ASSISTANT, USER, question
 from marco_jax.decoding.requests import GenerateRequest
-from marco_jax.evaluation.chat_templates import render_chat
 from marco_jax.evaluation.rows import check_field
 from marco_jax.tokenizer import Tokenizer
 
-ASSISTANT, USER, SYSTEM = "assistant", "user", "system"
 Messages = list[dict[str, str]]
+# Fields that hold a list of messages.
+CONVERSATIONS = ("messages", "conversations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Chat:
                 "the model has no chat template: give one that was fine-tuned on conversations, or "
                 "put a chat_template.jinja beside its tokenizer"
             )
-        said = "0 said 0"
-        exchange = [{"role": USER, "content": "0"}, {"role": ASSISTANT, "content": said}]
-        asked = render_chat(template, exchange[:1])
-        whole = render_chat(template, [*exchange, exchange[0]], add_generation_prompt=True)
-        end = whole.removeprefix(asked).partition(said)[2].split("\n")[0].strip()
+        exchange = [{"role": USER, "content": "0"}, {"role": ASSISTANT, "content": "0 said 0"}]
+        text, [(start, stop)] = render_learnt(template, exchange, [False, True])
+        end = text[start:stop].partition(exchange[1]["content"])[2].strip()
         ids = tokenizer.encode(end) if end else []
-        return cls(template, tuple(ids), ()) if len(ids) == 1 else cls(template, (), (end,))
+        if len(ids) == 1:
+            return cls(template, end_ids=tuple(ids))
+        return cls(template, stop=(end,) if end else ())
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The text up to where the assistant begins to answer.
@@ -59,35 +61,6 @@ class Chat:
             ValueError: the template refuses the conversation.
         """
         return render_chat(self.template, messages)
-
-
-def conversation_of(row: Mapping[str, Any], place: str) -> tuple[Messages, str | None]:
-    """The messages that a row asks with, and the answer that it brings, if any.
-
-    A row has "messages", objects with a role and content, of which a last one of the assistant is
-    the answer; or a "prompt", a text or such a list. A "system" text may stand beside either.
-
-    Raises:
-        ValueError: the row at `place` has neither, or it does not end with a user's message.
-    """
-    asked = row.get("messages", row.get("prompt"))
-    if isinstance(asked, str):
-        asked = [{"role": USER, "content": asked}]
-    if not isinstance(asked, list) or not all(_is_message(message) for message in asked):
-        raise ValueError(
-            f'{place} has no "prompt" (a text or messages) and no "messages" (objects with role '
-            "and content)"
-        )
-    messages = [{"role": m["role"], "content": m["content"]} for m in asked]
-    answer = None
-    if messages and messages[-1]["role"] == ASSISTANT:
-        answer = messages.pop()["content"]
-    if not messages or messages[-1]["role"] != USER:
-        raise ValueError(f"{place}: no user's message stands before the answer")
-    system = row.get(SYSTEM)
-    if isinstance(system, str) and system and messages[0]["role"] != SYSTEM:
-        messages.insert(0, {"role": SYSTEM, "content": system})
-    return messages, answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +88,14 @@ class Prompts:
         Raises:
             ValueError: a row at `place` has no prompt, or the model has no chat template.
         """
-        if not chat and not any("messages" in row for row in rows):
+        if not chat and not any(name in row for row in rows for name in CONVERSATIONS):
             check_field(rows, "prompt", place)
             return cls([row["prompt"] for row in rows])
         talk = Chat.of(tokenizer)
-        found = [conversation_of(row, f"{place}:{number}") for number, row in enumerate(rows, 1)]
-        messages = [asked for asked, _ in found]
+        found = [question(row, f"{place}:{number}") for number, row in enumerate(rows, 1)]
+        messages = [
+            [{"role": turn.role, "content": turn.content} for turn in turns] for turns, _ in found
+        ]
         texts = [talk.prompt(asked) for asked in messages]
         return cls(texts, messages, [answer for _, answer in found], talk)
 
@@ -146,9 +121,3 @@ def text_requests(
         GenerateRequest(tokenizer.encode(text) or [tokenizer.eos_id], max_new_tokens, stop)
         for text in texts
     ]
-
-
-def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and all(
-        isinstance(message.get(name), str) for name in ("role", "content")
-    )

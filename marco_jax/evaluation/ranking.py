@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marco_jax.decoding.requests import Generation
+from marco_jax.evaluation.chat_prompts import CONVERSATIONS
 from marco_jax.evaluation.scorers import Row, Scorer, score
 
 # Why a prompt has no pair.
@@ -73,7 +74,7 @@ class PairWriter:
             self.without[ALIKE] += 1
             return None
         self.pairs += 1
-        own = {name: value for name, value in record["row"].items() if name != "messages"}
+        own = {name: value for name, value in record["row"].items() if name not in CONVERSATIONS}
         return {
             **own,
             "prompt": record["prompt"],
