@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", help="the corpus to search, as config.data; default: that of the model's run"
     )
 
+    _mesh(evaluate)
     _against(evaluate)
 
     generate = command("generate", "Continue prompts.", "generate")
@@ -243,6 +244,7 @@ def _generation(
         "--out",
         help=f"JSONL with the field `{field}` added (with --input); a job that was cut off goes on",
     )
+    _mesh(parser)
     parser.add_argument("--max_new_tokens", type=int, help=f"default: {max_new_tokens}")
     parser.add_argument("--temperature", type=float, help=f"default: {temperature}")
     parser.add_argument("--top_k", type=int, default=0)
@@ -286,6 +288,14 @@ def _against(parser: argparse.ArgumentParser) -> None:
         "--tie_margin", type=float, default=0.0, help="judgements up to this are ties; default: 0"
     )
     against.add_argument("--verdicts", metavar="FILE", help="answers and verdicts as JSONL")
+
+
+def _mesh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mesh",
+        metavar="AXIS=N,..",
+        help="split the model over all devices, such as fsdp=2,tensor=4; default: one device",
+    )
 
 
 def _pairs(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from marco_jax.generation_commands import generate as generate
 from marco_jax.generation_commands import translate as translate
 from marco_jax.training.checkpoint import write_json
 from marco_jax.training.engines import create_engine as _engine
+from marco_jax.training.engines import read_mesh
 from marco_jax.training.engines import run_config as _run_config
 from marco_jax.training.faults import RunFailed as RunFailed
 from marco_jax.training.models import load_model
@@ -48,9 +49,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
         return _contamination(arguments)
     if arguments.against:
         return compare(arguments)
+    if arguments.judge or arguments.input:
+        raise ValueError("--judge and --input compare answers: give --against")
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
-    loaded = load_model(arguments.model)
+    sharding = read_mesh(arguments.mesh)
+    loaded = load_model(arguments.model, sharding)
     run = _run_config(loaded)
     fields = run.get("evaluation", {})
 
@@ -66,7 +70,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
     chat = Chat.of(loaded.tokenizer) if arguments.chat else None
-    engine = _engine(loaded, run, chat.end_ids if chat else ())
+    engine = _engine(loaded, run, chat.end_ids if chat else (), sharding)
     evaluator = Evaluator(
         engine,
         corpus,

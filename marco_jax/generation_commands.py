@@ -11,7 +11,7 @@ from typing import Any
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.evaluation.rows import check_field, read_rows
-from marco_jax.training.engines import create_engine, run_config
+from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.models import FoundModel, find_model, load_weights
 
 # New tokens of one answer, unless asked otherwise.
@@ -25,6 +25,8 @@ def generate(arguments: argparse.Namespace) -> int:
     """Continues one prompt, or those of a JSONL file; with --pairs, ranks several answers."""
     if arguments.pairs and arguments.template:
         raise ValueError("--pairs and --template: leave one out")
+    if arguments.scorer and not arguments.pairs:
+        raise ValueError("--scorer ranks answers: give --pairs")
     if arguments.pairs:
         return _pairs(arguments)
     if arguments.template:
@@ -79,8 +81,9 @@ def _generate(
         raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
     if beams > 1 and end_ids:
         raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
-    engine = create_engine(found, run_config(found), end_ids)
-    params = load_weights(found)
+    sharding = read_mesh(arguments.mesh)
+    engine = create_engine(found, run_config(found), end_ids, sharding)
+    params = load_weights(found, sharding)
 
     def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
         if beams > 1:
@@ -121,8 +124,9 @@ def _documents(arguments: argparse.Namespace) -> int:
     found = find_model(arguments.model)
     prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=arguments.chat)
     requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
-    engine = create_engine(found, run_config(found), prompts.end_ids)
-    params, sampling = load_weights(found), _sampling(arguments)
+    sharding = read_mesh(arguments.mesh)
+    engine = create_engine(found, run_config(found), prompts.end_ids, sharding)
+    params, sampling = load_weights(found, sharding), _sampling(arguments)
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
         seed, asked = arguments.seed + start, requests[start:stop]
@@ -174,8 +178,9 @@ def _pairs(arguments: argparse.Namespace) -> int:
         # A field that is missing is told before a model has run.
         score(scorer, full, ["0"] * len(rows))
     requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
-    engine = create_engine(found, run_config(found), prompts.end_ids)
-    params, count, sampling = load_weights(found), arguments.samples, _sampling(arguments)
+    sharding = read_mesh(arguments.mesh)
+    engine = create_engine(found, run_config(found), prompts.end_ids, sharding)
+    params, count, sampling = load_weights(found, sharding), arguments.samples, _sampling(arguments)
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
         drawn = engine.generate(

@@ -11,6 +11,7 @@ from marco_jax.data.chat import question
 from marco_jax.data.corpus import TRAIN
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding import jobs
+from marco_jax.evaluation import ranking
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.tokenizer import load_tokenizer
 
@@ -26,6 +27,12 @@ ROWS = [
     },
     {"prompt": "Say c.", "reference": "cc", "language": "de"},
 ]
+
+
+@pytest.fixture(autouse=True)
+def _bytes_are_texts(monkeypatch):
+    """A random model of bytes writes hardly any UTF-8, and its answers are to count."""
+    monkeypatch.setattr(ranking, "_BROKEN", "<none>")
 
 
 @pytest.fixture
@@ -66,6 +73,13 @@ def test_pairs_are_the_best_and_the_worst_of_the_models_own_answers(chat_model, 
         assert "messages" not in pair
         # The end of a message is no part of it.
         assert "<|im_end|>" not in pair["chosen"] + pair["rejected"]
+
+
+def test_a_mesh_gives_the_same_pairs(chat_model, prompts, tmp_path):
+    alone, spread = tmp_path / "alone.jsonl", tmp_path / "spread.jsonl"
+    assert main(command(chat_model, prompts, alone, "--scorer=chrf")) == 0
+    assert main(command(chat_model, prompts, spread, "--scorer=chrf", "--mesh=data=4,fsdp=2")) == 0
+    assert spread.read_bytes() == alone.read_bytes()
 
 
 def test_a_callable_ranks(chat_model, prompts, tmp_path):
@@ -117,6 +131,8 @@ def test_a_job_that_was_cut_off_writes_the_same_pairs(
         (["--scorer=chrf", "--samples=1"], "--samples is 1"),
         (["--scorer=chrf", "--temperature=0"], "--temperature is 0"),
         (["--scorer=chrf", "--beams=2"], "--beams"),
+        (["--scorer=chrf", "--mesh=tensor"], "such as tensor=4"),
+        (["--scorer=chrf", "--mesh=data=3"], "devices"),
         (["--scorer=json:dumps"], "the scorer fails: TypeError"),
     ],
 )

@@ -18,22 +18,30 @@ from marco_jax.decoding.requests import Generation
 from marco_jax.evaluation.chat_prompts import CONVERSATIONS
 from marco_jax.evaluation.scorers import Row, Scorer, score
 
+# What decoding writes for bytes that are no UTF-8.
+_BROKEN = "\ufffd"
+
 # Why a prompt has no pair.
 FEW, ALIKE = "fewer than two different answers", "a margin below the least"
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Answers to a row, without those that are empty, were cut, or are there twice."""
+    """Answers to a row that can be ranked, none of them twice."""
 
     row: Row
     answers: tuple[str, ...]
 
 
 def usable(row: Row, generations: Sequence[Generation]) -> Sample:
-    """The answers that can be ranked; a cut one would teach to stop where it was cut."""
+    """The answers that are whole texts.
+
+    A cut one would teach to stop where it was cut; one with broken UTF-8 cannot be written as the
+    tokens that it was drawn with.
+    """
     texts = (answer.text for answer in generations if answer.ended)
-    return Sample(row, tuple(dict.fromkeys(text for text in texts if text.strip())))
+    whole = (text for text in texts if text.strip() and _BROKEN not in text)
+    return Sample(row, tuple(dict.fromkeys(whole)))
 
 
 def rank(samples: Sequence[Sample], scorer: Scorer) -> list[list[tuple[str, float]]]:
