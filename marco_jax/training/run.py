@@ -314,7 +314,10 @@ class Run:
         mixture = get_mixture(stage.mixture, infos, within, sizes, budget, read)
         for note in mixture.notes:
             say(f"mixture {stage.mixture}: {note}")
-        shares = apply_override(mixture.shares, fields.override, infos, stage.name)
+        everywhere = {
+            name for other in self.stages for name in mixture_sources(other.mixture, infos)
+        }
+        shares = apply_override(mixture.shares, fields.override, infos, stage.name, everywhere)
         changes = [
             f"{name} {mixture.shares[name]:.4%} -> {share:.4%}"
             for name, share in shares.items()
