@@ -12,12 +12,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from marco_jax.comparison_commands import compare
+from marco_jax.engines import CountTokens, Perplexity, engine_of, read_mesh, run_config
 from marco_jax.generation_commands import generate as generate
 from marco_jax.generation_commands import translate as translate
 from marco_jax.training.checkpoint import write_json
-from marco_jax.training.engines import create_engine as _engine
-from marco_jax.training.engines import read_mesh
-from marco_jax.training.engines import run_config as _run_config
 from marco_jax.training.faults import RunFailed as RunFailed
 from marco_jax.training.models import load_model
 from marco_jax.training.progress import ByteProgress
@@ -55,7 +53,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
     sharding = read_mesh(arguments.mesh)
     loaded = load_model(arguments.model, sharding)
-    run = _run_config(loaded)
+    run = run_config(loaded)
     fields = run.get("evaluation", {})
 
     def chosen(name: str, default: Any) -> Any:
@@ -70,7 +68,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
     chat = Chat.of(loaded.tokenizer) if arguments.chat else None
-    engine = _engine(loaded, run, chat.end_ids if chat else (), sharding)
+    engine = engine_of(loaded, run, chat.end_ids if chat else (), sharding)
     evaluator = Evaluator(
         engine,
         corpus,
@@ -261,7 +259,7 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
     if not (arguments.tasks and arguments.data_dir):
         raise ValueError("--contamination needs --tasks and --data_dir, the benchmarks' files")
-    run = _run_config(load_model(arguments.model)) if arguments.model else {}
+    run = run_config(load_model(arguments.model)) if arguments.model else {}
     found = contamination(
         load_corpus(arguments.data or run.get("data", "default"), seed=run.get("seed", 0)),
         _names(arguments.tasks),
@@ -277,17 +275,29 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
 def curate(arguments: argparse.Namespace) -> int:
     """Curates raw text into a corpus."""
+    import logging
+    import shlex
+
+    # Beam tells at its import of a library of Google's that nothing here needs, and logs a trace
+    # of what it raises besides.
+    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     from marco_jax.curation.run import curate as run
     from marco_jax.training.config import load_config
 
+    config = load_config(arguments.config, arguments.overrides)
     report = run(
         _names(arguments.input),
         pathlib.Path(arguments.out),
-        load_config(arguments.config, arguments.overrides),
+        config,
         runner=arguments.runner,
+        options=shlex.split(arguments.runner_options),
+        workers=arguments.workers,
         rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
         sample=arguments.sample,
         explain=arguments.explain or "",
+        perplexity=Perplexity(config.perplexity_model) if config.perplexity_model else None,
+        count_tokens=CountTokens(config.tokenizer) if config.tokenizer else None,
     )
     for line in report.get("explained", []):
         print(line)

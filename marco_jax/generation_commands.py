@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from marco_jax.decoding.requests import GenerateRequest, Generation
+from marco_jax.engines import engine_of, read_mesh, run_config
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.evaluation.rows import check_field, read_rows
-from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.models import FoundModel, find_model, load_weights
 
 # New tokens of one answer, unless asked otherwise.
@@ -82,7 +82,7 @@ def _generate(
     if beams > 1 and end_ids:
         raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
     sharding = read_mesh(arguments.mesh)
-    engine = create_engine(found, run_config(found), end_ids, sharding)
+    engine = engine_of(found, run_config(found), end_ids, sharding)
     params = load_weights(found, sharding)
 
     def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
@@ -125,7 +125,7 @@ def _documents(arguments: argparse.Namespace) -> int:
     prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=arguments.chat)
     requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
     sharding = read_mesh(arguments.mesh)
-    engine = create_engine(found, run_config(found), prompts.end_ids, sharding)
+    engine = engine_of(found, run_config(found), prompts.end_ids, sharding)
     params, sampling = load_weights(found, sharding), _sampling(arguments)
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
@@ -179,7 +179,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
         score(scorer, full, ["0"] * len(rows))
     requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
     sharding = read_mesh(arguments.mesh)
-    engine = create_engine(found, run_config(found), prompts.end_ids, sharding)
+    engine = engine_of(found, run_config(found), prompts.end_ids, sharding)
     params, count, sampling = load_weights(found, sharding), arguments.samples, _sampling(arguments)
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
