@@ -135,7 +135,7 @@ def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Name
 
     found = find_model(path)
     place = arguments.input or arguments.tasks
-    prompts = Prompts.of(rows, found.tokenizer, place, chat=arguments.chat)
+    prompts = Prompts.of(rows, found.tokenizer, place, chat=bool(arguments.chat))
     new_tokens = arguments.max_new_tokens or _NEW_TOKENS
     requests = prompts.requests(found.tokenizer, new_tokens)
     sharding = read_mesh(arguments.mesh)
