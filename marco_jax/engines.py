@@ -34,6 +34,7 @@ def engine_of(
     run: dict[str, Any],
     end_ids: Sequence[int] = (),
     sharding: Sharding | None = None,
+    max_length: int | None = None,
 ) -> Any:
     """An engine with the lengths and the dtype of the run that a model came from.
 
@@ -42,6 +43,7 @@ def engine_of(
         run: its config, of `run_config`.
         end_ids: tokens that end an answer besides the separator.
         sharding: the mesh that the parameters live on; None for one device.
+        max_length: of a row in tokens, at most what the model can place; by default the run's.
     """
     import jax.numpy as jnp
 
@@ -54,7 +56,9 @@ def engine_of(
         model.config,
         model.tokenizer,
         dtype=jnp.dtype(run.get("dtype", "float32")),
-        max_length=min(fields.get("max_length", 4096), model.config.max_position_embeddings),
+        max_length=min(
+            max_length or fields.get("max_length", 4096), model.config.max_position_embeddings
+        ),
         tokens_per_batch=fields.get("tokens_per_batch", 8192),
         end_ids=end_ids,
         sharding=sharding,
