@@ -12,10 +12,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from marco_jax.comparison_commands import compare
-from marco_jax.engines import CountTokens, Perplexity, engine_of, read_mesh, run_config
+from marco_jax.engines import CountTokens, Perplexity
 from marco_jax.generation_commands import generate as generate
 from marco_jax.generation_commands import translate as translate
 from marco_jax.training.checkpoint import write_json
+from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.faults import RunFailed as RunFailed
 from marco_jax.training.models import load_model
 from marco_jax.training.progress import ByteProgress
@@ -68,7 +69,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
     chat = Chat.of(loaded.tokenizer) if chosen("chat", False) else None
-    engine = engine_of(loaded, run, chat.end_ids if chat else (), sharding)
+    engine = create_engine(loaded, run, chat.end_ids if chat else (), sharding)
     evaluator = Evaluator(
         engine,
         corpus,

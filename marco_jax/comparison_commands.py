@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from marco_jax.engines import engine_of, read_mesh, run_config
 from marco_jax.evaluation.chat_prompts import Prompts
 from marco_jax.evaluation.rows import read_rows
+from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.models import find_model, load_weights
 
 # New tokens of an answer, unless asked otherwise.
@@ -139,7 +139,7 @@ def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Name
     new_tokens = arguments.max_new_tokens or _NEW_TOKENS
     requests = prompts.requests(found.tokenizer, new_tokens)
     sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings
-    engine = engine_of(found, run_config(found), prompts.end_ids, sharding, longest)
+    engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
     params = load_weights(found, sharding)
     texts: list[str] = []
     with tqdm(total=len(rows), unit="row", disable=not sys.stderr.isatty()) as bar:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from marco_jax.decoding.requests import GenerateRequest, Generation
-from marco_jax.engines import engine_of, read_mesh, run_config
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.evaluation.rows import check_field, read_rows
+from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.models import FoundModel, find_model, load_weights
 
 # New tokens of one answer, unless asked otherwise.
@@ -82,7 +82,7 @@ def _generate(
     if beams > 1 and end_ids:
         raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
     sharding = read_mesh(arguments.mesh)
-    engine = engine_of(found, run_config(found), end_ids, sharding)
+    engine = create_engine(found, run_config(found), end_ids, sharding)
     params = load_weights(found, sharding)
 
     def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
@@ -113,7 +113,7 @@ class _Source:
         """Loads what --model names."""
         sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings
         self._requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
-        self._engine = engine_of(found, run_config(found), prompts.end_ids, sharding, longest)
+        self._engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
         self._params = load_weights(found, sharding)
         self._sampling, self._seed = _sampling(arguments), arguments.seed
 

@@ -43,6 +43,32 @@ def one_device() -> list[jax.Device]:
 
 
 @pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory) -> pathlib.Path:
+    """Texts and pairs of words in seeded order; aligned by position across languages."""
+    rng = random.Random(0)
+    vocabulary = {code: text.split() for code, text in TEXTS.items()}
+    rows = []
+    for number in range(150):
+        order = [rng.randrange(10) for _ in range(rng.randint(5, 25))]
+        texts = {code: " ".join(words[i] for i in order) for code, words in vocabulary.items()}
+        for code, text in texts.items():
+            rows.append({"id": f"text {number}", "language": code, "text": text})
+        for code in ("de", "kk"):
+            rows.append(
+                {
+                    "id": f"text {number}",
+                    "source_language": "en",
+                    "target_language": code,
+                    "source": texts["en"],
+                    "target": texts[code],
+                }
+            )
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
 def chat_model(tmp_path_factory) -> pathlib.Path:
     """A directory with a random model whose tokens are bytes, and that talks in ChatML."""
     from tokenizers import pre_tokenizers
@@ -69,29 +95,3 @@ def chat_model(tmp_path_factory) -> pathlib.Path:
     directory = tmp_path_factory.mktemp("model") / "hf"
     save_huggingface(directory, config, init_params(config, seed=0), tokenizer=tokenizer)
     return directory
-
-
-@pytest.fixture(scope="session")
-def corpus_file(tmp_path_factory) -> pathlib.Path:
-    """Texts and pairs of words in seeded order; aligned by position across languages."""
-    rng = random.Random(0)
-    vocabulary = {code: text.split() for code, text in TEXTS.items()}
-    rows = []
-    for number in range(150):
-        order = [rng.randrange(10) for _ in range(rng.randint(5, 25))]
-        texts = {code: " ".join(words[i] for i in order) for code, words in vocabulary.items()}
-        for code, text in texts.items():
-            rows.append({"id": f"text {number}", "language": code, "text": text})
-        for code in ("de", "kk"):
-            rows.append(
-                {
-                    "id": f"text {number}",
-                    "source_language": "en",
-                    "target_language": code,
-                    "source": texts["en"],
-                    "target": texts[code],
-                }
-            )
-    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    return path
