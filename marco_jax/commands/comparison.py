@@ -136,11 +136,11 @@ def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Name
 
     found = find_model(path)
     place = arguments.input or arguments.tasks
-    prompts = Prompts.of(rows, found.tokenizer, place, chat=arguments.chat)
+    prompts = Prompts.of(rows, found.tokenizer, place, chat=bool(arguments.chat))
     new_tokens = arguments.max_new_tokens or _NEW_TOKENS
     requests = prompts.requests(found.tokenizer, new_tokens)
-    sharding = read_mesh(arguments.mesh)
-    engine = create_engine(found, run_config(found), prompts.end_ids, sharding)
+    sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings
+    engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
     params = load_weights(found, sharding)
     texts: list[str] = []
     with tqdm(total=len(rows), unit="row", disable=not sys.stderr.isatty()) as bar:

@@ -47,7 +47,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
-    chat = Chat.of(loaded.tokenizer) if arguments.chat else None
+    chat = Chat.of(loaded.tokenizer) if chosen("chat", False) else None
     engine = create_engine(loaded, run, chat.end_ids if chat else (), sharding)
     evaluator = Evaluator(
         engine,
@@ -60,7 +60,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         benchmark_shots=arguments.shots,
         examples=chosen("examples", None),
         chat=chat,
-        max_new_tokens=arguments.max_new_tokens,
+        max_new_tokens=chosen("max_new_tokens", 0) or None,
     )
     evaluation = evaluator.run(loaded.params)
     write_results(arguments.out, evaluation.results)

@@ -76,12 +76,15 @@ def create_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--chat",
         action="store_true",
-        help="ask for written answers in the model's chat template, as a user's message",
+        default=None,
+        help="ask for benchmarks' written answers in the model's chat template, as a user's "
+        "message; default: as in the model's run",
     )
     evaluate.add_argument(
         "--max_new_tokens",
         type=int,
-        help="of written answers to benchmarks; default: the benchmark's, with --against 512",
+        help="of benchmarks' written answers; default: the run's, else the benchmark's; with "
+        "--against 512",
     )
     evaluate.add_argument(
         "--contamination",
