@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pathlib
 import resource
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from marco_jax.comparison_commands import compare
+from marco_jax.engines import CountTokens, Perplexity
+from marco_jax.generation_commands import generate as generate
+from marco_jax.generation_commands import translate as translate
 from marco_jax.training.checkpoint import write_json
+from marco_jax.training.engines import create_engine as _engine
+from marco_jax.training.engines import read_mesh
+from marco_jax.training.engines import run_config as _run_config
 from marco_jax.training.faults import RunFailed as RunFailed
-from marco_jax.training.models import LoadedModel, load_model
+from marco_jax.training.models import load_model
 from marco_jax.training.progress import ByteProgress
 
 
@@ -36,15 +41,21 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Scores a model: the figures that the training loop reports for the same parameters."""
     from marco_jax.data.load import load_corpus
     from marco_jax.evaluation.benchmark_tasks import is_benchmark
+    from marco_jax.evaluation.chat_prompts import Chat
     from marco_jax.evaluation.evaluator import Evaluator
     from marco_jax.evaluation.results import write_results
     from marco_jax.evaluation.summary import format_results
 
     if arguments.contamination:
         return _contamination(arguments)
+    if arguments.against:
+        return compare(arguments)
+    if arguments.judge or arguments.input:
+        raise ValueError("--judge and --input compare answers: give --against")
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
-    loaded = load_model(arguments.model)
+    sharding = read_mesh(arguments.mesh)
+    loaded = load_model(arguments.model, sharding)
     run = _run_config(loaded)
     fields = run.get("evaluation", {})
 
@@ -59,7 +70,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
-    engine = _engine(loaded, run)
+    chat = Chat.of(loaded.tokenizer) if arguments.chat else None
+    engine = _engine(loaded, run, chat.end_ids if chat else (), sharding)
     evaluator = Evaluator(
         engine,
         corpus,
@@ -70,97 +82,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # A run's shots are those of its own tasks; benchmarks have the paper's unless asked.
         benchmark_shots=arguments.shots,
         examples=chosen("examples", None),
+        chat=chat,
+        max_new_tokens=arguments.max_new_tokens,
     )
     evaluation = evaluator.run(loaded.params)
     write_results(arguments.out, evaluation.results)
     print(format_results(evaluation.results))
     programs = f"{len(engine.programs)} programs, {engine.truncated} inputs cut on the left"
     print(f"{programs}; written to {arguments.out}", file=sys.stderr)
-    return 0
-
-
-def generate(arguments: argparse.Namespace) -> int:
-    """Continues one prompt, or those of a JSONL file."""
-    if arguments.prompt is not None:
-        rows = [{"prompt": arguments.prompt}]
-    else:
-        rows = _read_rows(arguments, "prompt")
-    prompts = [row["prompt"] for row in rows]
-    return _generate(arguments, rows, prompts, tuple(arguments.stop), "text")
-
-
-def translate(arguments: argparse.Namespace) -> int:
-    """Translates one text, or those of a JSONL or text file, between any two languages.
-
-    The prompt is a template of the paper's translation data; a text's lines become one.
-    """
-    from marco_jax.data.corpus import Pair
-    from marco_jax.evaluation.prompts import translation_prompt
-
-    if arguments.text is not None:
-        rows = [{"source": arguments.text}]
-    else:
-        rows = _read_rows(arguments, "source")
-    pairs = [
-        Pair("", arguments.src, arguments.tgt, " ".join(row["source"].split()), "") for row in rows
-    ]
-    prompts = [translation_prompt((), pair) for pair in pairs]
-    return _generate(arguments, rows, prompts, ("\n",), "translation")
-
-
-def _generate(
-    arguments: argparse.Namespace,
-    rows: list[dict[str, Any]],
-    prompts: list[str],
-    stop: tuple[str, ...],
-    field: str,
-) -> int:
-    """Continues prompts: one alone goes to standard output, those of a file to --out."""
-    from tqdm import tqdm
-
-    from marco_jax.decoding.jobs import run_job
-    from marco_jax.decoding.requests import GenerateRequest, Generation
-    from marco_jax.decoding.sampling import Sampling
-
-    sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    beams = arguments.beams
-    if beams < 1:
-        raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
-    if beams > 1 and arguments.temperature:
-        raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
-    loaded = load_model(arguments.model)
-    tokenizer = loaded.tokenizer
-    requests = [
-        GenerateRequest(
-            tokenizer.encode(prompt) or [tokenizer.eos_id], arguments.max_new_tokens, stop
-        )
-        for prompt in prompts
-    ]
-    engine = _engine(loaded, _run_config(loaded))
-
-    def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
-        if beams > 1:
-            penalty = arguments.length_penalty
-            return engine.beam_search(loaded.params, block, beams=beams, length_penalty=penalty)
-        seed = arguments.seed + start
-        return engine.generate(loaded.params, block, sampling=sampling, seed=seed)
-
-    if not arguments.input:
-        results = ask(requests, 0)
-        print(results[0].text.strip() if field == "translation" else results[0].text)
-        return 0
-    settings = {
-        name: value for name, value in vars(arguments).items() if name not in ("parser", "out")
-    }
-    with tqdm(total=len(rows), unit="row", disable=not sys.stderr.isatty()) as bar:
-        before = run_job(
-            *(ask, rows, requests, pathlib.Path(arguments.out)),
-            settings=settings,
-            field=field,
-            progress=lambda done: bar.update(done - bar.n),
-        )
-    resumed = f", {before:,} of them from an earlier start" if before else ""
-    print(f"{len(rows):,} rows{resumed}: {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -349,72 +278,35 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
 def curate(arguments: argparse.Namespace) -> int:
     """Curates raw text into a corpus."""
+    import logging
+    import shlex
+
+    # Beam tells at its import of a library of Google's that nothing here needs, and logs a trace
+    # of what it raises besides.
+    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     from marco_jax.curation.run import curate as run
     from marco_jax.training.config import load_config
 
+    config = load_config(arguments.config, arguments.overrides)
     report = run(
         _names(arguments.input),
         pathlib.Path(arguments.out),
-        load_config(arguments.config, arguments.overrides),
+        config,
         runner=arguments.runner,
+        options=shlex.split(arguments.runner_options),
+        workers=arguments.workers,
         rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
         sample=arguments.sample,
         explain=arguments.explain or "",
+        perplexity=Perplexity(config.perplexity_model) if config.perplexity_model else None,
+        count_tokens=CountTokens(config.tokenizer) if config.tokenizer else None,
     )
     for line in report.get("explained", []):
         print(line)
     total = report["total"]
     print(f"kept {total['kept']:,} of {total['read']:,} documents: {arguments.out}")
     return 0
-
-
-def _engine(loaded: LoadedModel, run: dict[str, Any]) -> Any:
-    import jax.numpy as jnp
-
-    from marco_jax.decoding.compilation import enable_compilation_cache
-    from marco_jax.decoding.engine import Engine
-
-    enable_compilation_cache()
-    fields = run.get("evaluation", {})
-    return Engine(
-        loaded.config,
-        loaded.tokenizer,
-        dtype=jnp.dtype(run.get("dtype", "float32")),
-        max_length=min(fields.get("max_length", 4096), loaded.config.max_position_embeddings),
-        tokens_per_batch=fields.get("tokens_per_batch", 8192),
-    )
-
-
-def _run_config(loaded: LoadedModel) -> dict[str, Any]:
-    """The config of the run that a model came from; empty for a Hugging Face directory."""
-    if loaded.workdir is None or not (loaded.workdir / "config.json").exists():
-        return {}
-    return json.loads((loaded.workdir / "config.json").read_text(encoding="utf-8"))
-
-
-def _read_rows(arguments: argparse.Namespace, field: str) -> list[dict[str, Any]]:
-    """Rows of a JSONL file that have a text under `field`; lines of any other file are texts."""
-    path = arguments.input
-    if not arguments.out:
-        raise ValueError("--input needs --out, a file for the results")
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 at byte {error.start}") from None
-    if not path.endswith((".jsonl", ".json")):
-        return [{field: line} for line in lines]
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number} is no JSON: {error}") from None
-        if not isinstance(row, dict) or not isinstance(row.get(field), str):
-            raise ValueError(f'{path}:{number} has no text under "{field}"')
-        rows.append(row)
-    return rows
 
 
 def _names(text: str) -> tuple[str, ...]:

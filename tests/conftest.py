@@ -1,7 +1,10 @@
 """Eight virtual CPU devices for every test, and the real data when it is there."""
 
+import dataclasses
+import json
 import os
 import pathlib
+import random
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -11,6 +14,11 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+TEXTS = {
+    "en": "the run saves its state and the next step reads a new batch of text",
+    "de": "der Lauf sichert seinen Stand und der Schritt liest neuen Text ein",
+    "kk": "қадам жаңа мәтін оқиды және күйін сақтайды содан кейін тоқтайды",
+}
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +40,58 @@ def shared_dir() -> pathlib.Path:
 def one_device() -> list[jax.Device]:
     """The first device alone."""
     return jax.devices()[:1]
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory) -> pathlib.Path:
+    """Texts and pairs of words in seeded order; aligned by position across languages."""
+    rng = random.Random(0)
+    vocabulary = {code: text.split() for code, text in TEXTS.items()}
+    rows = []
+    for number in range(150):
+        order = [rng.randrange(10) for _ in range(rng.randint(5, 25))]
+        texts = {code: " ".join(words[i] for i in order) for code, words in vocabulary.items()}
+        for code, text in texts.items():
+            rows.append({"id": f"text {number}", "language": code, "text": text})
+        for code in ("de", "kk"):
+            rows.append(
+                {
+                    "id": f"text {number}",
+                    "source_language": "en",
+                    "target_language": code,
+                    "source": texts["en"],
+                    "target": texts[code],
+                }
+            )
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory) -> pathlib.Path:
+    """A directory with a random model whose tokens are bytes, and that talks in ChatML."""
+    from tokenizers import pre_tokenizers
+
+    from marco_jax.chat_templates import CHATML
+    from marco_jax.model.config import Qwen2Config
+    from marco_jax.model.huggingface import save_huggingface
+    from marco_jax.model.qwen2 import init_params
+    from marco_jax.tokenizer import qwen2_tokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = qwen2_tokenizer({letter: n for n, letter in enumerate(letters)}, [])
+    tokenizer.companions = dataclasses.replace(tokenizer.companions, chat_template=CHATML)
+    config = Qwen2Config(
+        vocab_size=264,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        tie_word_embeddings=True,
+    )
+    directory = tmp_path_factory.mktemp("model") / "hf"
+    save_huggingface(directory, config, init_params(config, seed=0), tokenizer=tokenizer)
+    return directory

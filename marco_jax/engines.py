@@ -1,0 +1,62 @@
+"""What curation asks of models and tokenizers."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from typing import Any
+
+from marco_jax.training.engines import create_engine, run_config
+from marco_jax.training.models import LoadedModel, load_model
+
+
+class Perplexity:
+    """Bits a byte by a model, which each process loads when it first needs it."""
+
+    def __init__(self, path: str) -> None:
+        """Keeps the path of a workdir or of a Hugging Face directory.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if not pathlib.Path(path).is_dir():
+            raise FileNotFoundError(f"config.perplexity_model={path!r} is no directory of a model")
+        self._path = path
+
+    def __call__(self, texts: list[str], languages: list[str]) -> list[float]:
+        """Bits that a byte of each text costs."""
+        from marco_jax.decoding.perplexity import bits_per_byte
+
+        loaded, engine = _loaded_engine(self._path)
+        return bits_per_byte(engine, loaded.params, loaded.tokenizer, texts)
+
+
+class CountTokens:
+    """Tokens of a text by a tokenizer, which each process loads when it first needs it."""
+
+    def __init__(self, path: str) -> None:
+        """Keeps the path of a tokenizer's directory.
+
+        Raises:
+            FileNotFoundError: it holds no tokenizer.
+        """
+        self._path = path
+        # Before any data is read.
+        _loaded_tokenizer(path)
+
+    def __call__(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(_loaded_tokenizer(self._path).encode(text))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_engine(path: str) -> tuple[LoadedModel, Any]:
+    loaded = load_model(path)
+    return loaded, create_engine(loaded, run_config(loaded))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded_tokenizer(path: str) -> Any:
+    from marco_jax.tokenizer import load_tokenizer
+
+    return load_tokenizer(path)
