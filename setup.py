@@ -50,11 +50,15 @@ HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0", "accelerate>=1.15.0"]
 CURATION = [
     "apache-beam>=2.77.0",
     "trafilatura>=2.3.1",
+    # Its lists of stop words; trafilatura brings it along.
+    "justext>=3.0.2",
     # trafilatura needs it by way of justext; pip overlooks that extra of an installed lxml.
     "lxml_html_clean>=0.4.6",
     "ftfy>=6.3.1",
     "phonenumbers>=9.0.43",
     "pycld2>=0.42",
+    # Tells Malay from Indonesian where words do not.
+    "langidentify>=1.0.2",
 ]
 
 SWEEP = ["lightgbm>=4.7.0"]
@@ -81,6 +85,8 @@ EXTRAS = {
         "pytest-xdist>=3.8.0",
         "hypothesis>=6.170.15",
         "ruff>=0.17.6",
+        # Writes the WARC files that the tests of curation read.
+        "warcio>=1.8.1",
         # An independent implementation of the benchmarks' prompts, for the parity tests.
         "lm-eval>=0.4.13",
         # Preference training and adapters by others, for the parity tests.

@@ -192,6 +192,13 @@ def _parser() -> argparse.ArgumentParser:
     curate.add_argument("--out", required=True, help="a new directory, for config.data of `train`")
     curate.add_argument("--config", required=True, help="a file such as configs/curation.py")
     curate.add_argument("--runner", default="local", help="local, or a Beam runner's name")
+    curate.add_argument(
+        "--runner_options",
+        default="",
+        metavar="'--NAME=VALUE ...'",
+        help="options of that runner, e.g. '--flink_master=HOST:8081'",
+    )
+    curate.add_argument("--workers", type=int, default=1, help="processes of the local runner")
     curate.add_argument("--rejects", help="a new directory for what was thrown away, and why")
     curate.add_argument(
         "--sample",

@@ -13,9 +13,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from marco_jax.engines import CountTokens, Perplexity, engine_of, run_config
 from marco_jax.training.checkpoint import write_json
 from marco_jax.training.faults import RunFailed as RunFailed
-from marco_jax.training.models import LoadedModel, load_model
+from marco_jax.training.models import load_model
 from marco_jax.training.progress import ByteProgress
 
 
@@ -45,7 +46,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
     loaded = load_model(arguments.model)
-    run = _run_config(loaded)
+    run = run_config(loaded)
     fields = run.get("evaluation", {})
 
     def chosen(name: str, default: Any) -> Any:
@@ -59,7 +60,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
-    engine = _engine(loaded, run)
+    engine = engine_of(loaded, run)
     evaluator = Evaluator(
         engine,
         corpus,
@@ -136,7 +137,7 @@ def _generate(
         )
         for prompt in prompts
     ]
-    engine = _engine(loaded, _run_config(loaded))
+    engine = engine_of(loaded, run_config(loaded))
 
     def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
         if beams > 1:
@@ -333,7 +334,7 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
     if not (arguments.tasks and arguments.data_dir):
         raise ValueError("--contamination needs --tasks and --data_dir, the benchmarks' files")
-    run = _run_config(load_model(arguments.model)) if arguments.model else {}
+    run = run_config(load_model(arguments.model)) if arguments.model else {}
     found = contamination(
         load_corpus(arguments.data or run.get("data", "default"), seed=run.get("seed", 0)),
         _names(arguments.tasks),
@@ -349,47 +350,35 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
 def curate(arguments: argparse.Namespace) -> int:
     """Curates raw text into a corpus."""
+    import logging
+    import shlex
+
+    # Beam tells at its import of a library of Google's that nothing here needs, and logs a trace
+    # of what it raises besides.
+    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     from marco_jax.curation.run import curate as run
     from marco_jax.training.config import load_config
 
+    config = load_config(arguments.config, arguments.overrides)
     report = run(
         _names(arguments.input),
         pathlib.Path(arguments.out),
-        load_config(arguments.config, arguments.overrides),
+        config,
         runner=arguments.runner,
+        options=shlex.split(arguments.runner_options),
+        workers=arguments.workers,
         rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
         sample=arguments.sample,
         explain=arguments.explain or "",
+        perplexity=Perplexity(config.perplexity_model) if config.perplexity_model else None,
+        count_tokens=CountTokens(config.tokenizer) if config.tokenizer else None,
     )
     for line in report.get("explained", []):
         print(line)
     total = report["total"]
     print(f"kept {total['kept']:,} of {total['read']:,} documents: {arguments.out}")
     return 0
-
-
-def _engine(loaded: LoadedModel, run: dict[str, Any]) -> Any:
-    import jax.numpy as jnp
-
-    from marco_jax.decoding.compilation import enable_compilation_cache
-    from marco_jax.decoding.engine import Engine
-
-    enable_compilation_cache()
-    fields = run.get("evaluation", {})
-    return Engine(
-        loaded.config,
-        loaded.tokenizer,
-        dtype=jnp.dtype(run.get("dtype", "float32")),
-        max_length=min(fields.get("max_length", 4096), loaded.config.max_position_embeddings),
-        tokens_per_batch=fields.get("tokens_per_batch", 8192),
-    )
-
-
-def _run_config(loaded: LoadedModel) -> dict[str, Any]:
-    """The config of the run that a model came from; empty for a Hugging Face directory."""
-    if loaded.workdir is None or not (loaded.workdir / "config.json").exists():
-        return {}
-    return json.loads((loaded.workdir / "config.json").read_text(encoding="utf-8"))
 
 
 def _read_rows(arguments: argparse.Namespace, field: str) -> list[dict[str, Any]]:

@@ -7,11 +7,17 @@ config on the way.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+SEPARATOR = "<|endoftext|>"
+# Qwen2's special tokens, which follow the 151,643 ordinary ones.
+QWEN2_SPECIALS = (SEPARATOR, "<|im_start|>", "<|im_end|>")
+QWEN2_IDS = [151_643, 151_644, 151_645]
 
 CONFIG = "tokenizer_config.json"
 GENERATION = "generation_config.json"
@@ -110,6 +116,11 @@ def write_companions(
     write(directory / CONFIG, _to_json(settings))
     if companions.generation is not None:
         write(directory / GENERATION, _to_json(companions.generation))
+
+
+def content_hash(data: bytes) -> str:
+    """What tells one tokenizer from another."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def write(path: pathlib.Path, data: bytes) -> None:

@@ -1,7 +1,9 @@
 """Eight virtual CPU devices for every test, and the real data when it is there."""
 
+import json
 import os
 import pathlib
+import random
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -11,6 +13,11 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+TEXTS = {
+    "en": "the run saves its state and the next step reads a new batch of text",
+    "de": "der Lauf sichert seinen Stand und der Schritt liest neuen Text ein",
+    "kk": "қадам жаңа мәтін оқиды және күйін сақтайды содан кейін тоқтайды",
+}
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +39,29 @@ def shared_dir() -> pathlib.Path:
 def one_device() -> list[jax.Device]:
     """The first device alone."""
     return jax.devices()[:1]
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory) -> pathlib.Path:
+    """Texts and pairs of words in seeded order; aligned by position across languages."""
+    rng = random.Random(0)
+    vocabulary = {code: text.split() for code, text in TEXTS.items()}
+    rows = []
+    for number in range(150):
+        order = [rng.randrange(10) for _ in range(rng.randint(5, 25))]
+        texts = {code: " ".join(words[i] for i in order) for code, words in vocabulary.items()}
+        for code, text in texts.items():
+            rows.append({"id": f"text {number}", "language": code, "text": text})
+        for code in ("de", "kk"):
+            rows.append(
+                {
+                    "id": f"text {number}",
+                    "source_language": "en",
+                    "target_language": code,
+                    "source": texts["en"],
+                    "target": texts[code],
+                }
+            )
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path

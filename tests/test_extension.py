@@ -133,7 +133,7 @@ def test_few_words_give_few_pieces(small):
 
 
 def test_what_cannot_be_extended_is_refused(small, tmp_path):
-    pieces = train_sentencepiece(["a b c d e f g"] * 9, 267, tmp_path)
+    pieces = train_sentencepiece(["a b c d e f g"] * 9, 269, tmp_path)
     with pytest.raises(ValueError, match="SentencePieceTokenizer does not: give a model with"):
         extend_vocabulary(pieces, TEXTS, 10, 1000)
     with pytest.raises(ValueError, match="no text in ne"):

@@ -12,6 +12,7 @@ import marco_jax
 PACKAGE = pathlib.Path(marco_jax.__file__).parent
 FLOORS = {
     "commands": 5,
+    "engines": 5,
     "__main__": 5,
     "training": 4,
     "evaluation": 3,
@@ -22,6 +23,7 @@ FLOORS = {
     "tokenizer": 1,
     "chat_templates": 1,
     "tokenizer_files": 1,
+    "sentencepiece_tokenizer": 1,
     "byte_level": 1,
     "extension": 1,
     "languages": 1,

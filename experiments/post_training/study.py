@@ -29,7 +29,7 @@ from marco_jax.data.corpus import HELD_OUT, TRAIN
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.sampling import Sampling
-from marco_jax.training.checkpoint import write_json
+from marco_jax.training.checkpoint import CHECKPOINTS, write_json
 from marco_jax.training.config import load_config
 from marco_jax.training.interop import export_model
 from marco_jax.training.loop import train
@@ -41,7 +41,7 @@ TEMPLATE = (
     "{{ message['content'] }}{{ '\n' if message['role'] == 'user' else '<|endoftext|>' }}"
     "{% endfor %}"
 )
-TRAIN_EACH, TEST_EACH, ASK_EACH = 400, 20, 60
+TRAIN_EACH, TEST_EACH, ASK_EACH = 400, 20, 24
 SAMPLES, LEAST_GAP = 6, 3.0
 SMALL = (
     "model.preset=",
@@ -51,7 +51,7 @@ SMALL = (
     "batch.length=256",
     "batch.sequences_per_chip=16",
     "log_every=20",
-    "checkpoint.every=1000000",
+    "checkpoint.every=50",
 )
 
 
@@ -120,6 +120,8 @@ class Study:
         steps: int,
         rate: float,
     ) -> None:
+        if (self.workdir / name / CHECKPOINTS / str(steps)).is_dir():
+            return
         changes = (
             f"init_from={start}",
             f"data={self.workdir / data}",
@@ -147,7 +149,7 @@ def main() -> None:
     parser.add_argument("--stages", default="sft,dpo", help="which to make: sft, dpo")
     parser.add_argument("--sft_steps", type=int, default=300)
     parser.add_argument("--sft_rate", type=float, default=1e-3)
-    parser.add_argument("--dpo_steps", type=int, default=60)
+    parser.add_argument("--dpo_steps", type=int, default=30)
     parser.add_argument("--dpo_rate", type=float, default=1e-4)
     parser.add_argument("--control_rate", type=float, default=1e-4)
     given = parser.parse_args()

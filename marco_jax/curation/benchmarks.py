@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from marco_jax.data.ngrams import NgramIndex, normalized_words
 
 # Items with fewer letters are common phrases.
 SHORTEST = 25
 GRAM = 8
-# Of an item's runs of letters, this share in a document makes it contaminated: items are edited.
+# Of an item's runs of letters, this share in one place makes a document contaminated: items are
+# edited, and what was put between their words makes the place longer than they are.
 COVERED = 0.6
+STRETCHED = 1.5
 
 
 class Benchmarks:
@@ -24,7 +27,8 @@ class Benchmarks:
         self._sizes: list[int] = []
         for text, language in texts:
             self._exact.add(len(self._sizes), [text], language)
-            grams = _grams(text) if len(_letters(text)) >= SHORTEST else set()
+            letters = _letters(text)
+            grams = set(_grams(letters)) if len(letters) >= SHORTEST else set()
             for gram in grams:
                 self._items.setdefault(gram, []).append(len(self._sizes))
             self._sizes.append(len(grams))
@@ -33,17 +37,28 @@ class Benchmarks:
         """Whether an item stands in a text."""
         if not self._sizes:
             return False
-        hits: collections.Counter[int] = collections.Counter()
-        for gram in _grams(text):
-            hits.update(self._items.get(gram, ()))
-        near = any(count >= COVERED * self._sizes[item] for item, count in hits.items())
+        places: dict[int, list[int]] = collections.defaultdict(list)
+        for place, gram in enumerate(_grams(_letters(text))):
+            for item in self._items.get(gram, ()):
+                places[item].append(place)
+        near = any(self._covered(item, found) for item, found in places.items())
         return near or bool(self._exact.hits([text])[0])
+
+    def _covered(self, item: int, places: Sequence[int]) -> bool:
+        """Whether enough of an item's grams stand close together."""
+        needed = COVERED * self._sizes[item]
+        if len(places) < needed:
+            return False
+        reach = STRETCHED * (self._sizes[item] + GRAM)
+        return any(
+            bisect.bisect_right(places, place + reach) - first >= needed
+            for first, place in enumerate(places)
+        )
 
 
 def _letters(text: str) -> str:
     return "".join(normalized_words(text))
 
 
-def _grams(text: str) -> set[str]:
-    letters = _letters(text)
-    return {letters[at : at + GRAM] for at in range(len(letters) - GRAM + 1)}
+def _grams(letters: str) -> list[str]:
+    return [letters[at : at + GRAM] for at in range(len(letters) - GRAM + 1)]

@@ -1,128 +1,185 @@
-"""Near duplicates: MinHash bands find pairs, sets of hashed character 5-grams confirm them."""
+"""Near duplicates: MinHash bands find candidates, whole signatures confirm them.
+
+A document is described by a few numbers, so that a table of them stands for the whole input. The
+texts themselves are never brought together.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from marco_jax.data.ngrams import normalized_words
 
-GRAM = 5
-BANDS, ROWS = 32, 4
-# Characters of the beginning that a cut copy shares.
-HEAD = 60
-# Members of a band that later ones are compared with.
-REPRESENTATIVES = 50
+# Characters a gram: words of other lengths than one are no unit that all scripts share. Chinese and
+# Japanese say as much in three characters as an alphabet does in more than five.
+GRAM, GRAM_DENSE = 5, 3
+# 40 bands of 5 rows: documents of Jaccard similarity 0.6 share a band with probability 0.96, those
+# of 0.8 with 0.9999999, those of 0.1, as unrelated texts of a language are, with 0.0004.
+BANDS, ROWS = 40, 5
+# Characters of the beginning, and of the end, that a cut copy shares with the whole.
+EDGE = 60
+# In a group of documents that share a key, so many are compared with those that follow.
+REPRESENTATIVES = 16
+_PAIRS = 1 << 15
 
 _random = np.random.default_rng(20241204)
-_FACTORS = _random.integers(1, 1 << 63, BANDS * ROWS, dtype=np.uint64) | np.uint64(1)
-_OFFSETS = _random.integers(1, 1 << 63, BANDS * ROWS, dtype=np.uint64)
+_FACTORS = _random.integers(1, 1 << 32, (BANDS * ROWS, 1), dtype=np.uint32) | np.uint32(1)
+_OFFSETS = _random.integers(0, 1 << 32, (BANDS * ROWS, 1), dtype=np.uint32)
+_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Member:
-    """A document in the search for duplicates; the smallest of a group is kept.
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What tells whether a document is a copy of another.
 
-    `rank` is minus the text's length: the longest comes first. `grams` are sorted uint64 in bytes.
+    `digest`: of the text without case and punctuation. `size`: how many different grams it has.
+    `signature`: uint16 [BANDS * ROWS], the low bits of MinHash values. `keys`: uint64 [BANDS + 2],
+    of the bands, the beginning and the end; candidates share one.
     """
 
-    rank: int
-    key: str
-    digest: bytes
-    grams: bytes = dataclasses.field(compare=False)
+    digest: int
+    size: int
+    signature: np.ndarray
+    keys: np.ndarray
 
 
-def describe(key: str, text: str) -> tuple[Member, list[bytes]]:
-    """A document's member, and the keys that near duplicates share one of."""
+def describe(text: str, language: str = "") -> Description:
+    """Describes a text; texts of two languages share no key."""
     folded = " ".join(normalized_words(text))
-    grams = _grams(folded)
-    signature = _signature(grams)
-    digest = hashlib.blake2b(folded.encode(), digest_size=12).digest()
-    bands = [
-        bytes([band]) + hashlib.blake2b(signature[band].tobytes(), digest_size=11).digest()
-        for band in range(BANDS)
+    hashed = grams(folded)
+    values = _minima(hashed)  # (BANDS, ROWS)
+    salt = number_of(language)
+    edges = [number_of(part) for part in (folded[:EDGE], folded[-EDGE:] + "\0")]
+    keys = np.concatenate([_band_keys(values), np.array(edges, np.uint64)]) ^ np.uint64(salt)
+    signature = values.astype(np.uint16).ravel()
+    return Description(number_of(folded), hashed.size, signature, keys)
+
+
+def number_of(text: str) -> int:
+    """64 bits of a hash."""
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def grams(text: str) -> np.ndarray:
+    """Sorted uint32 hashes of a text's different runs of characters."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    # CJK ideographs and kana.
+    dense = np.count_nonzero((codes >= 0x3040) & (codes <= 0x9FFF)) > 0.3 * codes.size
+    size = GRAM_DENSE if dense else GRAM
+    if codes.size < size:
+        return np.zeros(0, np.uint32)
+    wide = codes.astype(np.uint64)
+    windows = np.zeros(codes.size - size + 1, np.uint64)
+    for at in range(size):
+        windows = windows * np.uint64(0x100000001B3) + wide[at : at + windows.size]
+    windows = (windows ^ (windows >> np.uint64(31))) * _MIX[0]
+    windows = (windows ^ (windows >> np.uint64(29))) * _MIX[1]
+    return np.unique((windows >> np.uint64(32)).astype(np.uint32))
+
+
+def similarities(first: Description, second: Description) -> tuple[float, float]:
+    """Estimates of the Jaccard similarity, and of how much of the smaller is in the larger."""
+    columns = [
+        np.stack([one.signature for one in (first, second)]),
+        np.array([first.size, second.size], np.int64),
     ]
-    head = hashlib.blake2b(folded[:HEAD].encode(), digest_size=11).digest()
-    return Member(-len(folded), key, digest, grams.tobytes()), [*bands, b"\xff" + head]
-
-
-def jaccard(first: Member, second: Member) -> tuple[float, float]:
-    """Jaccard similarity of two documents, and how much of the smaller lies in the other."""
-    one, two = (np.frombuffer(member.grams, np.uint64) for member in (first, second))
-    if not one.size or not two.size:
-        return (1.0, 1.0) if first.digest == second.digest else (0.0, 0.0)
-    shared = np.intersect1d(one, two, assume_unique=True).size
-    return shared / (one.size + two.size - shared), shared / min(one.size, two.size)
+    alike, inside = _compared(*columns, np.array([0]), np.array([1]))
+    return float(alike[0]), float(inside[0])
 
 
 def links(
-    members: Iterable[Member], threshold: float, containment: float
-) -> Iterator[tuple[tuple, tuple]]:
-    """Pairs (kept, duplicate) among documents that share a key, as (rank, key, digest)."""
-    heads: list[Member] = []
-    for member in sorted(members):
-        for head in heads:
-            similarity, inside = jaccard(head, member)
-            if similarity >= threshold or inside >= containment:
-                yield _name(head), _name(member)
-                break
-        else:
-            if len(heads) < REPRESENTATIVES:
-                heads.append(member)
+    keys: np.ndarray,
+    order: np.ndarray,
+    compare: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Iterator[np.ndarray]:
+    """Pairs int64 [pairs, 2] of documents that share a key and are alike, the better first.
+
+    Args:
+        keys: uint64 [documents].
+        order: int64 [documents], smaller is better.
+        compare: whether documents int64 [n] are copies of others int64 [n].
+    """
+    members = np.lexsort((order, keys))
+    for _ in range(REPRESENTATIVES):
+        values = keys[members]
+        starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if values.size else values
+        sizes = np.diff(np.r_[starts, values.size]).astype(np.int64)
+        # A key that one document alone has says nothing.
+        members = members[np.repeat(sizes > 1, sizes)]
+        sizes = sizes[sizes > 1]
+        if not sizes.size:
+            return
+        firsts = np.r_[0, np.cumsum(sizes)[:-1]]
+        heads, others = np.repeat(members[firsts], sizes - 1), np.delete(members, firsts)
+        unlike = np.ones(others.size, bool)
+        for start in range(0, others.size, _PAIRS):
+            part = slice(start, start + _PAIRS)
+            alike = compare(heads[part], others[part])
+            unlike[part] = ~alike
+            if alike.any():
+                yield np.stack([heads[part][alike], others[part][alike]], axis=1)
+        members = others[unlike]
 
 
-def clusters(pairs: Sequence[tuple[tuple, tuple]]) -> dict[str, tuple[str, int, bool]]:
-    """By document: the one kept of its group, the group's size, whether the texts are equal."""
-    parents: dict[tuple, tuple] = {}
+def comparison(
+    signatures: np.ndarray, sizes: np.ndarray, near: float, containment: float
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Tells which documents are copies by their signatures; see `links`."""
 
-    def find(node: tuple) -> tuple:
-        while parents.setdefault(node, node) != node:
-            parents[node] = parents[parents[node]]
-            node = parents[node]
-        return node
+    def compare(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        alike, inside = _compared(signatures, sizes, first, second)
+        # The less there is in common, the worse is the estimate of a containment.
+        return (alike >= near) | ((inside >= containment) & (alike >= 0.2))
 
-    for first, second in pairs:
-        one, two = find(first), find(second)
-        parents[max(one, two)] = min(one, two)
-    groups: dict[tuple, list[tuple]] = {}
-    for node in parents:
-        groups.setdefault(find(node), []).append(node)
-    return {
-        node[1]: (head[1], len(nodes), node[2] == head[2])
-        for head, nodes in groups.items()
-        for node in nodes
-    }
+    return compare
 
 
-def _name(member: Member) -> tuple[int, str, bytes]:
-    return member.rank, member.key, member.digest
+def clusters(pairs: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each document the best of its group, and the group's size, both int64 [documents]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = order.size
+    ones = np.ones(len(pairs), np.int8)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    ranked = np.argsort(order)
+    best = np.zeros(labels.max(initial=-1) + 1, np.int64)
+    # The last that is written stays: the best of each group.
+    best[labels[ranked[::-1]]] = ranked[::-1]
+    return best[labels], np.bincount(labels, minlength=best.size)[labels]
 
 
-def _grams(text: str) -> np.ndarray:
-    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
-    if codes.size < GRAM:
-        return np.zeros(0, np.uint64)
-    windows = np.zeros(codes.size - GRAM + 1, np.uint64)
-    with np.errstate(over="ignore"):
-        for at in range(GRAM):
-            windows = windows * np.uint64(0x100000001B3) + codes[at : at + windows.size]
-        windows ^= windows >> np.uint64(31)
-        windows *= np.uint64(0x9E3779B97F4A7C15)
-        windows ^= windows >> np.uint64(29)
-    return np.unique(windows)
+def _compared(
+    signatures: np.ndarray, sizes: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    alike = (signatures[first] == signatures[second]).mean(axis=1)
+    one, two = sizes[first].astype(np.float64), sizes[second].astype(np.float64)
+    alike = np.where((one > 0) & (two > 0), alike, 0.0)
+    shared = alike * (one + two) / (1 + alike)
+    return alike, np.minimum(shared / np.maximum(1, np.minimum(one, two)), 1.0)
 
 
-def _signature(grams: np.ndarray) -> np.ndarray:
-    """(BANDS, ROWS) of the least value of each hash; zeros for a text without 5-grams."""
-    least = np.zeros(BANDS * ROWS, np.uint64)
-    if grams.size:
-        least[:] = np.uint64((1 << 64) - 1)
-        with np.errstate(over="ignore"):
-            for start in range(0, grams.size, 2048):
-                block = grams[start : start + 2048]
-                hashed = block[:, None] * _FACTORS + _OFFSETS
-                np.minimum(least, hashed.min(axis=0), out=least)
+def _minima(hashed: np.ndarray) -> np.ndarray:
+    """uint32 (BANDS, ROWS) of the least value of each permutation; zeros for no grams."""
+    if not hashed.size:
+        return np.zeros((BANDS, ROWS), np.uint32)
+    least = np.full(BANDS * ROWS, np.iinfo(np.uint32).max, np.uint32)
+    for start in range(0, hashed.size, 512):
+        permuted = _FACTORS * hashed[start : start + 512]
+        permuted += _OFFSETS
+        np.minimum(least, permuted.min(axis=1), out=least)
     return least.reshape(BANDS, ROWS)
+
+
+def _band_keys(values: np.ndarray) -> np.ndarray:
+    keys = np.arange(1, BANDS + 1, dtype=np.uint64) * _MIX[1]
+    for row in range(ROWS):
+        keys = (keys ^ values[:, row]) * _MIX[0]
+        keys ^= keys >> np.uint64(32)
+    return keys

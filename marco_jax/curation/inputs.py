@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from apache_beam.io.filesystems import FileSystems
 # A longer line is no document. It is passed over without being held.
 LINE_BYTES = 32 << 20
 _BLOCK = 1 << 20
+
+# Files of lines are read in parts of this size, side by side; a packed one by one worker.
+PART_BYTES = 256 << 20
+
+_LINES = (".jsonl", ".json", ".ndjson", ".txt", ".tsv")
 
 # A record, or what is wrong with one.
 Found = tuple[dict[str, Any] | None, str]
@@ -27,24 +33,47 @@ def expand(patterns: tuple[str, ...]) -> list[str]:
     for pattern in patterns:
         matched = {found.path for found in FileSystems.match([pattern])[0].metadata_list}
         if not matched:
-            raise FileNotFoundError(f"--input: no file matches {pattern!r}")
+            raise FileNotFoundError(f"no file matches {pattern!r}")
         files |= matched
     return sorted(files)
 
 
-def read(path: str) -> Iterator[Found]:
-    """The records of a file; for one that cannot be read, None and why."""
-    name = path.removesuffix(".gz").removesuffix(".zst")
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Lines of a file that start from byte `start` to before `stop`; 0 stands for its end."""
+
+    number: int
+    path: str
+    start: int = 0
+    stop: int = 0
+
+
+def parts_of(files: list[str]) -> list[Part]:
+    """What workers can read side by side."""
+    found: list[Part] = []
+    for path in files:
+        size = FileSystems.match([path])[0].metadata_list[0].size_in_bytes
+        step = PART_BYTES if path.endswith(_LINES) else size + 1
+        starts = range(0, max(1, size), step)
+        for start in starts:
+            stop = 0 if start == starts[-1] else start + step
+            found.append(Part(len(found), path, start, stop))
+    return found
+
+
+def read(part: Part) -> Iterator[Found]:
+    """The records of a file or of its part; for one that cannot be read, None and why."""
+    name = part.path.removesuffix(".gz").removesuffix(".zst")
     try:
-        with FileSystems.open(path) as stream:
+        with FileSystems.open(part.path) as stream:
             if name.endswith(".parquet"):
                 yield from _parquet(stream)
             elif name.endswith((".warc", ".wet")):
                 yield from _warc(stream)
             elif name.endswith((".jsonl", ".json", ".ndjson")):
-                yield from map(_json, _lines(stream))
+                yield from map(_json, _lines(stream, part))
             else:
-                for line in _lines(stream):
+                for line in _lines(stream, part):
                     yield ({"text": line}, "") if isinstance(line, str) else (None, line[0])
     except (OSError, EOFError, ValueError) as error:
         yield None, f"unreadable file: {type(error).__name__}"
@@ -54,23 +83,33 @@ def read(path: str) -> Iterator[Found]:
         yield None, f"unreadable file: {type(error).__name__}"
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str | tuple[str]]:
+def _lines(stream: IO[bytes], part: Part) -> Iterator[str | tuple[str]]:
     """Lines that say something; what is wrong with one comes as a tuple."""
     pending: list[bytes] = []
     held = 0
+    # The byte before tells whether a line starts here, or is the last of the part before.
+    at = max(0, part.start - 1)
+    skipping = part.start > 0
+    if at:
+        stream.seek(at)
     while True:
         block = stream.read(_BLOCK)
         *ended, rest = block.split(b"\n")
         for piece in ended:
-            yield from _decoded(pending, held, piece)
-            pending, held = [], 0
+            if not skipping:
+                yield from _decoded(pending, held, piece)
+            at += held + len(piece) + 1
+            pending, held, skipping = [], 0, False
+            if part.stop and at >= part.stop:
+                return
         held += len(rest)
         if held <= LINE_BYTES:
             pending.append(rest)
         else:
             pending = []
         if not block:
-            yield from _decoded(pending, held, b"")
+            if not skipping:
+                yield from _decoded(pending, held, b"")
             return
 
 

@@ -15,6 +15,9 @@ RATIO = 3.0
 DENSE = {"zh": 3.0, "ja": 2.2, "ko": 1.8}
 # Sides as alike as this (difflib's ratio) were not translated.
 COPIED = 0.85
+# More than this of a longer side in symbols is no sentence.
+SYMBOLS = 0.25
+_MARKS = frozenset(".,:;!?'\"()-“”‘’«»„—–…。、，؛؟،।")
 # Identifiers are not asked about less.
 LANGUAGE_CHARACTERS = 25
 
@@ -47,6 +50,8 @@ def bad_pair(
         return "empty"
     if difflib.SequenceMatcher(None, *words, autojunk=False).ratio() >= COPIED:
         return "copy"
+    if any(_symbols(side) > SYMBOLS for side in (source, target)):
+        return "symbols"
     sizes = [
         len(side) * DENSE.get(code, 1.0)
         for side, code in zip((source, target), languages, strict=True)
@@ -64,6 +69,16 @@ def bad_pair(
     if similarity and similarity(source, target) < least:
         return "similarity"
     return ""
+
+
+def _symbols(text: str) -> float:
+    """The share of a side's visible characters that neither spell words nor mark sentences."""
+    signs = "".join(_TOKEN.sub("", text).split())
+    if len(signs) < LANGUAGE_CHARACTERS:
+        return 0.0
+    return sum(unicodedata.category(c)[0] not in "LMN" and c not in _MARKS for c in signs) / len(
+        signs
+    )
 
 
 def _numbers(text: str) -> set[int]:

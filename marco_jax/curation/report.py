@@ -3,77 +3,119 @@
 from __future__ import annotations
 
 import collections
-import html
-import pathlib
+import math
+from collections.abc import Mapping
 from typing import Any
 
+from marco_jax.curation.cascade import LEAST_IN_SCRIPT
+from marco_jax.curation.rules import EVERY
+from marco_jax.curation.settings import bits_by_language
+from marco_jax.curation.tally import Tally, value_of
 
-def report_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The report from counts by (language, stage, reason); an empty stage is what was kept."""
-    languages: dict[str, dict[str, Any]] = {}
-    faults, samples = {}, []
-    sizes: collections.Counter[str] = collections.Counter()
-    total = {"read": 0, "kept": 0, "kept_bytes": 0, "masked": 0, "unreadable": 0}
-    for row in rows:
-        language, stage, reason = row["key"]
-        count = row["documents"]
-        if stage == "input":
-            faults[reason] = count
-            total["unreadable"] += count
-            continue
-        entry = languages.setdefault(language, {"read": 0, "kept": 0, "bytes": 0, "rejected": {}})
-        entry["read"] += count
-        total["read"] += count
-        if stage:
-            name = f"{stage}: {reason}"
-            entry["rejected"][name] = entry["rejected"].get(name, 0) + count
-        else:
-            entry["kept"] += count
-            entry["bytes"] += row["bytes"]
-            total["kept"] += count
-            total["kept_bytes"] += row["bytes"]
-            total["masked"] += row["masked"]
-            sizes.update(row["clusters"])
-        for _, key, text in row["sample"]:
-            fate = f"{stage}: {reason}" if stage else "kept"
-            samples.append({"language": language, "fate": fate, "id": key, "text": text})
+# In the order in which documents meet them.
+STAGES = (
+    *("url", "extraction", "boilerplate", "damaged", "length", "machine_text", "language"),
+    *("letters", "links", "repetition", "sentences", "stop_words", "perplexity", "pairs"),
+    *("duplicates", "host", "benchmarks"),
+)
+SIZES = ("documents", "bytes", "tokens")
+
+
+def bounds_of(name: str, language: str, settings: Mapping[str, Any]) -> tuple[float, float]:
+    """Between which numbers a score of a language's documents must lie."""
+    for rule in EVERY:
+        if rule.reason == name:
+            return rule.bounds(language)
+    bits = bits_by_language(settings["most_bits_per_byte"])
     return {
-        "total": total,
-        "unreadable": faults,
+        "script": (LEAST_IN_SCRIPT, math.inf),
+        "mixed": (0.0, settings["foreign_lines"]),
+        "bits a byte": (0.0, bits.get(language, bits.get("", math.inf))),
+        "similarity": (settings["pair_similarity"], math.inf),
+    }.get(name, (0.0, math.inf))
+
+
+def report_of(tally: Tally, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The report; an empty stage is what was kept."""
+    languages: dict[str, dict[str, Any]] = {}
+    samples: list[dict[str, str]] = []
+    clusters: collections.Counter[str] = collections.Counter()
+    total = {"read": 0, "kept": 0, "kept_bytes": 0, "masked": 0}
+    for key in sorted(tally.fates):
+        fate = tally.fates[key]
+        language, stage, reason = key.split("\t")
+        empty = {"read": 0, "kept": 0, "bytes": 0, "tokens": 0, "rejected": {}, "lost": {}}
+        entry = languages.setdefault(language, empty)
+        entry["read"] += fate["documents"]
+        total["read"] += fate["documents"]
+        if stage:
+            entry["rejected"][f"{stage}: {reason}"] = fate["documents"]
+            lost = entry["lost"].setdefault(stage, dict.fromkeys(SIZES, 0))
+            for name in SIZES:
+                lost[name] += fate[name]
+        else:
+            entry["kept"] += fate["documents"]
+            entry["bytes"] += fate["bytes"]
+            entry["tokens"] += fate["tokens"]
+            total["kept"] += fate["documents"]
+            total["kept_bytes"] += fate["bytes"]
+            total["masked"] += fate["masked"]
+            clusters.update(fate["clusters"])
+        name = f"{stage}: {reason}" if stage else "kept"
+        for _, document, text in fate["sample"]:
+            samples.append({"language": language, "fate": name, "id": document, "text": text})
+    funnel = _funnel(_together(list(languages.values())))
+    for entry in languages.values():
+        entry["funnel"] = _funnel(entry)
+        del entry["lost"]
+    return {
+        "total": {**total, "unreadable": sum(tally.faults.values())},
+        "unreadable": dict(sorted(tally.faults.items())),
+        "funnel": funnel,
         "languages": languages,
-        "cluster_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
+        "cluster_sizes": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
+        "histograms": _histograms(tally, settings),
         "samples": samples,
     }
 
 
-def write_page(path: pathlib.Path, report: dict[str, Any]) -> None:
-    """The report as one HTML page without scripts."""
-    reasons: collections.Counter[str] = collections.Counter()
-    for entry in report["languages"].values():
-        reasons.update(entry["rejected"])
-    rows = [
-        (code, entry["read"], entry["kept"], entry["bytes"])
-        for code, entry in sorted(report["languages"].items())
-    ]
-    samples = [tuple(sample.values()) for sample in report["samples"]]
-    body = "".join(
-        [
-            "<h1>Curation</h1>",
-            _table("Languages", ("language", "read", "kept", "kept bytes"), rows),
-            _table("Rejected", ("stage and reason", "documents"), reasons.most_common()),
-            _table("Unreadable", ("fault", "records"), list(report["unreadable"].items())),
-            _table("Groups", ("size", "kept"), list(report["cluster_sizes"].items())),
-            _table("Samples", ("language", "fate", "id", "text"), samples),
-        ]
-    )
-    page = f'<!doctype html><meta charset="utf-8"><title>Curation</title>{body}\n'
-    path.write_text(page, encoding="utf-8")
+def _together(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all languages kept and lost."""
+    whole: dict[str, Any] = {name: sum(e[name] for e in entries) for name in ("kept", *SIZES[1:])}
+    whole["lost"] = {}
+    for entry in entries:
+        for stage, lost in entry["lost"].items():
+            sums = whole["lost"].setdefault(stage, dict.fromkeys(SIZES, 0))
+            for name in SIZES:
+                sums[name] += lost[name]
+    return whole
 
 
-def _table(title: str, names: tuple[str, ...], rows: list[tuple]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<h2>{title}</h2><table><tr>{head}</tr>{lines}</table>"
+def _funnel(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is left after each stage, from all that was read; idle stages are not named."""
+    left = {"documents": entry["kept"], "bytes": entry["bytes"], "tokens": entry["tokens"]}
+    stages = sorted(entry["lost"], key=lambda stage: STAGES.index(stage) if stage in STAGES else 99)
+    rows = []
+    for stage in reversed(stages):
+        rows.append({"after": stage, **left})
+        left = {name: left[name] + entry["lost"][stage][name] for name in SIZES}
+    return [{"after": "input", **left}, *reversed(rows)]
+
+
+def _histograms(tally: Tally, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """By language and rule: the least value of each class, its count, and the rule's bounds."""
+    found = []
+    for key, counts in sorted(tally.histograms.items()):
+        language, name = key.split("\t")
+        low, high = bounds_of(name, language, settings)
+        classes = sorted((int(number), count) for number, count in counts.items())
+        found.append(
+            {
+                "language": language,
+                "rule": name,
+                "least": low if low else None,
+                "most": None if math.isinf(high) else high,
+                "counts": [[round(value_of(name, n), 4), count] for n, count in classes],
+            }
+        )
+    return found

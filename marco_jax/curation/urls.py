@@ -14,15 +14,19 @@ _SPAM = frozenset(
     + ("pharmacy", "payday", "loan", "loans", "replica", "jackpot", "bonus")
 )
 _PARKED = frozenset(("parked", "sedoparking", "domainforsale", "parkingcrew"))
-_KINDS = {"adult": _ADULT, "spam": _SPAM, "parked": _PARKED}
+_PIRACY = frozenset(("warez", "keygen", "keygens", "nulled", "crackz", "cracked", "torrents"))
+_KINDS = {"adult": _ADULT, "spam": _SPAM, "parked": _PARKED, "piracy": _PIRACY}
 
 
 def bad_url(url: str, blocked: frozenset[str] = frozenset()) -> str:
-    """Why a page is left out for its address: "adult", "spam", "parked", "blocked" or nothing.
+    """Why a page is left out for its address, or nothing.
 
     Args:
         url: of the page; its path is judged for adult content alone.
         blocked: hosts, which stand for their subdomains too.
+
+    Returns:
+        "adult", "spam", "parked", "piracy", "blocked", or "".
     """
     try:
         parts = urllib.parse.urlsplit(url)

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from marco_jax.curation import inputs, stages
 from marco_jax.curation.run import curate
 from marco_jax.curation.settings import curation_config
 from marco_jax.data.load import load_corpus
@@ -84,7 +85,7 @@ def test_curated_text_is_a_corpus_and_defects_are_gone(tmp_path, rows):
     assert set(found) - {"copy", "good1"} == {*(f"good{n}" for n in range(2, 9)), "mail"}
     assert len({"copy", "good1"} & set(found)) == 1
     assert "jane.roe" not in found["mail"] and "<EMAIL>" in found["mail"]
-    assert report["explained"] == ["log: language en; rejected by machine_text: log"]
+    assert report["explained"][-1] == "log: language en; rejected by machine_text: log"
     thrown = {}
     for file in rejects.glob("*.jsonl.gz"):
         with gzip.open(file, "rt", encoding="utf-8") as lines:
@@ -126,6 +127,116 @@ def test_order_shards_and_bad_records_do_not_change_what_is_kept(tmp_path, rows)
     faults = two["unreadable"]
     assert [faults[name] for name in ("no JSON", "not UTF-8", "line too long")] == [1, 1, 1]
     assert faults["the record has no text"] == 1
+
+
+def _killed_at(stage, count):
+    """`Job.finish` that stops everything when a stage has finished so often."""
+    real, done = stages.Job.finish, []
+
+    def finish(job, name, number, tally):
+        done.append(name)
+        if done.count(stage) == count:
+            raise KeyboardInterrupt
+        real(job, name, number, tally)
+
+    return finish
+
+
+def _noted_in(calls):
+    """`Job.finish` that notes which counts it leaves."""
+    real = stages.Job.finish
+
+    def finish(job, name, number, tally):
+        calls.add(f"{name}.{number}.json")
+        real(job, name, number, tally)
+
+    return finish
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, rows, monkeypatch):
+    many = [{**row, "id": f"{row['id']}{n}"} for n in range(3) for row in rows]
+    raw = write(tmp_path / "raw.jsonl", many)
+    monkeypatch.setattr(inputs, "PART_BYTES", 5000)
+    monkeypatch.setattr(stages, "CHUNK_BYTES", 2000)
+    curate((str(raw),), tmp_path / "whole", curation_config(), sample=2)
+    for stage in ("read", "judge", "finish"):
+        with monkeypatch.context() as patch:
+            patch.setattr(stages.Job, "finish", _killed_at(stage, 3))
+            with pytest.raises(BaseException):  # noqa: B017
+                curate((str(raw),), tmp_path / stage, curation_config(), sample=2)
+        partial = tmp_path / f"{stage}.partial"
+        before = {path: path.stat().st_mtime_ns for path in (partial / "counts").glob("*")}
+        assert before and not (tmp_path / stage).exists()
+        calls = set()
+        with monkeypatch.context() as patch:
+            patch.setattr(stages.Job, "finish", _noted_in(calls))
+            curate((str(raw),), tmp_path / stage, curation_config(), sample=2)
+        assert calls and not calls & {path.name for path in before}
+        for name in ("manifest.json", "report.json"):
+            text = [(tmp_path / run / name).read_bytes() for run in (stage, "whole")]
+            assert text[0] == text[1], (stage, name)
+
+
+def test_boilerplate_caps_and_weights(tmp_path):
+    menu = ["Accept all cookies", "Subscribe to our newsletter"]
+    rows = [
+        {"id": f"page{n}", "url": f"https://www.site{n % 2}.example/{n}", "language": "en"}
+        | {"text": "\n".join([menu[0], prose(100 + n), menu[1]])}
+        for n in range(20)
+    ]
+    rows += [{**rows[0], "id": "copy"}, {"id": "menu", "text": "\n".join(menu * 9)}]
+    config = curation_config()
+    config.host_cap, config.rehydrate = 4, True
+    report = curate((str(write(tmp_path / "raw.jsonl", rows)),), tmp_path / "out", config)
+    found = kept(tmp_path / "out")
+    assert len(found) == 8 and not any(line in text for line in menu for text in found.values())
+    rejected = {}
+    for entry in report["languages"].values():
+        rejected |= entry["rejected"]
+    assert rejected["host: cap"] == 12 and rejected["boilerplate: nothing else"] == 1
+    with gzip.open(next((tmp_path / "out/docs").glob("*.gz")), "rt") as lines:
+        weights = {row["cluster_size"]: row["weight"] for row in map(json.loads, lines)}
+    assert weights in ({1: 1}, {1: 1, 2: 2})
+
+
+def test_a_perplexity_decides_by_language(tmp_path):
+    rows = [{"id": str(n), "text": prose(n), "language": "en"} for n in range(40)]
+    config = curation_config()
+    config.perplexity_model, config.most_bits_per_byte = "a model", "en=1.0,kk=9"
+    raw = (str(write(tmp_path / "raw.jsonl", rows)),)
+    marked = {prose(3), prose(7)}
+
+    def bits(texts: list[str], languages: list[str]) -> list[float]:
+        assert set(languages) == {"en"}
+        return [2.0 if text in marked else 0.5 for text in texts]
+
+    report = curate(raw, tmp_path / "out", config, perplexity=bits, count_tokens=len)
+    assert set(kept(tmp_path / "out")) == {str(n) for n in range(40)} - {"3", "7"}
+    assert report["languages"]["en"]["rejected"] == {"perplexity: high": 2}
+    assert report["languages"]["en"]["tokens"] == report["languages"]["en"]["bytes"]
+    with pytest.raises(ValueError, match="needs a model"):
+        curate(raw, tmp_path / "other", config)
+    config.most_bits_per_byte = "kk=x"
+    with pytest.raises(ValueError, match="'kk=x' is no number"):
+        curate(raw, tmp_path / "other", config, perplexity=bits)
+
+
+def test_the_report_is_a_funnel_with_samples_and_bounds(tmp_path, rows):
+    raw = write(tmp_path / "raw.jsonl", rows)
+    report = curate((str(raw),), tmp_path / "out", curation_config(), sample=1)
+    for entry in report["languages"].values():
+        documents = [row["documents"] for row in entry["funnel"]]
+        assert documents[0] == entry["read"] and documents[-1] == entry["kept"]
+        assert documents == sorted(documents, reverse=True)
+    assert report["funnel"][0]["documents"] == report["total"]["read"]
+    assert report["funnel"][-1]["documents"] == report["total"]["kept"]
+    scripts = [h for h in report["histograms"] if h["rule"] == "script"]
+    assert scripts and all(h["least"] == 0.3 for h in scripts)
+    links = next(h for h in report["histograms"] if h["rule"] == "links" and h["language"] == "en")
+    assert links["most"] == 0.4 and sum(n for _, n in links["counts"]) >= 9
+    assert {sample["fate"] for sample in report["samples"]} >= {"kept", "url: adult"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert 'class="bound"' in page and "<script" not in page and "http" not in page.split("Samp")[0]
 
 
 def test_an_output_that_exists_is_left_alone(tmp_path, rows):

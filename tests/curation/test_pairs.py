@@ -26,3 +26,9 @@ def test_a_pair_is_judged(source, target, reason):
 
 def test_a_similarity_decides_last():
     assert bad_pair(ENGLISH, GERMAN, ("en", "de"), similarity=lambda a, b: 0.5) == "similarity"
+
+
+def test_a_side_of_symbols_is_no_sentence():
+    source = "In the end they told each other what had happened there."
+    garbled = "#्##ाँ #ि#ा##्#ी ####ि ##ी##ू#ी# #ा#ा ##्##्# #ा## ##ो"
+    assert bad_pair(source, garbled, ("en", "ne")) == "symbols"

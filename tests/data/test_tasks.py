@@ -1,5 +1,6 @@
 """SeqIO's side: vocabulary, tasks, mixtures; and what is kept of them on disk."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import tensorflow as tf
 
 from marco_jax.data.corpus import HELD_OUT, TRAIN
 from marco_jax.data.feed import Stage, build_feed
+from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Mixture, get_mixture
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.data.store import write_store
 from marco_jax.data.tasks import register_mixture, register_task
 from marco_jax.data.vocabulary import TokenizerVocabulary
+from marco_jax.tokenizer import train_sentencepiece
 
 
 def ids_of(task: seqio.Task, split: str) -> list[list[int]]:
@@ -30,6 +33,36 @@ def test_a_task_gives_the_tokenizers_ids_of_each_document(small_corpus, tokenize
         for split in (TRAIN, HELD_OUT):
             texts = [document.text for document in small_corpus.documents(source, split)]
             assert ids_of(task, split) == tokenizer.encode_batch(texts)
+
+
+@pytest.mark.parametrize("kind", ["chat", "preference"])
+def test_a_task_of_conversations_gives_what_a_store_of_them_holds(kind, tmp_path):
+    texts = ["қадам жаңа мәтін оқиды", "the run saves its state"]
+    tokenizer = train_sentencepiece(texts * 20, 286, tmp_path / "tokenizer")
+    asked = {"role": "user", "content": "мәтін?"}
+    answered = [asked, {"role": "assistant", "content": "оқиды"}, asked]
+    rows = {
+        "chat": {"messages": [*answered, {"role": "assistant", "content": "the run"}]},
+        "preference": {"prompt": answered, "chosen": "state", "rejected": "жаңа"},
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[kind] | {"language": "kk"}))
+    source = {"name": "rows", "kind": kind, "files": "rows.jsonl", "held_out": 0.0}
+    (tmp_path / "data.json").write_text(json.dumps({"sources": [source]}))
+    corpus = load_corpus(str(tmp_path / "data.json"), seed=0)
+    task = register_task(corpus, tokenizer, "rows")
+    dataset = task.get_dataset(sequence_length=None, split=TRAIN, shuffle=False)
+    store = prepare_stores(corpus, tokenizer, ["rows"], tmp_path / "cache")["rows"]
+    given = list(dataset.as_numpy_iterator())
+    assert len(given) == len(store.lengths) == {"chat": 1, "preference": 2}[kind]
+    for document, example in enumerate(given):
+        np.testing.assert_array_equal(example["tokens"], store.read(document, 0, 1 << 20))
+        np.testing.assert_array_equal(example["weights"], store.read_weights(document))
+        learnt = tokenizer.encode("оқиды<|im_end|>the run<|im_end|>")
+        if kind == "chat":
+            found = example["tokens"][example["weights"] == 1].tolist()
+            assert tokenizer.decode(found) == tokenizer.decode(learnt)
+            assert found.count(tokenizer.encode("<|im_end|>")[0]) == 2
+    assert store.languages == ("kk",)
 
 
 def test_tasks_are_in_seqios_registry_and_may_be_registered_again(small_corpus, tokenizer):

@@ -1,0 +1,1 @@
+"""Marco-LLM from base to export as one resumable chain of runs."""

@@ -1,0 +1,88 @@
+"""Counts of what became of documents, which add up whatever the order."""
+
+from __future__ import annotations
+
+import collections
+import math
+import zlib
+from typing import Any
+
+from marco_jax.curation.documents import Document
+
+# Language of a document that was thrown away before its language was known.
+UNKNOWN = "und"
+# Shares fall in so many classes; other numbers into quarters of powers of two.
+CLASSES = 40
+# Characters of a sample that a report shows.
+SHOWN = 400
+
+
+def class_of(name: str, value: float) -> int:
+    """The class of a rule's number in a histogram."""
+    if name in ("short", "word length", "bits a byte"):
+        return int(4 * math.log2(1 + max(0.0, value)))
+    return int(CLASSES * min(max(value, 0.0), 2.0))
+
+
+def value_of(name: str, number: int) -> float:
+    """The least value of a class."""
+    if name in ("short", "word length", "bits a byte"):
+        return 2 ** (number / 4) - 1
+    return number / CLASSES
+
+
+def fate_of(document: Document) -> tuple[str, str, str]:
+    """The language, stage and reason that a document is counted under."""
+    reason = document.reason
+    for kind in ("exact", "near"):
+        reason = kind if reason.startswith(f"{kind} copy of") else reason
+    return document.language or document.claimed or UNKNOWN, document.stage, reason
+
+
+class Tally:
+    """Documents, bytes and tokens by fate, sizes of clusters, histograms, and samples."""
+
+    def __init__(self, sample: int = 0) -> None:
+        """An empty one that keeps so many samples a fate."""
+        self._sample = sample
+        self.fates: dict[str, dict[str, Any]] = {}
+        self.faults: collections.Counter[str] = collections.Counter()
+        self.histograms: dict[str, collections.Counter[str]] = {}
+
+    def add(self, document: Document, tokens: int = 0) -> None:
+        """Counts a document whose fate is known."""
+        fate = fate_of(document)
+        language = fate[0]
+        size = len(document.text.encode("utf-8", "replace"))
+        draw = zlib.crc32(document.id.encode("utf-8", "replace"))
+        one = {"documents": 1, "bytes": size, "tokens": tokens, "masked": document.masked}
+        one["clusters"] = {} if document.stage else {str(document.cluster): 1}
+        one["sample"] = [[draw, document.id, document.text[:SHOWN]]]
+        self._add_fate("\t".join(fate), one)
+        for name, value in document.scores.items():
+            counts = self.histograms.setdefault(f"{language}\t{name}", collections.Counter())
+            counts[str(class_of(name, value))] += 1
+
+    def merge(self, other: dict[str, Any]) -> None:
+        """Adds what `to_json` of another gave."""
+        for fate, one in other["fates"].items():
+            self._add_fate(fate, one)
+        self.faults.update(other["faults"])
+        for key, counts in other["histograms"].items():
+            self.histograms.setdefault(key, collections.Counter()).update(counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {"fates": self.fates, "faults": self.faults, "histograms": self.histograms}
+
+    def _add_fate(self, fate: str, one: dict[str, Any]) -> None:
+        names = ("documents", "bytes", "tokens", "masked")
+        total = self.fates.setdefault(
+            fate, {**dict.fromkeys(names, 0), "clusters": collections.Counter(), "sample": []}
+        )
+        for name in names:
+            total[name] += one[name]
+        total["clusters"].update(one["clusters"])
+        if self._sample:
+            drawn = sorted([*total["sample"], *map(list, one["sample"])])
+            total["sample"] = drawn[: self._sample]

@@ -1,0 +1,107 @@
+"""Files of every kind are read, whatever is wrong with some of their records."""
+
+import gzip
+import json
+import pathlib
+
+import pytest
+
+from marco_jax.curation import inputs
+from marco_jax.curation.inputs import Part, expand, parts_of, read
+
+TEXTS = ["one line", "zwei Zeilen", "три строки", "四行", "x" * 3000]
+
+
+def texts(path: pathlib.Path) -> list[str]:
+    found = [record for part in parts_of([str(path)]) for record, _ in read(part)]
+    return [record["text"] for record in found if record]
+
+
+def faults(path: pathlib.Path) -> list[str]:
+    return [fault for part in parts_of([str(path)]) for _, fault in read(part) if fault]
+
+
+def lines(rows: list[str]) -> bytes:
+    return "".join(json.dumps({"text": row}, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def test_packed_and_plain_lines(tmp_path):
+    import zstandard
+
+    (tmp_path / "a.jsonl").write_bytes(lines(TEXTS))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(TEXTS)))
+    (tmp_path / "c.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(lines(TEXTS)))
+    (tmp_path / "d.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst", "d.txt"):
+        assert texts(tmp_path / name) == TEXTS, name
+
+
+def test_parquet(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": TEXTS, "id": list("abcde")})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert texts(tmp_path / "a.parquet") == TEXTS
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:300])
+    assert faults(tmp_path / "b.parquet") == ["unreadable file: ArrowInvalid"]
+
+
+def test_warc_and_wet_as_another_library_writes_them(tmp_path):
+    warcio = pytest.importorskip("warcio")
+    import io
+
+    from warcio.statusandheaders import StatusAndHeaders
+
+    page = "<html><body><p>Grüße</p></body></html>"
+    for name, packed in (("a.warc.gz", True), ("a.warc", False)):
+        with (tmp_path / name).open("wb") as file:
+            writer = warcio.WARCWriter(file, gzip=packed)
+            headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html")], "HTTP/1.1")
+            for kind in ("request", "response"):
+                record = writer.create_warc_record(
+                    "https://site.example/a",
+                    kind,
+                    payload=io.BytesIO(page.encode()),
+                    http_headers=headers,
+                )
+                writer.write_record(record)
+            record = writer.create_warc_record(
+                "https://site.example/b", "conversion", payload=io.BytesIO(b"Ein Text")
+            )
+            writer.write_record(record)
+        found = [record for record, _ in read(Part(0, str(tmp_path / name)))]
+        assert [record.get("html") or record.get("text") for record in found] == [page, "Ein Text"]
+        assert found[0]["url"] == "https://site.example/a"
+
+
+def test_parts_of_a_file_hold_each_line_once(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    rows = [f"{n}" * (1 + 37 * n % 90) for n in range(200)]
+    path.write_bytes(lines(rows))
+    for size in (64, 65, 1000, 4096, 100_000):
+        monkeypatch.setattr(inputs, "PART_BYTES", size)
+        assert texts(path) == rows, size
+    assert len(parts_of([str(path)])) == 1
+
+
+def test_what_cannot_be_read_is_told_and_passed_over(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with path.open("wb") as file:
+        file.write(lines(TEXTS[:1]) + b"{\n\xff\xfe\n[1]\n\n")
+        file.write(b'{"text": "' + b"x" * (100 << 20) + b'"}\n')
+        file.write(lines(TEXTS[1:2]))
+    assert texts(path) == TEXTS[:2]
+    assert faults(path) == ["no JSON", "not UTF-8", "no JSON object", "line too long"]
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    assert texts(tmp_path / "empty.jsonl") == faults(tmp_path / "empty.jsonl") == []
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(lines(TEXTS * 99))[:-20])
+    assert len(faults(tmp_path / "cut.jsonl.gz")) == 1
+
+
+def test_globs_name_each_file_once(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    pattern = str(tmp_path / "*.txt")
+    assert expand((pattern, str(tmp_path / "a.txt"))) == [str(tmp_path / "a.txt")]
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        expand((str(tmp_path / "none*"),))
