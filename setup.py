@@ -29,6 +29,8 @@ REQUIRES = [
     "plotly>=7.1.0",
     "tqdm>=4.70.1",
     "sacrebleu>=2.6.0",
+    # Scripts and combining marks in patterns.
+    "regex>=2026.11.15",
     # Which language a model answers in; offline.
     "py3langid>=0.4.0",
     "seqio>=0.0.20",

@@ -92,6 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", required=True, help="results as JSON")
     evaluate.add_argument(
+        "--chat",
+        action="store_true",
+        help="ask for written answers in the model's chat template, as a user's message",
+    )
+    evaluate.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="of written answers to benchmarks; default: the benchmark's, with --against 512",
+    )
+    evaluate.add_argument(
         "--contamination",
         action="store_true",
         help="instead of scoring: which items of the benchmarks stand in a corpus",
@@ -100,13 +110,26 @@ def _parser() -> argparse.ArgumentParser:
         "--data", help="the corpus to search, as config.data; default: that of the model's run"
     )
 
+    _mesh(evaluate)
+    _against(evaluate)
+
     generate = command("generate", "Continue prompts.", "generate")
     _model(generate)
     prompts = generate.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
-    prompts.add_argument("--input", help='JSONL of {"prompt": ...}')
+    prompts.add_argument("--input", help='JSONL of {"prompt": ...} or {"messages": [...]}')
     generate.add_argument("--stop", action="append", default=[], help="cut before this string")
-    _generation(generate, "text", max_new_tokens=64)
+    generate.add_argument(
+        "--chat",
+        action="store_true",
+        help="prompts are a user's messages, in the model's chat template; rows with messages "
+        "always are",
+    )
+    _generation(
+        generate, "text", "64; with --pairs 512, --template 1024", "0, greedy; with those two 1"
+    )
+    _pairs(generate)
+    _synthetic(generate)
 
     translate = command("translate", "Translate between any two languages.", "translate")
     _model(translate)
@@ -115,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     texts = translate.add_mutually_exclusive_group(required=True)
     texts.add_argument("--text", help="one text; its translation goes to standard output")
     texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
-    _generation(translate, "translation", max_new_tokens=256)
+    _generation(translate, "translation", "256", "0, greedy")
 
     importing = command("import", "Hugging Face Qwen2 -> Orbax checkpoint.", "import_model")
     importing.add_argument("--hf", required=True, help="a Hugging Face directory")
@@ -221,13 +244,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _generation(parser: argparse.ArgumentParser, field: str, max_new_tokens: int) -> None:
+def _generation(
+    parser: argparse.ArgumentParser, field: str, max_new_tokens: str, temperature: str
+) -> None:
     parser.add_argument(
         "--out",
         help=f"JSONL with the field `{field}` added (with --input); a job that was cut off goes on",
     )
-    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    _mesh(parser)
+    parser.add_argument("--max_new_tokens", type=int, help=f"default: {max_new_tokens}")
+    parser.add_argument("--temperature", type=float, help=f"default: {temperature}")
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -237,6 +263,95 @@ def _generation(parser: argparse.ArgumentParser, field: str, max_new_tokens: int
         type=float,
         default=1.0,
         help="of beam search: scores are divided by length to this power; more favours length",
+    )
+
+
+def _against(parser: argparse.ArgumentParser) -> None:
+    against = parser.add_argument_group(
+        "wins, losses and ties",
+        "Instead of scoring: answer the same prompts (--input, or --tasks with --data_dir) with "
+        "--model and --against, and let a judge compare each pair of answers in both orders; what "
+        "they disagree on is a tie. The results have shares by language, their means over all, "
+        "high-resource and low-resource languages, and standard errors.",
+    )
+    against.add_argument(
+        "--against",
+        metavar="MODEL|ANSWERS.jsonl",
+        help="another model, or a file of answers (of `marco generate`); so may --model be then",
+    )
+    against.add_argument(
+        "--input", help='JSONL of {"prompt": ...} or {"messages": [...]}, each with its "language"'
+    )
+    against.add_argument(
+        "--judge",
+        help="a scorer as of `marco generate --pairs`, or module:function or file.py:function, "
+        "called with rows, first and second answers, giving a number each: above 0 where the "
+        "first is the better, below 0 where the second is",
+    )
+    against.add_argument(
+        "--reference", default="reference", metavar="FIELD", help="field with the right answer"
+    )
+    against.add_argument(
+        "--tie_margin", type=float, default=0.0, help="judgements up to this are ties; default: 0"
+    )
+    against.add_argument("--verdicts", metavar="FILE", help="answers and verdicts as JSONL")
+
+
+def _mesh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mesh",
+        metavar="AXIS=N,..",
+        help="split the model over all devices, such as fsdp=2,tensor=4; default: one device",
+    )
+
+
+def _pairs(parser: argparse.ArgumentParser) -> None:
+    pairs = parser.add_argument_group(
+        "preference pairs",
+        "Draw several answers to each row of --input in the model's chat template, rank them, and "
+        "write the best beside the worst: {prompt, chosen, rejected, chosen_score, rejected_score, "
+        'margin} and the row\'s other fields, as sources of kind "preference" read them. Answers '
+        "that are empty or were cut at --max_new_tokens do not count.",
+    )
+    pairs.add_argument("--pairs", action="store_true", help="write pairs instead of texts")
+    pairs.add_argument("--samples", type=int, default=8, metavar="N", help="answers drawn a prompt")
+    pairs.add_argument(
+        "--scorer",
+        help="chrf or chrf++ (against --reference), language (1 in the row's language), "
+        "instructions (share of Marco-Bench-MIF's that are followed), or "
+        "module:function or file.py:function, called with rows and answers, giving a number each",
+    )
+    pairs.add_argument(
+        "--reference",
+        default="reference",
+        metavar="FIELD",
+        help="field with the right answer; where a row's messages end with the assistant's, that "
+        "is it; default: reference",
+    )
+    pairs.add_argument(
+        "--margin",
+        type=float,
+        default=0.0,
+        help="least difference of scores that makes a pair; default: any",
+    )
+
+
+def _synthetic(parser: argparse.ArgumentParser) -> None:
+    synthetic = parser.add_argument_group(
+        "synthetic documents",
+        "Fill a template with the fields of each row of --input, and write documents as the field "
+        '"text": files that a source of kind "synthetic" reads. With --chat the prompt is a '
+        "user's message.",
+    )
+    synthetic.add_argument(
+        "--template",
+        metavar="NAME|FILE",
+        help="keyword_explanation (role_1, role_2, subject, keywords), keyword_story (those and "
+        "type_passage, scene, style, ending, min_length, max_length, language), sample_generator "
+        "(samples, a list), the paper's families; or a text file with {fields}",
+    )
+    synthetic.add_argument(
+        "--keep_cut", action="store_true", help="keep documents that --max_new_tokens cut"
     )
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pathlib
 import resource
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from marco_jax.engines import CountTokens, Perplexity, engine_of, run_config
+from marco_jax.comparison_commands import compare
+from marco_jax.engines import CountTokens, Perplexity
+from marco_jax.generation_commands import generate as generate
+from marco_jax.generation_commands import translate as translate
 from marco_jax.training.checkpoint import write_json
+from marco_jax.training.engines import create_engine as _engine
+from marco_jax.training.engines import read_mesh
+from marco_jax.training.engines import run_config as _run_config
 from marco_jax.training.faults import RunFailed as RunFailed
 from marco_jax.training.models import load_model
 from marco_jax.training.progress import ByteProgress
@@ -37,16 +41,22 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Scores a model: the figures that the training loop reports for the same parameters."""
     from marco_jax.data.load import load_corpus
     from marco_jax.evaluation.benchmark_tasks import is_benchmark
+    from marco_jax.evaluation.chat_prompts import Chat
     from marco_jax.evaluation.evaluator import Evaluator
     from marco_jax.evaluation.results import write_results
     from marco_jax.evaluation.summary import format_results
 
     if arguments.contamination:
         return _contamination(arguments)
+    if arguments.against:
+        return compare(arguments)
+    if arguments.judge or arguments.input:
+        raise ValueError("--judge and --input compare answers: give --against")
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
-    loaded = load_model(arguments.model)
-    run = run_config(loaded)
+    sharding = read_mesh(arguments.mesh)
+    loaded = load_model(arguments.model, sharding)
+    run = _run_config(loaded)
     fields = run.get("evaluation", {})
 
     def chosen(name: str, default: Any) -> Any:
@@ -60,7 +70,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
-    engine = engine_of(loaded, run)
+    chat = Chat.of(loaded.tokenizer) if arguments.chat else None
+    engine = _engine(loaded, run, chat.end_ids if chat else (), sharding)
     evaluator = Evaluator(
         engine,
         corpus,
@@ -71,97 +82,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
         # A run's shots are those of its own tasks; benchmarks have the paper's unless asked.
         benchmark_shots=arguments.shots,
         examples=chosen("examples", None),
+        chat=chat,
+        max_new_tokens=arguments.max_new_tokens,
     )
     evaluation = evaluator.run(loaded.params)
     write_results(arguments.out, evaluation.results)
     print(format_results(evaluation.results))
     programs = f"{len(engine.programs)} programs, {engine.truncated} inputs cut on the left"
     print(f"{programs}; written to {arguments.out}", file=sys.stderr)
-    return 0
-
-
-def generate(arguments: argparse.Namespace) -> int:
-    """Continues one prompt, or those of a JSONL file."""
-    if arguments.prompt is not None:
-        rows = [{"prompt": arguments.prompt}]
-    else:
-        rows = _read_rows(arguments, "prompt")
-    prompts = [row["prompt"] for row in rows]
-    return _generate(arguments, rows, prompts, tuple(arguments.stop), "text")
-
-
-def translate(arguments: argparse.Namespace) -> int:
-    """Translates one text, or those of a JSONL or text file, between any two languages.
-
-    The prompt is a template of the paper's translation data; a text's lines become one.
-    """
-    from marco_jax.data.corpus import Pair
-    from marco_jax.evaluation.prompts import translation_prompt
-
-    if arguments.text is not None:
-        rows = [{"source": arguments.text}]
-    else:
-        rows = _read_rows(arguments, "source")
-    pairs = [
-        Pair("", arguments.src, arguments.tgt, " ".join(row["source"].split()), "") for row in rows
-    ]
-    prompts = [translation_prompt((), pair) for pair in pairs]
-    return _generate(arguments, rows, prompts, ("\n",), "translation")
-
-
-def _generate(
-    arguments: argparse.Namespace,
-    rows: list[dict[str, Any]],
-    prompts: list[str],
-    stop: tuple[str, ...],
-    field: str,
-) -> int:
-    """Continues prompts: one alone goes to standard output, those of a file to --out."""
-    from tqdm import tqdm
-
-    from marco_jax.decoding.jobs import run_job
-    from marco_jax.decoding.requests import GenerateRequest, Generation
-    from marco_jax.decoding.sampling import Sampling
-
-    sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    beams = arguments.beams
-    if beams < 1:
-        raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
-    if beams > 1 and arguments.temperature:
-        raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
-    loaded = load_model(arguments.model)
-    tokenizer = loaded.tokenizer
-    requests = [
-        GenerateRequest(
-            tokenizer.encode(prompt) or [tokenizer.eos_id], arguments.max_new_tokens, stop
-        )
-        for prompt in prompts
-    ]
-    engine = engine_of(loaded, run_config(loaded))
-
-    def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
-        if beams > 1:
-            penalty = arguments.length_penalty
-            return engine.beam_search(loaded.params, block, beams=beams, length_penalty=penalty)
-        seed = arguments.seed + start
-        return engine.generate(loaded.params, block, sampling=sampling, seed=seed)
-
-    if not arguments.input:
-        results = ask(requests, 0)
-        print(results[0].text.strip() if field == "translation" else results[0].text)
-        return 0
-    settings = {
-        name: value for name, value in vars(arguments).items() if name not in ("parser", "out")
-    }
-    with tqdm(total=len(rows), unit="row", disable=not sys.stderr.isatty()) as bar:
-        before = run_job(
-            *(ask, rows, requests, pathlib.Path(arguments.out)),
-            settings=settings,
-            field=field,
-            progress=lambda done: bar.update(done - bar.n),
-        )
-    resumed = f", {before:,} of them from an earlier start" if before else ""
-    print(f"{len(rows):,} rows{resumed}: {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -334,7 +262,7 @@ def _contamination(arguments: argparse.Namespace) -> int:
 
     if not (arguments.tasks and arguments.data_dir):
         raise ValueError("--contamination needs --tasks and --data_dir, the benchmarks' files")
-    run = run_config(load_model(arguments.model)) if arguments.model else {}
+    run = _run_config(load_model(arguments.model)) if arguments.model else {}
     found = contamination(
         load_corpus(arguments.data or run.get("data", "default"), seed=run.get("seed", 0)),
         _names(arguments.tasks),
@@ -379,31 +307,6 @@ def curate(arguments: argparse.Namespace) -> int:
     total = report["total"]
     print(f"kept {total['kept']:,} of {total['read']:,} documents: {arguments.out}")
     return 0
-
-
-def _read_rows(arguments: argparse.Namespace, field: str) -> list[dict[str, Any]]:
-    """Rows of a JSONL file that have a text under `field`; lines of any other file are texts."""
-    path = arguments.input
-    if not arguments.out:
-        raise ValueError("--input needs --out, a file for the results")
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 at byte {error.start}") from None
-    if not path.endswith((".jsonl", ".json")):
-        return [{field: line} for line in lines]
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number} is no JSON: {error}") from None
-        if not isinstance(row, dict) or not isinstance(row.get(field), str):
-            raise ValueError(f'{path}:{number} has no text under "{field}"')
-        rows.append(row)
-    return rows
 
 
 def _names(text: str) -> tuple[str, ...]:

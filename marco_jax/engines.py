@@ -1,38 +1,13 @@
-"""Engines for models that commands name, and what curation asks of them and of tokenizers."""
+"""What curation asks of models and tokenizers."""
 
 from __future__ import annotations
 
 import functools
-import json
 import pathlib
 from typing import Any
 
+from marco_jax.training.engines import create_engine, run_config
 from marco_jax.training.models import LoadedModel, load_model
-
-
-def engine_of(loaded: LoadedModel, run: dict[str, Any]) -> Any:
-    """An engine with the lengths and the dtype of the run that a model came from."""
-    import jax.numpy as jnp
-
-    from marco_jax.decoding.compilation import enable_compilation_cache
-    from marco_jax.decoding.engine import Engine
-
-    enable_compilation_cache()
-    fields = run.get("evaluation", {})
-    return Engine(
-        loaded.config,
-        loaded.tokenizer,
-        dtype=jnp.dtype(run.get("dtype", "float32")),
-        max_length=min(fields.get("max_length", 4096), loaded.config.max_position_embeddings),
-        tokens_per_batch=fields.get("tokens_per_batch", 8192),
-    )
-
-
-def run_config(loaded: LoadedModel) -> dict[str, Any]:
-    """The config of the run that a model came from; empty for a Hugging Face directory."""
-    if loaded.workdir is None or not (loaded.workdir / "config.json").exists():
-        return {}
-    return json.loads((loaded.workdir / "config.json").read_text(encoding="utf-8"))
 
 
 class Perplexity:
@@ -77,7 +52,7 @@ class CountTokens:
 @functools.lru_cache(maxsize=1)
 def _loaded_engine(path: str) -> tuple[LoadedModel, Any]:
     loaded = load_model(path)
-    return loaded, engine_of(loaded, run_config(loaded))
+    return loaded, create_engine(loaded, run_config(loaded))
 
 
 @functools.lru_cache(maxsize=1)

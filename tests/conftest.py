@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for every test, and the real data when it is there."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -65,3 +66,32 @@ def corpus_file(tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory) -> pathlib.Path:
+    """A directory with a random model whose tokens are bytes, and that talks in ChatML."""
+    from tokenizers import pre_tokenizers
+
+    from marco_jax.chat_templates import CHATML
+    from marco_jax.model.config import Qwen2Config
+    from marco_jax.model.huggingface import save_huggingface
+    from marco_jax.model.qwen2 import init_params
+    from marco_jax.tokenizer import qwen2_tokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = qwen2_tokenizer({letter: n for n, letter in enumerate(letters)}, [])
+    tokenizer.companions = dataclasses.replace(tokenizer.companions, chat_template=CHATML)
+    config = Qwen2Config(
+        vocab_size=264,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        tie_word_embeddings=True,
+    )
+    directory = tmp_path_factory.mktemp("model") / "hf"
+    save_huggingface(directory, config, init_params(config, seed=0), tokenizer=tokenizer)
+    return directory

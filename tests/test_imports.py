@@ -13,6 +13,8 @@ PACKAGE = pathlib.Path(marco_jax.__file__).parent
 FLOORS = {
     "commands": 5,
     "engines": 5,
+    "generation_commands": 5,
+    "comparison_commands": 5,
     "__main__": 5,
     "training": 4,
     "evaluation": 3,

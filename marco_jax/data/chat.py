@@ -52,6 +52,28 @@ def conversation(record: Mapping[str, Any], place: str) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
+def question(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], str | None]:
+    """The messages of a record that ask, and the answer that it brings, if any.
+
+    Besides the forms of a conversation, a "prompt" or an "instruction" alone will do: a text, or a
+    prompt as a list of messages. A last message of the assistant is the answer.
+
+    Raises:
+        ValueError: the record at `place` has neither, or no user's message before the answer.
+    """
+    turns = _listed(record, place) or _single(record)
+    if not turns:
+        asked = _unpacked(record.get("prompt", record.get("instruction")))
+        asked = [{"role": USER, "content": asked}] if isinstance(asked, str) else asked
+        if not isinstance(asked, list):
+            raise ValueError(f'{place} has nothing to answer: write "prompt", or {_FORMS}')
+        turns = _with_system(record, _turns(asked, place))
+    answer = turns.pop().content if turns and turns[-1].role == ASSISTANT else None
+    if not turns or turns[-1].role != USER:
+        raise ValueError(f"{place}: no user's message stands before the answer")
+    return tuple(turns), answer
+
+
 def preference(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
     """The conversations that end with the chosen and with the rejected answer.
 

@@ -159,7 +159,7 @@ class _Batch:
             (self._params, self._layers, self._state, engine.put(np.int32(enough))),
             ("decode", self._size, self._slots, self._sampling),
             steps=DECODE_STEPS,
-            eos_ids=(engine.tokenizer.eos_id,),
+            eos_ids=engine.end_ids,
             sampling=self._sampling,
         )
         done, stopped = np.array(ended), False

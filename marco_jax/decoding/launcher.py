@@ -50,6 +50,7 @@ class Launcher:
         max_length: int | None = None,
         tokens_per_batch: int = 8192,
         share_prefixes: bool = True,
+        end_ids: Sequence[int] = (),
     ) -> None:
         """Prepares an engine; nothing compiles before the first request.
 
@@ -62,11 +63,14 @@ class Launcher:
                 inputs are cut on the left and counted in `truncated`.
             tokens_per_batch: padded tokens that one program call may hold.
             share_prefixes: whether common beginnings of requests are computed once.
+            end_ids: tokens that end an answer besides the separator, such as that of <|im_end|>;
+                beam search knows the separator alone.
         """
         self.config, self.tokenizer = config, tokenizer
         self.max_length = max_length or config.max_position_embeddings
         self.tokens_per_batch = tokens_per_batch
         self.share_prefixes = share_prefixes
+        self.end_ids = tuple(sorted({tokenizer.eos_id, *end_ids}))
         self.truncated = 0
         self.programs: set[tuple] = set()
         self.runtime = Runtime.create(config, tokenizer.vocab_size, sharding, dtype)
@@ -88,12 +92,12 @@ class Launcher:
 
     def finish(self, request: GenerateRequest, emitted: list[int]) -> tuple[Generation, bool]:
         """What a row has emitted as an answer, and whether a stop string has cut it."""
-        ended = bool(emitted) and emitted[-1] == self.tokenizer.eos_id
+        ended = bool(emitted) and emitted[-1] in self.end_ids
         ids = emitted[:-1] if ended else emitted
         text = self.tokenizer.decode(ids)
         cuts = [text.find(stop) for stop in request.stop if stop in text]
         if not cuts:
-            return Generation(tuple(ids), text), False
+            return Generation(tuple(ids), text, ended), False
         text = text[: min(cuts)]
         # The fewest tokens that hold the text; the last of them may begin the stop string.
         count = bisect.bisect_left(

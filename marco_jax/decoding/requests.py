@@ -34,8 +34,8 @@ class Score:
 class GenerateRequest:
     """Asks for up to `max_new_tokens` tokens after `prompt`.
 
-    Generation ends at the document separator, or where one of `stop` appears in the text; the
-    text is cut before it.
+    Generation ends at the document separator (or another id that the engine was told of), or where
+    one of `stop` appears in the text; the text is cut before it.
     """
 
     prompt: Sequence[int]
@@ -53,8 +53,10 @@ class GenerateRequest:
 class Generation:
     """New tokens (the separator not included) and their text, cut at the first stop string.
 
-    Tokens behind the text are cut off, too; the last one may begin the stop string.
+    Tokens behind the text are cut off, too; the last one may begin the stop string. `ended` tells
+    an answer that came to an end from one that was cut at max_new_tokens.
     """
 
     ids: tuple[int, ...]
     text: str
+    ended: bool = True

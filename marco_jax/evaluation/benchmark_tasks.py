@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from marco_jax.data.chat import USER
 from marco_jax.evaluation.benchmarks import (
     BENCHMARKS,
     DataError,
@@ -16,9 +17,19 @@ from marco_jax.evaluation.benchmarks import (
 from marco_jax.evaluation.benchmarks.files import split_pair
 from marco_jax.evaluation.benchmarks.prompts import default_shots, get_format
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
-from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
+from marco_jax.evaluation.chat_prompts import Chat
+from marco_jax.evaluation.generation import (
+    INSTRUCTION_METRICS,
+    PROMPT_METRICS,
+    GenerationSuite,
+    Judge,
+    Question,
+)
+from marco_jax.evaluation.instructions import instructions_of
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
 from marco_jax.tokenizer import Tokenizer
+
+_OF_INSTRUCTIONS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +102,12 @@ class BenchmarkTask:
         shots: int | None,
         limit: int | None,
         seed: int,
+        chat: Chat | None = None,
+        max_new_tokens: int | None = None,
     ) -> ChoiceSuite | GenerationSuite:
         """The requests of the task in a language.
+
+        With `chat` the prompts of answers that are written are users' messages in its template.
 
         Raises:
             ValueError, OSError: see `benchmarks.prompts`.
@@ -120,7 +135,15 @@ class BenchmarkTask:
             rules=self.format.span_rules,
             sentence=self.benchmark.words.get(language, {}).get("answer_sentence", ""),
         )
-        questions = [_question(prompt) for prompt in found]
+        instructed = any(name in _OF_INSTRUCTIONS for name in self.metrics)
+        questions = [_question(prompt, instructed) for prompt in found]
+        if max_new_tokens:
+            questions = [
+                dataclasses.replace(question, max_new_tokens=max_new_tokens)
+                for question in questions
+            ]
+        if chat:
+            questions = [_in_chat(question, chat) for question in questions]
         return GenerationSuite.build(tokenizer, questions, judge, seed=seed)
 
 
@@ -139,10 +162,20 @@ def _choice(prompt: Prompt) -> ChoiceItem:
     )
 
 
-def _question(prompt: Prompt) -> Question:
+def _in_chat(question: Question, chat: Chat) -> Question:
+    message = {"role": USER, "content": question.prompt}
+    return dataclasses.replace(
+        question, prompt=chat.prompt([message]), stop=(*question.stop, *chat.stop)
+    )
+
+
+def _question(prompt: Prompt, instructed: bool) -> Question:
     if not prompt.references:
         raise DataError(
             f"{prompt.place}: it has no answer to compare with; some copies are published "
             "without, get one with answers"
         )
-    return Question(prompt.context, prompt.references, prompt.stop, prompt.max_new_tokens)
+    return Question(
+        *(prompt.context, prompt.references, prompt.stop, prompt.max_new_tokens),
+        instructions=instructions_of(prompt.fields, prompt.place) if instructed else (),
+    )

@@ -12,6 +12,7 @@ from marco_jax.data.corpus import Pair
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
 from marco_jax.evaluation import metrics
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
+from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.prompts import choose_shots, held_out_pairs, seeded_order
@@ -87,6 +88,8 @@ class Evaluator:
         benchmark_shots: int | None = None,
         examples: int | Mapping[str, int] | None = None,
         seed: int = 0,
+        chat: Chat | None = None,
+        max_new_tokens: int | None = None,
     ) -> None:
         """Builds and encodes all requests.
 
@@ -103,6 +106,9 @@ class Evaluator:
             examples: upper bound of items a language, task and part (subject), or one by task
                 name; None for all.
             seed: of the choice of items, shots and options.
+            chat: how the model talks, if benchmarks whose answers are written are to be asked in
+                its chat template, a prompt as one user's message.
+            max_new_tokens: of answers to these benchmarks, the format's own number by default.
 
         Raises:
             ValueError: a task or language is unknown, a number is too small, or a task has no
@@ -115,9 +121,11 @@ class Evaluator:
             task.name: _shots(task, benchmark_shots if _is_benchmark(task) else shots)
             for task in self._tasks
         }
+        self._chat, self._max_new_tokens = chat, max_new_tokens
         self._suites: dict[tuple[str, str], Suite] = {}
         _check_at_least("shots", shots, 0)
         _check_at_least("shots", benchmark_shots, 0)
+        _check_at_least("max_new_tokens", max_new_tokens, 1)
         for task in self._tasks:
             limit = examples.get(task.name) if isinstance(examples, Mapping) else examples
             _check_at_least("examples", limit, 1)
@@ -156,7 +164,12 @@ class Evaluator:
         shots = self._shots[task.name]
         if _is_benchmark(task):
             return task.suite(
-                tokenizer, language, self._data_dir, shots=shots, limit=examples, seed=seed
+                *(tokenizer, language, self._data_dir),
+                shots=shots,
+                limit=examples,
+                seed=seed,
+                chat=self._chat,
+                max_new_tokens=self._max_new_tokens,
             )
         if task.kind == "rolling":
             texts = seeded_order(corpus.texts(language, "held_out"), str, seed)[:examples]

@@ -11,6 +11,7 @@ from typing import ClassVar
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation import answers as compare
 from marco_jax.evaluation import math_answers, metrics
+from marco_jax.evaluation.instructions import Instruction, follows, follows_loosely
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.tokenizer import Tokenizer
 
@@ -19,12 +20,16 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A prompt, and the answers that are right (the first is the one that corpus scores take)."""
+    """A prompt, and the answers that are right (the first is the one that corpus scores take).
+
+    Where an answer is to follow instructions instead, `instructions` are these.
+    """
 
     prompt: str
     references: tuple[str, ...]
     stop: tuple[str, ...] = ("\n",)
     max_new_tokens: int = 96
+    instructions: tuple[Instruction, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Judge:
     """How the answers of a task are compared.
 
     Attributes:
-        metrics: names of ANSWER_METRICS or CORPUS_METRICS.
+        metrics: names of ANSWER_METRICS, CORPUS_METRICS, PROMPT_METRICS or INSTRUCTION_METRICS.
         language: of the answers.
         rules: a name of `answers.SPAN_RULES`, for metrics of spans.
         sentence: what a number stands in, such as "The answer is {}".
@@ -95,6 +100,19 @@ ANSWER_METRICS: Mapping[str, AnswerMetric] = {
 # Figures of all answers together.
 CORPUS_METRICS = ("chrf++", "bleu", "spbleu", "language_rate")
 
+Follows = Callable[[Instruction, str], bool]
+
+# Shares of prompts of which all instructions are followed, under lm-evaluation-harness's names.
+PROMPT_METRICS: Mapping[str, Follows] = {
+    "prompt_level_strict_acc": follows,
+    "prompt_level_loose_acc": follows_loosely,
+}
+# Shares of instructions that are followed.
+INSTRUCTION_METRICS: Mapping[str, Follows] = {
+    "inst_level_strict_acc": follows,
+    "inst_level_loose_acc": follows_loosely,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class GenerationSuite:
@@ -105,6 +123,7 @@ class GenerationSuite:
     references: Sequence[tuple[str, ...]]
     judge: Judge
     seed: int = 0
+    instructions: Sequence[tuple[Instruction, ...]] = ()
 
     @classmethod
     def build(
@@ -124,7 +143,9 @@ class GenerationSuite:
                 judge, metrics=tuple(name for name in judge.metrics if name != "spbleu")
             )
             _warn_no_spbleu()
-        return cls(requests, [question.references for question in questions], judge, seed)
+        references = [question.references for question in questions]
+        asked = [question.instructions for question in questions]
+        return cls(requests, references, judge, seed, asked)
 
     @property
     def examples(self) -> int:
@@ -141,12 +162,25 @@ class GenerationSuite:
             metric = ANSWER_METRICS[name]
             pairs = zip(texts, self.references, strict=True)
             return metrics.mean([metric(text, right, self.judge) for text, right in pairs])
+        if name in PROMPT_METRICS:
+            return metrics.mean([float(all(own)) for own in self._followed(name, texts)])
+        if name in INSTRUCTION_METRICS:
+            followed = self._followed(name, texts)
+            return metrics.ratio([sum(own) for own in followed], [len(own) for own in followed])
         if name == "language_rate":
             return metrics.language_rate(texts, self.judge.language)
         firsts = [references[0] for references in self.references]
         if name == "chrf++":
             return metrics.chrf(texts, firsts, self.seed)
         return metrics.bleu(texts, firsts, self._tokenizer(name), self.seed)
+
+    def _followed(self, name: str, texts: Sequence[str]) -> list[list[bool]]:
+        """For each answer, which of its instructions it follows."""
+        rule = {**PROMPT_METRICS, **INSTRUCTION_METRICS}[name]
+        return [
+            [rule(instruction, text) for instruction in own]
+            for text, own in zip(texts, self.instructions, strict=True)
+        ]
 
     def _tokenizer(self, name: str) -> str:
         if name == "spbleu":

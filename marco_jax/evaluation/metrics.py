@@ -91,7 +91,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], seed: int = 0) ->
     The standard error is the deviation over bootstrap resamples of the sentences, drawn with
     `seed`; sacrebleu's sentence statistics are counted once.
     """
-    return _bootstrap(_chrf_scorer(), hypotheses, references, seed)
+    return _bootstrap(chrf_scorer(), hypotheses, references, seed)
 
 
 def _bootstrap(
@@ -114,7 +114,7 @@ def _bootstrap(
 
 def chrf_signature() -> str:
     """Sacrebleu's signature of `chrf`, to be published beside a score."""
-    return _signature(_chrf_scorer())
+    return _signature(chrf_scorer())
 
 
 def bleu_signature(tokenizer: str) -> str:
@@ -134,11 +134,12 @@ def spbleu_model() -> pathlib.Path:
 
 
 @functools.cache
-def _chrf_scorer() -> Any:
+def chrf_scorer(word_order: int = 2) -> Any:
+    """Sacrebleu's chrF++, or with word_order 0 its chrF."""
     # sacrebleu takes a while to import and only generation tasks need it.
     from sacrebleu.metrics import CHRF
 
-    return CHRF(word_order=2)
+    return CHRF(word_order=word_order)
 
 
 @functools.cache
@@ -149,13 +150,16 @@ def _bleu_scorer(tokenizer: str) -> Any:
 
 
 def language_rate(texts: Sequence[str], language: str) -> Estimate:
-    """Share of texts in a language, as py3langid identifies it; an empty text is in none.
+    """Share of texts in a language; see `is_in_language`."""
+    return mean([float(is_in_language(text, language)) for text in texts])
+
+
+def is_in_language(text: str, language: str) -> bool:
+    """Whether a text is in a language, as py3langid identifies it; an empty text is in none.
 
     Indonesian and Malay pass for one another: it cannot tell them apart in short texts.
     """
     import py3langid
 
     alike = {"id": ("id", "ms"), "ms": ("id", "ms")}.get(language, (language,))
-    return mean(
-        [float(bool(text.strip()) and py3langid.classify(text)[0] in alike) for text in texts]
-    )
+    return bool(text.strip()) and py3langid.classify(text)[0] in alike

@@ -1,8 +1,8 @@
 """Marco-Bench-MIF (arXiv 2507.11882): verifiable instructions in 30 languages, IFEval style.
 
-Only prompts, and whether answers are in the language of the prompt. Whether an answer follows its
-instructions is not judged: no maintained package on PyPI checks IFEval's instructions by itself.
-`Prompt.fields` holds `instruction_id_list` and `kwargs` for a checker of one's own.
+Whether an answer follows its instructions is what `marco_jax.evaluation.instructions` says of
+`instruction_id_list` and `kwargs`, both in `Prompt.fields`. Prompts are a user's messages: a model
+that talks is to be asked in its chat template (`marco eval --chat`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,19 @@ MARCO_BENCH_MIF = Benchmark(
     texts={"prompt": Text(("prompt",))},
     # A response has no right answer; the prompt stands in so that its language is known.
     references=("prompt",),
-    formats={"plain": Format(context="{prompt}", max_new_tokens=1280, metrics=("language_rate",))},
+    formats={
+        "plain": Format(
+            context="{prompt}",
+            max_new_tokens=1280,
+            metrics=(
+                "prompt_level_strict_acc",
+                "inst_level_strict_acc",
+                "prompt_level_loose_acc",
+                "inst_level_loose_acc",
+                "language_rate",
+            ),
+        )
+    },
 )
 
 BENCHMARKS = (MARCO_BENCH_MIF,)

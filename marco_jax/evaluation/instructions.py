@@ -1,0 +1,225 @@
+"""Verifiable instructions: whether an answer follows what Marco-Bench-MIF and IFEval ask for.
+
+An instruction is a name such as "length_constraints:number_words" with its arguments. The rules are
+those of Marco-Bench-MIF's own script (AIDC-AI/Marco-LLM, Marco-Bench-MIF, Apache-2.0), which are
+IFEval's (arXiv 2311.07911) made fit for 30 languages. Where that script draws at random, needs data
+that no package ships, or cannot be followed in a script without spaces, this module differs:
+
+- Languages are identified by py3langid, not langdetect, which draws at random.
+- Sentences end at the end marks of all scripts; there it is punkt for English, which knows ASCII's
+  alone. Words in capitals are found by a pattern, not by punkt.
+- A letter outside a-z is counted; there another one is drawn in its place.
+- Words with combining marks and words of scripts without spaces are found; there their ends are no
+  word boundaries. Keywords are texts, not patterns.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import regex
+
+from marco_jax.evaluation.instruction_texts import (
+    FIXED_ANSWERS,
+    PUNCTUATION,
+    QUOTES,
+    UNSPACED,
+    count_sentences,
+    count_words,
+)
+from marco_jax.evaluation.metrics import is_in_language
+
+IDS, ARGUMENTS = "instruction_id_list", "kwargs"
+
+
+class Instruction(NamedTuple):
+    """What is asked: a key of CHECKERS, and the checker's arguments."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def instructions_of(fields: Mapping[str, Any], place: str) -> tuple[Instruction, ...]:
+    """The instructions of a record with `instruction_id_list` and `kwargs`.
+
+    Arguments that are None are left out, as some copies hold every name for every instruction.
+
+    Raises:
+        ValueError: the record at `place` has none, names an unknown one, or lacks an argument.
+    """
+    names, arguments = fields.get(IDS), fields.get(ARGUMENTS)
+    if not isinstance(names, Sequence) or isinstance(names, str) or not names:
+        raise ValueError(f'{place} has no list "{IDS}" of instructions')
+    if not isinstance(arguments, Sequence) or len(arguments) != len(names):
+        raise ValueError(f'{place}: "{ARGUMENTS}" holds no object for each of {len(names)} names')
+    found = []
+    for name, given in zip(names, arguments, strict=True):
+        if name not in CHECKERS:
+            raise ValueError(f"{place}: the instruction {name!r} is unknown")
+        given = {key: value for key, value in (given or {}).items() if value is not None}
+        instruction = Instruction(name, given)
+        try:
+            follows(instruction, "0")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{place}: {name} has arguments {given}: {error}") from None
+        found.append(instruction)
+    return tuple(found)
+
+
+def follows(instruction: Instruction, answer: str) -> bool:
+    """Whether an answer follows an instruction, to the letter; an empty one follows none."""
+    return bool(answer.strip()) and CHECKERS[instruction.name](answer, **instruction.arguments)
+
+
+def follows_loosely(instruction: Instruction, answer: str) -> bool:
+    """The same without markup (asterisks), first line, last line, or some of these."""
+    lines = answer.split("\n")
+    variants = [answer, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    variants += [variant.replace("*", "") for variant in variants]
+    return any(follows(instruction, variant) for variant in dict.fromkeys(variants))
+
+
+def _compares(count: int, relation: str, bound: int) -> bool:
+    return count < bound if relation == "less than" else count >= bound
+
+
+def _occurrences(word: str, text: str, *, whole: bool) -> int:
+    """How often a word stands in a text, in any case; whole words alone where there are spaces."""
+    pattern = regex.escape(word.strip())
+    if whole and not UNSPACED.search(word):
+        pattern = rf"(?<![\w\p{{M}}]){pattern}(?![\w\p{{M}}])"
+    return len(regex.findall(pattern, text, flags=regex.IGNORECASE))
+
+
+def _first_word(answer: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+    paragraphs = answer.split("\n\n")
+    count = sum(bool(paragraph.strip()) for paragraph in paragraphs)
+    if count != num_paragraphs or nth_paragraph > count:
+        return False
+    begins = paragraphs[nth_paragraph - 1].strip().lstrip(PUNCTUATION + " ")
+    return begins.lower().startswith(first_word.lower())
+
+
+def _paragraphs(answer: str, num_paragraphs: int) -> bool:
+    parts = [part.strip() for part in regex.split(r"\s?\*\*\*\s?", answer)]
+    return all(parts[1:-1]) and sum(map(bool, parts)) == num_paragraphs
+
+
+def _highlights(answer: str, num_highlights: int) -> bool:
+    single = regex.findall(r"\*[^\n\*]*\*", answer)
+    double = regex.findall(r"\*\*[^\n\*]*\*\*", answer)
+    count = sum(bool(part.strip("*").strip()) for part in single)
+    count += sum(bool(part.removeprefix("**").removesuffix("**").strip()) for part in double)
+    return count >= num_highlights
+
+
+def _sections(answer: str, section_spliter: str, num_sections: int) -> bool:
+    mark = regex.escape(section_spliter.strip())
+    found = regex.findall(rf"(?<![\w\p{{M}}]){mark}\s*(?:\d+|[IVX]+)\b", answer)
+    return len(found) >= num_sections
+
+
+def _bullets(answer: str, num_bullets: int) -> bool:
+    stars = regex.findall(r"^\s*\*[^\*].*$", answer, flags=regex.MULTILINE)
+    dashes = regex.findall(r"^\s*-.*$", answer, flags=regex.MULTILINE)
+    return len(stars) + len(dashes) == num_bullets
+
+
+def _json(answer: str) -> bool:
+    text = answer.strip()
+    for fence in ("```json", "```Json", "```JSON", "```"):
+        text = text.removeprefix(fence)
+    try:
+        json.loads(text.removesuffix("```").strip())
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _title(answer: str) -> bool:
+    titles = regex.findall(r"<<[^\n]+>>", answer)
+    return any(title.lstrip("<").rstrip(">").strip() for title in titles)
+
+
+def _postscript(answer: str, postscript_marker: str) -> bool:
+    marker = postscript_marker.strip()
+    known = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    pattern = known.get(marker, regex.escape(marker.lower()))
+    return bool(regex.search(pattern, answer.lower()))
+
+
+def _two_answers(answer: str) -> bool:
+    parts = [part.strip() for part in answer.split("******")]
+    given = [part for part in parts if part]
+    return all(parts[1:-1]) and len(given) == 2 and given[0] != given[1]
+
+
+def _capital_words(answer: str, capital_relation: str, capital_frequency: int) -> bool:
+    words = regex.findall(r"[\w\p{M}]+(?:[-.&/][\w\p{M}]+)*", answer)
+    return _compares(sum(word.isupper() for word in words), capital_relation, capital_frequency)
+
+
+def _quoted(answer: str) -> bool:
+    text = answer.strip()
+    return len(text) > 1 and (text[0], text[-1]) in QUOTES
+
+
+def _language(answer: str, language: str) -> bool:
+    return is_in_language(answer, language.partition("-")[0])
+
+
+CHECKERS: Mapping[str, Callable[..., bool]] = {
+    "change_case:capital_word_frequency": _capital_words,
+    # Capitals are rare in what languages are identified by.
+    "change_case:english_capital": lambda answer: (
+        answer.isupper() and is_in_language(answer.lower(), "en")
+    ),
+    "change_case:english_lowercase": lambda answer: (
+        answer.islower() and is_in_language(answer, "en")
+    ),
+    "combination:repeat_prompt": lambda answer, prompt_to_repeat: (
+        answer.strip().lower().startswith(prompt_to_repeat.strip().lower())
+    ),
+    "combination:two_responses": _two_answers,
+    "detectable_content:number_placeholders": lambda answer, num_placeholders: (
+        len(regex.findall(r"\[.*?\]", answer)) >= num_placeholders
+    ),
+    "detectable_content:postscript": _postscript,
+    "detectable_format:constrained_response": lambda answer: any(
+        fixed in answer for fixed in FIXED_ANSWERS
+    ),
+    "detectable_format:json_format": _json,
+    "detectable_format:multiple_sections": _sections,
+    "detectable_format:number_bullet_lists": _bullets,
+    "detectable_format:number_highlighted_sections": _highlights,
+    "detectable_format:title": _title,
+    "keywords:existence": lambda answer, keywords: all(
+        _occurrences(word, answer, whole=False) for word in keywords
+    ),
+    "keywords:forbidden_words": lambda answer, forbidden_words: (
+        not any(_occurrences(word, answer, whole=True) for word in forbidden_words)
+    ),
+    "keywords:frequency": lambda answer, keyword, relation, frequency: _compares(
+        _occurrences(keyword, answer, whole=False), relation, frequency
+    ),
+    "keywords:letter_frequency": lambda answer, letter, let_relation, let_frequency: _compares(
+        collections.Counter(answer.lower())[letter.strip().lower()], let_relation, let_frequency
+    ),
+    "language:response_language": _language,
+    "length_constraints:nth_paragraph_first_word": _first_word,
+    "length_constraints:number_paragraphs": _paragraphs,
+    "length_constraints:number_sentences": lambda answer, relation, num_sentences: _compares(
+        count_sentences(answer), relation, num_sentences
+    ),
+    "length_constraints:number_words": lambda answer, relation, num_words: _compares(
+        count_words(answer), relation, num_words
+    ),
+    "punctuation:no_comma": lambda answer: not regex.search("[,，،]", answer),
+    "startend:end_checker": lambda answer, end_phrase: (
+        answer.strip().strip('"').lower().endswith(end_phrase.strip().lower())
+    ),
+    "startend:quotation": _quoted,
+}
