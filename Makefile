@@ -60,7 +60,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 # The API's pages are read from the source: the package itself need not be installed.
 $(VENV)/.installed-docs: setup.py constraints.txt | $(VENV)/bin/python
-	$(PIP) mkdocs mkdocs-material 'mkdocstrings[python]'
+	$(PIP) mkdocs mkdocs-material 'mkdocstrings[python]' ruff
 	touch $@
 
 $(VENV)/.installed-ruff: constraints.txt | $(VENV)/bin/python

@@ -65,7 +65,7 @@ CURATION = [
 
 SWEEP = ["lightgbm>=4.7.0"]
 
-DOCS = ["mkdocs>=1.6.1", "mkdocs-material>=9.8.1", "mkdocstrings[python]>=1.0.8"]
+DOCS = ["mkdocs>=1.6.1", "mkdocs-material>=9.8.1", "mkdocstrings[python]>=1.0.8", "ruff>=0.17.6"]
 
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2"],
