@@ -46,8 +46,9 @@ _SUBCOMMANDS = ("marco ", "python -m ", "make ")
 # Of the runs that pages start: seconds each, whatever size the page has them.
 SMALL = (
     "steps=6",
+    # What the first run has tokenised the others need not tokenise again.
+    "data_cache=runs/tokens",
     "log_every=2",
-    "tokenizer.vocab_size=600",
     "model.hidden_size=32",
     "model.intermediate_size=64",
     "model.num_hidden_layers=2",
@@ -57,11 +58,11 @@ SMALL = (
     "batch.length=64",
     "batch.sequences_per_chip=2",
     "evaluation.tasks=bits_per_byte",
-    "evaluation.examples.bits_per_byte=1",
     "evaluation.languages=en,kk",
     "evaluation.max_length=256",
     "evaluation.tokens_per_batch=512",
 )
+FIRST_TOKENIZER = "runs/first/tokenizer"
 SMALL_FLAGS = {
     "eval": ("--limit=1", "--tasks=bits_per_byte"),
     "generate": ("--max_new_tokens=4",),
@@ -297,20 +298,23 @@ def _follow(page, folder):
         if (block.kind, block.value) != ("run", "slow"):
             continue
         for command in block.commands:
-            words = _small(shlex.split(command))
+            words = _small(shlex.split(command), folder)
             ran = subprocess.run(
                 words, cwd=folder, env=environment, capture_output=True, text=True, timeout=900
             )
             assert ran.returncode == 0, f"{block.place}: {command}\n{ran.stdout}\n{ran.stderr}"
 
 
-def _small(words):
+def _small(words, folder):
     """The same command by this Python, at a size that takes seconds."""
     words = words[1:] if words[0] == "marco" else words[3:]
     size = list(SMALL_FLAGS.get(words[0], ()))
     if words[0] == "train":
         given = {word.removeprefix("--config.").partition("=")[0] for word in words}
         size = [f"--config.{item}" for item in SMALL if _is_small(item, given)]
+        brings_tokenizer = given & {"init_from", "tokenizer.vocab_size", "tokenizer.path"}
+        if (folder / FIRST_TOKENIZER).is_dir() and not brings_tokenizer:
+            size.append(f"--config.tokenizer.path={FIRST_TOKENIZER}")
     return [sys.executable, "-m", "marco_jax", *words, *size]
 
 
