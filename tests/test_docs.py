@@ -311,6 +311,9 @@ def _small(words, folder):
     size = list(SMALL_FLAGS.get(words[0], ()))
     if words[0] == "train":
         given = {word.removeprefix("--config.").partition("=")[0] for word in words}
+        config = next(word.partition("=")[2] for word in words if word.startswith("--config="))
+        if not load_config(str(ROOT / config)).evaluation.tasks:
+            given.add("evaluation.tasks")
         size = [f"--config.{item}" for item in SMALL if _is_small(item, given)]
         brings_tokenizer = given & {"init_from", "tokenizer.vocab_size", "tokenizer.path"}
         if (folder / FIRST_TOKENIZER).is_dir() and not brings_tokenizer:
