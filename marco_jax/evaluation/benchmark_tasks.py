@@ -34,7 +34,7 @@ _OF_INSTRUCTIONS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkTask:
-    """A benchmark in a format, as named by "NAME[:FORMAT][@SPLIT]".
+    """A benchmark in a format, as named by `NAME[:FORMAT][@SPLIT]`.
 
     Attributes:
         name: as it was asked for and stands in results.

@@ -97,7 +97,7 @@ class Evaluator:
             engine: scores and generates; its tokenizer encodes the prompts.
             corpus: held-out texts and pairs, and training pairs for the shots; None where all
                 tasks are benchmarks.
-            tasks: names or tasks; benchmarks as "NAME[:FORMAT][@SPLIT]".
+            tasks: names or tasks; benchmarks as `NAME[:FORMAT][@SPLIT]`.
             data_dir: the files of the benchmarks.
             languages: codes; by default all of the paper's, for a benchmark all that have files.
                 One without held-out data for a task has no rows of that task.
