@@ -31,4 +31,5 @@ def get_config() -> ConfigDict:
     c.log_every = 10
     c.checkpoint.every = 500
     c.evaluation.tasks = ""
+    c.evaluation.chat = True
     return c

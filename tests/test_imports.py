@@ -12,9 +12,6 @@ import marco_jax
 PACKAGE = pathlib.Path(marco_jax.__file__).parent
 FLOORS = {
     "commands": 5,
-    "engines": 5,
-    "generation_commands": 5,
-    "comparison_commands": 5,
     "__main__": 5,
     "training": 4,
     "evaluation": 3,
@@ -30,6 +27,7 @@ FLOORS = {
     "extension": 1,
     "languages": 1,
     "host_memory": 1,
+    "lists": 1,
 }
 
 BLOCKED = """
@@ -102,7 +100,7 @@ def test_the_package_knows_experiments_by_their_commands_alone():
         for file in PACKAGE.rglob("*.py")
         if "experiments" in {name.partition(".")[0] for name in imported(file)}
     }
-    assert users == {"commands.py"}
+    assert users == {"training.py"}
 
 
 def imported(file):

@@ -25,10 +25,11 @@ from experiments.post_training.translation import (
     translate,
     write_source,
 )
-from marco_jax.data.corpus import HELD_OUT, TRAIN
+from marco_jax.data.corpus import HELD_OUT, TRAIN, Pair
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.model.parameters import Params
 from marco_jax.training.checkpoint import CHECKPOINTS, write_json
 from marco_jax.training.config import load_config
 from marco_jax.training.interop import export_model
@@ -61,6 +62,7 @@ class Study:
     def __init__(self, base: str, workdir: pathlib.Path, seed: int, data: str) -> None:
         """Reads the corpus, and makes the base ready to be asked."""
         self.workdir, self.seed = workdir, seed
+        self._engines: dict[str, tuple[Engine, Params]] = {}
         workdir.mkdir(parents=True, exist_ok=True)
         self.corpus = load_corpus(data, seed=0)
         self.base = workdir / "base"
@@ -89,7 +91,7 @@ class Study:
         """Scores of a stage on the held-out requests; kept in a file."""
         path = self.workdir / f"{stage}.scores.json"
         if not path.exists():
-            answers = self._answers(stage, self.held_out, [None])[0]
+            answers = self._answers(stage, self.held_out)
             found = scores(self.held_out, answers)
             requests = [pair.target.strip() for pair in self.held_out[:200]]
             write_json(path, found | {"samples": list(zip(requests, answers, strict=False))[::10]})
@@ -97,18 +99,26 @@ class Study:
 
     def _sample(self) -> None:
         asked = short_pairs(self.corpus, TRAIN, ASK_EACH, self.seed + 1000)
-        drawn = self._answers("sft", asked, [Sampling(temperature=1.0)] * SAMPLES)
+        drawn = [self._draw(asked, number) for number in range(SAMPLES)]
         rows = ranked(asked, list(zip(*drawn, strict=True)), LEAST_GAP)
         write_source(self.workdir / "chosen.json", "chosen", "chat", [*map(_as_chat, rows)])
         write_source(self.workdir / "preferences.json", "preferences", "preference", rows)
 
-    def _answers(self, stage: str, pairs: list, samplings: list) -> list[list[str]]:
-        model = load_model(self.workdir / stage)
-        engine = Engine(model.config, model.tokenizer, dtype=jnp.float32, max_length=256)
-        return [
-            translate(engine, model.params, pairs, sampling, seed=self.seed * 100 + number)
-            for number, sampling in enumerate(samplings)
-        ]
+    def _draw(self, asked: list[Pair], number: int) -> list[str]:
+        path = self.workdir / f"draw{number}.json"
+        if not path.exists():
+            sampling = Sampling(temperature=1.0)
+            write_json(path, self._answers("sft", asked, sampling, self.seed * 100 + number))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _answers(
+        self, stage: str, pairs: list[Pair], sampling: Sampling | None = None, seed: int = 0
+    ) -> list[str]:
+        if stage not in self._engines:
+            model = load_model(self.workdir / stage)
+            engine = Engine(model.config, model.tokenizer, dtype=jnp.float32, max_length=256)
+            self._engines[stage] = engine, model.params
+        return translate(*self._engines[stage], pairs, sampling, seed)
 
     def _train(
         self,

@@ -12,9 +12,11 @@ import numpy as np
 from marco_jax.chat_templates import render_chat
 from marco_jax.data.corpus import Corpus, Pair
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.requests import GenerateRequest
+from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.decoding.sampling import Sampling
 from marco_jax.evaluation.metrics import chrf, language_rate
+from marco_jax.evaluation.ranking import PairWriter, rank, usable
+from marco_jax.evaluation.scorers import load_scorer
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.parameters import Params
 
@@ -107,28 +109,23 @@ def ranked(
     They are told apart by the chrF++ of the sentence; those that differ by less than `least` are
     left out.
     """
-    rows = []
-    for pair, own in zip(pairs, candidates, strict=True):
-        texts = sorted({text for text in own if text})
-        by_score = sorted((_sentence(text, pair.target.strip()), text) for text in texts)
-        if len(by_score) < 2 or by_score[-1][0] - by_score[0][0] < least:
-            continue
-        rows.append(
+    samples = [
+        usable(
             {
                 "language": pair.target_language,
                 "prompt": request(pair),
-                "chosen": by_score[-1][1],
-                "rejected": by_score[0][1],
-                "chrf": [by_score[-1][0], by_score[0][0]],
-            }
+                "reference": pair.target.strip(),
+            },
+            [Generation((), text) for text in own],
         )
-    return rows
-
-
-def _sentence(text: str, reference: str) -> float:
-    from sacrebleu.metrics import CHRF
-
-    return CHRF(word_order=2).sentence_score(text, [reference]).score
+        for pair, own in zip(pairs, candidates, strict=True)
+    ]
+    write = PairWriter(least)
+    found = [
+        write({"row": sample.row, "prompt": sample.row["prompt"], "ranked": answers})
+        for sample, answers in zip(samples, rank(samples, load_scorer("chrf++")), strict=True)
+    ]
+    return [row for row in found if row is not None]
 
 
 def write_source(

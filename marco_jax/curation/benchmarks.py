@@ -6,10 +6,11 @@ import bisect
 import collections
 from collections.abc import Iterable, Sequence
 
-from marco_jax.data.ngrams import NgramIndex, normalized_words
+from marco_jax.data.ngrams import CHARACTERS, NgramIndex, normalized_words
 
-# Items with fewer letters are common phrases.
-SHORTEST = 25
+# Items with fewer letters are common phrases, and so are those with fewer words, where words are
+# spaced: an answer, say.
+SHORTEST, FEWEST_WORDS = 25, 4
 GRAM = 8
 # Of an item's runs of letters, this share in one place makes a document contaminated: items are
 # edited, and what was put between their words makes the place longer than they are.
@@ -26,6 +27,9 @@ class Benchmarks:
         self._items: dict[str, list[int]] = {}
         self._sizes: list[int] = []
         for text, language in texts:
+            spaced = language and language not in CHARACTERS
+            if spaced and len(normalized_words(text)) < FEWEST_WORDS:
+                continue
             self._exact.add(len(self._sizes), [text], language)
             letters = _letters(text)
             grams = set(_grams(letters)) if len(letters) >= SHORTEST else set()

@@ -24,8 +24,9 @@ Perplexity = Callable[[list[str], list[str]], list[float]]
 
 # Characters of a page that may well be no main content yet.
 LITTLE = 500
-# Of a text's letters, this share is in the script of its language.
-LEAST_IN_SCRIPT = 0.3
+# Of a text's letters, this share is in the script of its language: foreign names may be most of a
+# page, but a romanised text has next to none.
+LEAST_IN_SCRIPT = 0.15
 
 
 def prepare(document: Document, blocked: frozenset[str]) -> Document:

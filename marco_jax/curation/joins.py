@@ -14,6 +14,7 @@ from marco_jax.curation.duplicates import BANDS, clusters, comparison, links, nu
 from marco_jax.curation.inputs import expand, parts_of, read
 from marco_jax.curation.lexical import Lexicon
 from marco_jax.curation.stages import TABLE, Job
+from marco_jax.lists import names_in
 
 # Columns of keys: the bands, the beginning and the end; one more number stands for equal texts.
 COLUMNS = BANDS + 2
@@ -118,7 +119,7 @@ def learn_lexicon(languages: str, job: Job) -> None:
 
 def _given_pairs(patterns: str, languages: str) -> Iterator[str]:
     """Pairs of the user's files that are in two languages; other lines are passed over."""
-    names = tuple(filter(None, (name.strip() for name in patterns.split(","))))
+    names = names_in(patterns)
     for part in parts_of(expand(names)):
         for record, _ in read(part):
             with contextlib.suppress(ValueError):

@@ -23,6 +23,7 @@ from marco_jax.curation.settings import check
 from marco_jax.curation.stages import Job
 from marco_jax.curation.tally import Tally
 from marco_jax.curation.thresholds import THRESHOLDS
+from marco_jax.lists import names_in
 
 
 def curate(
@@ -77,7 +78,7 @@ def curate(
         raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
     parts = parts_of(expand(inputs))
     # Names that match nothing are told of before any work is done.
-    expand(tuple(filter(None, (name.strip() for name in config.lexicon_pairs.split(",")))))
+    expand(names_in(config.lexicon_pairs))
     items = tuple(_items(config.benchmarks))
     blocked = frozenset()
     if config.blocked_hosts:
@@ -129,7 +130,7 @@ def _begin(job: Job, parts: list[Part]) -> None:
 
 
 def _items(paths: str) -> Iterator[tuple[str, str]]:
-    for path in filter(None, (path.strip() for path in paths.split(","))):
+    for path in names_in(paths):
         for part in parts_of(expand((path,))):
             for record, fault in read(part):
                 if record is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from marco_jax.lists import names_in
+
 SHARES = ("foreign_lines", "near_duplicate", "containment", "pair_similarity")
 
 
@@ -66,7 +68,7 @@ def check(config: ConfigDict) -> None:
 
 def codes(text: str) -> frozenset[str]:
     """Codes of a comma-separated list."""
-    return frozenset(filter(None, (code.strip() for code in text.split(","))))
+    return frozenset(names_in(text))
 
 
 def bits_by_language(text: str) -> dict[str, float]:
@@ -76,7 +78,7 @@ def bits_by_language(text: str) -> dict[str, float]:
         ValueError: no number.
     """
     bounds = {}
-    for part in filter(None, (part.strip() for part in str(text).split(","))):
+    for part in names_in(str(text)):
         code, _, number = part.rpartition("=")
         try:
             bounds[code] = float(number)

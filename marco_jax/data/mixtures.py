@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from marco_jax.data.corpus import CHAT, PREFERENCE, TEXT, SourceInfo
 from marco_jax.languages import HIGH_RESOURCE, LOW_RESOURCE
@@ -145,11 +145,20 @@ def apply_override(
     override: str,
     sources: Sequence[SourceInfo] = (),
     stage: str = "",
+    elsewhere: Collection[str] = (),
 ) -> dict[str, float]:
     """Sets some shares, e.g. "kk=0.02,ne=0.03", and scales the others so that all sum to 1.
 
     An item names a source, or a language, a kind or a group of Table 2, whose sources then keep
-    their proportions. "stage2:kk=0.02" holds for that stage alone.
+    their proportions. "stage2:kk=0.02" holds for that stage alone; without a stage an item holds
+    for every stage that reads such a source.
+
+    Args:
+        shares: of the stage's mixture.
+        override: the items.
+        sources: what is known of the corpus.
+        stage: its name.
+        elsewhere: sources that other stages read.
 
     Raises:
         ValueError: naming the item that cannot be used.
@@ -171,6 +180,8 @@ def apply_override(
         try:
             members = find_sources(target, shares, sources)
         except ValueError as error:
+            if not colon and _is_known(target, elsewhere, sources):
+                continue
             raise ValueError(f"mixture.override: {error}") from None
         if not 0 <= value <= 1:
             raise ValueError(f"mixture.override: {item!r} is no share; write 0.02 for 2%")
@@ -188,6 +199,13 @@ def apply_override(
     # What rounding has left over is nothing: no source can be read in such shares.
     scale = left / before if before and left > 1e-9 else 0.0
     return {source: fixed.get(source, share * scale) for source, share in shares.items()}
+
+
+def _is_known(target: str, names: Collection[str], sources: Sequence[SourceInfo]) -> bool:
+    try:
+        return bool(find_sources(target, dict.fromkeys(names, 0.0), sources))
+    except ValueError:
+        return False
 
 
 def find_sources(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from marco_jax.lists import names_in
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.mesh import (
@@ -68,7 +69,7 @@ def lora_options(config: ConfigDict) -> LoraOptions | None:
     if not config.lora.rank:
         return None
     fields = config.lora.to_dict()
-    fields["targets"] = tuple(name.strip() for name in fields["targets"].split(",") if name.strip())
+    fields["targets"] = names_in(fields["targets"])
     return LoraOptions(**fields)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from marco_jax.lists import names_in
 from marco_jax.model.config import PRESETS, Qwen2Config
 from marco_jax.training.optimizer import StageSchedule
 
@@ -106,8 +107,8 @@ def plan_stages(config: ConfigDict) -> list[StagePlan]:
     Raises:
         ConfigError: names, shares or mixtures that do not fit together.
     """
-    names = _names(config.stages)
-    mixtures = _names(config.mixture.name)
+    names = names_in(config.stages)
+    mixtures = names_in(config.mixture.name)
     if len(mixtures) not in (1, len(names)):
         raise ConfigError(
             f"mixture.name lists {len(mixtures)} mixtures for {len(names)} stages "
@@ -155,7 +156,7 @@ def resolve_steps(config: ConfigDict, tokens_per_step: int) -> None:
     Raises:
         ConfigError: some stages have them and others have not.
     """
-    stages = [config.stage[name] for name in _names(config.stages) if name in config.stage]
+    stages = [config.stage[name] for name in names_in(config.stages) if name in config.stage]
     if not any(stage.get("tokens", 0) or stage.get("steps", 0) for stage in stages):
         return
     for stage in stages:
@@ -199,7 +200,3 @@ def changed_fields(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
         elif before != after:
             lines.append(f"{prefix}{name}: {before!r} -> {after!r}")
     return lines
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -190,6 +190,10 @@ def training_config() -> ConfigDict:
             # The folder that holds the files of benchmarks, where tasks name any, such as
             # "bits_per_byte,belebele,xcopa@validation".
             "data_dir": "",
+            # Whether benchmarks whose answers are written, such as marco_bench_mif, are asked in
+            # the model's chat template; and the tokens of such an answer, 0: the benchmark's.
+            "chat": False,
+            "max_new_tokens": 0,
             "languages": "",  # all of the corpus
             # Of the tasks on held-out data; benchmarks have the paper's shots.
             "shots": 2,

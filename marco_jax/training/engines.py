@@ -42,6 +42,7 @@ def create_engine(
     run: Mapping[str, Any],
     end_ids: Sequence[int] = (),
     sharding: Sharding | None = None,
+    max_length: int | None = None,
 ) -> Engine:
     """An engine with the lengths, batch and dtype of the run that a model came from.
 
@@ -50,6 +51,7 @@ def create_engine(
         run: its config, of `run_config`.
         end_ids: tokens that end an answer besides the separator.
         sharding: the mesh that the parameters live on; None for one device.
+        max_length: of a row in tokens, at most what the model can place; by default the run's.
     """
     import jax.numpy as jnp
 
@@ -62,7 +64,9 @@ def create_engine(
         model.config,
         model.tokenizer,
         dtype=jnp.dtype(run.get("dtype", "float32")),
-        max_length=min(fields.get("max_length", 4096), model.config.max_position_embeddings),
+        max_length=min(
+            max_length or fields.get("max_length", 4096), model.config.max_position_embeddings
+        ),
         tokens_per_batch=fields.get("tokens_per_batch", 8192),
         end_ids=end_ids,
         sharding=sharding,

@@ -24,6 +24,7 @@ from marco_jax.data.prepare import prepare_stores
 from marco_jax.data.store import TokenStore
 from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
+from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.huggingface import check_exportable
@@ -161,7 +162,12 @@ class Run:
             dtype=jnp.dtype(self.config.dtype),
             max_length=self.config.evaluation.max_length,
             tokens_per_batch=self.config.evaluation.tokens_per_batch,
+            end_ids=self._chat().end_ids if self._chat() else (),
         )
+
+    def _chat(self) -> Chat | None:
+        """How the model talks, where it is asked in its chat template."""
+        return Chat.of(self.tokenizer) if self.config.evaluation.chat else None
 
     def evaluator(self, engine: Engine, tasks: str) -> Evaluator:
         """An evaluator of comma-separated tasks, as `config.evaluation` describes them."""
@@ -174,6 +180,8 @@ class Run:
             languages=tuple(name for name in fields.languages.split(",") if name) or None,
             shots=fields.shots,
             examples=fields.examples.to_dict(),
+            chat=self._chat(),
+            max_new_tokens=fields.max_new_tokens or None,
         )
 
     def adapt(self, step: int) -> dict[str, float]:
@@ -314,7 +322,10 @@ class Run:
         mixture = get_mixture(stage.mixture, infos, within, sizes, budget, read)
         for note in mixture.notes:
             say(f"mixture {stage.mixture}: {note}")
-        shares = apply_override(mixture.shares, fields.override, infos, stage.name)
+        everywhere = {
+            name for other in self.stages for name in mixture_sources(other.mixture, infos)
+        }
+        shares = apply_override(mixture.shares, fields.override, infos, stage.name, everywhere)
         changes = [
             f"{name} {mixture.shares[name]:.4%} -> {share:.4%}"
             for name, share in shares.items()

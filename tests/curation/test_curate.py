@@ -231,7 +231,7 @@ def test_the_report_is_a_funnel_with_samples_and_bounds(tmp_path, rows):
     assert report["funnel"][0]["documents"] == report["total"]["read"]
     assert report["funnel"][-1]["documents"] == report["total"]["kept"]
     scripts = [h for h in report["histograms"] if h["rule"] == "script"]
-    assert scripts and all(h["least"] == 0.3 for h in scripts)
+    assert scripts and all(h["least"] == 0.15 for h in scripts)
     links = next(h for h in report["histograms"] if h["rule"] == "links" and h["language"] == "en")
     assert links["most"] == 0.4 and sum(n for _, n in links["counts"]) >= 9
     assert {sample["fate"] for sample in report["samples"]} >= {"kept", "url: adult"}

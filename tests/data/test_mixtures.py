@@ -210,6 +210,14 @@ def test_override_may_hold_for_one_stage():
     assert apply_override(shares, "stage2:kk=0.5", stage="stage2")["kk"] == 0.5
 
 
+def test_override_leaves_stages_as_they_are_that_do_not_read_its_source():
+    shares = {"en": 0.5, "zh": 0.5}
+    assert apply_override(shares, "kk=0.5", elsewhere=("en", "zh", "kk")) == shares
+    for override in ("base:kk=0.5", "ne=0.5"):
+        with pytest.raises(ValueError, match="no source"):
+            apply_override(shares, override, stage="base", elsewhere=("en", "zh", "kk"))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

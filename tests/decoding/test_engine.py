@@ -219,6 +219,18 @@ def test_ids_of_a_cut_text_end_with_it(params, ids, stop):
     assert not cut or not result.ids or len(Letters().decode(result.ids[:-1])) < len(result.text)
 
 
+def test_other_ids_may_end_an_answer_which_says_whether_it_came_to_an_end(params):
+    requests = [GenerateRequest([1 + n, 7], 12) for n in range(6)]
+    whole = Engine(TINY, Words()).generate(params, requests)
+    assert any(not answer.ended for answer in whole)
+    end = next(answer for answer in whole if not answer.ended).ids[4]
+    engine = Engine(TINY, Words(), end_ids=[end])
+    for answer, before in zip(engine.generate(params, requests), whole, strict=True):
+        cut = before.ids.index(end) if end in before.ids else None
+        assert answer.ids == before.ids[:cut]
+        assert answer.ended == (cut is not None or before.ended)
+
+
 def test_rows_that_end_are_given_to_waiting_prompts(params):
     """Far more prompts than rows, of all lengths, with a beginning in common and without."""
     rng = np.random.default_rng(2)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from marco_jax.decoding import jobs
-from marco_jax.decoding.jobs import run_job
+from marco_jax.decoding.jobs import run_blocks, run_job
 from marco_jax.decoding.requests import GenerateRequest, Generation
 
 ROWS = [{"id": number, "prompt": f"prompt {number}"} for number in range(11)]
@@ -68,3 +68,25 @@ def test_another_job_with_the_same_file_starts_anew(tmp_path):
     second = Echo()
     assert job(second, out, temperature=1.0) == 0
     assert len(second.asked) == 11
+
+
+def test_what_is_kept_is_decided_in_the_end_whatever_line_ends_texts_have(tmp_path):
+    rows, calls = [{"text": f"{number}\u2028\x85b"} for number in range(7)], []
+
+    def answer(start, stop):
+        calls.append(start)
+        if start == 4 and calls.count(4) == 1:
+            raise KeyboardInterrupt
+        return [{"n": n, **rows[n]} for n in range(start, stop)]
+
+    def keep(record):
+        return record if record["n"] % 2 else None
+
+    out = tmp_path / "out.jsonl"
+    options = {"settings": {}, "block": 2, "keep": keep}
+    with pytest.raises(KeyboardInterrupt):
+        run_blocks(answer, rows, out, **options)
+    assert run_blocks(answer, rows, out, **options) == 4
+    assert calls == [0, 2, 4, 4, 6]
+    lines = out.read_text(encoding="utf-8").split("\n")[:-1]
+    assert [json.loads(line) for line in lines] == [{"n": n, **rows[n]} for n in (1, 3, 5)]

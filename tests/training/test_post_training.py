@@ -204,3 +204,22 @@ def test_what_cannot_be_learnt_from_is_named_by_file_and_line(
 def test_fields_that_do_not_fit_are_refused(tuned, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         train(tuned(*changes), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_instructions_are_asked_in_chat_while_it_trains(tuned, tmp_path):
+    folder = tmp_path / "benchmarks/marco_bench_mif"
+    folder.mkdir(parents=True)
+    asked = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    lines = (json.dumps({"key": n, "prompt": f"{n} шақырым?"} | asked) for n in range(6))
+    (folder / "kk.jsonl").write_text("\n".join(lines), "utf-8")
+    fields = ("tasks=marco_bench_mif", "every_tasks=", "at_start=False", "chat=True")
+    fields += (f"data_dir={folder.parent}", "max_new_tokens=8", "languages=kk")
+    workdir = tmp_path / "run"
+    assert train(tuned(*SFT, *(f"evaluation.{field}" for field in fields)), workdir) == 0
+    inside = json.loads((workdir / "eval/6.json").read_text("utf-8"))
+    metrics = {row["metric"] for row in inside if row["language"] == "kk"}
+    assert {"prompt_level_strict_acc", "inst_level_loose_acc"} <= metrics
+    # The stand-alone command asks as the run did.
+    assert main(["eval", f"--model={workdir}", f"--out={tmp_path / 'alone.json'}"]) == 0
+    assert json.loads((tmp_path / "alone.json").read_text("utf-8")) == inside

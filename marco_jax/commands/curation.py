@@ -1,13 +1,48 @@
-"""What curation asks of models and tokenizers."""
+"""What `marco curate` does, with the models and tokenizers that its config names."""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import pathlib
 from typing import Any
 
+from marco_jax.lists import names_in
 from marco_jax.training.engines import create_engine, run_config
 from marco_jax.training.models import LoadedModel, load_model
+
+
+def curate(arguments: argparse.Namespace) -> int:
+    """Curates raw text into a corpus."""
+    import logging
+    import shlex
+
+    # Beam tells at its import of a library of Google's that nothing here needs, and logs a trace
+    # of what it raises besides.
+    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    from marco_jax.curation.run import curate as run
+    from marco_jax.training.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    report = run(
+        names_in(arguments.input),
+        pathlib.Path(arguments.out),
+        config,
+        runner=arguments.runner,
+        options=shlex.split(arguments.runner_options),
+        workers=arguments.workers,
+        rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
+        sample=arguments.sample,
+        explain=arguments.explain or "",
+        perplexity=Perplexity(config.perplexity_model) if config.perplexity_model else None,
+        count_tokens=CountTokens(config.tokenizer) if config.tokenizer else None,
+    )
+    for line in report.get("explained", []):
+        print(line)
+    total = report["total"]
+    print(f"kept {total['kept']:,} of {total['read']:,} documents: {arguments.out}")
+    return 0
 
 
 class Perplexity:

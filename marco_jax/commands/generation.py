@@ -106,6 +106,33 @@ def _generate(
     return 0
 
 
+class _Source:
+    """A model that draws answers to rows."""
+
+    def __init__(self, arguments: argparse.Namespace, found: FoundModel, prompts: Prompts) -> None:
+        """Loads what --model names."""
+        sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings
+        self._requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
+        self._engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
+        self._params = load_weights(found, sharding)
+        self._sampling, self._seed = _sampling(arguments), arguments.seed
+
+    def draw(self, start: int, stop: int, count: int = 1) -> list[list[Generation]]:
+        """`count` answers to each of the rows start..stop; `start` decides the draws."""
+        drawn = self._engine.generate(
+            self._params,
+            [request for request in self._requests[start:stop] for _ in range(count)],
+            sampling=self._sampling,
+            seed=self._seed + start,
+        )
+        return [drawn[first : first + count] for first in range(0, len(drawn), count)]
+
+    def cut(self) -> str:
+        """How many inputs were too long, for a line that tells of a job; "" for none."""
+        count = self._engine.truncated
+        return f", {count:,} inputs cut on the left" if count else ""
+
+
 def _documents(arguments: argparse.Namespace) -> int:
     """Writes a synthetic document for each row that fills a template."""
     from marco_jax.data.synthetic import load_template
@@ -123,17 +150,13 @@ def _documents(arguments: argparse.Namespace) -> int:
     ]
     found = find_model(arguments.model)
     prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=arguments.chat)
-    requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
-    sharding = read_mesh(arguments.mesh)
-    engine = create_engine(found, run_config(found), prompts.end_ids, sharding)
-    params, sampling = load_weights(found, sharding), _sampling(arguments)
+    source = _Source(arguments, found, prompts)
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
-        seed, asked = arguments.seed + start, requests[start:stop]
-        written = engine.generate(params, asked, sampling=sampling, seed=seed)
+        written = source.draw(start, stop)
         return [
             {"row": row, "text": one.text.strip(), "ended": one.ended}
-            for row, one in zip(rows[start:stop], written, strict=True)
+            for row, (one,) in zip(rows[start:stop], written, strict=True)
         ]
 
     kept = 0
@@ -153,7 +176,7 @@ def _documents(arguments: argparse.Namespace) -> int:
 
     before = _with_bar(run, len(rows))
     lost = f"{len(rows) - kept:,} empty, cut or with banned words"
-    said = f"{_describe(len(rows), before)}: {kept:,} documents, {lost}"
+    said = f"{_describe(len(rows), before)}{source.cut()}: {kept:,} documents, {lost}"
     print(f"{said}: {arguments.out}", file=sys.stderr)
     return 0
 
@@ -177,26 +200,13 @@ def _pairs(arguments: argparse.Namespace) -> int:
     if arguments.scorer in SCORERS:
         # A field that is missing is told before a model has run.
         score(scorer, full, ["0"] * len(rows))
-    requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
-    sharding = read_mesh(arguments.mesh)
-    engine = create_engine(found, run_config(found), prompts.end_ids, sharding)
-    params, count, sampling = load_weights(found, sharding), arguments.samples, _sampling(arguments)
+    source, count = _Source(arguments, found, prompts), arguments.samples
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
-        drawn = engine.generate(
-            params,
-            [request for request in requests[start:stop] for _ in range(count)],
-            sampling=sampling,
-            seed=arguments.seed + start,
-        )
-        samples = [
-            usable(row, drawn[number * count : (number + 1) * count])
-            for number, row in enumerate(full[start:stop])
-        ]
-        return [
-            {"row": rows[number], "prompt": prompts.messages[number], "ranked": ranked}
-            for number, ranked in enumerate(rank(samples, scorer), start)
-        ]
+        drawn = zip(full[start:stop], source.draw(start, stop, count), strict=True)
+        ranked = rank([usable(row, answers) for row, answers in drawn], scorer)
+        asked = zip(rows[start:stop], prompts.messages[start:stop], ranked, strict=True)
+        return [{"row": row, "prompt": prompt, "ranked": own} for row, prompt, own in asked]
 
     writer = PairWriter(arguments.margin)
 
@@ -210,10 +220,8 @@ def _pairs(arguments: argparse.Namespace) -> int:
         )
 
     before = _with_bar(run, len(rows))
-    print(
-        f"{_describe(len(rows), before)}: {writer.summary()}: {arguments.out}",
-        file=sys.stderr,
-    )
+    said = f"{_describe(len(rows), before)}{source.cut()}: {writer.summary()}"
+    print(f"{said}: {arguments.out}", file=sys.stderr)
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from marco_jax.evaluation.chat_prompts import Prompts
 from marco_jax.evaluation.rows import read_rows
+from marco_jax.lists import names_in
 from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.models import find_model, load_weights
 
@@ -67,7 +68,7 @@ def _prompt_sets(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]
     """The rows to ask with, by the name of the task that they make."""
     from marco_jax.evaluation.pairwise import TASK
 
-    languages = [code.strip() for code in (arguments.languages or "").split(",") if code.strip()]
+    languages = names_in(arguments.languages or "")
     if arguments.input:
         rows = read_rows(arguments.input)
         rows = [row for row in rows if not languages or row.get("language") in languages]
@@ -75,8 +76,8 @@ def _prompt_sets(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]
             rows = _first_of_each(rows, arguments.examples)
         sets = {TASK: rows}
     else:
-        names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
-        sets = {f"{TASK}:{name}": _benchmark_rows(name, languages, arguments) for name in names}
+        tasks = names_in(arguments.tasks)
+        sets = {f"{TASK}:{name}": _benchmark_rows(name, languages, arguments) for name in tasks}
     for task, rows in sets.items():
         if not rows:
             raise ValueError(f"{task} has no prompts in {', '.join(languages) or 'any language'}")
@@ -135,11 +136,11 @@ def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Name
 
     found = find_model(path)
     place = arguments.input or arguments.tasks
-    prompts = Prompts.of(rows, found.tokenizer, place, chat=arguments.chat)
+    prompts = Prompts.of(rows, found.tokenizer, place, chat=bool(arguments.chat))
     new_tokens = arguments.max_new_tokens or _NEW_TOKENS
     requests = prompts.requests(found.tokenizer, new_tokens)
-    sharding = read_mesh(arguments.mesh)
-    engine = create_engine(found, run_config(found), prompts.end_ids, sharding)
+    sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings
+    engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
     params = load_weights(found, sharding)
     texts: list[str] = []
     with tqdm(total=len(rows), unit="row", disable=not sys.stderr.isatty()) as bar:

@@ -1,0 +1,1 @@
+"""What each command does. Flags are read here and nowhere below."""

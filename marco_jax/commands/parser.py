@@ -1,0 +1,384 @@
+"""Flags of all commands. Nothing heavy is imported: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+
+from marco_jax.commands.examples import examples_of
+from marco_jax.languages import LOW_RESOURCE
+
+_EXAMPLES = "examples:"
+
+
+class _Help(argparse.HelpFormatter):
+    """Fills prose, and leaves examples as they are: they are to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        prose, mark, examples = text.partition(_EXAMPLES)
+        filled = super()._fill_text(prose, width, indent)
+        return f"{filled}\n\n{mark}{examples}".strip() if mark else filled
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """The parser of `marco`; `function` of what it returns names the module and its function."""
+    parser = argparse.ArgumentParser(
+        prog="marco",
+        description="Multilingual continual pretraining of Qwen2 on TPUs.",
+        epilog="MARCO_TRACEBACK=1 prints the traceback behind an error line.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, function: str, note: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=_epilog(name, note),
+            formatter_class=_Help,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(function=function, parser=sub)
+        return sub
+
+    train = command(
+        "train",
+        "Train as a config file says; resumes in its workdir.",
+        "training.train",
+        "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03. On a CPU the "
+        "process keeps freed memory for the next step; MARCO_KEEP_MEMORY=0 gives it back.",
+    )
+    train.add_argument("--config", required=True, help="a file such as configs/demo.py")
+    train.add_argument("--workdir", required=True, help="checkpoints, metrics and reports")
+
+    evaluate = command("eval", "Score a model on few-shot tasks.", "evaluation.evaluate")
+    _model(evaluate, required=False)
+    evaluate.add_argument(
+        "--tasks",
+        help="comma-separated, benchmarks as NAME[:FORMAT][@SPLIT]; default: those of the "
+        "model's run",
+    )
+    evaluate.add_argument("--languages", help="codes such as kk,ne; default: those of the run")
+    evaluate.add_argument("--shots", type=int, help="examples in the prompt; default: the run's")
+    evaluate.add_argument(
+        "--limit",
+        "--examples",
+        dest="examples",
+        type=int,
+        help="items a language and subject; default: the run's, of benchmarks all",
+    )
+    evaluate.add_argument(
+        "--data_dir",
+        help="the folder with the benchmarks' files, or without benchmarks the corpus; "
+        "default: the run's",
+    )
+    evaluate.add_argument("--out", required=True, help="results as JSON")
+    evaluate.add_argument(
+        "--chat",
+        action="store_true",
+        default=None,
+        help="ask for benchmarks' written answers in the model's chat template, as a user's "
+        "message; default: as in the model's run",
+    )
+    evaluate.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="of benchmarks' written answers; default: the run's, else the benchmark's; with "
+        "--against 512",
+    )
+    evaluate.add_argument(
+        "--contamination",
+        action="store_true",
+        help="instead of scoring: which items of the benchmarks stand in a corpus",
+    )
+    evaluate.add_argument(
+        "--data", help="the corpus to search, as config.data; default: that of the model's run"
+    )
+
+    _mesh(evaluate)
+    _against(evaluate)
+
+    generate = command("generate", "Continue prompts.", "generation.generate")
+    _model(generate)
+    prompts = generate.add_mutually_exclusive_group(required=True)
+    prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
+    prompts.add_argument("--input", help='JSONL of {"prompt": ...} or {"messages": [...]}')
+    generate.add_argument("--stop", action="append", default=[], help="cut before this string")
+    generate.add_argument(
+        "--chat",
+        action="store_true",
+        help="prompts are a user's messages, in the model's chat template; rows with messages "
+        "always are",
+    )
+    _generation(
+        generate, "text", "64; with --pairs 512, --template 1024", "0, greedy; with those two 1"
+    )
+    _pairs(generate)
+    _synthetic(generate)
+
+    translate = command("translate", "Translate between any two languages.", "generation.translate")
+    _model(translate)
+    translate.add_argument("--src", required=True, help="language of the texts, such as en")
+    translate.add_argument("--tgt", required=True, help="language to translate to, such as kk")
+    texts = translate.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--text", help="one text; its translation goes to standard output")
+    texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
+    _generation(translate, "translation", "256", "0, greedy")
+
+    importing = command(
+        "import",
+        "Hugging Face Qwen2 -> Orbax checkpoint.",
+        "weights.import_model",
+        "One tensor is in memory at a time. Killed, the same command goes on where it was; "
+        "what fails leaves nothing.",
+    )
+    importing.add_argument("--hf", required=True, help="a Hugging Face directory")
+    importing.add_argument("--out", required=True, help="a new directory")
+    _weights(importing)
+    importing.add_argument(
+        "--extend_vocabulary",
+        type=int,
+        default=0,
+        metavar="N",
+        help="learn N more pieces for a byte-level BPE tokenizer; their rows begin as the mean of "
+        "those that wrote them before; OUT/vocabulary.json says what they save",
+    )
+    importing.add_argument(
+        "--languages",
+        default=",".join(LOW_RESOURCE),
+        help="with --extend_vocabulary: whose text they are learned from; default: the paper's "
+        "low-resource ones",
+    )
+    importing.add_argument(
+        "--data", default="default", help="with --extend_vocabulary: the corpus, as config.data"
+    )
+
+    export = command("export", "Any model -> Hugging Face directory.", "weights.export_model")
+    _model(export)
+    export.add_argument("--out", required=True, help="a new directory")
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    export.add_argument(
+        "--adapter",
+        action="store_true",
+        help="of a run with lora.rank: adapters alone, as peft reads them; else they are merged",
+    )
+    export.add_argument("--license", help="for the model card, such as apache-2.0")
+    export.add_argument("--license_link", help="for the model card: where its text is")
+    export.add_argument("--base_model", help="for the model card, such as Qwen/Qwen2-7B")
+    _weights(export)
+
+    plan = command(
+        "plan", "Compile a training step for TPUs without TPUs, and report.", "training.plan"
+    )
+    plan.add_argument("--config", required=True, help="a file such as configs/qwen2_7b.py")
+    plan.add_argument("--topology", help="such as v5p:4x4x4; default: the config's own")
+    plan.add_argument("--num_slices", type=int, help="default: config.mesh.num_slices")
+    plan.add_argument("--out", help="the figures as JSON")
+    plan.add_argument("--hlo", help="the step's optimized HLO text")
+    plan.add_argument(
+        "--only",
+        default="train,score,prefill,decode",
+        help="which programs: some of train,score,prefill,decode; default: all",
+    )
+    plan.add_argument("--compare", metavar="CONFIG", help="a second config, side by side")
+    plan.add_argument(
+        "--search",
+        type=int,
+        metavar="N",
+        help="search mesh, batch and remat: compile the N most promising, report the best",
+    )
+    plan.add_argument(
+        "--search_sequences",
+        type=_counts,
+        metavar="N,N",
+        default=(1, 2, 4, 8, 16),
+        help="values of batch.sequences_per_chip to search; tokens a step change with it",
+    )
+
+    curate = command(
+        "curate", "Raw text -> a corpus for training, on Apache Beam.", "curation.curate"
+    )
+    curate.add_argument(
+        "--input",
+        required=True,
+        help="JSONL (.gz, .zst), WARC, WET, Parquet, text, pairs as xx-yy.tsv; globs",
+    )
+    curate.add_argument("--out", required=True, help="a new directory, for config.data of `train`")
+    curate.add_argument("--config", required=True, help="a file such as configs/curation.py")
+    curate.add_argument("--runner", default="local", help="local, or a Beam runner's name")
+    curate.add_argument(
+        "--runner_options",
+        default="",
+        metavar="'--NAME=VALUE ...'",
+        help="options of that runner, e.g. '--flink_master=HOST:8081'",
+    )
+    curate.add_argument("--workers", type=int, default=1, help="processes of the local runner")
+    curate.add_argument("--rejects", help="a new directory for what was thrown away, and why")
+    curate.add_argument(
+        "--sample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="texts a reason in the report",
+    )
+    curate.add_argument("--explain", metavar="ID", help="tell what became of one document")
+
+    sweep = command(
+        "sweep", "Which mixture? Proxy runs, a fit, and one to try next.", "training.sweep"
+    )
+    sweep.add_argument("--config", required=True, help="a file such as configs/mixture_ablation.py")
+    sweep.add_argument("--workdir", required=True, help="runs, figures and the report; resumes")
+    sweep.add_argument(
+        "--dry_run", action="store_true", help="say what would run and what it costs, and end"
+    )
+
+    report = command("report", "One HTML page of a run, and its figures.", "training.report")
+    report.add_argument("--workdir", required=True)
+    return parser
+
+
+def _epilog(command: str, note: str) -> str:
+    """A note, and the command's examples, each with what it is for."""
+    lines = [note, _EXAMPLES]
+    for example in examples_of(command):
+        needs = f" (needs {example.needs})" if example.needs else ""
+        lines += [f"  # {example.purpose}{needs}", f"  {example.line}"]
+    return "\n".join(lines)
+
+
+def _generation(
+    parser: argparse.ArgumentParser, field: str, max_new_tokens: str, temperature: str
+) -> None:
+    parser.add_argument(
+        "--out",
+        help=f"JSONL with the field `{field}` added (with --input); a job that was cut off goes on",
+    )
+    _mesh(parser)
+    parser.add_argument("--max_new_tokens", type=int, help=f"default: {max_new_tokens}")
+    parser.add_argument("--temperature", type=float, help=f"default: {temperature}")
+    parser.add_argument("--top_k", type=int, default=0)
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beams", type=int, default=1, help="2 or more: beam search")
+    parser.add_argument(
+        "--length_penalty",
+        type=float,
+        default=1.0,
+        help="of beam search: scores are divided by length to this power; more favours length",
+    )
+
+
+def _against(parser: argparse.ArgumentParser) -> None:
+    against = parser.add_argument_group(
+        "wins, losses and ties",
+        "Instead of scoring: answer the same prompts (--input, or --tasks with --data_dir) with "
+        "--model and --against, and let a judge compare each pair of answers in both orders; what "
+        "they disagree on is a tie. The results have shares by language, their means over all, "
+        "high-resource and low-resource languages, and standard errors.",
+    )
+    against.add_argument(
+        "--against",
+        metavar="MODEL|ANSWERS.jsonl",
+        help="another model, or a file of answers (of `marco generate`); so may --model be then",
+    )
+    against.add_argument(
+        "--input", help='JSONL of {"prompt": ...} or {"messages": [...]}, each with its "language"'
+    )
+    against.add_argument(
+        "--judge",
+        help="a scorer as of `marco generate --pairs`, or module:function or file.py:function, "
+        "called with rows, first and second answers, giving a number each: above 0 where the "
+        "first is the better, below 0 where the second is",
+    )
+    against.add_argument(
+        "--reference", default="reference", metavar="FIELD", help="field with the right answer"
+    )
+    against.add_argument(
+        "--tie_margin", type=float, default=0.0, help="judgements up to this are ties; default: 0"
+    )
+    against.add_argument("--verdicts", metavar="FILE", help="answers and verdicts as JSONL")
+
+
+def _mesh(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mesh",
+        metavar="AXIS=N,..",
+        help="split the model over all devices, such as fsdp=2,tensor=4; default: one device",
+    )
+
+
+def _pairs(parser: argparse.ArgumentParser) -> None:
+    pairs = parser.add_argument_group(
+        "preference pairs",
+        "Draw several answers to each row of --input in the model's chat template, rank them, and "
+        "write the best beside the worst: {prompt, chosen, rejected, chosen_score, rejected_score, "
+        'margin} and the row\'s other fields, as sources of kind "preference" read them. Answers '
+        "that are empty or were cut at --max_new_tokens do not count.",
+    )
+    pairs.add_argument("--pairs", action="store_true", help="write pairs instead of texts")
+    pairs.add_argument("--samples", type=int, default=8, metavar="N", help="answers drawn a prompt")
+    pairs.add_argument(
+        "--scorer",
+        help="chrf or chrf++ (against --reference), language (1 in the row's language), "
+        "instructions (share of Marco-Bench-MIF's that are followed), or "
+        "module:function or file.py:function, called with rows and answers, giving a number each",
+    )
+    pairs.add_argument(
+        "--reference",
+        default="reference",
+        metavar="FIELD",
+        help="field with the right answer; where a row's messages end with the assistant's, that "
+        "is it; default: reference",
+    )
+    pairs.add_argument(
+        "--margin",
+        type=float,
+        default=0.0,
+        help="least difference of scores that makes a pair; default: any",
+    )
+
+
+def _synthetic(parser: argparse.ArgumentParser) -> None:
+    synthetic = parser.add_argument_group(
+        "synthetic documents",
+        "Fill a template with the fields of each row of --input, and write documents as the field "
+        '"text": files that a source of kind "synthetic" reads. With --chat the prompt is a '
+        "user's message.",
+    )
+    synthetic.add_argument(
+        "--template",
+        metavar="NAME|FILE",
+        help="keyword_explanation (role_1, role_2, subject, keywords), keyword_story (those and "
+        "type_passage, scene, style, ending, min_length, max_length, language), sample_generator "
+        "(samples, a list), the paper's families; or a text file with {fields}",
+    )
+    synthetic.add_argument(
+        "--keep_cut", action="store_true", help="keep documents that --max_new_tokens cut"
+    )
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of counts, such as 1,2,4")
+    return counts
+
+
+def _weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("stored", "bfloat16", "float16", "float32"),
+        default="stored",
+        help="of the weights that are written; default: as they are stored",
+    )
+
+
+def _model(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument(
+        "--model",
+        required=required,
+        help="a workdir (newest step), a step inside its checkpoints/, or a Hugging Face directory",
+    )
