@@ -22,7 +22,7 @@ import sys
 
 import pytest
 
-from marco_jax.__main__ import _parser
+from marco_jax.commands.parser import create_parser
 from marco_jax.data.readers import FORMS
 from marco_jax.evaluation.benchmarks import BENCHMARKS
 from marco_jax.training.config import load_config
@@ -151,7 +151,7 @@ def check(words):
 
 
 def _check_marco(words):
-    parser = _parser()
+    parser = create_parser()
     try:
         arguments, rest = parser.parse_known_args(words)
     except SystemExit:
@@ -196,7 +196,9 @@ def test_a_command_is_one_that_its_program_takes(monkeypatch, place, command):
 
 
 def test_flags_of_commands_in_the_text_exist():
-    known = {flag for action in _parser()._subparsers._group_actions for flag in _flags(action)}
+    known = {
+        flag for action in create_parser()._subparsers._group_actions for flag in _flags(action)
+    }
     for page in (*PAGES, ROOT / "README.md"):
         for command in _INLINE.findall(page.read_text(encoding="utf-8")):
             words = shlex.split(re.sub(r"[\[\]]", "", command))
