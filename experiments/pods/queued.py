@@ -1,4 +1,4 @@
-"""Runs on TPU slices by way of queued resources: asked for, set up, started, watched, started again.
+"""Runs on slices by way of queued resources: asked for, set up, started, watched, started again.
 
 The state is the cloud's and the hosts': a launcher that is stopped and started again with the same
 arguments finds the slices and the run, and goes on watching.

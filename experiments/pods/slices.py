@@ -50,7 +50,9 @@ class Slice:
         """
         kind, _, shape = name.partition(":")
         if kind not in GENERATIONS:
-            raise ValueError(f"--topology={name}: the generation is none of {', '.join(GENERATIONS)}")
+            raise ValueError(
+                f"--topology={name}: the generation is none of {', '.join(GENERATIONS)}"
+            )
         generation = GENERATIONS[kind]
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
             raise ValueError(f"--topology={name}: write GENERATION:CHIPS, for example v5p:4x4x4")
