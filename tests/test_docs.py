@@ -260,7 +260,7 @@ def test_the_messages_of_troubleshooting_stand_in_the_source():
 
 def _joined(path):
     """The source with the parts of a message that is written over several lines put together."""
-    return re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))
+    return re.sub(r"""["']\s*\n\s*f?["']""", "", path.read_text(encoding="utf-8"))
 
 
 def test_the_site_builds_strictly(tmp_path):
