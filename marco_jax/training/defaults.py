@@ -145,6 +145,9 @@ def training_config() -> ConfigDict:
 
     # Steps between two looks, besides the ends of stages; 0: at the ends only.
     c.log_every = 20
+    # Weights & Biases, where `wandb` is installed; an empty project: not used. The run's name is
+    # by default that of the workdir. TensorBoard's files are always written.
+    c.wandb = ConfigDict({"project": "", "name": ""})
     # A jax.profiler trace of these steps, "FIRST:LAST", under the workdir; empty: none.
     c.profile = ""
     c.checkpoint = ConfigDict(

@@ -94,6 +94,8 @@ class EvaluationHook:
         self.last: dict[str, Any] = {}
         # Whether the last evaluation was left for a signal.
         self.cut = False
+        # The first mean of the last evaluation, in print.
+        self.headline = ""
 
     def __call__(self, event: Event) -> None:
         """Evaluates when due, and after a restart where the figures of its step are missing."""
@@ -129,6 +131,10 @@ class EvaluationHook:
         say(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
         for line in _means(evaluation.results):
             say(line)
+        for result in evaluation.results:
+            if result.language == ALL:
+                self.headline = f"{result.task} {result.value:.3f} at step {event.step}"
+                break
 
 
 def _means(results: Sequence[Result]) -> Iterator[str]:
@@ -205,9 +211,11 @@ class ProfileHook:
 class ProgressHook:
     """A live line on a terminal; a plain line now and then in a log."""
 
-    def __init__(self, metrics: MetricsHook, steps: int, first_step: int) -> None:
-        """Counts from `first_step` to `steps`."""
-        self.metrics = metrics
+    def __init__(
+        self, metrics: MetricsHook, steps: int, first_step: int, evaluated: Callable[[], str]
+    ) -> None:
+        """Counts from `first_step` to `steps`; `evaluated` has the newest evaluation in print."""
+        self.metrics, self.evaluated = metrics, evaluated
         self.live = sys.stderr.isatty()
         self.bar = tqdm(
             total=steps, initial=first_step, disable=not self.live, dynamic_ncols=True, unit="step"
@@ -226,17 +234,26 @@ class ProgressHook:
             return
         if self.live:
             self.bar.set_description(event.stage)
-            rate = f"{row['tokens_per_second']:,.0f}"
-            self.bar.set_postfix_str(f"loss {row['loss']:.3f}, {rate} tokens/s", refresh=False)
+            self.bar.set_postfix_str(_describe(row, self.evaluated()), refresh=False)
         elif now - self.printed > 15 or event.step == self.steps:
             self.printed = now
             left = (now - self.start) / (event.step - self.first_step) * (self.steps - event.step)
             say(
-                f"step {event.step}/{self.steps} {event.stage}: loss {row['loss']:.3f}, "
-                f"learning rate {row['learning_rate']:.2e}, "
-                f"{row['tokens_per_second']:,.0f} tokens/s, {left / 60:.1f} min left"
+                f"step {event.step}/{self.steps} {event.stage}: {_describe(row)}, "
+                f"learning rate {row['learning_rate']:.2e}, {left / 60:.1f} min left"
             )
 
     def close(self) -> None:
         """Ends the live line."""
         self.bar.close()
+
+
+def _describe(row: dict[str, Any], evaluated: str = "") -> str:
+    """The figures of a line of metrics that a watcher wants."""
+    loss = "none" if row["loss"] is None else f"{row['loss']:.3f}"
+    parts = [f"loss {loss}", f"{row['tokens_per_second']:,.0f} tokens/s"]
+    if row["mfu"]:
+        parts.append(f"MFU {row['mfu']:.1%}")
+    if evaluated:
+        parts.append(evaluated)
+    return ", ".join(parts)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from marco_jax.model.parameters import Params
+from marco_jax.training.boards import Boards
 from marco_jax.training.checkpoint import FIGURES, Checkpoints, Meta
 from marco_jax.training.clock import CHECKPOINT, COMPILE
 from marco_jax.training.export_hook import ExportHook
@@ -79,10 +80,13 @@ class _Loop:
             self.first,
             meta["tokens"],
             self._inspect,
+            Boards(directory, config, jax.process_index() == 0),
             parts.trainer.options.model_flops,
         )
         self.metrics = MetricsHook(writer, config.log_every, parts.batch_rows * config.batch.length)
-        self.progress = ProgressHook(self.metrics, config.steps, self.first)
+        self.progress = ProgressHook(
+            self.metrics, config.steps, self.first, lambda: _newest(self.evaluations)
+        )
         self.evaluations = _evaluation(config, parts, directory, writer)
         self.save = CheckpointHook(
             self.checkpoints, parts.model, writer, config.checkpoint.every, self._describe
@@ -250,3 +254,8 @@ def _evaluation(
         model_params=run.trainer.model_params,
     )
     return [hook]
+
+
+def _newest(evaluations: Sequence[EvaluationHook]) -> str:
+    """The first figure of the newest evaluation in print; empty before any."""
+    return next((hook.headline for hook in evaluations if hook.headline), "")

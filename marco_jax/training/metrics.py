@@ -12,9 +12,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 
 from marco_jax.model.config import Qwen2Config
+from marco_jax.training.boards import Boards
 from marco_jax.training.chips import CHIPS
 from marco_jax.training.clock import Clock
 from marco_jax.training.processes import say
@@ -47,6 +47,7 @@ class MetricsWriter:
         first_step: int,
         tokens: int,
         inspect: Callable[[dict[str, Any]], None],
+        boards: Boards,
         model_flops: float = 1.0,
     ) -> None:
         """Opens the files; lines of steps after `first_step` (of a killed run) are dropped.
@@ -59,15 +60,14 @@ class MetricsWriter:
             first_step: finished steps.
             tokens: that they have trained on.
             inspect: is given each line before it is written, and may raise: it is the last one.
+            boards: that are given every figure, too; closed with the files.
             model_flops: `StepOptions.model_flops`.
         """
         self._path = workdir / "metrics.jsonl"
         if jax.process_index() == 0:
             _drop_after(self._path, first_step)
         self.tokens, self._inspect = tokens, inspect
-        self._board = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), flush_secs=30, write_to_disk=jax.process_index() == 0
-        )
+        self._boards = boards
         self._groups = _groups(labels)
         self._flops_per_token = config.flops_per_token(length) * model_flops
         peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
@@ -108,15 +108,15 @@ class MetricsWriter:
             for name, value in row.items():
                 if isinstance(value, float):
                     tag = name if "/" in name else f"train/{name}"
-                    self._board.add_scalar(tag, value, row["step"])
+                    self._boards.scalar(tag, value, row["step"])
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """Writes one figure to TensorBoard."""
-        self._board.add_scalar(name, value, step)
+        """Writes one figure to the boards."""
+        self._boards.scalar(name, value, step)
 
     def close(self) -> None:
         """Closes the files. Lines that are not written yet are of steps that a restart repeats."""
-        self._board.close()
+        self._boards.close()
 
     def _row(
         self, step: int, stage: str, places: int, metrics: StepMetrics, rate: float

@@ -1,0 +1,77 @@
+"""Where figures go besides metrics.jsonl: TensorBoard always, Weights & Biases when asked."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from typing import Any
+
+import tensorboardX
+from ml_collections import ConfigDict
+
+from marco_jax.training.config import ConfigError
+
+
+class Boards:
+    """Writes scalars; in processes other than the first nothing."""
+
+    def __init__(self, workdir: pathlib.Path, config: ConfigDict, first: bool) -> None:
+        """Opens them.
+
+        Args:
+            workdir: has TensorBoard's files, and gives the Weights & Biases run its name.
+            config: of the run; `wandb.project` asks for Weights & Biases.
+            first: whether this is the first process.
+
+        Raises:
+            ConfigError: wandb is asked for and not installed.
+        """
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), flush_secs=30, write_to_disk=first
+        )
+        self._wandb: Any = None
+        self._step, self._waiting = 0, {}
+        if config.wandb.project and first:
+            self._wandb = _start(workdir, config)
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """Writes one figure of a step."""
+        self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is None or not math.isfinite(value):
+            return
+        if step != self._step:
+            self._send()
+            self._step = step
+        self._waiting[name] = value
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._tensorboard.close()
+        if self._wandb is not None:
+            self._send()
+            self._wandb.finish()
+
+    def _send(self) -> None:
+        if self._waiting:
+            self._wandb.log(self._waiting, step=self._step)
+            self._waiting = {}
+
+
+def _start(workdir: pathlib.Path, config: ConfigDict) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            f"wandb.project is {config.wandb.project!r} and wandb is not installed: pip install "
+            "wandb, or leave the field empty"
+        ) from None
+    # A restart goes on with the same run.
+    name = config.wandb.name or workdir.resolve().name
+    return wandb.init(
+        project=config.wandb.project,
+        name=name,
+        id=name,
+        resume="allow",
+        dir=str(workdir),
+        config=config.to_dict(),
+    )
