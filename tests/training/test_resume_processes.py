@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+from marco_jax.evaluation.results import read_results
+from marco_jax.model.huggingface import load_huggingface
 from marco_jax.training.metrics import read_metrics
 
 STEPS = 6
@@ -88,3 +91,47 @@ def test_another_number_of_processes_and_devices_goes_on_with_the_same_run(
     assert json.loads((back / "mixture.json").read_text()) == json.loads(
         (workdir / "mixture.json").read_text()
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_train_evaluate_save_and_export_as_one_does(
+    overrides, tmp_path, processes
+):
+    """From nothing to step 3, and on from there in new processes: export and figures equal."""
+    fields = [*overrides, "steps=6", "checkpoint.every=3", "batch.sequences=8", "mesh.tensor=1"]
+    fields += ["evaluation.tasks=bits_per_byte,pick_translation", "export_every=6", "log_every=1"]
+    for name, count in (("one", 1), ("several", processes)):
+        workdir = tmp_path / name
+        launch(workdir, fields, count, 2 * processes // count)
+        cut = at_step(workdir, tmp_path / f"{name}_again", 3)
+        shutil.rmtree(cut / "huggingface")
+        launch(cut, fields, count, 2 * processes // count)
+    wanted = tmp_path / "one"
+    for other in ("several", "several_again", "one_again"):
+        found = tmp_path / other
+        assert read_config(found) == read_config(wanted)
+        losses = [
+            [row["loss"] for row in read_metrics(w / "metrics.jsonl")] for w in (found, wanted)
+        ]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+        for step in (3, 6):
+            rows = [read_results(w / "eval" / f"{step}.json") for w in (found, wanted)]
+            for row, want in zip(*rows, strict=True):
+                assert (row.task, row.language, row.metric) == (
+                    want.task,
+                    want.language,
+                    want.metric,
+                )
+                np.testing.assert_allclose(row.value, want.value, rtol=1e-4, atol=1e-6)
+        (export,), (other_export,) = [list((w / "huggingface").iterdir()) for w in (found, wanted)]
+        pairs = [load_huggingface(directory)[1] for directory in (export, other_export)]
+        for mine, theirs in zip(*map(jax.tree.leaves, pairs), strict=True):
+            # Sums of gradients in another order, through Adam's division by a small root.
+            np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def read_config(workdir):
+    """The resolved config, but for what a process is told of its place."""
+    fields = json.loads((workdir / "config.json").read_text())
+    return {name: value for name, value in fields.items() if name != "distributed"}
