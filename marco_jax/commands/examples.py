@@ -29,6 +29,10 @@ EXAMPLES = (
     ),
     Example("marco report --workdir=runs/demo", "its page"),
     Example(
+        "marco report --compare runs/demo runs/more --out=comparison.html",
+        "two runs or more, side by side",
+    ),
+    Example(
         "marco eval --model=runs/demo --languages=kk,ne --out=kk_ne.json",
         "the run's own tasks in two languages",
     ),

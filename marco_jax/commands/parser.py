@@ -233,7 +233,12 @@ def create_parser() -> argparse.ArgumentParser:
     )
 
     report = command("report", "One HTML page of a run, and its figures.", "training.report")
-    report.add_argument("--workdir", required=True)
+    which = report.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", help="of the run; its page is report.html there")
+    which.add_argument(
+        "--compare", nargs="+", metavar="WORKDIR", help="two runs or more, side by side in --out"
+    )
+    report.add_argument("--out", default="comparison.html", help="with --compare: the page")
     return parser
 
 

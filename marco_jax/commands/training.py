@@ -96,9 +96,15 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Writes the page of a run and prints its figures."""
+    """Writes the page of a run and prints its figures; or a page of several side by side."""
     from marco_jax.evaluation.report import format_summary, summary, write_report
 
+    if arguments.compare:
+        from marco_jax.evaluation.comparison_page import write_comparison
+
+        page = write_comparison(arguments.compare, arguments.out)
+        print(f"report    {page}")
+        return 0
     workdir = pathlib.Path(arguments.workdir)
     if not (workdir / "metrics.jsonl").exists():
         raise FileNotFoundError(f"{workdir} holds no metrics.jsonl: give the workdir of a run")

@@ -57,7 +57,7 @@ def bits_per_byte(run: RunData) -> Figure | None:
             mode="lines+markers", line={"color": COLOURS[group], "width": 4}, marker={"size": 8}
         )
         traces.append(trace)
-    return _over_steps(run, traces, "bits per byte", "%{y:.3f}")
+    return over_steps(run, traces, "bits per byte", "%{y:.3f}")
 
 
 def task_means(run: RunData, task: str, axis: str) -> Figure | None:
@@ -74,7 +74,7 @@ def task_means(run: RunData, task: str, axis: str) -> Figure | None:
         )
         traces.append(trace)
     chance = TASKS[task].chance
-    figure = _over_steps(run, traces, axis, "%{y:.1%}" if chance else "%{y:.1f}")
+    figure = over_steps(run, traces, axis, "%{y:.1%}" if chance else "%{y:.1f}")
     if figure and chance:
         figure["layout"]["yaxis"]["tickformat"] = ".0%"
         figure["layout"]["shapes"].append(
@@ -95,9 +95,9 @@ def training_loss(run: RunData) -> Figure | None:
     traces = []
     for source in sources:
         group = group_of(source)
-        steps, losses = _smoothed(run, f"loss/{source}", f"tokens/{source}")
+        steps, losses = smoothed(run, f"loss/{source}", f"tokens/{source}")
         traces.append(
-            _trace(name_of(source), steps, losses)
+            trace_of(name_of(source), steps, losses)
             | {
                 "mode": "lines",
                 "line": {"color": COLOURS[group], "width": 2 if group == "english" else 1},
@@ -107,21 +107,21 @@ def training_loss(run: RunData) -> Figure | None:
             }
         )
     traces += [_legend_entry(GROUP_NAMES[g], COLOURS[g], g) for g in groups]
-    steps, losses = _smoothed(run, "loss", None)
+    steps, losses = smoothed(run, "loss", None)
     traces.append(
-        _trace("All tokens", steps, losses)
+        trace_of("All tokens", steps, losses)
         | {"mode": "lines", "line": {"color": COLOURS["average"], "width": 3}}
     )
-    return _over_steps(run, traces, "loss, nats per token", "%{y:.3f}")
+    return over_steps(run, traces, "loss, nats per token", "%{y:.3f}")
 
 
 def metric_curve(run: RunData, metric: str, axis: str, number: str) -> Figure | None:
     """One field of the metrics over steps; `number` is a d3 format."""
     rows = [row for row in run.metrics if isinstance(row.get(metric), int | float)]
-    rows = [rows[i] for i in _thinned(len(rows))]
-    trace = _trace(axis, [row["step"] for row in rows], [row[metric] for row in rows])
+    rows = [rows[i] for i in thinned(len(rows))]
+    trace = trace_of(axis, [row["step"] for row in rows], [row[metric] for row in rows])
     trace.update(mode="lines", line={"color": COLOURS["high"], "width": 2}, showlegend=False)
-    figure = _over_steps(run, [trace], axis, "%{y:" + number + "}")
+    figure = over_steps(run, [trace], axis, "%{y:" + number + "}")
     if figure:
         figure["layout"]["yaxis"].update(tickformat=number, rangemode="tozero")
     return figure
@@ -199,23 +199,24 @@ def _sources(run: RunData) -> list[str]:
 
 def _evaluation_trace(run: RunData, task: str, language: str, name: str) -> Figure:
     series = run.series(task, TASKS[task].metrics[0], language)
-    return _trace(name, [step for step, _ in series], [result.value for _, result in series])
+    return trace_of(name, [step for step, _ in series], [result.value for _, result in series])
 
 
-def _trace(name: str, x: Sequence[float], y: Sequence[float]) -> Figure:
+def trace_of(name: str, x: Sequence[float], y: Sequence[float]) -> Figure:
+    """A scatter trace; values that are not finite are gaps."""
     return {"type": "scatter", "name": name, "x": _plain(x), "y": _plain(y)}
 
 
 def _legend_entry(name: str, colour: str, group: str) -> Figure:
     """A trace without points: shows a group of thin lines in the legend, and toggles it."""
-    return _trace(name, [None], [None]) | {
+    return trace_of(name, [None], [None]) | {
         "mode": "lines",
         "line": {"color": colour, "width": 1.5},
         "legendgroup": group,
     }
 
 
-def _over_steps(run: RunData, traces: list[Figure], axis: str, number: str) -> Figure | None:
+def over_steps(run: RunData, traces: list[Figure], axis: str, number: str) -> Figure | None:
     """A figure with steps on the x axis and the stages marked; None without any point."""
     traces = [trace for trace in traces if trace["x"]]
     if not any(value is not None for trace in traces for value in trace["y"]):
@@ -250,9 +251,7 @@ def _over_steps(run: RunData, traces: list[Figure], axis: str, number: str) -> F
     }
 
 
-def _smoothed(
-    run: RunData, metric: str, weight: str | None
-) -> tuple[list[int], list[float | None]]:
+def smoothed(run: RunData, metric: str, weight: str | None) -> tuple[list[int], list[float | None]]:
     """Weighted means in centred windows of a twentieth of a stage, never across stages."""
     steps: list[int] = []
     means: list[float | None] = []
@@ -266,7 +265,7 @@ def _smoothed(
         sums = np.cumsum([0.0, *(values * weights)])
         counts = np.cumsum([0.0, *weights])
         half = len(rows) // 40
-        for place in _thinned(len(rows)):
+        for place in thinned(len(rows)):
             low, high = max(0, place - half), min(len(rows), place + half + 1)
             count = counts[high] - counts[low]
             steps.append(rows[place]["step"])
@@ -275,7 +274,7 @@ def _smoothed(
     return [steps[n] for n in seen], [means[n] for n in seen]
 
 
-def _thinned(count: int) -> list[int]:
+def thinned(count: int) -> list[int]:
     """At most POINTS indices below `count`, evenly spread, both ends kept."""
     return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int)).tolist()
 

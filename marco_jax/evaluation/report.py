@@ -9,14 +9,14 @@ import pathlib
 from html import escape
 from typing import Any
 
-from marco_jax.evaluation import figures
+from marco_jax.evaluation import figures, work_figures
 from marco_jax.evaluation.figures import Figure
 from marco_jax.evaluation.metrics import chrf_signature
 from marco_jax.evaluation.page import chart, render, table, write_page
 from marco_jax.evaluation.results import Result
 from marco_jax.evaluation.run_data import Milestone, RunData, group_of, load_run, name_of
 from marco_jax.evaluation.summary import compare, format_figure, format_summary, summarize, summary
-from marco_jax.evaluation.tasks import PICK_TRANSLATION
+from marco_jax.evaluation.tasks import PICK_TRANSLATION, TASKS
 
 __all__ = ["format_summary", "summary", "write_report"]
 
@@ -35,7 +35,14 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     charts: dict[str, Figure] = {}
     body = "\n".join(
         section
-        for section in (_header(run), *_evaluation(run, charts), *_training(run, charts))
+        for section in (
+            _header(run),
+            *_evaluation(run, charts),
+            *_benchmarks(run, charts),
+            *_training(run, charts),
+            *_work(run, charts),
+            _config(run),
+        )
         if section
     )
     page = render(f"marco_jax: {run.name}", body, charts)
@@ -105,9 +112,7 @@ def _evaluation(run: RunData, charts: dict[str, Figure]) -> list[str]:
             charts, "bits", figures.bits_per_byte(run), "Held-out bits per byte",
             "Lower is better. Thin lines are languages; point at one for its name.",
         ),
-        f'<div class="pair"><div>{pick}</div><div>{translation}</div></div>'
-        if pick or translation
-        else "",
+        _pair(pick, translation),
         _languages(run),
     ]  # fmt: skip
 
@@ -117,25 +122,94 @@ def _training(run: RunData, charts: dict[str, Figure]) -> list[str]:
         charts, "rate", figures.metric_curve(run, "learning_rate", "learning rate", ".1e"),
         "Learning rate",
     )  # fmt: skip
-    speed = chart(
-        charts, "speed", figures.metric_curve(run, "tokens_per_second", "tokens/s", "~s"),
-        "Tokens per second",
+    norm = chart(
+        charts, "norm", figures.metric_curve(run, "grad_norm", "norm of the gradient", "~s"),
+        "Gradient",
     )  # fmt: skip
-    config = json.dumps(run.config, indent=2, ensure_ascii=False)
     return [
         chart(
             charts, "loss", figures.training_loss(run), "Training loss by source",
             "Smoothed over a twentieth of a stage, weighted by tokens.",
         ),
-        f'<div class="pair"><div>{rate}</div><div>{speed}</div></div>' if rate or speed else "",
+        _pair(rate, norm),
         chart(
             charts, "mixture", figures.mixture(run), "Mixture",
             "Rings are the shares that the stage asks for, dots the tokens it has had.",
         ),
-        f"<details><summary>Config</summary><pre>{escape(config)}</pre></details>"
-        if run.config
-        else "",
     ]  # fmt: skip
+
+
+def _benchmarks(run: RunData, charts: dict[str, Figure]) -> list[str]:
+    """A chart for the first metric of every benchmark; the run's own tasks have theirs above."""
+    metrics: dict[str, str] = {}
+    for results in run.evaluations.values():
+        for task, metric, _ in results:
+            metrics.setdefault(task, metric)
+    return [
+        chart(
+            charts, f"benchmark_{number}", work_figures.benchmark(run, task, metric),
+            f"{task}, {metric}", "Thin lines are languages; point at one for its name.",
+        )
+        for number, (task, metric) in enumerate(metrics.items())
+        if task not in TASKS
+    ]  # fmt: skip
+
+
+def _work(run: RunData, charts: dict[str, Figure]) -> list[str]:
+    """Speed, where the time goes, and what is saved."""
+    speed = chart(
+        charts, "speed", figures.metric_curve(run, "tokens_per_second", "tokens/s", "~s"),
+        "Tokens per second",
+    )  # fmt: skip
+    mfu = chart(charts, "mfu", figures.metric_curve(run, "mfu", "MFU", ".0%"), "Model FLOPs used")
+    times = chart(charts, "times", work_figures.step_times(run), "Time of a step")
+    shares = chart(charts, "shares", work_figures.shares(run), "Padding and the wait for input")
+    return [_pair(speed, mfu), _pair(times, shares), _costs(run), _saved(run)]
+
+
+def _pair(left: str, right: str) -> str:
+    if not (left and right):
+        return left or right
+    return f'<div class="pair"><div>{left}</div><div>{right}</div></div>'
+
+
+def _costs(run: RunData) -> str:
+    """Wall-clock time by what it went to, over all starts, and what devices that took."""
+    parts = run.seconds()
+    whole = sum(parts.values())
+    if not whole:
+        return ""
+    devices = run.metrics[-1].get("devices")
+    rows = []
+    for name, seconds in {**parts, "all": whole}.items():
+        cells = [f"{seconds / 3600:,.2f} h", f"{seconds / whole:.1%}"]
+        if devices:
+            cells.append(f"{seconds / 3600 * devices:,.2f}")
+        kind = ' class="mean"' if name == "all" else ""
+        cells = "".join(f"<td>{cell}</td>" for cell in cells)
+        rows.append(f"<tr{kind}><td>{name}</td>{cells}</tr>")
+    head = ["Time", "hours", "share", *(["device-hours"] if devices else [])]
+    note = f"<p>On {devices:,} devices.</p>" if devices else ""
+    return f"<h2>Cost</h2>{note}{table(head, rows, 'cost')}"
+
+
+def _saved(run: RunData) -> str:
+    if not (run.checkpoints or run.restarts()):
+        return ""
+    saved = ", ".join(f"{step:,}" for step in run.checkpoints) or "none"
+    starts = ", ".join(f"{step:,}" for step in run.restarts()) or "none"
+    skipped = run.metrics[-1].get("skipped_steps") if run.metrics else 0
+    text = f"Saved steps: {saved}. Restarts, after step: {starts}."
+    if skipped:
+        text += f" Steps that were skipped as anomalies: {skipped:,}."
+    return f"<h2>Checkpoints and restarts</h2><p>{text}</p>"
+
+
+def _config(run: RunData) -> str:
+    if not run.config:
+        return ""
+    config = json.dumps(run.config, indent=2, ensure_ascii=False)
+    return f"<details><summary>Config</summary><pre>{escape(config)}</pre></details>"
 
 
 def _languages(run: RunData) -> str:

@@ -51,6 +51,7 @@ class RunData:
         metrics: lines of metrics.jsonl in step order.
         evaluations: finite results by step and (task, metric, language).
         stages: in order; empty where neither mixture.json nor the metrics name any.
+        checkpoints: steps that are saved.
     """
 
     name: str
@@ -58,6 +59,33 @@ class RunData:
     metrics: list[dict[str, Any]]
     evaluations: dict[int, dict[tuple[str, str, str], Result]]
     stages: list[StageSpan]
+    checkpoints: list[int] = dataclasses.field(default_factory=list)
+
+    def restarts(self) -> list[int]:
+        """Steps that a new start went on from: sums since the start have fallen back there."""
+        found, before = [], None
+        for row in self.metrics:
+            sums = [row.get(name) for name in ("compile_seconds", "checkpoint_seconds")]
+            if None in sums:
+                continue
+            if before and (sums[0] < before[0] or sums[1] < before[1]):
+                found.append(row["step"] - 1)
+            before = sums
+        return found
+
+    def seconds(self) -> dict[str, float]:
+        """Wall-clock seconds by what they went to, over all starts."""
+        names = ("compile", "evaluation", "checkpoint")
+        parts = {"training steps": 0.0, **dict.fromkeys(names, 0.0)}
+        before = dict.fromkeys(names, 0.0)
+        for row in self.metrics:
+            parts["training steps"] += row.get("step_seconds") or 0.0
+            for name in names:
+                total = row.get(f"{name}_seconds") or 0.0
+                # A sum since the start: after a restart it begins again.
+                parts[name] += total - before[name] if total >= before[name] else total
+                before[name] = total
+        return parts
 
     def milestones(self) -> list[Milestone]:
         """Base and the last evaluation of each stage; the start where no stage is the base."""
@@ -128,6 +156,9 @@ def load_run(workdir: str | os.PathLike) -> RunData:
         metrics=metrics,
         evaluations=_evaluations(workdir / "eval"),
         stages=_stages(_json_object(workdir / "mixture.json"), metrics),
+        checkpoints=sorted(
+            int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()
+        ),
     )
 
 

@@ -75,7 +75,7 @@ class MetricsWriter:
         self._pending: list[tuple[int, str, int, StepMetrics]] = []
         self.clock = Clock()
         # Figures that every line has besides its own.
-        self.always: dict[str, float] = {}
+        self.always: dict[str, float] = {"devices": jax.device_count()}
 
     def add(self, step: int, stage: str, places: int, metrics: StepMetrics) -> None:
         """Keeps the metrics of finished step `step`; `places` counts tokens and padding."""
