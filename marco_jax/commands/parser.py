@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from marco_jax.commands.examples import examples_of
 from marco_jax.languages import LOW_RESOURCE
 
 _EXAMPLES = "examples:"
+# Adds a command by its name, summary, function and perhaps a note.
+Command = Callable[..., argparse.ArgumentParser]
 
 
 class _Help(argparse.HelpFormatter):
@@ -41,6 +44,23 @@ def create_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function, parser=sub)
         return sub
 
+    for add in (
+        _add_train,
+        _add_evaluate,
+        _add_generate,
+        _add_translate,
+        _add_importing,
+        _add_export,
+        _add_plan,
+        _add_curate,
+        _add_sweep,
+        _add_report,
+    ):
+        add(command)
+    return parser
+
+
+def _add_train(command: Command) -> None:
     train = command(
         "train",
         "Train as a config file says; resumes in its workdir.",
@@ -51,6 +71,8 @@ def create_parser() -> argparse.ArgumentParser:
     train.add_argument("--config", required=True, help="a file such as configs/demo.py")
     train.add_argument("--workdir", required=True, help="checkpoints, metrics and reports")
 
+
+def _add_evaluate(command: Command) -> None:
     evaluate = command("eval", "Score a model on few-shot tasks.", "evaluation.evaluate")
     _model(evaluate, required=False)
     evaluate.add_argument(
@@ -98,6 +120,8 @@ def create_parser() -> argparse.ArgumentParser:
     _mesh(evaluate)
     _against(evaluate)
 
+
+def _add_generate(command: Command) -> None:
     generate = command("generate", "Continue prompts.", "generation.generate")
     _model(generate)
     prompts = generate.add_mutually_exclusive_group(required=True)
@@ -116,6 +140,8 @@ def create_parser() -> argparse.ArgumentParser:
     _pairs(generate)
     _synthetic(generate)
 
+
+def _add_translate(command: Command) -> None:
     translate = command("translate", "Translate between any two languages.", "generation.translate")
     _model(translate)
     translate.add_argument("--src", required=True, help="language of the texts, such as en")
@@ -125,6 +151,8 @@ def create_parser() -> argparse.ArgumentParser:
     texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
     _generation(translate, "translation", "256", "0, greedy")
 
+
+def _add_importing(command: Command) -> None:
     importing = command(
         "import",
         "Hugging Face Qwen2 -> Orbax checkpoint.",
@@ -153,6 +181,8 @@ def create_parser() -> argparse.ArgumentParser:
         "--data", default="default", help="with --extend_vocabulary: the corpus, as config.data"
     )
 
+
+def _add_export(command: Command) -> None:
     export = command("export", "Any model -> Hugging Face directory.", "weights.export_model")
     _model(export)
     export.add_argument("--out", required=True, help="a new directory")
@@ -167,6 +197,8 @@ def create_parser() -> argparse.ArgumentParser:
     export.add_argument("--base_model", help="for the model card, such as Qwen/Qwen2-7B")
     _weights(export)
 
+
+def _add_plan(command: Command) -> None:
     plan = command(
         "plan", "Compile a training step for TPUs without TPUs, and report.", "training.plan"
     )
@@ -195,6 +227,8 @@ def create_parser() -> argparse.ArgumentParser:
         help="values of batch.sequences_per_chip to search; tokens a step change with it",
     )
 
+
+def _add_curate(command: Command) -> None:
     curate = command(
         "curate", "Raw text -> a corpus for training, on Apache Beam.", "curation.curate"
     )
@@ -223,6 +257,8 @@ def create_parser() -> argparse.ArgumentParser:
     )
     curate.add_argument("--explain", metavar="ID", help="tell what became of one document")
 
+
+def _add_sweep(command: Command) -> None:
     sweep = command(
         "sweep", "Which mixture? Proxy runs, a fit, and one to try next.", "training.sweep"
     )
@@ -232,6 +268,8 @@ def create_parser() -> argparse.ArgumentParser:
         "--dry_run", action="store_true", help="say what would run and what it costs, and end"
     )
 
+
+def _add_report(command: Command) -> None:
     report = command("report", "One HTML page of a run, and its figures.", "training.report")
     which = report.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", help="of the run; its page is report.html there")
@@ -239,7 +277,6 @@ def create_parser() -> argparse.ArgumentParser:
         "--compare", nargs="+", metavar="WORKDIR", help="two runs or more, side by side in --out"
     )
     report.add_argument("--out", default="comparison.html", help="with --compare: the page")
-    return parser
 
 
 def _epilog(command: str, note: str) -> str:
