@@ -6,6 +6,16 @@ import argparse
 from collections.abc import Callable
 
 from marco_jax.commands.examples import examples_of
+from marco_jax.commands.flags import (
+    comparison_flags,
+    counts,
+    dtype_flag,
+    generation_flags,
+    mesh_flag,
+    model_flag,
+    pairs_flags,
+    synthetic_flags,
+)
 from marco_jax.languages import LOW_RESOURCE
 
 _EXAMPLES = "examples:"
@@ -74,7 +84,7 @@ def _add_train(command: Command) -> None:
 
 def _add_evaluate(command: Command) -> None:
     evaluate = command("eval", "Score a model on few-shot tasks.", "evaluation.evaluate")
-    _model(evaluate, required=False)
+    model_flag(evaluate, required=False)
     evaluate.add_argument(
         "--tasks",
         help="comma-separated, benchmarks as NAME[:FORMAT][@SPLIT]; default: those of the "
@@ -117,13 +127,13 @@ def _add_evaluate(command: Command) -> None:
         "--data", help="the corpus to search, as config.data; default: that of the model's run"
     )
 
-    _mesh(evaluate)
-    _against(evaluate)
+    mesh_flag(evaluate)
+    comparison_flags(evaluate)
 
 
 def _add_generate(command: Command) -> None:
     generate = command("generate", "Continue prompts.", "generation.generate")
-    _model(generate)
+    model_flag(generate)
     prompts = generate.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
     prompts.add_argument("--input", help='JSONL of {"prompt": ...} or {"messages": [...]}')
@@ -134,22 +144,22 @@ def _add_generate(command: Command) -> None:
         help="prompts are a user's messages, in the model's chat template; rows with messages "
         "always are",
     )
-    _generation(
+    generation_flags(
         generate, "text", "64; with --pairs 512, --template 1024", "0, greedy; with those two 1"
     )
-    _pairs(generate)
-    _synthetic(generate)
+    pairs_flags(generate)
+    synthetic_flags(generate)
 
 
 def _add_translate(command: Command) -> None:
     translate = command("translate", "Translate between any two languages.", "generation.translate")
-    _model(translate)
+    model_flag(translate)
     translate.add_argument("--src", required=True, help="language of the texts, such as en")
     translate.add_argument("--tgt", required=True, help="language to translate to, such as kk")
     texts = translate.add_mutually_exclusive_group(required=True)
     texts.add_argument("--text", help="one text; its translation goes to standard output")
     texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
-    _generation(translate, "translation", "256", "0, greedy")
+    generation_flags(translate, "translation", "256", "0, greedy")
 
 
 def _add_importing(command: Command) -> None:
@@ -162,7 +172,7 @@ def _add_importing(command: Command) -> None:
     )
     importing.add_argument("--hf", required=True, help="a Hugging Face directory")
     importing.add_argument("--out", required=True, help="a new directory")
-    _weights(importing)
+    dtype_flag(importing)
     importing.add_argument(
         "--extend_vocabulary",
         type=int,
@@ -184,7 +194,7 @@ def _add_importing(command: Command) -> None:
 
 def _add_export(command: Command) -> None:
     export = command("export", "Any model -> Hugging Face directory.", "weights.export_model")
-    _model(export)
+    model_flag(export)
     export.add_argument("--out", required=True, help="a new directory")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     export.add_argument(
@@ -195,7 +205,7 @@ def _add_export(command: Command) -> None:
     export.add_argument("--license", help="for the model card, such as apache-2.0")
     export.add_argument("--license_link", help="for the model card: where its text is")
     export.add_argument("--base_model", help="for the model card, such as Qwen/Qwen2-7B")
-    _weights(export)
+    dtype_flag(export)
 
 
 def _add_plan(command: Command) -> None:
@@ -221,7 +231,7 @@ def _add_plan(command: Command) -> None:
     )
     plan.add_argument(
         "--search_sequences",
-        type=_counts,
+        type=counts,
         metavar="N,N",
         default=(1, 2, 4, 8, 16),
         help="values of batch.sequences_per_chip to search; tokens a step change with it",
@@ -286,141 +296,3 @@ def _epilog(command: str, note: str) -> str:
         needs = f" (needs {example.needs})" if example.needs else ""
         lines += [f"  # {example.purpose}{needs}", f"  {example.line}"]
     return "\n".join(lines)
-
-
-def _generation(
-    parser: argparse.ArgumentParser, field: str, max_new_tokens: str, temperature: str
-) -> None:
-    parser.add_argument(
-        "--out",
-        help=f"JSONL with the field `{field}` added (with --input); a job that was cut off goes on",
-    )
-    _mesh(parser)
-    parser.add_argument("--max_new_tokens", type=int, help=f"default: {max_new_tokens}")
-    parser.add_argument("--temperature", type=float, help=f"default: {temperature}")
-    parser.add_argument("--top_k", type=int, default=0)
-    parser.add_argument("--top_p", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--beams", type=int, default=1, help="2 or more: beam search")
-    parser.add_argument(
-        "--length_penalty",
-        type=float,
-        default=1.0,
-        help="of beam search: scores are divided by length to this power; more favours length",
-    )
-
-
-def _against(parser: argparse.ArgumentParser) -> None:
-    against = parser.add_argument_group(
-        "wins, losses and ties",
-        "Instead of scoring: answer the same prompts (--input, or --tasks with --data_dir) with "
-        "--model and --against, and let a judge compare each pair of answers in both orders; what "
-        "they disagree on is a tie. The results have shares by language, their means over all, "
-        "high-resource and low-resource languages, and standard errors.",
-    )
-    against.add_argument(
-        "--against",
-        metavar="MODEL|ANSWERS.jsonl",
-        help="another model, or a file of answers (of `marco generate`); so may --model be then",
-    )
-    against.add_argument(
-        "--input", help='JSONL of {"prompt": ...} or {"messages": [...]}, each with its "language"'
-    )
-    against.add_argument(
-        "--judge",
-        help="a scorer as of `marco generate --pairs`, or module:function or file.py:function, "
-        "called with rows, first and second answers, giving a number each: above 0 where the "
-        "first is the better, below 0 where the second is",
-    )
-    against.add_argument(
-        "--reference", default="reference", metavar="FIELD", help="field with the right answer"
-    )
-    against.add_argument(
-        "--tie_margin", type=float, default=0.0, help="judgements up to this are ties; default: 0"
-    )
-    against.add_argument("--verdicts", metavar="FILE", help="answers and verdicts as JSONL")
-
-
-def _mesh(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--mesh",
-        metavar="AXIS=N,..",
-        help="split the model over all devices, such as fsdp=2,tensor=4; default: one device",
-    )
-
-
-def _pairs(parser: argparse.ArgumentParser) -> None:
-    pairs = parser.add_argument_group(
-        "preference pairs",
-        "Draw several answers to each row of --input in the model's chat template, rank them, and "
-        "write the best beside the worst: {prompt, chosen, rejected, chosen_score, rejected_score, "
-        'margin} and the row\'s other fields, as sources of kind "preference" read them. Answers '
-        "that are empty or were cut at --max_new_tokens do not count.",
-    )
-    pairs.add_argument("--pairs", action="store_true", help="write pairs instead of texts")
-    pairs.add_argument("--samples", type=int, default=8, metavar="N", help="answers drawn a prompt")
-    pairs.add_argument(
-        "--scorer",
-        help="chrf or chrf++ (against --reference), language (1 in the row's language), "
-        "instructions (share of Marco-Bench-MIF's that are followed), or "
-        "module:function or file.py:function, called with rows and answers, giving a number each",
-    )
-    pairs.add_argument(
-        "--reference",
-        default="reference",
-        metavar="FIELD",
-        help="field with the right answer; where a row's messages end with the assistant's, that "
-        "is it; default: reference",
-    )
-    pairs.add_argument(
-        "--margin",
-        type=float,
-        default=0.0,
-        help="least difference of scores that makes a pair; default: any",
-    )
-
-
-def _synthetic(parser: argparse.ArgumentParser) -> None:
-    synthetic = parser.add_argument_group(
-        "synthetic documents",
-        "Fill a template with the fields of each row of --input, and write documents as the field "
-        '"text": files that a source of kind "synthetic" reads. With --chat the prompt is a '
-        "user's message.",
-    )
-    synthetic.add_argument(
-        "--template",
-        metavar="NAME|FILE",
-        help="keyword_explanation (role_1, role_2, subject, keywords), keyword_story (those and "
-        "type_passage, scene, style, ending, min_length, max_length, language), sample_generator "
-        "(samples, a list), the paper's families; or a text file with {fields}",
-    )
-    synthetic.add_argument(
-        "--keep_cut", action="store_true", help="keep documents that --max_new_tokens cut"
-    )
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    try:
-        counts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        counts = ()
-    if not counts or min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of counts, such as 1,2,4")
-    return counts
-
-
-def _weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dtype",
-        choices=("stored", "bfloat16", "float16", "float32"),
-        default="stored",
-        help="of the weights that are written; default: as they are stored",
-    )
-
-
-def _model(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument(
-        "--model",
-        required=required,
-        help="a workdir (newest step), a step inside its checkpoints/, or a Hugging Face directory",
-    )

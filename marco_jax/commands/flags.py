@@ -1,0 +1,151 @@
+"""Flags that several commands have, and groups of flags that belong together."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def generation_flags(
+    parser: argparse.ArgumentParser, field: str, max_new_tokens: str, temperature: str
+) -> None:
+    """What decides a generated text, and where it goes."""
+    parser.add_argument(
+        "--out",
+        help=f"JSONL with the field `{field}` added (with --input); a job that was cut off goes on",
+    )
+    mesh_flag(parser)
+    parser.add_argument("--max_new_tokens", type=int, help=f"default: {max_new_tokens}")
+    parser.add_argument("--temperature", type=float, help=f"default: {temperature}")
+    parser.add_argument("--top_k", type=int, default=0)
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beams", type=int, default=1, help="2 or more: beam search")
+    parser.add_argument(
+        "--length_penalty",
+        type=float,
+        default=1.0,
+        help="of beam search: scores are divided by length to this power; more favours length",
+    )
+
+
+def comparison_flags(parser: argparse.ArgumentParser) -> None:
+    """A comparison of two models."""
+    against = parser.add_argument_group(
+        "wins, losses and ties",
+        "Instead of scoring: answer the same prompts (--input, or --tasks with --data_dir) with "
+        "--model and --against, and let a judge compare each pair of answers in both orders; what "
+        "they disagree on is a tie. The results have shares by language, their means over all, "
+        "high-resource and low-resource languages, and standard errors.",
+    )
+    against.add_argument(
+        "--against",
+        metavar="MODEL|ANSWERS.jsonl",
+        help="another model, or a file of answers (of `marco generate`); so may --model be then",
+    )
+    against.add_argument(
+        "--input", help='JSONL of {"prompt": ...} or {"messages": [...]}, each with its "language"'
+    )
+    against.add_argument(
+        "--judge",
+        help="a scorer as of `marco generate --pairs`, or module:function or file.py:function, "
+        "called with rows, first and second answers, giving a number each: above 0 where the "
+        "first is the better, below 0 where the second is",
+    )
+    against.add_argument(
+        "--reference", default="reference", metavar="FIELD", help="field with the right answer"
+    )
+    against.add_argument(
+        "--tie_margin", type=float, default=0.0, help="judgements up to this are ties; default: 0"
+    )
+    against.add_argument("--verdicts", metavar="FILE", help="answers and verdicts as JSONL")
+
+
+def mesh_flag(parser: argparse.ArgumentParser) -> None:
+    """A model over several devices."""
+    parser.add_argument(
+        "--mesh",
+        metavar="AXIS=N,..",
+        help="split the model over all devices, such as fsdp=2,tensor=4; default: one device",
+    )
+
+
+def pairs_flags(parser: argparse.ArgumentParser) -> None:
+    """Preference pairs from own answers."""
+    pairs = parser.add_argument_group(
+        "preference pairs",
+        "Draw several answers to each row of --input in the model's chat template, rank them, and "
+        "write the best beside the worst: {prompt, chosen, rejected, chosen_score, rejected_score, "
+        'margin} and the row\'s other fields, as sources of kind "preference" read them. Answers '
+        "that are empty or were cut at --max_new_tokens do not count.",
+    )
+    pairs.add_argument("--pairs", action="store_true", help="write pairs instead of texts")
+    pairs.add_argument("--samples", type=int, default=8, metavar="N", help="answers drawn a prompt")
+    pairs.add_argument(
+        "--scorer",
+        help="chrf or chrf++ (against --reference), language (1 in the row's language), "
+        "instructions (share of Marco-Bench-MIF's that are followed), or "
+        "module:function or file.py:function, called with rows and answers, giving a number each",
+    )
+    pairs.add_argument(
+        "--reference",
+        default="reference",
+        metavar="FIELD",
+        help="field with the right answer; where a row's messages end with the assistant's, that "
+        "is it; default: reference",
+    )
+    pairs.add_argument(
+        "--margin",
+        type=float,
+        default=0.0,
+        help="least difference of scores that makes a pair; default: any",
+    )
+
+
+def synthetic_flags(parser: argparse.ArgumentParser) -> None:
+    """Documents from templates."""
+    synthetic = parser.add_argument_group(
+        "synthetic documents",
+        "Fill a template with the fields of each row of --input, and write documents as the field "
+        '"text": files that a source of kind "synthetic" reads. With --chat the prompt is a '
+        "user's message.",
+    )
+    synthetic.add_argument(
+        "--template",
+        metavar="NAME|FILE",
+        help="keyword_explanation (role_1, role_2, subject, keywords), keyword_story (those and "
+        "type_passage, scene, style, ending, min_length, max_length, language), sample_generator "
+        "(samples, a list), the paper's families; or a text file with {fields}",
+    )
+    synthetic.add_argument(
+        "--keep_cut", action="store_true", help="keep documents that --max_new_tokens cut"
+    )
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Reads "1,2,4"."""
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of counts, such as 1,2,4")
+    return counts
+
+
+def dtype_flag(parser: argparse.ArgumentParser) -> None:
+    """The dtype of weights that are written."""
+    parser.add_argument(
+        "--dtype",
+        choices=("stored", "bfloat16", "float16", "float32"),
+        default="stored",
+        help="of the weights that are written; default: as they are stored",
+    )
+
+
+def model_flag(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """The model to use."""
+    parser.add_argument(
+        "--model",
+        required=required,
+        help="a workdir (newest step), a step inside its checkpoints/, or a Hugging Face directory",
+    )
