@@ -32,6 +32,7 @@ def generate(arguments: argparse.Namespace) -> int:
     if arguments.template:
         return _documents(arguments)
     _set_defaults(arguments, _NEW_TOKENS, temperature=0.0)
+    _check_beams(arguments)
     alone = arguments.prompt is not None
     rows = [{"prompt": arguments.prompt}] if alone else _rows_of(arguments)
     found = find_model(arguments.model)
@@ -49,6 +50,7 @@ def translate(arguments: argparse.Namespace) -> int:
     from marco_jax.evaluation.prompts import translation_prompt
 
     _set_defaults(arguments, _NEW_TOKENS_OF_TRANSLATION, temperature=0.0)
+    _check_beams(arguments)
     if arguments.text is not None:
         rows = [{"source": arguments.text}]
     else:
@@ -75,10 +77,6 @@ def _generate(
     from marco_jax.decoding.jobs import run_job
 
     sampling, beams = _sampling(arguments), arguments.beams
-    if beams < 1:
-        raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
-    if beams > 1 and arguments.temperature:
-        raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
     if beams > 1 and end_ids:
         raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
     sharding = read_mesh(arguments.mesh)
@@ -243,6 +241,15 @@ def _check_pairs(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--margin is {arguments.margin}: it is a difference of scores, 0 or more")
     if arguments.beams != 1:
         raise ValueError("--beams searches, and --pairs draws: leave one out")
+
+
+def _check_beams(arguments: argparse.Namespace) -> None:
+    """Usage of --beams, before a model is looked for (ValueError)."""
+    beams = arguments.beams
+    if beams < 1:
+        raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
+    if beams > 1 and arguments.temperature:
+        raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
 
 
 def _sampling(arguments: argparse.Namespace) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import logging
@@ -358,6 +359,10 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     text, _, _ = " ".join(str(error).split()).partition(" [os_error_code")
+    # TensorStore puts a whole specification around what the system said.
+    for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EIO):
+        if (said := os.strerror(code)) in text:
+            return said
     return text if len(text) < 150 else text.rpartition(": ")[2][-150:]
 
 

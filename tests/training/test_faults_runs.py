@@ -173,11 +173,11 @@ def poisoned(monkeypatch):
                     batch = batch._replace(positions=batch.positions + mark)
                 yield batch
 
-        def spoilt(self, params, batch):
-            (losses, counts), grads = gradients(self, params, batch)
+        def spoilt(self, params, batch, *rest):
+            sums, grads = gradients(self, params, batch, *rest)
             factor = jnp.where(batch.positions.max() >= mark, jnp.nan, 1.0)
             grads = jax.tree.map(lambda grad: grad * factor.astype(grad.dtype), grads)
-            return (losses * factor, counts), grads
+            return sums._replace(loss_sums=sums.loss_sums * factor), grads
 
         monkeypatch.setattr(Run, "batches", marked)
         monkeypatch.setattr(Trainer, "gradients", spoilt)
