@@ -113,6 +113,9 @@ class Sides:
                 tokenizer=transformers.PreTrainedTokenizerFast.from_pretrained(directory),
                 batch_size=batch_size,
                 max_length=MAX_LENGTH,
+                # It would begin a text without a context with bos_token where there is one, which
+                # no document of ours begins with.
+                prefix_token_id=loaded.tokenizer.eos_id,
             )
 
         self._runners = {
