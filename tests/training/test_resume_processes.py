@@ -123,8 +123,7 @@ def test_several_processes_train_evaluate_save_and_export_as_one_does(
                 keys = [(one.task, one.language, one.metric) for one in (row, want)]
                 assert keys[0] == keys[1]
                 np.testing.assert_allclose(row.value, want.value, rtol=1e-4, atol=1e-6)
-        (export,), (other_export,) = [list((w / "huggingface").iterdir()) for w in (found, wanted)]
-        pairs = [load_huggingface(directory)[1] for directory in (export, other_export)]
+        pairs = [load_huggingface(w / "huggingface" / "6")[1] for w in (found, wanted)]
         for mine, theirs in zip(*map(jax.tree.leaves, pairs), strict=True):
             # Sums of gradients in another order, through Adam's division by a small root.
             np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
