@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from marco_jax.commands.examples import examples_of
 from marco_jax.commands.flags import (
@@ -32,9 +35,32 @@ class _Help(argparse.HelpFormatter):
         return f"{filled}\n\n{mark}{examples}".strip() if mark else filled
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells an error in one line, a misspelt flag before one that is missing without it."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        said = self._misspelt() or message
+        remedy = "" if said.endswith("?") else f"; {self.prog} --help shows what there is"
+        self.exit(2, f"{self.prog}: {said}{remedy}\n")
+
+    def _misspelt(self) -> str:
+        flags = [one for one in self._option_string_actions if one.startswith("--")]
+        for item in self._given:
+            flag = item.partition("=")[0]
+            if not item.startswith("--") or flag in ("--", *flags) or flag.startswith("--config."):
+                continue
+            near = difflib.get_close_matches(flag, flags, 1)
+            return f"there is no flag {flag}" + (f"; did you mean {near[0]}?" if near else "")
+        return ""
+
+
 def create_parser() -> argparse.ArgumentParser:
     """The parser of `marco`; `function` of what it returns names the module and its function."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="marco",
         description="Multilingual continual pretraining of Qwen2 on TPUs.",
         epilog="MARCO_TRACEBACK=1 prints the traceback behind an error line.",
