@@ -113,7 +113,7 @@ setup(
     description="Multilingual continual pretraining of Qwen2 in JAX on TPU pods (Marco-LLM)",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["marco_jax", "marco_jax.*", "experiments", "experiments.*"]),
+    packages=find_packages(include=["marco_jax", "marco_jax.*"]),
     package_data={"marco_jax.evaluation": ["*.template"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -1,1 +1,1 @@
-"""Experiments on top of the package: the mixture ablation."""
+"""Studies and launchers on top of the package, run from a clone: `python -m experiments.NAME`."""

@@ -1,1 +1,1 @@
-"""Which mixture? Proxy runs around a prior, a fit of their figures, and a mixture to try next."""
+"""The mixture ablation as a study: planted worlds, and two stages against one."""

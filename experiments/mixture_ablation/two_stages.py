@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.mixture_ablation.figures import change_bars
-from experiments.mixture_ablation.proxies import STOPPED, Proxy, Runs, figures_of
+from marco_jax.ablation.figures import change_bars
+from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, figures_of
 from marco_jax.data.mixtures import GROUPS
 from marco_jax.decoding.compilation import enable_compilation_cache
 from marco_jax.evaluation.figures import Figure

@@ -14,9 +14,9 @@ import time
 
 import numpy as np
 
-from experiments.mixture_ablation.design import draw_design
-from experiments.mixture_ablation.fit import Response, fit_target
-from experiments.mixture_ablation.propose import Objective, Proposal, minimise, propose
+from marco_jax.ablation.design import draw_design
+from marco_jax.ablation.fit import Response, fit_target
+from marco_jax.ablation.propose import Objective, Proposal, minimise, propose
 
 KINDS = ("log-linear", "interactions", "none")
 PRIOR = dict(zip("abcdefgh", (0.32, 0.17, 0.2, 0.1, 0.08, 0.06, 0.05, 0.02), strict=True))

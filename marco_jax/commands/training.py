@@ -89,7 +89,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     host = join(config.distributed)
     # Runs that differ in their mixture alone compile once.
     enable_compilation_cache()
-    from experiments.mixture_ablation.sweep import sweep as run
+    from marco_jax.ablation.sweep import sweep as run
 
     with watch_others(host):
         return run(config, arguments.workdir, arguments.config, dry_run=arguments.dry_run)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.mixture_ablation.simplex import cap_weights
+from marco_jax.ablation.simplex import cap_weights
 
 STRENGTHS = (0.1, 5.0)
 LEAST_WEIGHT = 0.002

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.mixture_ablation.propose import (
+from marco_jax.ablation.propose import (
     Objective,
     Proposal,
     cost_and_excess,
     no_proposal,
     predictable,
 )
-from experiments.mixture_ablation.quality import Quality, judge
-from experiments.mixture_ablation.simplex import cap_weights
+from marco_jax.ablation.quality import Quality, judge
+from marco_jax.ablation.simplex import cap_weights
 
 # Mixtures that are looked at, and how many of the best are averaged (RegMix: 1M and 128).
 _CANDIDATES, _BEST = 20_000, 64

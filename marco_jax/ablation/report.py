@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from experiments.mixture_ablation import figures
-from experiments.mixture_ablation.figures import label_of
-from experiments.mixture_ablation.proxies import STATUS, figures_of
+from marco_jax.ablation import figures
+from marco_jax.ablation.figures import label_of
+from marco_jax.ablation.proxies import STATUS, figures_of
 from marco_jax.evaluation.figures import Figure
 from marco_jax.evaluation.page import chart, render, table, write_page
 from marco_jax.evaluation.results import read_results

@@ -11,9 +11,9 @@ import numpy as np
 import scipy.stats
 from ml_collections import ConfigDict
 
-from experiments.mixture_ablation.analysis import Analysis
-from experiments.mixture_ablation.proxies import Proxy, Runs, figures_of
-from experiments.mixture_ablation.swarm import Swarm
+from marco_jax.ablation.analysis import Analysis
+from marco_jax.ablation.proxies import Proxy, Runs, figures_of
+from marco_jax.ablation.swarm import Swarm
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from experiments.mixture_ablation.design import draw_design
-from experiments.mixture_ablation.fit import Response, fit_target
-from experiments.mixture_ablation.propose import Objective, minimise, propose, trade_off
-from experiments.mixture_ablation.quality import judge
-from experiments.mixture_ablation.simplex import cap_weights
 from experiments.mixture_ablation.worlds import KINDS, OBJECTIVE, PRIOR, planted, try_world
+from marco_jax.ablation.design import draw_design
+from marco_jax.ablation.fit import Response, fit_target
+from marco_jax.ablation.propose import Objective, minimise, propose, trade_off
+from marco_jax.ablation.quality import judge
+from marco_jax.ablation.simplex import cap_weights
 
 
 def test_a_design_is_seeded_and_keeps_its_caps():
@@ -150,8 +150,8 @@ def test_constant_figures_are_predicted_by_nothing():
 
 def test_trees_propose_in_a_world_and_not_without_one(monkeypatch):
     pytest.importorskip("lightgbm")
-    from experiments.mixture_ablation import trees
-    from experiments.mixture_ablation.trees import fit_trees, propose_by_search
+    from marco_jax.ablation import trees
+    from marco_jax.ablation.trees import fit_trees, propose_by_search
 
     monkeypatch.setattr(trees, "_CANDIDATES", 2000)
     monkeypatch.setattr(trees, "_BOOTSTRAP", 3)

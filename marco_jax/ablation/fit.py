@@ -19,8 +19,8 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-from experiments.mixture_ablation.quality import Quality, judge
-from experiments.mixture_ablation.sparse import draw_coefficients
+from marco_jax.ablation.quality import Quality, judge
+from marco_jax.ablation.sparse import draw_coefficients
 
 # Powers of the weights, and what keeps the slopes of roots finite: the least weight of a design.
 _POWERS, _SHIFT = (1.0, 0.5), 0.002

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.mixture_ablation.design import Design, draw_design
-from experiments.mixture_ablation.proxies import Proxy
-from experiments.mixture_ablation.units import Units, find_units
+from marco_jax.ablation.design import Design, draw_design
+from marco_jax.ablation.proxies import Proxy
+from marco_jax.ablation.units import Units, find_units
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture

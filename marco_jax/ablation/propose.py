@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 import scipy.optimize
 
-from experiments.mixture_ablation.fit import Fit
-from experiments.mixture_ablation.quality import Quality
-from experiments.mixture_ablation.simplex import cap_weights
+from marco_jax.ablation.fit import Fit
+from marco_jax.ablation.quality import Quality
+from marco_jax.ablation.simplex import cap_weights
 
 # Mixtures among which a search begins at the best.
 _CANDIDATES = 256

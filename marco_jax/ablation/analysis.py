@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.mixture_ablation.fit import Fit, fit_target
-from experiments.mixture_ablation.propose import Objective, Proposal, propose, trade_off
-from experiments.mixture_ablation.proxies import Runs, figures_of
-from experiments.mixture_ablation.settings import FITS, parse_shares, resolve_targets
-from experiments.mixture_ablation.swarm import Swarm
-from experiments.mixture_ablation.trees import TreeFit, fit_trees, propose_by_search
+from marco_jax.ablation.fit import Fit, fit_target
+from marco_jax.ablation.propose import Objective, Proposal, propose, trade_off
+from marco_jax.ablation.proxies import Runs, figures_of
+from marco_jax.ablation.settings import FITS, parse_shares, resolve_targets
+from marco_jax.ablation.swarm import Swarm
+from marco_jax.ablation.trees import TreeFit, fit_trees, propose_by_search
 from marco_jax.languages import LANGUAGES
 from marco_jax.training.checkpoint import write_json
 from marco_jax.training.config import ConfigError

@@ -2,17 +2,20 @@
 
 import csv
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from experiments.mixture_ablation import sweep as sweep_module
-from experiments.mixture_ablation.proxies import figures_of
-from experiments.mixture_ablation.settings import parse_shares, resolve_targets
-from experiments.mixture_ablation.units import find_units
 from marco_jax.__main__ import main
+from marco_jax.ablation import sweep as sweep_module
+from marco_jax.ablation.proxies import figures_of
+from marco_jax.ablation.settings import parse_shares, resolve_targets
+from marco_jax.ablation.units import find_units
 from marco_jax.data.corpus import SourceInfo
 from marco_jax.data.mixtures import apply_override, get_mixture
 from marco_jax.evaluation.results import Result, write_results
@@ -128,6 +131,21 @@ def test_a_dry_run_says_what_it_costs_and_runs_nothing(fake, arguments, tmp_path
     assert not training.ran and not (tmp_path / "sweep/proxies").exists()
     assert re.search(r"17 runs of 100 steps, [\d,]+ tokens each: [\d,]+ tokens, about .* min", text)
     assert "confirmation: 4 runs" in text and "prior" in text and "two_stages" in text
+
+
+def test_a_sweep_starts_beside_a_folder_of_the_users_named_experiments(root, arguments, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/__init__.py").touch()
+    flags = ["--workdir=sw" if a.startswith("--workdir=") else a for a in arguments]
+    ran = subprocess.run(
+        [sys.executable, "-m", "marco_jax", *flags, "--dry_run"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "17 runs of 100 steps" in ran.stdout and (tmp_path / "sw/data").is_dir()
 
 
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_table(fake, arguments, tmp_path):

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 import jax
 from ml_collections import ConfigDict
 
-from experiments.mixture_ablation.proxies import DONE, STOPPED, Runs
-from experiments.mixture_ablation.settings import OF_THE_FIT, check_fields
-from experiments.mixture_ablation.swarm import (
+from marco_jax.ablation.proxies import DONE, STOPPED, Runs
+from marco_jax.ablation.settings import OF_THE_FIT, check_fields
+from marco_jax.ablation.swarm import (
     Swarm,
     check_same,
     describe,
@@ -75,9 +75,9 @@ def _conclude(
     config: ConfigDict, directory: pathlib.Path, source: str, swarm: Swarm, runs: Runs
 ) -> int:
     """Fit, proposal, confirmation and report of runs that are done."""
-    from experiments.mixture_ablation.analysis import analyse
-    from experiments.mixture_ablation.confirm import confirm
-    from experiments.mixture_ablation.report import write_sweep_report
+    from marco_jax.ablation.analysis import analyse
+    from marco_jax.ablation.confirm import confirm
+    from marco_jax.ablation.report import write_sweep_report
 
     missing = [p.name for p in swarm.proxies if not runs.results(p)]
     if len(swarm.design.names) - len(missing) < 4:
