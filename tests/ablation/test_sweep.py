@@ -135,7 +135,9 @@ def test_a_dry_run_says_what_it_costs_and_runs_nothing(fake, arguments, tmp_path
 
 def test_a_sweep_starts_beside_a_folder_of_the_users_named_experiments(root, arguments, tmp_path):
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments/__init__.py").touch()
+    # Whatever an installation finds beside it: importing it is what must not happen.
+    own = "raise RuntimeError('the experiments of the user were imported')"
+    (tmp_path / "experiments/__init__.py").write_text(own, "utf-8")
     flags = ["--workdir=sw" if a.startswith("--workdir=") else a for a in arguments]
     ran = subprocess.run(
         [sys.executable, "-m", "marco_jax", *flags, "--dry_run"],
