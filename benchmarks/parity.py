@@ -187,11 +187,11 @@ class _Recorded:
         self.scores: list[Any] = []
         self.generations: list[Any] = []
 
-    def score(self, params: Any, requests: Sequence[Any]) -> list[Any]:
+    def score(self, params: Any, requests: Sequence[Any], finished=None) -> list[Any]:
         self.scores += (answers := self._engine.score(params, requests))
         return answers
 
-    def generate(self, params: Any, requests: Sequence[Any]) -> list[Any]:
+    def generate(self, params: Any, requests: Sequence[Any], finished=None) -> list[Any]:
         self.generations += (answers := self._engine.generate(params, requests))
         return answers
 

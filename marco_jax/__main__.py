@@ -8,8 +8,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from marco_jax.commands.flags import check_paths
 from marco_jax.commands.parser import create_parser
 from marco_jax.host_memory import keep_freed_memory
+from marco_jax.runtime.logs import configure_logging
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -22,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown or (rest and not hasattr(arguments, "config")):
         arguments.parser.error(f"unrecognized argument {(unknown or rest)[0]}")
     arguments.overrides = [item.removeprefix("--config.") for item in rest]
+    configure_logging()
     # TensorFlow reads and tokenises data; its start-up notes are no news to a user of this program.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if argv is None and arguments.command == "train":
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     module, _, function = arguments.function.partition(".")
     try:
+        check_paths(arguments)
         run = getattr(importlib.import_module(f"marco_jax.commands.{module}"), function)
         return run(arguments)
     except (ValueError, OSError) as error:

@@ -27,6 +27,7 @@ FLOORS = {
     "byte_level": 1,
     "extension": 1,
     "languages": 1,
+    "runtime": 1,
     "host_memory": 1,
     "lists": 1,
 }

@@ -27,6 +27,7 @@ from marco_jax.decoding.compilation import enable_compilation_cache
 from marco_jax.evaluation.figures import Figure
 from marco_jax.evaluation.page import chart, render, table, write_page
 from marco_jax.evaluation.run_data import name_of
+from marco_jax.runtime.logs import configure_logging
 from marco_jax.training.checkpoint import write_json
 from marco_jax.training.config import load_config, plan_stages
 from marco_jax.training.faults import RunFailed
@@ -158,6 +159,7 @@ def _page(found: Mapping[str, object]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison and writes two_stages.json and report.html into the workdir."""
+    configure_logging()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True)

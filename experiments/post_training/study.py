@@ -30,6 +30,7 @@ from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.sampling import Sampling
 from marco_jax.model.parameters import Params
+from marco_jax.runtime.logs import configure_logging
 from marco_jax.training.checkpoint import CHECKPOINTS, write_json
 from marco_jax.training.config import load_config
 from marco_jax.training.interop import export_model
@@ -151,6 +152,7 @@ def _as_chat(row: dict) -> dict:
 
 def main() -> None:
     """Runs what is asked for, and prints the scores."""
+    configure_logging()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--base", required=True, help="a workdir of `make demo`")
     parser.add_argument("--workdir", required=True, type=pathlib.Path)

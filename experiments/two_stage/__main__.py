@@ -43,9 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.plan:
         # The machine that plans need not be the one that runs: no TPU is started.
         os.environ["JAX_PLATFORMS"] = "cpu"
+    from marco_jax.runtime.logs import configure_logging
     from marco_jax.training.faults import RunFailed
     from marco_jax.training.plan import DoesNotFit
 
+    configure_logging()
     try:
         return _plan(arguments, rest) if arguments.plan else _run(arguments, rest)
     except (ValueError, OSError, RunFailed, DoesNotFit) as error:

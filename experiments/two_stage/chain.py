@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -30,8 +31,9 @@ from marco_jax.training.interop import export_model
 from marco_jax.training.loop import train
 from marco_jax.training.models import load_model
 from marco_jax.training.plan import DoesNotFit, plan_step
-from marco_jax.training.processes import say
 from marco_jax.training.recovery import finished_steps
+
+_log = logging.getLogger(__name__)
 
 DONE, STOPPED = 0, 143
 PRETRAIN, SFT, DPO = "pretrain", "sft", "dpo"
@@ -78,9 +80,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> int:
             fields.data = str(_own_data(config, workdir, part, start))
         directory = workdir / part
         if is_done(directory, fields.steps):
-            say(f"{part}: done, {directory}")
+            _log.info(f"{part}: done, {directory}")
         else:
-            say(f"{part}: {directory}")
+            _log.info(f"{part}: {directory}")
             if train(fields, str(directory)) == STOPPED:
                 return STOPPED
             # The next part has programs of its own.
@@ -90,7 +92,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> int:
     if not out.exists():
         dtype = jnp.dtype(config.export_dtype) if config.export_dtype else None
         export_model(start, out, dtype=dtype)
-    say(f"export: {out}")
+    _log.info(f"export: {out}")
     if jax.process_index() == 0:
         write_json(workdir / SUMMARY, summary(config, workdir))
     return DONE
@@ -114,7 +116,7 @@ def _own_data(
         pairs = short_pairs(corpus, TRAIN, own.pairs, config[PRETRAIN].seed)
         write_source(path, "translations", "chat", [conversation(pair) for pair in pairs])
         return path
-    say(f"dpo: {own.samples} answers to each of {own.requests} requests a language, ranked")
+    _log.info(f"dpo: {own.samples} answers to each of {own.requests} requests a language, ranked")
     asked = short_pairs(corpus, TRAIN, own.requests, config[PRETRAIN].seed + 1)
     engine, params = _open(start)
     drawn = [
@@ -192,7 +194,7 @@ def plan(config: ConfigDict, topology: str = "") -> dict[str, dict[str, Any]]:
         name = topology or config[part].topology
         if not name:
             raise ConfigError(f"{part}.topology is empty: give --topology=v5p:4x4x4")
-        say(f"{part}: compiled for {name}")
+        _log.info(f"{part}: compiled for {name}")
         try:
             found[part] = plan_step(config[part], name)
         except DoesNotFit as error:

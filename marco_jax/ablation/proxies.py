@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import pathlib
 import shutil
 import time
@@ -21,8 +22,10 @@ from ml_collections import ConfigDict
 
 from marco_jax.evaluation.results import Result, read_results
 from marco_jax.training.checkpoint import CHECKPOINTS, write_json
-from marco_jax.training.processes import agree, say
+from marco_jax.training.processes import agree
 from marco_jax.training.recovery import finished_steps
+
+_log = logging.getLogger(__name__)
 
 STATUS = "status.json"
 DONE, STOPPED = 0, 143
@@ -108,11 +111,11 @@ class Runs:
         for proxy in self.proxies:
             if agree("done" if self.state(proxy).status == "done" else ""):
                 continue
-            say(f"{proxy.name}: {self._changes(proxy)}")
+            _log.info(f"{proxy.name}: {self._changes(proxy)}")
             if self._run(proxy) == STOPPED:
                 return STOPPED
             for line in self.table():
-                say(line)
+                _log.info(line)
         return DONE
 
     def _run(self, proxy: Proxy) -> int:
@@ -124,7 +127,7 @@ class Runs:
         attempts = before.attempts if stuck else 0
         if attempts >= _ATTEMPTS:
             self._record(proxy, State("failed", before.seconds, 0, "the process died with it"))
-            say(f"{proxy.name} is left out: the process has died with it {attempts} times")
+            _log.info(f"{proxy.name} is left out: the process has died with it {attempts} times")
             return DONE
         # Written before: a process that dies says nothing after.
         self._record(proxy, State("running", before.seconds, attempts + 1, "", newest))
@@ -137,7 +140,7 @@ class Runs:
             raise
         except Exception as error:  # One run is not the sweep.
             status, reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())
-            say(f"{proxy.name} has failed: {reason}")
+            _log.info(f"{proxy.name} has failed: {reason}")
         seconds = before.seconds + time.perf_counter() - start
         self._record(proxy, State(status, seconds, 0, reason))
         # Other programs, other data: nothing of this run is wanted again.

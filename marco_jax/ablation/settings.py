@@ -87,7 +87,10 @@ def check_fields(config: ConfigDict) -> None:
         raise ConfigError(f"sweep.fit is {fields.fit!r}: choose one of {', '.join(FITS)}")
     if not _names(fields.targets):
         raise ConfigError("sweep.targets is empty: name a task, such as bits_per_byte")
-    tasks = {name.partition("@")[0].partition(":")[0] for name in _names(config.evaluation.tasks)}
+    tasks = {
+        name.removesuffix("?").partition("@")[0].partition(":")[0]
+        for name in _names(config.evaluation.tasks)
+    }
     for target in _names(fields.targets):
         if target.partition("/")[0] not in tasks:
             raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import pathlib
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.assemble import create_sharding, global_rows
+from marco_jax.training.checks import check_config
 from marco_jax.training.config import (
     ConfigError,
     changed_fields,
@@ -31,7 +33,9 @@ from marco_jax.training.config import (
 )
 from marco_jax.training.metrics import PEAK_FLOPS, read_metrics
 from marco_jax.training.models import find_model
-from marco_jax.training.processes import first_process_first, say
+from marco_jax.training.processes import first_process_first
+
+_log = logging.getLogger(__name__)
 
 TWO_STAGES = "two_stages"
 # Share of the peak that a step is thought to reach where nothing has been measured.
@@ -71,6 +75,7 @@ def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
     Raises:
         ValueError: fields that do not fit together; nothing has run.
     """
+    check_config(config)
     fields = config.sweep
     if config.stages != "proxy":
         raise ConfigError(f"stages is {config.stages!r}: a sweep's runs have one stage, 'proxy'")
@@ -95,7 +100,7 @@ def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
         raise ConfigError("mixture.override is what a sweep is to find: leave it empty")
     mixture = get_mixture(config.mixture.name, infos, within)
     for note in mixture.notes:
-        say(f"mixture {mixture.name}: {note}")
+        _log.info(f"mixture {mixture.name}: {note}")
     units = find_units(fields.units, mixture.shares, infos)
     tokens = float(config.steps * per_step)
     confirm_steps = fields.confirm.steps or 2 * config.steps
@@ -130,7 +135,7 @@ def _sizes(
     names = [s.name for s in units.sources if s.name in units.shares and not s.streamed]
     with first_process_first("sizes"):
         cache = config.data_cache or workdir / "data"
-        stores = prepare_stores(corpus, tokenizer, names, cache, say=say)
+        stores = prepare_stores(corpus, tokenizer, names, cache)
     return {name: float(store.tokens + len(store.lengths)) for name, store in stores.items()}
 
 

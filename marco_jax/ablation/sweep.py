@@ -7,6 +7,7 @@ one has stopped.
 from __future__ import annotations
 
 import json
+import logging
 import pathlib
 from collections.abc import Iterable
 
@@ -26,8 +27,9 @@ from marco_jax.training.checkpoint import write_json
 from marco_jax.training.config import ConfigError
 from marco_jax.training.faults import RunFailed
 from marco_jax.training.loop import train
-from marco_jax.training.processes import say
 from marco_jax.training.workdir import locked
+
+_log = logging.getLogger(__name__)
 
 PLAN, PROXIES, CONFIRMATION = "sweep.json", "proxies", "confirm"
 
@@ -94,7 +96,7 @@ def _conclude(
         if jax.process_index() == 0:
             write_json(directory / "confirmation.json", confirmation.to_json())
     if jax.process_index() == 0:
-        say(f"report: {write_sweep_report(directory)}")
+        _log.info(f"report: {write_sweep_report(directory)}")
     return code
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from marco_jax.evaluation.chat_prompts import Prompts
 from marco_jax.evaluation.rows import read_rows
 from marco_jax.lists import names_in
+from marco_jax.runtime.progress import Progress
 from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.models import find_model, load_weights
 
@@ -130,8 +131,6 @@ def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Name
     """Greedy answers of a model to rows, or those of a file."""
     if pathlib.Path(path).is_file():
         return _read_answers(path, rows)
-    from tqdm import tqdm
-
     from marco_jax.decoding.jobs import BLOCK
 
     found = find_model(path)
@@ -143,11 +142,11 @@ def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Name
     engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
     params = load_weights(found, sharding)
     texts: list[str] = []
-    with tqdm(total=len(rows), unit="row", disable=not sys.stderr.isatty()) as bar:
+    with Progress(f"answers of {path}", len(rows), "rows") as progress:
         for start in range(0, len(rows), BLOCK):
             block = requests[start : start + BLOCK]
             texts += [answer.text for answer in engine.generate(params, block)]
-            bar.update(len(block))
+            progress(len(block))
     return texts
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from marco_jax.commands.comparison import compare
 from marco_jax.lists import names_in
+from marco_jax.runtime.progress import Progress
 from marco_jax.training.checkpoint import write_json
 from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.models import load_model
@@ -22,6 +23,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from marco_jax.evaluation.evaluator import Evaluator
     from marco_jax.evaluation.results import write_results
     from marco_jax.evaluation.summary import format_results
+    from marco_jax.evaluation.tasks import named_task
 
     if arguments.contamination:
         return _contamination(arguments)
@@ -32,7 +34,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
     sharding = read_mesh(arguments.mesh)
-    loaded = load_model(arguments.model, sharding)
+    with Progress(f"loading {arguments.model}"):
+        loaded = load_model(arguments.model, sharding)
     run = run_config(loaded)
     fields = run.get("evaluation", {})
 
@@ -40,28 +43,30 @@ def evaluate(arguments: argparse.Namespace) -> int:
         given = getattr(arguments, name)
         return fields.get(name, default) if given is None else given
 
-    tasks = names_in(chosen("tasks", "bits_per_byte,pick_translation,translation"))
-    benchmarks = any(map(is_benchmark, tasks))
+    tasks = names_in(chosen("tasks", "bits_per_byte?,pick_translation?,translation?"))
+    names = [named_task(task)[0] for task in tasks]
+    benchmarks = any(map(is_benchmark, names))
     corpus = None
-    if not all(map(is_benchmark, tasks)):
+    if not all(map(is_benchmark, names)):
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
     chat = Chat.of(loaded.tokenizer) if chosen("chat", False) else None
     engine = create_engine(loaded, run, chat.end_ids if chat else (), sharding)
-    evaluator = Evaluator(
-        engine,
-        corpus,
-        tasks,
-        data_dir=chosen("data_dir", "") if benchmarks else "",
-        languages=names_in(chosen("languages", "")) or None,
-        shots=chosen("shots", None),
-        # A run's shots are those of its own tasks; benchmarks have the paper's unless asked.
-        benchmark_shots=arguments.shots,
-        examples=chosen("examples", None),
-        chat=chat,
-        max_new_tokens=chosen("max_new_tokens", 0) or None,
-    )
+    with Progress("preparing the tasks"):
+        evaluator = Evaluator(
+            engine,
+            corpus,
+            tasks,
+            data_dir=chosen("data_dir", "") if benchmarks else "",
+            languages=names_in(chosen("languages", "")) or None,
+            shots=chosen("shots", None),
+            # A run's shots are those of its own tasks; benchmarks have the paper's unless asked.
+            benchmark_shots=arguments.shots,
+            examples=chosen("examples", None),
+            chat=chat,
+            max_new_tokens=chosen("max_new_tokens", 0) or None,
+        )
     evaluation = evaluator.run(loaded.params)
     write_results(arguments.out, evaluation.results)
     print(format_results(evaluation.results))
@@ -83,7 +88,6 @@ def _contamination(arguments: argparse.Namespace) -> int:
         arguments.data_dir,
         names_in(arguments.languages or "") or None,
         arguments.examples,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     write_json(pathlib.Path(arguments.out), found)
     print(format_contamination(found))

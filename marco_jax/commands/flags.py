@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import argparse
 
+from marco_jax.files import check_local
+
+# Flags that hold paths; --compare holds several of `report` and a config of `plan`.
+_PATHS = (
+    *("workdir", "model", "against", "hf", "config", "compare", "template"),
+    *("input", "data", "data_dir", "out", "rejects", "verdicts", "hlo"),
+)
+
+
+def check_paths(arguments: argparse.Namespace) -> None:
+    """Refuses paths that no command can serve (ValueError), before anything is created."""
+    for name in _PATHS:
+        value = getattr(arguments, name, None)
+        for path in value if isinstance(value, list) else [value]:
+            if path:
+                check_local(f"--{name}", path)
+
 
 def generation_flags(
     parser: argparse.ArgumentParser, field: str, max_new_tokens: str, temperature: str

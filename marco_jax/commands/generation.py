@@ -11,6 +11,7 @@ from typing import Any
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.evaluation.rows import check_field, read_rows
+from marco_jax.runtime.progress import Progress
 from marco_jax.training.engines import create_engine, read_mesh, run_config
 from marco_jax.training.models import FoundModel, find_model, load_weights
 
@@ -273,11 +274,9 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _with_bar(run: Callable[[Callable[[int], None]], int], rows: int) -> int:
-    """Runs a job with a progress bar; returns what it returns."""
-    from tqdm import tqdm
-
-    with tqdm(total=rows, unit="row", disable=not sys.stderr.isatty()) as bar:
-        return run(lambda done: bar.update(done - bar.n))
+    """Runs a job with progress shown; returns what it returns."""
+    with Progress("generating", rows, "rows") as progress:
+        return run(lambda done: progress(done - progress.done))
 
 
 def _describe(rows: int, before: int) -> str:

@@ -106,6 +106,11 @@ def _add_train(command: Command) -> None:
     )
     train.add_argument("--config", required=True, help="a file such as configs/demo.py")
     train.add_argument("--workdir", required=True, help="checkpoints, metrics and reports")
+    train.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="check everything, print config, model, mesh, mixture and memory, write nothing",
+    )
 
 
 def _add_evaluate(command: Command) -> None:

@@ -18,6 +18,11 @@ def train(arguments: argparse.Namespace) -> int:
     from marco_jax.training.processes import join, watch_others
 
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        from marco_jax.training.dry_run import describe_run
+
+        print(describe_run(config, arguments.workdir))
+        return 0
     host = join(config.distributed)
     from marco_jax.training.loop import train as run
 
@@ -51,7 +56,6 @@ def plan(arguments: argparse.Namespace) -> int:
                 *load(arguments.config),
                 compiles=arguments.search,
                 sequences=arguments.search_sequences,
-                say=lambda text: print(text, file=sys.stderr, flush=True),
             )
             text = format_search(found)
         elif arguments.compare:

@@ -7,7 +7,7 @@ import resource
 from typing import Any
 
 from marco_jax.lists import names_in
-from marco_jax.training.progress import ByteProgress
+from marco_jax.runtime.progress import Progress
 
 
 def import_model(arguments: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def _weights_dtype(name: str) -> Any:
     return (kinds | {"bfloat16": ml_dtypes.bfloat16})[name]
 
 
-def _describe_copy(progress: ByteProgress) -> str:
+def _describe_copy(progress: Progress) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return (
         f"{progress.done / 1e9:,.2f} GB in {progress.seconds:,.0f} s "

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from marco_jax.curation import boilerplate, joins, stages
 from marco_jax.curation.inputs import Part
 from marco_jax.curation.stages import Job
+from marco_jax.runtime.progress import Progress
 
 # The runner of this machine.
 LOCAL = "local"
@@ -45,12 +46,12 @@ class Engine:
         """Calls a function for each element, wherever there is a worker."""
         if not elements:
             return
-        with beam.Pipeline(runner=self._runner, options=PipelineOptions(self._options)) as pipeline:
-            (
-                pipeline
-                | beam.Create(list(elements), reshuffle=True)
-                | function.func.__name__ >> beam.Map(function)
-            )
+        stage = function.func.__name__
+        with (
+            Progress(f"curating, {stage}"),
+            beam.Pipeline(runner=self._runner, options=PipelineOptions(self._options)) as pipeline,
+        ):
+            (pipeline | beam.Create(list(elements), reshuffle=True) | stage >> beam.Map(function))
 
 
 def run(engine: Engine, parts: list[Part], job: Job) -> None:
@@ -63,7 +64,8 @@ def run(engine: Engine, parts: list[Part], job: Job) -> None:
     each(stages.shared_lines, range(boilerplate.PARTS))
     each(stages.judge_chunk, job.chunks())
     each(joins.link_column, range(joins.COLUMNS + 1))
-    joins.settle(job)
+    with Progress("curating, settle duplicates"):
+        joins.settle(job)
     if job.similarity is None:
         each(joins.learn_lexicon, joins.pair_languages(job))
     joins.settle_pairs(job)

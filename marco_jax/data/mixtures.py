@@ -140,6 +140,43 @@ def mixture_names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
+@dataclasses.dataclass(frozen=True)
+class OverrideItem:
+    """One item of `mixture.override`: the share of a target, in one stage or ("") in all."""
+
+    text: str
+    target: str
+    share: float
+    stage: str = ""
+
+
+def parse_override(override: str) -> list[OverrideItem]:
+    """The items of "kk=0.02,stage2:low-resource=0.2".
+
+    Raises:
+        ValueError: names the item that is not of this form, or whose share is none.
+    """
+    items = []
+    for text in filter(None, (part.strip() for part in override.split(","))):
+        name, separator, number = (part.strip() for part in text.partition("="))
+        stage, colon, target = (part.strip() for part in name.partition(":"))
+        try:
+            share = float(number)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise ValueError(f"mixture.override: {text!r} is not of the form source=share")
+        if not 0 <= share <= 1:
+            raise ValueError(f"mixture.override: {text!r} is no share; write 0.02 for 2%")
+        items.append(OverrideItem(text, target if colon else name, share, stage if colon else ""))
+    return items
+
+
+def check_mixture_name(name: str) -> None:
+    """Refuses a name that `get_mixture` does not know (ValueError, with the nearest)."""
+    _builder(name)
+
+
 def apply_override(
     shares: Mapping[str, float],
     override: str,
@@ -164,31 +201,19 @@ def apply_override(
         ValueError: naming the item that cannot be used.
     """
     fixed: dict[str, float] = {}
-    for item in filter(None, (part.strip() for part in override.split(","))):
-        target, separator, text = (part.strip() for part in item.partition("="))
-        only, colon, target_in_stage = target.partition(":")
-        if colon:
-            if only.strip() != stage:
-                continue
-            target = target_in_stage.strip()
+    for item in parse_override(override):
+        if item.stage not in ("", stage):
+            continue
         try:
-            value = float(text)
-        except ValueError:
-            separator = ""
-        if not separator:
-            raise ValueError(f"mixture.override: {item!r} is not of the form source=share")
-        try:
-            members = find_sources(target, shares, sources)
+            members = find_sources(item.target, shares, sources)
         except ValueError as error:
-            if not colon and _is_known(target, elsewhere, sources):
+            if not item.stage and _is_known(item.target, elsewhere, sources):
                 continue
             raise ValueError(f"mixture.override: {error}") from None
-        if not 0 <= value <= 1:
-            raise ValueError(f"mixture.override: {item!r} is no share; write 0.02 for 2%")
         whole = sum(shares[source] for source in members)
         for source in members:
             part = shares[source] / whole if whole else 1 / len(members)
-            fixed[source] = value * part
+            fixed[source] = item.share * part
     left = 1.0 - sum(fixed.values())
     rest = {source: share for source, share in shares.items() if source not in fixed}
     before = sum(rest.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,10 @@ from marco_jax.data.store import (
     TokenStore,
     write_store,
 )
+from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 # Characters that go to the tokenizer in one call, which spreads them over all cores.
 _BATCH_CHARACTERS = 1 << 20
@@ -39,7 +43,6 @@ def prepare_stores(
     cache_dir: str | pathlib.Path,
     *,
     part: tuple[int, int] = (0, 1),
-    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, TokenStore]:
     """The stores of some sources; what has not been tokenised yet is, and kept in `cache_dir`.
 
@@ -50,7 +53,6 @@ def prepare_stores(
         cache_dir: one that processes share lets them share the work.
         part: (number, of how many processes): every process begins with sources of its own, then
             makes what is still missing, so that it also works where nothing is shared.
-        say: is told of long work.
 
     Raises:
         ValueError: a source that the corpus does not have, or a record that cannot be read.
@@ -67,20 +69,38 @@ def prepare_stores(
     own = [name for index, name in enumerate(names) if index % count == number]
     for name in [*own, *(name for name in names if name not in own)]:
         if not (places[name] / MANIFEST).exists():
-            say(f"tokenising {name}")
-            _tokenise(corpus, tokenizer, name, places[name])
+            _log.info(f"tokenising {name}")
+            with Progress(f"tokenising {name}", unit="tokens") as progress:
+                _tokenise(corpus, tokenizer, name, places[name], progress)
     return {name: TokenStore(places[name]) for name in names}
 
 
-def _tokenise(corpus: Corpus, tokenizer: Tokenizer, name: str, directory: pathlib.Path) -> None:
+def _tokenise(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    name: str,
+    directory: pathlib.Path,
+    progress: Callable[[int], None],
+) -> None:
     """Writes a store of what the source's SeqIO task (tasks.py) gives, without TensorFlow."""
     fingerprint = f"{task_fingerprint(corpus, tokenizer, name)}-{tokenizer.fingerprint}"
     kind = {CHAT: CONVERSATIONS, PREFERENCE: PREFERENCES}.get(kind_of(corpus, name), TEXTS)
     about = {"source": name, "fingerprint": fingerprint, "kind": kind}
+    documents: Iterable[np.ndarray | Record]
     if kind == TEXTS:
-        write_store(directory, _ids(corpus, tokenizer, name), about)
+        documents = _ids(corpus, tokenizer, name)
     else:
-        write_store(directory, _conversations(corpus, tokenizer, name), about)
+        documents = _conversations(corpus, tokenizer, name)
+    write_store(directory, _counted(documents, progress), about)
+
+
+def _counted(
+    documents: Iterable[np.ndarray | Record], progress: Callable[[int], None]
+) -> Iterator[np.ndarray | Record]:
+    """The same documents; `progress` is told the tokens of each."""
+    for document in documents:
+        progress(len(document.ids if isinstance(document, Record) else document))
+        yield document
 
 
 def _conversations(corpus: Corpus, tokenizer: Tokenizer, name: str) -> Iterator[Record]:

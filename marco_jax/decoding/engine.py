@@ -8,14 +8,14 @@ Rows are padded to few shapes, so that a whole suite compiles a bounded number o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from marco_jax.decoding import kernels
 from marco_jax.decoding.beam import search
 from marco_jax.decoding.generation import generate
-from marco_jax.decoding.launcher import Launcher, SharedPrefix
+from marco_jax.decoding.launcher import Launcher, SharedPrefix, ignore
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
 from marco_jax.decoding.rows import Row, fill_rows, pack_rows
 from marco_jax.decoding.sampling import Sampling
@@ -29,8 +29,15 @@ _LEAST_FILL = 0.6
 class Engine(Launcher):
     """Scores and generates with parameters that are handed over at each call, in place."""
 
-    def score(self, params: Params, requests: Sequence[ScoreRequest]) -> list[Score]:
+    def score(
+        self,
+        params: Params,
+        requests: Sequence[ScoreRequest],
+        finished: Callable[[int], None] = ignore,
+    ) -> list[Score]:
         """Log-probability of every continuation after its context, in the order asked.
+
+        `finished` is called with the number of requests that have just been answered.
 
         An input longer than max_length + 1 loses tokens on the left, as lm-evaluation-harness cuts
         it; it then has a row of its own.
@@ -41,8 +48,10 @@ class Engine(Launcher):
         for prefix, members in self.prefix_groups(params, [row.context for row in rows]):
             own = [rows[index] for index in members]
             for batch in self._batches(own, prefix):
-                for request, score in self._score_batch(params, batch, prefix):
+                answered = dict(self._score_batch(params, batch, prefix))
+                for request, score in answered.items():
                     scores[request] = score
+                finished(len(answered))
         return [score for score in scores if score is not None]
 
     def generate(
@@ -52,6 +61,7 @@ class Engine(Launcher):
         *,
         sampling: Sampling | None = None,
         seed: int = 0,
+        finished: Callable[[int], None] = ignore,
     ) -> list[Generation]:
         """Continues every prompt, in the order asked; greedy unless `sampling` says otherwise.
 
@@ -60,7 +70,7 @@ class Engine(Launcher):
         Raises:
             ValueError: max_new_tokens leaves no room for a prompt.
         """
-        return generate(self, params, requests, sampling or Sampling(), seed)
+        return generate(self, params, requests, sampling or Sampling(), seed, finished)
 
     def beam_search(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -43,6 +43,7 @@ def generate(
     requests: Sequence[GenerateRequest],
     sampling: Sampling,
     seed: int,
+    finished: Callable[[int], None],
 ) -> list[Generation]:
     """See Engine.generate."""
     asked = [
@@ -58,9 +59,9 @@ def generate(
             while waiting:
                 batch.fill(waiting, prefix)
                 if waiting:
-                    batch.decode(results, more=True)
+                    finished(batch.decode(results, more=True))
         while batch.busy:
-            batch.decode(results, more=False)
+            finished(batch.decode(results, more=False))
     return [results[number] for number in range(len(requests))]
 
 
@@ -149,9 +150,12 @@ class _Batch:
             sampling=self._sampling,
         )
 
-    def decode(self, results: dict[int, Generation], more: bool) -> None:
-        """Emits tokens until rows have ended; `more`: prompts are waiting for them."""
-        engine = self._engine
+    def decode(self, results: dict[int, Generation], more: bool) -> int:
+        """Emits tokens until rows have ended; `more`: prompts are waiting for them.
+
+        Returns how many have ended.
+        """
+        engine, before = self._engine, len(results)
         running = sum(row is not None for row in self._rows)
         enough = max(1, running // _REFILL_SHARE) if more else running
         emitted, ended, self._state = engine.call(
@@ -177,3 +181,4 @@ class _Batch:
                 done[row] = True
         if stopped:
             self._state = self._state._replace(done=engine.put(done, by_rows=True))
+        return len(results) - before

@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from marco_jax.data.corpus import TRAIN, Corpus, Document
@@ -13,6 +14,8 @@ from marco_jax.data.ngrams import CHARACTERS, WORDS, NgramIndex
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask
 from marco_jax.evaluation.benchmarks import prompts
 from marco_jax.evaluation.benchmarks.files import split_pair
+
+_log = logging.getLogger(__name__)
 
 # Hits that are written out; counts cover all.
 _HITS = 1000
@@ -57,7 +60,6 @@ def contamination(
     data_dir: str,
     languages: Sequence[str] | None = None,
     limit: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Compares the training documents of a corpus with the items of benchmarks.
 
@@ -70,7 +72,6 @@ def contamination(
         data_dir: holds their files.
         languages: codes; None for all that have files.
         limit: items a language and subject.
-        say: is told about progress.
 
     Returns:
         JSON-ready: `overlap`, a row a benchmark and language; `documents`, by source how many were
@@ -87,7 +88,7 @@ def contamination(
         overlap.items += 1
         overlap.checked += index.add(len(places), texts, unit)
         places.append((overlap, number, place))
-    say(f"{len(places):,} items of {len(overlaps)} benchmarks and languages")
+    _log.info(f"{len(places):,} items of {len(overlaps)} benchmarks and languages")
     documents: dict[str, dict[str, int]] = {}
     hits: list[dict[str, str]] = []
     for source in corpus.sources():
@@ -113,7 +114,9 @@ def contamination(
                             "shared": ngram,
                         }
                     )
-        say(f"{source}: {counts['contaminated']:,} of {counts['documents']:,} documents share text")
+        _log.info(
+            f"{source}: {counts['contaminated']:,} of {counts['documents']:,} documents share text"
+        )
     return {
         "words": WORDS,
         "characters": CHARACTERS,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from marco_jax.data.corpus import Pair
@@ -18,10 +19,13 @@ from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.prompts import choose_shots, held_out_pairs, seeded_order
 from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
 from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite, Suite
-from marco_jax.evaluation.tasks import Task, get_task
+from marco_jax.evaluation.tasks import Task, get_task, named_task
 from marco_jax.evaluation.translation_items import OPTIONS, pick_items, translation_items
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE, get_language
+from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 SOURCE_LANGUAGE = "en"
 
@@ -34,11 +38,15 @@ class ScoringEngine(Protocol):
     tokenizer: Tokenizer
     max_length: int
 
-    def score(self, params: Any, requests: Sequence[ScoreRequest]) -> list[Score]:
+    def score(
+        self, params: Any, requests: Sequence[ScoreRequest], *, finished: Callable[[int], None]
+    ) -> list[Score]:
         """Log-probabilities in the order asked."""
         ...
 
-    def generate(self, params: Any, requests: Sequence[GenerateRequest]) -> list[Generation]:
+    def generate(
+        self, params: Any, requests: Sequence[GenerateRequest], *, finished: Callable[[int], None]
+    ) -> list[Generation]:
         """Greedy continuations in the order asked."""
         ...
 
@@ -97,7 +105,8 @@ class Evaluator:
             engine: scores and generates; its tokenizer encodes the prompts.
             corpus: held-out texts and pairs, and training pairs for the shots; None where all
                 tasks are benchmarks.
-            tasks: names or tasks; benchmarks as `NAME[:FORMAT][@SPLIT]`.
+            tasks: names or tasks; benchmarks as `NAME[:FORMAT][@SPLIT]`. One that is named with a
+                "?" behind it is left out where there is no data for it.
             data_dir: the files of the benchmarks.
             languages: codes; by default all of the paper's, for a benchmark all that have files.
                 One without held-out data for a task has no rows of that task.
@@ -115,6 +124,8 @@ class Evaluator:
                 data in any language, or too few shots.
         """
         self._engine, self._corpus, self._data_dir, self._seed = engine, corpus, data_dir, seed
+        given = [named_task(task) for task in tasks if isinstance(task, str)]
+        optional = {name for name, may_miss in given if may_miss}
         named = [_task(task) if isinstance(task, str) else task for task in tasks]
         self._tasks = list({task.name: task for task in named}.values())
         self._shots = {
@@ -126,7 +137,7 @@ class Evaluator:
         _check_at_least("shots", shots, 0)
         _check_at_least("shots", benchmark_shots, 0)
         _check_at_least("max_new_tokens", max_new_tokens, 1)
-        for task in self._tasks:
+        for task in tuple(self._tasks):
             limit = examples.get(task.name) if isinstance(examples, Mapping) else examples
             _check_at_least("examples", limit, 1)
             for language in self._languages(task, languages):
@@ -134,12 +145,22 @@ class Evaluator:
                 if suite is not None:
                     self._suites[task.name, language] = suite
             if not any(name == task.name for name, _ in self._suites):
-                among = ", ".join(languages or LANGUAGES)
-                where = f" below {data_dir}" if _is_benchmark(task) else ""
-                raise ValueError(
-                    f"task {task.name!r} has no held-out data{where} in {among}: "
-                    "choose other languages or other data"
-                )
+                self._leave_out(task, languages, task.name in optional)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that are evaluated."""
+        return tuple(task.name for task in self._tasks)
+
+    def _leave_out(self, task: AnyTask, languages: Sequence[str] | None, optional: bool) -> None:
+        """Drops a task that there is no data for; refuses one that is not optional."""
+        among = ", ".join(languages or LANGUAGES)
+        where = f" below {self._data_dir}" if _is_benchmark(task) else ""
+        missing = f"task {task.name!r} has no held-out data{where} in {among}"
+        if not optional:
+            raise ValueError(f"{missing}: choose other languages or other data")
+        _log.info(f"{missing}: it is left out")
+        self._tasks.remove(task)
 
     def _languages(self, task: AnyTask, asked: Sequence[str] | None) -> Sequence[str]:
         """Languages to try for a task."""
@@ -203,7 +224,9 @@ class Evaluator:
                 continue
             started = time.perf_counter()
             asked = [request for suite in suites.values() for request in suite.requests]
-            answers = iter(ask(params, asked))
+            name = "generating answers" if generates else "scoring"
+            with Progress(name, len(asked), "requests") as progress:
+                answers = iter(ask(params, asked, finished=progress))
             for name, suite in suites.items():
                 own = list(itertools.islice(answers, len(suite.requests)))
                 estimates[name] = suite.estimates(own)
@@ -261,6 +284,7 @@ class Evaluator:
 
 
 def _task(name: str) -> AnyTask:
+    name, _ = named_task(name)
     return BenchmarkTask.parse(name) if is_benchmark(name) else get_task(name)
 
 

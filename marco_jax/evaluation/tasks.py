@@ -50,6 +50,22 @@ TRANSLATION = Task("translation", "generation", ("chrf++",), shots=3)
 TASKS = {task.name: task for task in (BITS_PER_BYTE, PICK_TRANSLATION, TRANSLATION)}
 
 
+# Behind a task's name: it is left out where there is no data for it.
+OPTIONAL = "?"
+
+
+def named_task(name: str) -> tuple[str, bool]:
+    """A task's name and whether it is optional, from how a config writes it ("translation?").
+
+    Raises:
+        ValueError: neither a task nor a benchmark has this name; the nearest is named.
+    """
+    plain = name.removesuffix(OPTIONAL)
+    if plain.partition("@")[0].partition(":")[0] not in BENCHMARKS:
+        get_task(plain)
+    return plain, plain != name
+
+
 def get_task(name: str) -> Task:
     """The task of that name.
 

@@ -16,12 +16,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from marco_jax.files import check_local
 from marco_jax.lists import names_in
 from marco_jax.model.config import PRESETS, Qwen2Config
 from marco_jax.training.optimizer import StageSchedule
 
 # What a run may train for: `config.objective`.
 CPT, SFT, DPO = OBJECTIVES = ("cpt", "sft", "dpo")
+
+
+# Groups of fields whose names are not fixed: those of tasks.
+OPEN_GROUPS = ("evaluation.examples",)
 
 
 class ConfigError(ValueError):
@@ -50,11 +55,28 @@ def load_config(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
         if not separator:
             raise ConfigError(f"--config.{override}: write --config.{name}=VALUE")
         _override(config, name, value)
+    check_paths(config)
     return config
+
+
+def check_paths(config: ConfigDict) -> None:
+    """Refuses fields that hold a path of an object store or a hub (ValueError)."""
+    for name, value in config.items():
+        for field, text in value.items() if isinstance(value, ConfigDict) else [("", value)]:
+            # A licence's address is for people to follow.
+            if isinstance(text, str) and field != "license_link":
+                check_local(f"config.{name}.{field}".rstrip("."), text)
 
 
 def _override(config: ConfigDict, name: str, text: str) -> None:
     *parents, leaf = name.split(".")
+    if ".".join(parents) in OPEN_GROUPS:
+        node = config
+        for part in parents:
+            node = node[part]
+        # All values of such a group are of one type.
+        node[leaf] = _parse(text, next(iter(node.values()), 0), name)
+        return
     node: Any = config
     for depth, part in enumerate([*parents, leaf]):
         if not isinstance(node, ConfigDict) or part not in node:
@@ -168,6 +190,20 @@ def resolve_steps(config: ConfigDict, tokens_per_step: int) -> None:
             "set one of both for every stage"
         )
     config.steps = sum(stage.steps for stage in stages)
+
+
+def profiled_steps(text: str) -> tuple[int, int] | None:
+    """The first and last step that `config.profile` names, "FIRST:LAST"; None where it is empty.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if not text:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ConfigError(f"config.profile is {text!r}: write FIRST:LAST, such as 10:13")
+    return int(first), int(last)
 
 
 def model_config(config: ConfigDict, vocab_size: int) -> Qwen2Config:

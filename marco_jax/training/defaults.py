@@ -139,6 +139,7 @@ def training_config() -> ConfigDict:
             "stage2": training_stage(140, 6e-6, warmup_share=0.0, final_share=0.1),
         }
     )
+    # Gradients are scaled to a global norm of clip_norm at most; 0: they are left as they are.
     c.optimizer = ConfigDict(
         {"b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
     )
@@ -189,7 +190,8 @@ def training_config() -> ConfigDict:
     )
     c.evaluation = ConfigDict(
         {
-            "tasks": "bits_per_byte,pick_translation,translation",
+            # A task with a "?" behind its name is left out where there is no data for it.
+            "tasks": "bits_per_byte?,pick_translation?,translation?",
             # The folder that holds the files of benchmarks, where tasks name any, such as
             # "bits_per_byte,belebele,xcopa@validation".
             "data_dir": "",
@@ -200,10 +202,11 @@ def training_config() -> ConfigDict:
             "languages": "",  # all of the corpus
             # Of the tasks on held-out data; benchmarks have the paper's shots.
             "shots": 2,
-            # A language and task; tasks that are not named here read all they have.
+            # A language and task, any task by its name: evaluation.examples.bits_per_byte=50. Tasks
+            # that are not named here read all they have.
             "examples": {"pick_translation": 32, "translation": 8},
             # Between the ends of stages, where all tasks run, these run every so many steps.
-            "every_tasks": "bits_per_byte",
+            "every_tasks": "bits_per_byte?",
             "every": 160,
             # Whether the parameters of init_from are evaluated before the first step.
             "at_start": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 
 import numpy as np
@@ -13,9 +14,10 @@ from marco_jax.training.clock import CHECKPOINT
 from marco_jax.training.config import ConfigError
 from marco_jax.training.hooks import Event
 from marco_jax.training.metrics import MetricsWriter
-from marco_jax.training.processes import say
 from marco_jax.training.run import Run
 from marco_jax.training.terms import stated_terms
+
+_log = logging.getLogger(__name__)
 
 HUGGING_FACE = "huggingface"
 _DTYPES = ("", "float32", "bfloat16", "float16")
@@ -61,4 +63,4 @@ class ExportHook:
                 files={"README.md": model_card(name, model, self.terms, self.workdir, event.step)},
                 overwrite=True,
             )
-        say(f"exported step {event.step}: {out}")
+        _log.info(f"exported step {event.step}: {out}")

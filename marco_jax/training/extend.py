@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,8 @@ from marco_jax.data.load import load_corpus
 from marco_jax.extension import Extension, compare_fertility, extend_vocabulary
 from marco_jax.languages import get_language
 from marco_jax.tokenizer import load_tokenizer
-from marco_jax.training.processes import say
+
+_log = logging.getLogger(__name__)
 
 # A language shows so much text, the same as the others: enough for thousands of pieces.
 CHARACTERS = 5_000_000
@@ -44,7 +46,7 @@ def learn_extension(
     extension = extend_vocabulary(tokenizer, texts, pieces, CHARACTERS)
     learned = len(extension.written)
     if learned < pieces:
-        say(f"the text holds {learned:,} new pieces that occur twice, not {pieces:,}")
+        _log.info(f"the text holds {learned:,} new pieces that occur twice, not {pieces:,}")
     held_out = {name: list(corpus.texts(name, HELD_OUT))[:_TEXTS] for name in languages}
     return extension, {
         "pieces": learned,

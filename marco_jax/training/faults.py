@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 import time
@@ -13,8 +14,11 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from marco_jax.runtime.logs import EVERY_PROCESS
 from marco_jax.training.clock import EVALUATION, Clock
-from marco_jax.training.processes import leave, say, say_all
+from marco_jax.training.processes import leave
+
+_log = logging.getLogger(__name__)
 
 POLICIES = ("skip", "stop", "rollback")
 # Of a skipped batch that are described.
@@ -87,9 +91,10 @@ class Preemption:
 
     def _give_up(self) -> None:
         what = self._clock.doing[0]
-        say_all(
+        _log.warning(
             f"SIGTERM {self._grace:g} s ago (config.preemption_grace_seconds) and still in {what}: "
-            "a restart resumes from the newest checkpoint"
+            "a restart resumes from the newest checkpoint",
+            extra=EVERY_PROCESS,
         )
         leave(1)
 
@@ -116,10 +121,11 @@ class Watchdog:
             what, since = self._clock.doing
             waited = time.perf_counter() - since
             if waited > self._limit:
-                say_all(
+                _log.warning(
                     f"waited {waited:.0f} s for {what} after step {self._clock.step}, longer than "
                     f"config.stall_seconds ({self._limit:g}): another process or the storage does "
-                    "not answer; start all again, the run resumes from its newest checkpoint"
+                    "not answer; start all again, the run resumes from its newest checkpoint",
+                    extra=EVERY_PROCESS,
                 )
                 leave(1)
 
@@ -178,7 +184,7 @@ class Anomalies:
         if self._policy == "rollback" and self._has_checkpoint():
             self._rollbacks += 1
             raise Rollback(step)
-        say(f"warning: skipped {what}")
+        _log.warning(f"skipped {what}")
 
     def _batch(self, step: int) -> str:
         try:

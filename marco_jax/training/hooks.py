@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pathlib
 import sys
 import time
@@ -18,10 +19,13 @@ from marco_jax.model.config import Qwen2Config
 from marco_jax.model.parameters import Params
 from marco_jax.training.checkpoint import Checkpoints
 from marco_jax.training.clock import CHECKPOINT, EVALUATION
+from marco_jax.training.config import profiled_steps
 from marco_jax.training.faults import Preempted
 from marco_jax.training.metrics import MetricsWriter
-from marco_jax.training.processes import agree, say
+from marco_jax.training.processes import agree
 from marco_jax.training.step import StepMetrics, TrainState
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +119,7 @@ class EvaluationHook:
                 evaluator = self.evaluator if whole else self.frequent
                 evaluation = evaluator.run(self.model_params(event.state))
         except Preempted:
-            say(f"SIGTERM: the evaluation at step {event.step} is left for the restart")
+            _log.info(f"SIGTERM: the evaluation at step {event.step} is left for the restart")
             self.cut = True
             return
         elapsed = time.perf_counter() - start
@@ -128,9 +132,9 @@ class EvaluationHook:
         self.last = {"step": event.step, **figures}
         for name, value in figures.items():
             self.writer.scalar(name, value, event.step)
-        say(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
+        _log.info(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
         for line in _means(evaluation.results):
-            say(line)
+            _log.info(line)
         for result in evaluation.results:
             if result.language == ALL:
                 self.headline = f"{result.task} {result.value:.3f} at step {event.step}"
@@ -188,12 +192,7 @@ class ProfileHook:
         """
         self.directory = str(workdir / "profile")
         self.tracing = False
-        self.first = self.last = -1
-        if steps:
-            first, _, last = steps.partition(":")
-            if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
-                raise ValueError(f"config.profile is {steps!r}: write FIRST:LAST, such as 10:13")
-            self.first, self.last = int(first), int(last)
+        self.first, self.last = profiled_steps(steps) or (-1, -1)
 
     def __call__(self, event: Event) -> None:
         """Starts before the first of its steps, and stops when the last is done."""
@@ -205,7 +204,7 @@ class ProfileHook:
             jax.block_until_ready(event.state)
             jax.profiler.stop_trace()
             self.tracing = False
-            say(f"trace of steps {self.first} to {event.step}: {self.directory}")
+            _log.info(f"trace of steps {self.first} to {event.step}: {self.directory}")
 
 
 class ProgressHook:
@@ -238,7 +237,7 @@ class ProgressHook:
         elif now - self.printed > 15 or event.step == self.steps:
             self.printed = now
             left = (now - self.start) / (event.step - self.first_step) * (self.steps - event.step)
-            say(
+            _log.info(
                 f"step {event.step}/{self.steps} {event.stage}: {_describe(row)}, "
                 f"learning rate {row['learning_rate']:.2e}, {left / 60:.1f} min left"
             )

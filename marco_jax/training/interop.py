@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -28,6 +29,7 @@ from marco_jax.model.huggingface import check_exportable, open_huggingface
 from marco_jax.model.parameters import Parameter, contiguous, parameter_table
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.safetensors_files import NamedTensors, StoredTensor, check_space
+from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.arrays import ArrayWriter
 from marco_jax.training.checkpoint import (
@@ -38,11 +40,11 @@ from marco_jax.training.checkpoint import (
     write_json,
 )
 from marco_jax.training.models import FoundModel, find_model
-from marco_jax.training.processes import say
-from marco_jax.training.progress import ByteProgress
 from marco_jax.training.stored_weights import stored_weights
 from marco_jax.training.terms import CARD, stated_terms
 from marco_jax.training.workdir import LOCK, locked
+
+_log = logging.getLogger(__name__)
 
 # What an unfinished import has written, a tensor a line, behind a line that says of what.
 _JOURNAL = "import.jsonl"
@@ -57,7 +59,7 @@ def import_huggingface(
     dtype: Any = None,
     extension: Extension | None = None,
     files: Mapping[str, Any] | None = None,
-) -> tuple[Qwen2Config, ByteProgress]:
+) -> tuple[Qwen2Config, Progress]:
     """Writes a directory that `load_model` reads: one checkpoint step without an optimizer.
 
     One tensor is in memory at a time. An import that is killed goes on when it is called again
@@ -138,7 +140,7 @@ class _Import:
         rows = parameter_table(self.config)
         return sum(self._size(row) * (len(row.huggingface_names(self.config))) for row in rows)
 
-    def run(self, partial: pathlib.Path) -> ByteProgress:
+    def run(self, partial: pathlib.Path) -> Progress:
         """Writes what is not there yet, then what makes it a checkpoint."""
         done = self._begin(partial)
         step = partial / CHECKPOINTS / "0"
@@ -149,11 +151,11 @@ class _Import:
         ]
         before = sum(self._size(row) for row, _, name in items if name in done)
         if done:
-            say(f"going on with an import that was cut off: {len(done)} tensors are there")
+            _log.info(f"going on with an import that was cut off: {len(done)} tensors are there")
         writer = ArrayWriter(step / "params", self.config, self.dtypes)
         with (
             open(partial / _JOURNAL, "a", encoding="utf-8") as journal,
-            ByteProgress("import", self.nbytes, before) as progress,
+            Progress("importing", self.nbytes, "B", initial=before) as progress,
         ):
             for row, layer, name in items:
                 if name in done:
@@ -208,7 +210,7 @@ def export_model(
     terms: Terms | None = None,
     overwrite: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-) -> tuple[FoundModel, ByteProgress]:
+) -> tuple[FoundModel, Progress]:
     """Writes any model as a Hugging Face directory; one tensor is in memory at a time.
 
     Args:
@@ -233,7 +235,7 @@ def export_model(
     check_exportable(found.config, abstract_params(found.config), found.tokenizer)
     tensors = named_tensors(found, dtype)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    with ByteProgress("export", total) as progress:
+    with Progress("exporting", total, "B") as progress:
         write_directory(
             out,
             found.config,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from marco_jax.files import check_local
 from marco_jax.model.parameters import Params
+from marco_jax.runtime.progress import Progress
 from marco_jax.training.boards import Boards
 from marco_jax.training.checkpoint import FIGURES, Checkpoints, Meta
+from marco_jax.training.checks import check_config, check_workdir
 from marco_jax.training.clock import CHECKPOINT, COMPILE
 from marco_jax.training.export_hook import ExportHook
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, RunFailed, Watchdog
@@ -26,10 +30,11 @@ from marco_jax.training.hooks import (
     ProgressHook,
 )
 from marco_jax.training.metrics import MetricsWriter
-from marco_jax.training.processes import say
 from marco_jax.training.run import Run
 from marco_jax.training.step import Batch, StepMetrics, TrainState
 from marco_jax.training.workdir import check_belongs, locked, record_config
+
+_log = logging.getLogger(__name__)
 
 DONE, STOPPED = 0, 143
 
@@ -45,7 +50,11 @@ def train(config: ConfigDict, workdir: str) -> int:
         RunFailed: the run cannot go on; what it saved stands.
         FloatingPointError: too many steps without a finite loss.
     """
+    check_local("--workdir", workdir)
     directory = pathlib.Path(workdir)
+    # Before anything is created.
+    check_config(config)
+    check_workdir(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         loop = _Loop(config, directory)
@@ -65,8 +74,9 @@ class _Loop:
 
     def __init__(self, config: ConfigDict, directory: pathlib.Path) -> None:
         self.config, self.directory = config, directory
-        self.parts = parts = Run(config, directory)
+        # Its fields are checked before data is read.
         self.checkpoints = Checkpoints(directory, config.checkpoint)
+        self.parts = parts = Run(config, directory)
         self.state, meta = self._restore()
         self.first = self.read_from = meta["step"]
         parts.record_mixture()
@@ -116,7 +126,7 @@ class _Loop:
                     self.checkpoints.wait()
                 if code == STOPPED:
                     saved = f"step {clock.step} is saved" if clock.step else "before its first step"
-                    say(f"stopped by SIGTERM: {saved}")
+                    _log.info(f"stopped by SIGTERM: {saved}")
                 return code
 
     def close(self) -> None:
@@ -150,7 +160,7 @@ class _Loop:
         if step - 1 in parts.stage_ends:
             self.state = parts.trainer.forget_losses(self.state)
         # The first call compiles, and is booked so, its own dispatch with it.
-        with clock.part(COMPILE) if step == self.first + 1 else contextlib.nullcontext():
+        with self._compiling() if step == self.first + 1 else contextlib.nullcontext():
             self.state, metrics = parts.trainer.step(self.state, batch)
         clock.step = step
         last = step == self.config.steps
@@ -161,6 +171,11 @@ class _Loop:
             self.save(dataclasses.replace(event, stopping=True))
             return STOPPED
         return None
+
+    @contextlib.contextmanager
+    def _compiling(self) -> Iterator[None]:
+        with self.writer.clock.part(COMPILE), Progress("compiling the train step"):
+            yield
 
     def _adapt(self, step: int) -> None:
         """Changes the mixture's weights where they follow the losses; those are read first."""
@@ -173,7 +188,7 @@ class _Loop:
         }
         if shares:
             text = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
-            say(f"shares from step {step} on: {text}")
+            _log.info(f"shares from step {step} on: {text}")
 
     def _inspect(self, row: dict[str, Any]) -> None:
         """Looks at a line of metrics before it is written."""
@@ -203,10 +218,10 @@ class _Loop:
         )
         if restored is None:
             if (self.directory / "metrics.jsonl").exists():
-                say("the last run here ended before its first checkpoint: starting at step 0")
+                _log.info("the last run here ended before its first checkpoint: starting at step 0")
             return parts.initial_state(), {"step": 0, "tokens": 0}
         state, meta = restored
-        say(f"resuming at step {meta['step']}")
+        _log.info(f"resuming at step {meta['step']}")
         parts.resume(meta.get("data", {}), meta["step"])
         # What does not train has not changed since the run began.
         return state._replace(frozen=parts.frozen() if frozen is None else frozen), meta
@@ -229,8 +244,8 @@ class _Loop:
         state, meta = self._restore(self.state.frozen)
         self.state = self.parts.trainer.pass_over(state, step - meta["step"])
         self.first, self.read_from = step, meta["step"]
-        say(
-            f"warning: rolled back to the parameters of step {meta['step']}: the batches of steps "
+        _log.warning(
+            f"rolled back to the parameters of step {meta['step']}: the batches of steps "
             f"{meta['step'] + 1} to {step} are passed over"
         )
 
@@ -238,15 +253,13 @@ class _Loop:
 def _evaluation(
     config: ConfigDict, run: Run, directory: pathlib.Path, writer: MetricsWriter
 ) -> list[EvaluationHook]:
-    if not config.evaluation.tasks:
+    if run.evaluators is None:
         return []
     fields = config.evaluation
-    engine = run.engine()
-    evaluators = [run.evaluator(engine, tasks) for tasks in (fields.tasks, fields.every_tasks)]
     # Random weights have no figures worth their time; a given model's are the baseline.
     at_start = bool(config.init_from) and fields.at_start
     hook = EvaluationHook(
-        *evaluators,
+        *run.evaluators,
         directory,
         writer,
         fields.every,

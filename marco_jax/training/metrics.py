@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import pathlib
@@ -17,8 +18,9 @@ from marco_jax.model.config import Qwen2Config
 from marco_jax.training.boards import Boards
 from marco_jax.training.chips import CHIPS
 from marco_jax.training.clock import Clock
-from marco_jax.training.processes import say
 from marco_jax.training.step import StepMetrics
+
+_log = logging.getLogger(__name__)
 
 # Peak dense bf16 FLOP/s of one device as JAX counts devices, by jax's device_kind (the vendors'
 # data sheets). A kind that is not here has no MFU.
@@ -188,8 +190,8 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
             shutil.copyfile(path, aside)
             kept = f"what was there: {aside}"
         last = rows[-1]["step"] if rows else 0
-        say(
-            f"warning: {path} has no readable lines of steps {last + 1} to {step}; the run goes on "
+        _log.warning(
+            f"{path} has no readable lines of steps {last + 1} to {step}; the run goes on "
             f"without them ({kept})"
         )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

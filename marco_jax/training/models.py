@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 import pathlib
 from typing import Any
@@ -21,8 +22,9 @@ from marco_jax.model.qwen2 import abstract_params
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.checkpoint import CHECKPOINTS, TOKENIZER, Meta, read_meta, restore_params
 from marco_jax.training.manifest import Damaged, read_manifest, verify_files
-from marco_jax.training.processes import say
 from marco_jax.training.recovery import finished_steps
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,7 @@ def find_model(path: str | os.PathLike) -> FoundModel:
             try:
                 return _find_step(path, step)
             except Damaged as damage:
-                say(f"warning: checkpoint {step} of {path} is damaged ({damage}): passed over")
+                _log.warning(f"checkpoint {step} of {path} is damaged ({damage}): passed over")
         raise FileNotFoundError(f"{path / CHECKPOINTS} holds no finished checkpoint that is whole")
     if path.parent.name == CHECKPOINTS and path.name.isdigit() and path.is_dir():
         try:

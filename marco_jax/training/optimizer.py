@@ -77,13 +77,22 @@ def create_optimizer(
     clip_norm: float,
     lora: LoraOptions | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW behind a global-norm clip; norms and biases do not decay. With `lora`, of adapters."""
+    """AdamW behind a clip of the global norm; norms and biases do not decay.
+
+    A `clip_norm` of 0 clips nothing. With `lora` it is of the adapters.
+
+    Raises:
+        ValueError: a negative clip_norm.
+    """
+    if not clip_norm >= 0:
+        raise ValueError(f"optimizer.clip_norm is {clip_norm}: write 0 (no clipping) or more")
     if lora is None:
         mask = parameter_tree(config, lambda row: row.decays)
     else:
         mask = adapter_tree(config, lora, lambda row: row.decays)
     adamw = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), adamw)
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    return optax.chain(clip, adamw)
 
 
 def optimizer_shardings(

@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from marco_jax.model.config import Qwen2Config
+from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
 from marco_jax.training.config import model_config
@@ -53,7 +54,8 @@ def plan_step(
     state = trainer.abstract_state()
     batch = trainer.abstract_batch(global_rows(config, sharding), config.batch.length)
     start = time.perf_counter()
-    compiled = compile_lowered(trainer.step.lower(state, batch))
+    with Progress(f"compiling the train step for {topology}"):
+        compiled = compile_lowered(trainer.step.lower(state, batch))
     seconds = time.perf_counter() - start
     text = compiled.as_text()
     if hlo_path:

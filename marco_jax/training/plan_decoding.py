@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from marco_jax.decoding.abstract import abstract_kernels
 from marco_jax.decoding.decode import DecodeState
 from marco_jax.model.mesh import Sharding, check_mesh
+from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding
 from marco_jax.training.chips import GIB, Chip, chip_of
 from marco_jax.training.config import model_config
@@ -54,7 +55,8 @@ def plan_kernels(
             plans[name] = {"rows": rows, "length": fields.max_length}
             tokens = rows if name == "decode" else rows * fields.max_length
             try:
-                plans[name] |= _plan(function, arguments, tokens, sharding, chip)
+                with Progress(f"compiling the {name} kernel for {topology}"):
+                    plans[name] |= _plan(function, arguments, tokens, sharding, chip)
             except DoesNotFit as error:
                 memory = {"hbm_gib": chip.hbm_bytes / GIB, "fits": False}
                 plans[name] |= {"memory": memory, "reason": str(error)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.util
+import logging
 import os
 import pathlib
 import socket
@@ -18,7 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from tqdm import tqdm
+
+from marco_jax.runtime.logs import EVERY_PROCESS, set_process_index
+
+_log = logging.getLogger(__name__)
 
 # Bytes of a message that `agree` carries.
 _MESSAGE = 512
@@ -60,6 +64,7 @@ def join(fields: Mapping[str, Any]) -> str:
     if not coordinator:
         if _on_tpu():
             jax.distributed.initialize(**options)
+            set_process_index(jax.process_index())
         return ""
     if not 0 <= number < processes:
         raise ValueError(
@@ -75,6 +80,7 @@ def join(fields: Mapping[str, Any]) -> str:
             f"process {number} of {processes} finds no run at {coordinator}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
+    set_process_index(number)
     return coordinator.rpartition(":")[0]
 
 
@@ -175,7 +181,10 @@ def _connect(host: str) -> dict[int, socket.socket]:
     except OSError as error:
         problem = str(error)
     if problem := agree(problem):
-        say_all(f"no connection for watching the other processes ({problem}): heartbeats remain")
+        _log.warning(
+            f"no connection for watching the other processes ({problem}): heartbeats remain",
+            extra=EVERY_PROCESS,
+        )
         return {}
     return connections
 
@@ -205,7 +214,10 @@ def _wait_for_end(process: int, connection: socket.socket) -> None:
             return
         if word == _FAILED:
             time.sleep(_FAILED_SECONDS)
-    say_all(f"process {process} of the run has ended: this one cannot go on; start all again")
+    _log.warning(
+        f"process {process} of the run has ended: this one cannot go on; start all again",
+        extra=EVERY_PROCESS,
+    )
     leave(1)
 
 
@@ -214,15 +226,3 @@ def leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def say(text: str) -> None:
-    """Prints a line of progress, past a live bar, on the first process only."""
-    if jax.process_index() == 0:
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
-
-
-def say_all(text: str) -> None:
-    """Prints a line on whichever process has something to say."""
-    print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)

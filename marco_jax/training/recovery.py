@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import shutil
 
 from marco_jax.training.manifest import Damaged, verify_files
-from marco_jax.training.processes import say
+
+_log = logging.getLogger(__name__)
 
 # Orbax's temporary name of a step or an item, and what it writes last before the rename.
 TEMPORARY = ".orbax-checkpoint-tmp"
@@ -32,10 +34,12 @@ def settle(directory: pathlib.Path) -> None:
                 raise Damaged("the step is there")
             verify_files(path)
         except Damaged as damage:
-            say(f"warning: the save of checkpoint {final.name} was cut ({damage}): removed")
+            _log.warning(f"the save of checkpoint {final.name} was cut ({damage}): removed")
             shutil.rmtree(path)
         else:
-            say(f"the save of checkpoint {final.name} was cut before its last rename: finished")
+            _log.info(
+                f"the save of checkpoint {final.name} was cut before its last rename: finished"
+            )
             (path / COMMITTED).touch()
             os.replace(path, final)
 
@@ -46,6 +50,6 @@ def set_aside(step: pathlib.Path, directory: pathlib.Path, problem: str) -> None
     while target.exists():
         number += 1
         target = directory / f"{step.name}.{number}"
-    say(f"warning: checkpoint {step.name} is damaged ({problem}): moved to {target}")
+    _log.warning(f"checkpoint {step.name} is damaged ({problem}): moved to {target}")
     directory.mkdir(exist_ok=True)
     os.replace(step, target)

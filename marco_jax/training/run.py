@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +15,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from marco_jax.data.adaptive import Adaptive, AdaptiveOptions
-from marco_jax.data.conversations import as_chat
-from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Mixture, Within, apply_override, get_mixture, mixture_sources
@@ -26,11 +25,12 @@ from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.evaluator import Evaluator
-from marco_jax.languages import LANGUAGES
+from marco_jax.evaluation.tasks import named_task
+from marco_jax.lists import names_in
 from marco_jax.model.huggingface import check_exportable
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import abstract_params
-from marco_jax.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import (
     check_run,
     create_sharding,
@@ -38,10 +38,13 @@ from marco_jax.training.assemble import (
     global_rows,
     preference_options,
 )
-from marco_jax.training.checkpoint import TOKENIZER, write_json
+from marco_jax.training.checkpoint import write_json
+from marco_jax.training.checks import (
+    check_mixtures,
+    check_space,
+    trained_parameters,
+)
 from marco_jax.training.config import (
-    DPO,
-    SFT,
     StagePlan,
     model_config,
     plan_stages,
@@ -49,15 +52,15 @@ from marco_jax.training.config import (
 )
 from marco_jax.training.mixture_table import mixture_table
 from marco_jax.training.models import adapts, find_model, fingerprint, load_weights
-from marco_jax.training.objectives import check_objective, check_sources
+from marco_jax.training.objectives import check_sources
 from marco_jax.training.preferences import PreferenceOptions
-from marco_jax.training.processes import first_process_first, say
+from marco_jax.training.processes import first_process_first
 from marco_jax.training.references import reference_path, reference_scores
 from marco_jax.training.step import Batch, TrainState
+from marco_jax.training.tokenizer import find_tokenizer
 from marco_jax.training.workdir import identity
 
-# A language shows a new tokenizer this much text: enough for its pieces, and minutes for all.
-TOKENIZER_CHARACTERS = 1_000_000
+_log = logging.getLogger(__name__)
 
 
 class Run:
@@ -69,22 +72,28 @@ class Run:
         Raises:
             ValueError: config fields that do not fit together, or data that cannot be read.
         """
-        check_objective(config)
         self.config, self.workdir = config, workdir
         self.sharding = create_sharding(config)
         # What can be refused at once is, before any data is read.
         self.batch_rows = global_rows(config, self.sharding)
         resolve_steps(config, self.batch_rows * config.batch.length)
         self.stages = plan_stages(config)
-        self.corpus = load_corpus(config.data, seed=config.seed)
+        with Progress(f"reading {config.data}"):
+            self.corpus = load_corpus(config.data, seed=config.seed)
+        check_mixtures(config, self.stages, self.corpus.infos())
         self.source = source = find_model(config.init_from) if config.init_from else None
         with first_process_first("tokenizer"):
-            self.tokenizer = _tokenizer(config, self.corpus, workdir, source and source.tokenizer)
+            self.tokenizer = find_tokenizer(
+                config, self.corpus, workdir, source and source.tokenizer
+            )
         self.model = source.config if source else model_config(config, self.tokenizer.vocab_size)
         check_run(config, self.model, self.sharding)
         check_sources(config.objective, self.corpus.infos(), self.stages)
         # A run whose end could not be exported does not begin.
         check_exportable(self.model, abstract_params(self.model), self.tokenizer)
+        check_space(workdir, trained_parameters(config, self.model))
+        # Before sources are tokenised: a task without data is not found hours later.
+        self.evaluators = self._evaluators()
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
         options = AdaptiveOptions(**config.mixture.adaptive.to_dict())
@@ -169,13 +178,27 @@ class Run:
         """How the model talks, where it is asked in its chat template."""
         return Chat.of(self.tokenizer) if self.config.evaluation.chat else None
 
-    def evaluator(self, engine: Engine, tasks: str) -> Evaluator:
-        """An evaluator of comma-separated tasks, as `config.evaluation` describes them."""
+    def _evaluators(self) -> tuple[Evaluator, Evaluator] | None:
+        """Of all tasks, and of those that run often; None where there are no tasks."""
+        fields = self.config.evaluation
+        if not fields.tasks:
+            return None
+        engine = self.engine()
+        with Progress("preparing the evaluation"):
+            whole = self._evaluator(engine, names_in(fields.tasks))
+            # What has no data is told of once.
+            left_out = {named_task(name)[0] for name in names_in(fields.tasks)} - {*whole.tasks}
+            often = [n for n in names_in(fields.every_tasks) if named_task(n)[0] not in left_out]
+            frequent = self._evaluator(engine, often)
+        return (whole, frequent) if whole.tasks else None
+
+    def _evaluator(self, engine: Engine, tasks: Sequence[str]) -> Evaluator:
+        """An evaluator of some tasks, as `config.evaluation` describes them."""
         fields = self.config.evaluation
         return Evaluator(
             engine,
             self.corpus,
-            tuple(name for name in tasks.split(",") if name),
+            tasks,
             data_dir=fields.data_dir,
             languages=tuple(name for name in fields.languages.split(",") if name) or None,
             shots=fields.shots,
@@ -215,7 +238,9 @@ class Run:
             OrderChanged: it is another one now, and config.mixture.accept_change is not set.
         """
         if not state:
-            say("the checkpoint does not say in which order the data was read: taken as it is now")
+            _log.info(
+                "the checkpoint does not say in which order the data was read: taken as it is now"
+            )
             return
         adapted = state.get("adaptive") if self.adaptive else None
         if adapted:
@@ -226,7 +251,7 @@ class Run:
         if changes and not self.config.mixture.accept_change:
             refuse_change(changes)
         for line in changes:
-            say(f"the data's order changes at step {step}: {line}")
+            _log.info(f"the data's order changes at step {step}: {line}")
         self.feed = feed.continued(moved) if adapted and not changes else feed
 
     def describe_batch(self, step: int) -> list[str]:
@@ -243,7 +268,6 @@ class Run:
             [info.name for info in infos if info.name in wanted and not info.streamed],
             config.data_cache or self.workdir / "data",
             part=(jax.process_index(), jax.process_count()),
-            say=say,
         )
         sizes = {name: store.targets for name, store in stores.items()}
         sources = {
@@ -283,7 +307,7 @@ class Run:
 
         @functools.cache
         def load() -> tuple[Engine, Params]:
-            say("scoring the pairs with the model that the run starts from")
+            _log.info("scoring the pairs with the model that the run starts from")
             engine = Engine(
                 self.model,
                 self.tokenizer,
@@ -300,7 +324,7 @@ class Run:
         }
 
     def _stream(self, name: str) -> StreamedSource:
-        say(
+        _log.info(
             f"{name} is streamed: a restart reads the same rows, after going through the records "
             "before them again; other sources start at any step at once"
         )
@@ -321,7 +345,7 @@ class Run:
         within = Within(fields.within, fields.temperature, fields.max_epochs)
         mixture = get_mixture(stage.mixture, infos, within, sizes, budget, read)
         for note in mixture.notes:
-            say(f"mixture {stage.mixture}: {note}")
+            _log.info(f"mixture {stage.mixture}: {note}")
         everywhere = {
             name for other in self.stages for name in mixture_sources(other.mixture, infos)
         }
@@ -334,7 +358,7 @@ class Run:
         if not changes:
             return mixture
         note = f"mixture.override in stage {stage.name}: {', '.join(changes)}"
-        say(note)
+        _log.info(note)
         return mixture.with_shares(shares, note)
 
     def record_mixture(self) -> None:
@@ -343,39 +367,7 @@ class Run:
         if jax.process_index() == 0:
             write_json(self.workdir / "mixture.json", described)
         for line in mixture_table(described, self.config.mixture.max_epochs):
-            say(line)
-
-
-def _tokenizer(
-    config: ConfigDict, corpus: Corpus, workdir: pathlib.Path, given: Tokenizer | None
-) -> Tokenizer:
-    """The workdir's own tokenizer; else a given one, or one trained on the corpus, saved there."""
-    directory = workdir / TOKENIZER
-    if directory.is_dir():
-        return load_tokenizer(directory)
-    if config.tokenizer.path:
-        given = load_tokenizer(config.tokenizer.path)
-    if given is None:
-        size = config.tokenizer.vocab_size
-        say(f"training a SentencePiece tokenizer of {size} pieces on the corpus")
-        # Monolingual text alone: translations repeat it, and the words of their templates.
-        texts = (text for language in LANGUAGES for text in _sample(corpus, language))
-        given = train_sentencepiece(texts, size, directory)
-    if config.objective in (SFT, DPO):
-        # What the model learns to read and write goes with it, to exports too.
-        given.companions = as_chat(given)
-    given.save(directory)
-    return given
-
-
-def _sample(corpus: Corpus, language: str) -> Iterator[str]:
-    """Training texts of a language, as many as its tokenizer needs."""
-    characters = 0
-    for text in corpus.texts(language, "train"):
-        if characters >= TOKENIZER_CHARACTERS:
-            return
-        yield text
-        characters += len(text)
+            _log.info(line)
 
 
 def _local_rows(layout: jax.sharding.Sharding, shape: tuple[int, int]) -> slice:

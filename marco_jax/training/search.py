@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,8 +19,11 @@ from marco_jax.training.assemble import check_run, create_sharding
 from marco_jax.training.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
 from marco_jax.training.config import model_config
 from marco_jax.training.losses import default_logits_mib
+from marco_jax.training.memory import KEPT_ACTIVATIONS, estimate_memory
 from marco_jax.training.plan import DoesNotFit, plan_step
 from marco_jax.training.topology import topology_devices
+
+_log = logging.getLogger(__name__)
 
 REMATS = ("minimal", "offload", "attention", "full")
 SEQUENCES = (1, 2, 4, 8, 16)
@@ -63,7 +67,6 @@ def search(
     *,
     compiles: int,
     sequences: Sequence[int] = SEQUENCES,
-    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Plans the most promising layouts of a step.
 
@@ -72,7 +75,6 @@ def search(
         topology: such as "v5p:4x4x4".
         compiles: how many layouts to compile.
         sequences: values of batch.sequences_per_chip: the tokens of a step change with them.
-        say: is told each layout as it is compiled.
 
     Returns:
         `best`: the plan of the layout with the most predicted tokens a second that fits, with its
@@ -96,7 +98,7 @@ def search(
         if any(_more_of_the_same(item, other) for other in tried):
             continue
         tried.append(_try(item, config, topology))
-        say(_line(tried[-1]))
+        _log.info(_line(tried[-1]))
     tried.sort(key=lambda row: -row["tokens_per_second"])
     best = next((row for row in tried if row["fits"]), None)
     return {"best": best, "tried": tried, "considered": len(found)}
@@ -151,19 +153,14 @@ def _estimate(
     ways = mesh["fsdp"] * context  # that parameters are gathered over
     micro = config.batch.accumulation_steps
     tokens = rows * tensor * length / micro  # that pass through a chip at once
-    hidden, mlp = model.hidden_size, model.intermediate_size
-    heads = model.num_attention_heads * model.head_dim
+    hidden = model.hidden_size
     kv_heads = 2 * model.num_key_value_heads * model.head_dim
     parameters = model.num_parameters / tensor
     layers = model.num_hidden_layers
     logits_mib = config.loss.logits_mib or default_logits_mib("tpu")
 
-    kept = {"full": hidden, "offload": hidden, "attention": hidden + heads / tensor}
-    everything = 2 * hidden + (2 * heads + kv_heads + 2 * mlp) / tensor
-    stack = layers * tokens * 2 * kept.get(remat, everything)
-    working = tokens * 2 * (4 * mlp / tensor + 10 * hidden)
-    gathered = 4 * (parameters / layers) * 2 + 4 * logits_mib * 2**20
-    size = 14 * parameters / ways + stack + working + gathered
+    memory = estimate_memory(model, config, mesh, rows, remat, logits_mib)
+    stack, size = memory[KEPT_ACTIVATIONS], sum(memory.values())
 
     flops = model.flops_per_token(length) * rows * length * _RECOMPUTE[remat]
     passes = 2 if remat in ("minimal", "offload") else 3  # through a layer, for its collectives

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import pathlib
 import socket
@@ -17,7 +18,9 @@ from ml_collections import ConfigDict
 
 from marco_jax.training.checkpoint import write_json
 from marco_jax.training.config import ConfigError, changed_fields
-from marco_jax.training.processes import agree, say
+from marco_jax.training.processes import agree
+
+_log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 _REMEDY = "give the value it has there, or a new workdir"
@@ -43,7 +46,7 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
             holder = file.read().strip() or "another process"
             problem = f"{directory} is in use by {holder}: stop that run, or give another workdir"
         except OSError as error:
-            say(f"warning: {directory} cannot be locked ({error}): start no second run in it")
+            _log.warning(f"{directory} cannot be locked ({error}): start no second run in it")
         else:
             file.truncate(0)
             since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -98,9 +101,9 @@ def record_config(config: ConfigDict, directory: pathlib.Path) -> None:
             before = json.loads(path.read_text(encoding="utf-8"))
             lines = changed_fields(before, resolved)
         except (ValueError, AttributeError, TypeError):
-            say(f"warning: {path} cannot be read: it is written anew")
+            _log.warning(f"{path} cannot be read: it is written anew")
             lines = []
         for line in lines:
-            say(f"config changed since this workdir's last run: {line}")
+            _log.info(f"config changed since this workdir's last run: {line}")
     if jax.process_index() == 0:
         write_json(path, resolved)

@@ -41,14 +41,14 @@ class FakeEngine:
         digest = hashlib.sha256(repr((list(context), list(continuation))).encode()).digest()
         return -len(continuation) * (0.5 + digest[0] / 256)
 
-    def score(self, params, requests):
+    def score(self, params, requests, finished=None):
         self.calls.append(("score", len(requests)))
         return [
             Score(params * self._logprob(request.context, request.continuation), False)
             for request in requests
         ]
 
-    def generate(self, params, requests):
+    def generate(self, params, requests, finished=None):
         self.calls.append(("generate", len(requests)))
         results = []
         for request in requests:

@@ -1,0 +1,1 @@
+"""What every command needs of the process it runs in: log lines and progress."""

@@ -1,0 +1,64 @@
+"""Log lines of a command: UTC time, process, level, message, on standard error.
+
+Modules log with `logging.getLogger(__name__)`, as any library does. `configure_logging` is what the
+command line calls, so that a program that imports the package keeps its own handlers. Processes of
+one run do the same work and would log the same lines: only the first one's are shown, besides
+errors and what is logged with `extra=EVERY_PROCESS`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+# Of a log call: every process shows the line, not the first one alone.
+EVERY_PROCESS = {"every_process": True}
+
+_FORMAT = "%(asctime)sZ %(process_index)d %(levelname)s %(message)s"
+# Packages whose messages are shown from INFO on.
+_PACKAGES = ("marco_jax", "experiments")
+
+
+class _Handler(logging.Handler):
+    """Writes to standard error, above a progress bar that is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.process_index = 0
+        formatter = logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S")
+        formatter.converter = time.gmtime
+        self.setFormatter(formatter)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.process_index = self.process_index
+        ours = record.name.partition(".")[0] in _PACKAGES
+        shared = ours and record.levelno < logging.ERROR
+        everywhere = getattr(record, "every_process", False)
+        return self.process_index == 0 or everywhere or not shared
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+_handler = _Handler()
+
+
+def configure_logging() -> None:
+    """Shows messages of this project from INFO on, and of other packages from WARNING on."""
+    root = logging.getLogger()
+    if _handler not in root.handlers:
+        root.addHandler(_handler)
+    for name in _PACKAGES:
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def set_process_index(index: int) -> None:
+    """Tells which process of a run this is: lines carry it from here on."""
+    _handler.process_index = index

@@ -1,0 +1,106 @@
+"""How far long work is: a bar on a terminal, a log line every twenty seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+
+from tqdm import tqdm
+
+_log = logging.getLogger(__name__)
+
+# Between two lines of a log.
+SECONDS = 20.0
+
+
+class Progress:
+    """Counts finished units of some work. A context manager; call it with how many are done.
+
+    A thread writes the lines, so that they come while one unit (a compilation, say) takes long.
+    Work that ends within `SECONDS` leaves no line.
+    """
+
+    def __init__(
+        self, name: str, total: int | None = None, unit: str = "", *, initial: int = 0
+    ) -> None:
+        """Starts counting.
+
+        Args:
+            name: begins every line, such as "tokenising kk".
+            total: units in all; None where that is not known.
+            unit: what is counted, in the plural; "B" is shown as MB or GB. Empty: nothing is
+                counted, and lines have the time alone.
+            initial: units that were done before, by an earlier call of the program.
+        """
+        self.name, self.total, self.unit = name, total, unit
+        self.initial = self.done = initial
+        self.start = time.perf_counter()
+        self._ended = threading.Event()
+        self._bar = tqdm(
+            total=total,
+            initial=initial,
+            desc=name,
+            unit=unit if unit == "B" else f" {unit}",
+            unit_scale=unit == "B",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            # A bar of a part of the work goes when it is done.
+            leave=False,
+        )
+        self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
+
+    def __call__(self, count: int = 1) -> None:
+        """So many more units are done."""
+        self.done += count
+        self._bar.update(count)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.start
+
+    @property
+    def rate(self) -> float:
+        """Units a second."""
+        return (self.done - self.initial) / max(self.seconds, 1e-9)
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._bar.close()
+
+    def _tick(self) -> None:
+        pause = 1.0 if not self._bar.disable else SECONDS
+        while not self._ended.wait(pause):
+            if self._bar.disable:
+                _log.info(self.line())
+            else:
+                self._bar.refresh()
+
+    def line(self) -> str:
+        """The state in one line."""
+        if self.done == self.initial or not self.unit:
+            return f"{self.name}: {self.seconds:,.0f} s so far"
+        total = "" if self.total is None else f" of {self._amount(self.total)}"
+        text = f"{self.name}: {self._amount(self.done)}{total}, {self._amount(self.rate)}/s"
+        if self.total is None:
+            return text
+        return f"{text}, {duration((self.total - self.done) / self.rate)} left"
+
+    def _amount(self, count: float) -> str:
+        if self.unit == "B":
+            return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+        return f"{count:,.0f} {self.unit}" if count >= 10 else f"{count:.2g} {self.unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,219 @@
+"""What of a config can be refused before any data is read, is refused here.
+
+A corpus takes minutes to hours to tokenise: a misspelt task, a language that does not exist or a
+library that is missing must not come to light after that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from marco_jax.data.corpus import KINDS, SourceInfo
+from marco_jax.data.mixtures import (
+    GROUPS,
+    apply_override,
+    check_mixture_name,
+    get_mixture,
+    mixture_sources,
+    parse_override,
+)
+from marco_jax.data.sources import read_sources
+from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
+from marco_jax.evaluation.tasks import named_task
+from marco_jax.languages import LANGUAGES, get_language
+from marco_jax.lists import names_in
+from marco_jax.model.attention import IMPLEMENTATIONS
+from marco_jax.model.config import Qwen2Config
+from marco_jax.model.lora import adapter_table
+from marco_jax.model.remat import REMAT_POLICIES
+from marco_jax.training.assemble import lora_options
+from marco_jax.training.config import (
+    ConfigError,
+    StagePlan,
+    check_paths,
+    plan_stages,
+    profiled_steps,
+)
+from marco_jax.training.objectives import check_objective
+
+# Types that a step computes in.
+DTYPES = ("float32", "bfloat16")
+# Bytes of a trained parameter in a checkpoint: itself and two moments, float32.
+_BYTES_A_PARAMETER = 12
+
+
+def check_config(config: ConfigDict) -> None:
+    """Refuses what cannot be trained, whatever the data and the machine.
+
+    Raises:
+        ConfigError: names the field, its value and the remedy.
+    """
+    check_paths(config)
+    check_objective(config)
+    _check_numbers(config)
+    _check_names(config)
+    stages = plan_stages(config)
+    for stage in stages:
+        check_mixture_name(stage.mixture)
+    _check_override(config, stages)
+    _check_evaluation(config)
+    profiled_steps(config.profile)
+    if config.wandb.project and not importlib.util.find_spec("wandb"):
+        raise ConfigError(
+            f"wandb.project is {config.wandb.project!r} and wandb is not installed: pip install "
+            "wandb, or leave the field empty"
+        )
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    least = {
+        "steps": 1,
+        "batch.length": 2,
+        "batch.sequences": 0,
+        "batch.accumulation_steps": 1,
+        "optimizer.clip_norm": 0,
+        "optimizer.weight_decay": 0,
+        "log_every": 0,
+        "checkpoint.every": 0,
+        "evaluation.every": 0,
+        "evaluation.shots": 0,
+        "evaluation.max_length": 2,
+        "evaluation.tokens_per_batch": 1,
+        "lora.rank": 0,
+    }
+    for name, bound in least.items():
+        value = config
+        for part in name.split("."):
+            value = value[part]
+        # Also refuses nan, which is less than nothing and more than nothing.
+        if not value >= bound:
+            raise ConfigError(f"{name} is {value}: write {bound} or more")
+
+
+def _check_names(config: ConfigDict) -> None:
+    for name, known in (
+        ("remat", tuple(REMAT_POLICIES)),
+        ("dtype", DTYPES),
+        ("attention", IMPLEMENTATIONS),
+    ):
+        if config[name] not in known:
+            near = difflib.get_close_matches(str(config[name]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
+            raise ConfigError(f"{name} is {config[name]!r}, which is not known: {hint}")
+    if config.tokenizer.path and not pathlib.Path(config.tokenizer.path).is_dir():
+        raise ConfigError(f"tokenizer.path is {config.tokenizer.path!r}, which is not a directory")
+
+
+def _check_override(config: ConfigDict, stages: Sequence[StagePlan]) -> None:
+    """Refuses overrides of sources or stages that no data could have."""
+    known = {*LANGUAGES, *GROUPS, *KINDS}
+    if config.data.endswith(".json"):
+        known |= {source.name for source in read_sources(config.data)}
+    names = [stage.name for stage in stages]
+    for item in parse_override(config.mixture.override):
+        for value, among, what in (
+            (item.target, known, "source, language or group"),
+            (item.stage, ["", *names], "stage"),
+        ):
+            if value not in among:
+                near = difflib.get_close_matches(value, sorted(among), n=1)
+                hint = (
+                    f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(among))}"
+                )
+                raise ConfigError(
+                    f"mixture.override: {item.text!r} names the {what} {value!r}, which there is "
+                    f"not; {hint}"
+                )
+
+
+def check_mixtures(
+    config: ConfigDict, stages: Sequence[StagePlan], sources: Sequence[SourceInfo]
+) -> None:
+    """Refuses mixtures and overrides that the corpus's sources do not allow.
+
+    Raises:
+        ValueError: a mixture without a source, or an override of one that it does not read.
+    """
+    everywhere = {name for stage in stages for name in mixture_sources(stage.mixture, sources)}
+    for stage in stages:
+        shares = get_mixture(stage.mixture, sources).shares
+        apply_override(shares, config.mixture.override, sources, stage.name, everywhere)
+
+
+def _check_evaluation(config: ConfigDict) -> None:
+    fields = config.evaluation
+    tasks = [named_task(name) for name in names_in(f"{fields.tasks},{fields.every_tasks}")]
+    benchmarks = [BenchmarkTask.parse(name) for name, _ in tasks if is_benchmark(name)]
+    elsewhere = {code for task in benchmarks for code in task.benchmark.languages}
+    languages = names_in(fields.languages)
+    for code in languages:
+        if code not in elsewhere and not (benchmarks and "-" in code):
+            get_language(code)
+    for task in benchmarks:
+        if not fields.data_dir:
+            raise ConfigError(
+                f"evaluation.tasks names {task.name!r}, which reads files: set evaluation.data_dir "
+                f"to the folder that holds {task.benchmark.folder}/"
+            )
+        if not task.languages(fields.data_dir, languages or None):
+            raise ConfigError(
+                f"evaluation.tasks names {task.name!r}, and evaluation.data_dir={fields.data_dir} "
+                f"has no files of it in {', '.join(languages) or 'any language'}"
+            )
+    for name, count in fields.examples.items():
+        named_task(name)
+        if not isinstance(count, int) or count < 1:
+            raise ConfigError(f"evaluation.examples.{name} is {count!r}: write 1 or more")
+
+
+def check_workdir(workdir: pathlib.Path) -> None:
+    """Refuses a workdir that cannot be made or written.
+
+    Raises:
+        OSError: the folder in the way, and why.
+    """
+    there = workdir.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(f"--workdir={workdir}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"--workdir={workdir}: {there} cannot be written to")
+
+
+def checkpoint_bytes(trained_parameters: int) -> int:
+    """Bytes of one checkpoint: trained parameters with their moments."""
+    return _BYTES_A_PARAMETER * trained_parameters
+
+
+def check_space(workdir: pathlib.Path, trained_parameters: int) -> None:
+    """Refuses a workdir whose disk has no room for one checkpoint.
+
+    Raises:
+        OSError: what is needed and what is there.
+    """
+    there = workdir.absolute()
+    while not there.exists():
+        there = there.parent
+    needed, free = checkpoint_bytes(trained_parameters), shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(
+            f"--workdir={workdir} has {free / 1e9:,.1f} GB free and one checkpoint takes "
+            f"{needed / 1e9:,.1f} GB: make room, or give a workdir on a larger disk"
+        )
+
+
+def trained_parameters(config: ConfigDict, model: Qwen2Config) -> int:
+    """How many parameters train: all, or those of the adapters."""
+    lora = lora_options(config)
+    if lora is None:
+        return model.num_parameters
+    return sum(math.prod(row.shape(model)) for row in adapter_table(model, lora))
