@@ -13,12 +13,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import jax
 import pytest
 
+from marco_jax.runtime.logs import configure_logging
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = {
     "en": "the run saves its state and the next step reads a new batch of text",
     "de": "der Lauf sichert seinen Stand und der Schritt liest neuen Text ein",
     "kk": "қадам жаңа мәтін оқиды және күйін сақтайды содан кейін тоқтайды",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log_lines():
+    """Log lines go to standard error, as the command line sends them."""
+    configure_logging()
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,7 @@ def test_a_damaged_step_is_moved_aside_and_the_one_before_is_used(
     assert_same(found.params, at_step(state, 3).params)
     assert_same(found.optimizer, state.optimizer)
     said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and said[0].startswith("warning: checkpoint 6 is damaged (")
+    assert len(said) == 1 and "WARNING checkpoint 6 is damaged (" in said[0]
     aside = workdir / "damaged/6"
     assert sorted(path.relative_to(aside) for path in aside.rglob("*")) == left
     # The step can be saved again, and is used then.
@@ -224,7 +224,7 @@ def test_a_save_cut_in_its_files_is_removed(damage, workdir, trainer, capsys):
     damage(step)
     step.rename(f"{step}{TEMPORARY}")
     assert restore(workdir, trainer)[1]["step"] == 3
-    assert "warning: the save of checkpoint 6 was cut" in capsys.readouterr().err
+    assert "WARNING the save of checkpoint 6 was cut" in capsys.readouterr().err
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["3"]
 
 

@@ -194,7 +194,7 @@ def test_a_step_without_a_number_is_skipped_and_said(poisoned, command, finished
     assert rows[0]["loss"] == figures(finished)[0][1]
     assert all(np.isfinite(row["loss"]) for row in rows if "skipped" not in row)
     [said] = [line for line in lines(capsys) if "skipped" in line]
-    assert said.startswith("warning: skipped step 2: loss no finite number")
+    assert "WARNING skipped step 2: loss no finite number" in said
     assert "its batch: " in said and "en" in said.partition("its batch: ")[2]
 
 

@@ -41,11 +41,10 @@ def test_a_live_line_on_a_terminal(monkeypatch):
         assert part in shown
 
 
-def test_plain_lines_in_a_log_and_none_for_a_loss_that_is_not_there(monkeypatch):
-    said = []
-    monkeypatch.setattr(hooks, "say", said.append)
+def test_plain_lines_in_a_log_and_none_for_a_loss_that_is_not_there(caplog):
+    caplog.set_level("INFO", hooks.__name__)
     watch([ROW, ROW | {"loss": None, "mfu": None}])
-    assert said == [
+    assert caplog.messages == [
         "step 2/2 stage1: loss none, 12,345 tokens/s, learning rate 1.00e-03, 0.0 min left"
     ]
 
