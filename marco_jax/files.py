@@ -1,7 +1,9 @@
-"""Paths that a user gives: which of them a command can serve."""
+"""Paths that a user gives: which of them a command can serve, before it begins."""
 
 from __future__ import annotations
 
+import os
+import pathlib
 import re
 
 # Two letters at least: "C:/" is a drive. "gs:/b" is what a program that joins paths makes of
@@ -29,3 +31,30 @@ def check_local(name: str, path: str) -> None:
         else:
             remedy = "mount the bucket as a folder, and give the path of a file or folder below it"
         raise ValueError(f"{name}={part.strip()}: {scheme}:// paths cannot be used here: {remedy}")
+
+
+def check_writable(name: str, path: str | os.PathLike, *, file: bool = False) -> None:
+    """Refuses an output that could not be written at the end of the work. Creates nothing.
+
+    Args:
+        name: of the flag that holds it.
+        path: of a folder, or of a file where `file` is set.
+
+    Raises:
+        OSError: what is in the way.
+    """
+    if file and pathlib.Path(path).is_dir():
+        raise IsADirectoryError(f"{name}={path} is a folder: give the path of a file")
+    there = nearest_existing(path if not file else pathlib.Path(path).absolute().parent)
+    if not there.is_dir():
+        raise NotADirectoryError(f"{name}={path}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{name}={path}: {there} cannot be written to")
+
+
+def nearest_existing(path: str | os.PathLike) -> pathlib.Path:
+    """The path itself where it exists, else the nearest folder above it that does."""
+    there = pathlib.Path(path).absolute()
+    while not there.exists():
+        there = there.parent
+    return there

@@ -57,3 +57,24 @@ def test_every_command_refuses_them_in_one_line(arguments, root, tmp_path, monke
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"marco {arguments[0]}: ") and "paths cannot be used here" in line
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "--model=m", "--out=folder"], "--out=folder is a folder"),
+        (["eval", "--model=m", "--out=file/r.json"], "is a file, not a folder"),
+        (["generate", "--model=m", "--input=p.jsonl", "--out=folder"], "is a folder"),
+        (["export", "--model=m", "--out=file/hf"], "is a file, not a folder"),
+        (["report", "--workdir=file"], "is a file, not a folder"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_refused_first(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -27,6 +27,10 @@ EXAMPLES = (
         "--config.init_from=runs/demo --config.mixture.override=kk=0.03",
         "from its weights, with a mixture of your own",
     ),
+    Example(
+        "marco train --config=configs/demo.py --workdir=runs/big --config.steps=3200 --dry_run",
+        "check a run and describe it",
+    ),
     Example("marco report --workdir=runs/demo", "its page"),
     Example(
         "marco report --compare runs/demo runs/more --out=comparison.html",

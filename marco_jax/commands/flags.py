@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from marco_jax.files import check_local
+from marco_jax.files import check_local, check_writable
 
 # Flags that hold paths; --compare holds several of `report` and a config of `plan`.
 _PATHS = (
@@ -13,13 +13,27 @@ _PATHS = (
 )
 
 
+_OUT_IS_A_FILE = ("eval", "generate", "translate", "plan", "report")
+
+
 def check_paths(arguments: argparse.Namespace) -> None:
-    """Refuses paths that no command can serve (ValueError), before anything is created."""
+    """Refuses paths that no command can serve, before it begins and anything is created.
+
+    Raises:
+        ValueError: a path of an object store or a hub.
+        OSError: an output that cannot be written.
+    """
     for name in _PATHS:
         value = getattr(arguments, name, None)
         for path in value if isinstance(value, list) else [value]:
             if path:
                 check_local(f"--{name}", path)
+    for name in ("workdir", "out", "rejects", "verdicts", "hlo"):
+        if path := getattr(arguments, name, None):
+            file = name in ("verdicts", "hlo") or (
+                name == "out" and arguments.command in _OUT_IS_A_FILE
+            )
+            check_writable(f"--{name}", path, file=file)
 
 
 def generation_flags(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import math
-import os
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from marco_jax.data.mixtures import (
 from marco_jax.data.sources import read_sources
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.tasks import named_task
+from marco_jax.files import nearest_existing
 from marco_jax.languages import LANGUAGES, get_language
 from marco_jax.lists import names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
@@ -174,21 +174,6 @@ def _check_evaluation(config: ConfigDict) -> None:
             raise ConfigError(f"evaluation.examples.{name} is {count!r}: write 1 or more")
 
 
-def check_workdir(workdir: pathlib.Path) -> None:
-    """Refuses a workdir that cannot be made or written.
-
-    Raises:
-        OSError: the folder in the way, and why.
-    """
-    there = workdir.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise NotADirectoryError(f"--workdir={workdir}: {there} is a file, not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"--workdir={workdir}: {there} cannot be written to")
-
-
 def checkpoint_bytes(trained_parameters: int) -> int:
     """Bytes of one checkpoint: trained parameters with their moments."""
     return _BYTES_A_PARAMETER * trained_parameters
@@ -200,10 +185,8 @@ def check_space(workdir: pathlib.Path, trained_parameters: int) -> None:
     Raises:
         OSError: what is needed and what is there.
     """
-    there = workdir.absolute()
-    while not there.exists():
-        there = there.parent
-    needed, free = checkpoint_bytes(trained_parameters), shutil.disk_usage(there).free
+    needed = checkpoint_bytes(trained_parameters)
+    free = shutil.disk_usage(nearest_existing(workdir)).free
     if free < needed:
         raise OSError(
             f"--workdir={workdir} has {free / 1e9:,.1f} GB free and one checkpoint takes "

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import apply_override, get_mixture, mixture_sources
-from marco_jax.files import check_local
+from marco_jax.files import check_local, check_writable, nearest_existing
 from marco_jax.lists import names_in
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.mesh import Sharding
@@ -24,7 +24,6 @@ from marco_jax.training.checks import (
     check_config,
     check_mixtures,
     check_space,
-    check_workdir,
     checkpoint_bytes,
     trained_parameters,
 )
@@ -53,7 +52,7 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
     check_local("--workdir", workdir)
     directory = pathlib.Path(workdir)
     check_config(config)
-    check_workdir(directory)
+    check_writable("--workdir", directory)
     sharding = create_sharding(config)
     tokens = global_rows(config, sharding) * config.batch.length
     resolve_steps(config, tokens)
@@ -155,14 +154,12 @@ def _memory_lines(config: ConfigDict, model: Qwen2Config, sharding: Sharding) ->
 
 
 def _disk_lines(config: ConfigDict, model: Qwen2Config, workdir: pathlib.Path) -> Iterator[str]:
-    there = workdir.absolute()
-    while not there.exists():
-        there = there.parent
     size = checkpoint_bytes(trained_parameters(config, model))
     every = config.checkpoint.every
     count = len(names_in(config.stages)) + (config.steps // every if every else 0)
     kept = min(count, config.checkpoint.keep) if config.checkpoint.keep else count
+    free = shutil.disk_usage(nearest_existing(workdir)).free
     yield (
-        f"workdir: {workdir}, {shutil.disk_usage(there).free / 1e9:,.1f} GB free; "
+        f"workdir: {workdir}, {free / 1e9:,.1f} GB free; "
         f"{kept} checkpoints of {size / 1e9:,.2f} GB stay at most"
     )

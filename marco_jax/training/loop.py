@@ -12,12 +12,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from marco_jax.files import check_local
+from marco_jax.files import check_local, check_writable
 from marco_jax.model.parameters import Params
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.boards import Boards
 from marco_jax.training.checkpoint import FIGURES, Checkpoints, Meta
-from marco_jax.training.checks import check_config, check_workdir
+from marco_jax.training.checks import check_config
 from marco_jax.training.clock import CHECKPOINT, COMPILE
 from marco_jax.training.export_hook import ExportHook
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, RunFailed, Watchdog
@@ -54,7 +54,7 @@ def train(config: ConfigDict, workdir: str) -> int:
     directory = pathlib.Path(workdir)
     # Before anything is created.
     check_config(config)
-    check_workdir(directory)
+    check_writable("--workdir", directory)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         loop = _Loop(config, directory)
