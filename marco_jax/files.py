@@ -11,7 +11,7 @@ import re
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
-def check_local(name: str, path: str) -> None:
+def check_local(name: str, path: str | os.PathLike) -> None:
     """Refuses a path that names an object store, a hub or a web server.
 
     Args:
@@ -21,7 +21,7 @@ def check_local(name: str, path: str) -> None:
     Raises:
         ValueError: what it is, and what to do instead.
     """
-    for part in path.split(","):
+    for part in os.fspath(path).split(","):
         found = _SCHEME.match(part.strip())
         if found is None:
             continue

@@ -130,17 +130,17 @@ def plan_stages(config: ConfigDict) -> list[StagePlan]:
         ConfigError: names, shares or mixtures that do not fit together.
     """
     names = names_in(config.stages)
-    for name in names:
-        if name not in config.stage:
-            near = difflib.get_close_matches(name, list(config.stage), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(config.stage)}"
-            raise ConfigError(f"stages names {name!r}, and there is no config.stage.{name}; {hint}")
     mixtures = names_in(config.mixture.name)
     if len(mixtures) not in (1, len(names)):
         raise ConfigError(
             f"mixture.name lists {len(mixtures)} mixtures for {len(names)} stages "
             f"({config.stages}): give one, or one a stage"
         )
+    for name in names:
+        if name not in config.stage:
+            near = difflib.get_close_matches(name, list(config.stage), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(config.stage)}"
+            raise ConfigError(f"stages names {name!r}, and there is no config.stage.{name}; {hint}")
     ends = _stage_ends(config, names)
     plans = []
     for index, (name, start, end) in enumerate(zip(names, [0, *ends], ends, strict=False)):

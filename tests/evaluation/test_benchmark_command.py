@@ -131,6 +131,7 @@ def test_a_bad_file_ends_in_one_line(model, tmp_path, capsys, task, language, na
     out = tmp_path / "results.json"
     command = ["eval", f"--model={model}", f"--tasks={task}", f"--languages={language}"]
     assert main([*command, "--shots=0", f"--data_dir={tmp_path}", f"--out={out}"]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    *notes, line = capsys.readouterr().err.strip().splitlines()
+    assert all(" WARNING " in note for note in notes)
     assert line.startswith(f"marco eval: {path}{named}")
     assert not out.exists()
