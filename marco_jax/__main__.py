@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from marco_jax.commands.parser import create_parser
+from marco_jax.extras import missing_extra
 from marco_jax.host_memory import keep_freed_memory
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
@@ -36,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except (ValueError, OSError) as error:
         return _fail(arguments.command, error, BAD_INPUT)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error.name or "")
+        if missing is None:
+            raise
+        return _fail(arguments.command, missing, BAD_INPUT)
     except (FloatingPointError, RunFailed) as error:
         return _fail(arguments.command, error, FAILED)
     except KeyboardInterrupt:
