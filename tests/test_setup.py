@@ -1,15 +1,16 @@
 """What setup.py declares is what the package imports, extra by extra, and the other way round."""
 
 import ast
+import functools
 import importlib.metadata
 import pathlib
 import re
 import runpy
 import subprocess
 import sys
+import unittest.mock
 
 import pytest
-import setuptools
 
 from marco_jax.extras import EXTRAS
 
@@ -51,10 +52,11 @@ ROOMS = ("marco_jax", "experiments", "configs")
 @pytest.fixture(scope="module")
 def declared():
     """Names of distributions by extra, "core" for what is always installed."""
-    given = {}
+    setuptools = unittest.mock.MagicMock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setuptools, "setup", given.update)
+        patch.setitem(sys.modules, "setuptools", setuptools)
         runpy.run_path(str(ROOT / "setup.py"))
+    given = setuptools.setup.call_args.kwargs
     lists = {CORE: given["install_requires"], **given["extras_require"]}
     return {extra: {name_of(line) for line in lines} for extra, lines in lists.items()}
 
@@ -67,8 +69,10 @@ def name_of(requirement):
 def distribution_of(module):
     if module in DISTRIBUTIONS:
         return DISTRIBUTIONS[module]
-    found = importlib.metadata.packages_distributions().get(module, [module])
-    return name_of(found[0])
+    return name_of(installed().get(module, [module])[0])
+
+
+installed = functools.cache(importlib.metadata.packages_distributions)
 
 
 def imported():

@@ -29,6 +29,21 @@ TEXTS = {
     "en": "the run saves its state and the next step reads a new batch of text",
     "kk": "қадам жаңа мәтін оқиды және күйін сақтайды содан кейін тоқтайды",
 }
+# Raw pages that curation keeps; between Malay and Indonesian a model of its own decides.
+PAGES = {
+    "text": "The river runs through the old market town. Every morning the teacher walks along its "
+    "bank with a letter in her hand. She meets the people of the garden and talks about the "
+    "winter. They like to remember how the bridge was built, long before the railway came to the "
+    "valley.",
+    "html": "My grandmother kept bees behind the house, and she knew what the weather would be by "
+    "the sound of them. In the spring we carried the boxes up to the meadow where the clover was. "
+    "It took the whole day, because we had to go slowly and the path was steep. When we came back "
+    "in the evening there was bread with honey on the table, and she told us about her brothers.",
+    "malay": "Nenek saya memelihara lebah di belakang rumah, dan dia tahu cuaca daripada bunyinya. "
+    "Pada musim bunga kami membawa kotak itu ke padang tempat bunga tumbuh. Perjalanan itu memakan "
+    "masa sehari kerana jalannya curam dan kami perlu berjalan perlahan. Apabila kami pulang pada "
+    "waktu petang, ada roti dengan madu di atas meja, dan dia bercerita tentang abangnya.",
+}
 _SIZE = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -74,10 +89,12 @@ def write_files(folder: pathlib.Path) -> None:
         }
         for n in range(12)
     ]
-    page = " ".join([TEXTS["en"].capitalize() + "."] * 3)
+    paragraphs = "".join(f"<p>{part}.</p>" for part in PAGES["html"].split("."))
     pages = [
-        {"id": "a", "url": "https://example.org/a", "text": f"It was a long day. {page}"},
-        {"id": "b", "url": "https://example.org/b", "text": "Click here"},
+        {"id": "text", "text": f"{PAGES['text']} Call +44 20 7946 0958."},
+        {"id": "html", "text": f"<!DOCTYPE html><html><body>{paragraphs}</body></html>"},
+        {"id": "malay", "text": PAGES["malay"]},
+        {"id": "short", "text": "Click here"},
     ]
     source = {"name": "own", "kind": "chat", "language": "en", "files": "chat.jsonl"}
     for name, lines in {"corpus": rows, "chat": chat, "raw": pages}.items():
@@ -196,7 +213,7 @@ _TRIALS = {
         )
     ],
     "plan": [Trial(_PLAN, says="no chip has run this")],
-    "curation": [Trial(_CURATE, says="of 2 documents")],
+    "curation": [Trial(_CURATE, says="kept 3 of 4 documents")],
     "sweep": [
         Trial(
             (
