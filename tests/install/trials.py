@@ -181,6 +181,12 @@ _CURATE = (
 )
 _WANDB = (*_TRAIN, *DATA, "--workdir=watched", "--config.wandb.project=marco")
 _HARNESS = ("python", "-m", "marco_jax.lm_eval", "--help")
+_SWEEP = (
+    *("marco", "sweep", f"--config={CONFIGS / 'mixture_ablation.py'}", "--dry_run"),
+    *("--workdir=sweep", "--config.data=corpus.jsonl", "--config.sweep.fit=lightgbm"),
+    *("--config.tokenizer.path=run/tokenizer", "--config.sweep.units=sources"),
+    *("--config.sweep.runs=16", "--config.sweep.max_epochs=1000000"),
+)
 _FIT = """
 import importlib, sys
 import numpy as np
@@ -215,15 +221,7 @@ _TRIALS = {
     "plan": [Trial(_PLAN, says="no chip has run this")],
     "curation": [Trial(_CURATE, says="kept 3 of 4 documents")],
     "sweep": [
-        Trial(
-            (
-                *("marco", "sweep", f"--config={CONFIGS / 'mixture_ablation.py'}", "--dry_run"),
-                *("--workdir=sweep", "--config.data=corpus.jsonl", "--config.sweep.fit=lightgbm"),
-                *("--config.tokenizer.path=run/tokenizer", "--config.sweep.units=sources"),
-                *("--config.sweep.runs=16", "--config.sweep.max_epochs=1000000"),
-            ),
-            says="runs of 100 steps",
-        ),
+        Trial(_SWEEP, says="runs of 100 steps"),
         _python(_FIT, "predicts", _trees()),
     ],
     "hf": [_python(_TOKENIZERS, "qwen2")],
@@ -235,6 +233,7 @@ _MISSING = [
     _missing("demo", *_TRAIN, "--workdir=other"),
     _missing("plan", *_PLAN),
     _missing("curation", *_CURATE),
+    _missing("sweep", *_SWEEP),
     _missing("wandb", *_WANDB),
     _missing("harness", *_HARNESS),
 ]
