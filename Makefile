@@ -1,17 +1,19 @@
 # demo: the whole pipeline on a small model.  docs: the pages of docs/ as a site, in site/.
-# test, test-slow, lint, format: for development.
+# test, test-slow, check-install, lint, format: for development.
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/demo
 # Processes that share the tests: compiling, their largest part, uses one core each.
 WORKERS ?= 2
+# Of check-install: comma-separated, such as core,curation; empty for every one.
+EXTRAS ?=
 
 RUN := $(VENV)/bin/python -m
 # -qq: errors only.
 PIP := $(RUN) pip install -qq --disable-pip-version-check -c constraints.txt
 RUFF := $(RUN) ruff
 
-.PHONY: demo test test-slow docs lint format clean
+.PHONY: demo test test-slow check-install docs lint format clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/marco train --config=configs/demo.py --workdir=$(WORKDIR)
@@ -23,6 +25,10 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(RUN) pytest -q -m slow
+
+# What users install, from the wheel and without constraints.txt, an environment for each extra.
+check-install:
+	$(PYTHON) tests/install/check_install.py --extras=$(EXTRAS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
@@ -47,7 +53,7 @@ $(VENV)/bin/python:
 # The stamps hold what a second call need not install again.
 $(VENV)/.installed: setup.py constraints.txt | $(VENV)/bin/python
 	@echo "Installing marco_jax and its dependencies into $(VENV): this takes a few minutes."
-	$(PIP) -e .
+	$(PIP) -e '.[demo]'
 	touch $@
 
 # torch goes before whatever pulls transformers, so that a CPU build is kept where pip finds one.

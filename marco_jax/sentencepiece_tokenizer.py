@@ -8,12 +8,10 @@ import pathlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-import sentencepiece
 import tokenizers
-from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers
 
 from marco_jax.tokenizer_files import (
@@ -43,6 +41,9 @@ class SentencePieceTokenizer:
         Raises:
             ValueError: a model of another kind, e.g. one that changes the text.
         """
+        # Here and below it is imported where it is used: Qwen2's own tokenizer does without.
+        import sentencepiece
+
         _check_model(model)
         self._model = model
         self.companions = companions or Companions()
@@ -150,6 +151,8 @@ def train_sentencepiece(
     Raises:
         ValueError: too little text for so many pieces.
     """
+    import sentencepiece
+
     lines = (
         line[start : start + _LINE_CHARACTERS]
         for text in texts
@@ -194,20 +197,14 @@ def _round_scores(model: bytes) -> bytes:
 
     Else libraries part where two segmentations are equally likely (">" + ">>", ">>" + ">").
     """
-    try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
-    except DecodeError as error:
-        raise ValueError(f"tokenizer.model is no SentencePiece model: {error}") from None
+    proto = _parse(model)
     for piece in proto.pieces:
         piece.score = round(piece.score * 64) / 64
     return proto.SerializeToString(deterministic=True)
 
 
 def _check_model(model: bytes) -> None:
-    try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
-    except DecodeError as error:
-        raise ValueError(f"tokenizer.model is no SentencePiece model: {error}") from None
+    proto = _parse(model)
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     changes_text = normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces
     unigram = trainer.model_type == trainer.UNIGRAM and trainer.byte_fallback
@@ -216,6 +213,17 @@ def _check_model(model: bytes) -> None:
             "tokenizer.model is not a unigram model with byte fallback, identity normalisation, no "
             "space put in front and an end-of-sentence piece: give tokenizer.json instead"
         )
+
+
+def _parse(model: bytes) -> Any:
+    """The bytes of a tokenizer.model as a message."""
+    from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2
+
+    try:
+        return sentencepiece_model_pb2.ModelProto.FromString(model)
+    except DecodeError as error:
+        raise ValueError(f"tokenizer.model is no SentencePiece model: {error}") from None
 
 
 class _ByteSink:

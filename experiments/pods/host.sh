@@ -20,8 +20,9 @@ setup() {
   command -v uv >/dev/null || python3 -m pip install --quiet --user uv
   cd "$home/source"
   [ -x "$home/venv/bin/python" ] || uv venv --quiet --python 3.12 "$home/venv"
-  # The versions that the tests were run with; jax[tpu] adds the TPU's own library.
-  uv pip install --quiet --python "$home/venv/bin/python" -c constraints.txt -e '.[tpu]'
+  # The versions that the tests were run with. jax[tpu] adds the TPU's own library, demo the names of
+  # languages in their own languages (language_names) and the default corpus.
+  uv pip install --quiet --python "$home/venv/bin/python" -c constraints.txt -e '.[tpu,demo]'
 }
 
 mount_storage() {

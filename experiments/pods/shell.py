@@ -11,6 +11,13 @@ from collections.abc import Sequence
 
 # A program that is not there, as shells say it.
 NOT_FOUND = 127
+# Where programs come from.
+_SOURCES = {
+    "gcloud": "install the Google Cloud CLI",
+    "kubectl": "gcloud components install kubectl",
+    "xpk": "pip install xpk",
+    "git": "install git with the system's packages",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +53,8 @@ class Shell:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
-            raise CommandFailed(f"{command[0]} is not installed, or not on PATH") from None
+            remedy = _SOURCES.get(command[0], "install it")
+            raise CommandFailed(f"{command[0]} is not on PATH: {remedy}") from None
         return Finished(done.returncode, done.stdout, done.stderr)
 
     def must(self, command: Sequence[str], attempts: int = 4) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from ml_collections import ConfigDict
 
 from marco_jax.data.mixtures import GROUPS
+from marco_jax.extras import require
 from marco_jax.languages import LANGUAGES
 from marco_jax.training.config import ConfigError
 from marco_jax.training.defaults import training_config, training_stage
@@ -85,6 +86,9 @@ def check_fields(config: ConfigDict) -> None:
     fields = config.sweep
     if fields.fit not in FITS:
         raise ConfigError(f"sweep.fit is {fields.fit!r}: choose one of {', '.join(FITS)}")
+    if fields.fit == "lightgbm":
+        # Known before the runs, not after them.
+        require("sweep", "sweep.fit='lightgbm'")
     if not _names(fields.targets):
         raise ConfigError("sweep.targets is empty: name a task, such as bits_per_byte")
     tasks = {

@@ -21,6 +21,7 @@ from marco_jax.ablation.propose import (
 )
 from marco_jax.ablation.quality import Quality, judge
 from marco_jax.ablation.simplex import cap_weights
+from marco_jax.extras import optional
 
 # Mixtures that are looked at, and how many of the best are averaged (RegMix: 1M and 128).
 _CANDIDATES, _BEST = 20_000, 64
@@ -69,7 +70,7 @@ def fit_trees(weights: np.ndarray, figures: np.ndarray) -> TreeFit:
     """Fits one target, as `fit.fit_target` does.
 
     Raises:
-        ValueError: LightGBM is not installed.
+        MissingExtra: LightGBM is not installed.
     """
     figures = np.asarray(figures, np.float64)
     kept = ~np.eye(len(figures), dtype=bool)
@@ -111,12 +112,8 @@ def propose_by_search(
 
 
 def _train(weights: np.ndarray, figures: np.ndarray) -> Any:
-    try:
+    with optional("sweep.fit='lightgbm'"):
         import lightgbm
-    except ImportError:
-        raise ValueError(
-            "sweep.fit is 'lightgbm', which is not installed: pip install 'marco_jax[sweep]'"
-        ) from None
     data = lightgbm.Dataset(weights, figures, params={"verbosity": -1, "min_data_in_bin": 1})
     return lightgbm.train(_SETTINGS, data, num_boost_round=_ROUNDS)
 

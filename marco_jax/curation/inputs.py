@@ -8,7 +8,10 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
-from apache_beam.io.filesystems import FileSystems
+from marco_jax.extras import optional
+
+with optional():
+    from apache_beam.io.filesystems import FileSystems
 
 # A longer line is no document. It is passed over without being held.
 LINE_BYTES = 32 << 20

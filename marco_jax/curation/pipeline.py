@@ -7,13 +7,15 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-
 from marco_jax.curation import boilerplate, joins, stages
 from marco_jax.curation.inputs import Part
 from marco_jax.curation.stages import Job
+from marco_jax.extras import optional
 from marco_jax.runtime.progress import Progress
+
+with optional():
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 # The runner of this machine.
 LOCAL = "local"

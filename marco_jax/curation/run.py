@@ -23,6 +23,7 @@ from marco_jax.curation.settings import check
 from marco_jax.curation.stages import Job
 from marco_jax.curation.tally import Tally
 from marco_jax.curation.thresholds import THRESHOLDS
+from marco_jax.extras import require
 from marco_jax.lists import names_in
 
 
@@ -67,7 +68,9 @@ def curate(
     Raises:
         ValueError: a setting that makes no sense, or a directory that is not new.
         FileNotFoundError: no input.
+        MissingExtra: a package of the extra "curation" is not installed.
     """
+    require("curation")
     check(config)
     for directory in filter(None, (out, rejects)):
         if directory.exists():

@@ -31,6 +31,7 @@ from marco_jax.data.corpus import (
 )
 from marco_jax.data.sources import Source, read_sources
 from marco_jax.data.templates import TEMPLATES, render
+from marco_jax.extras import optional
 from marco_jax.languages import LANGUAGES, get_language
 
 # Columns of TSV files of conversations and of preferences.
@@ -251,7 +252,8 @@ def _names(x: str, y: str, how: str, rng: random.Random) -> tuple[str, str]:
         how = rng.choice(("english", "source", "target"))
     if how == "english":
         return get_language(x).name, get_language(y).name
-    import babel
+    with optional(f"language_names={how!r}"):
+        import babel
 
     names = babel.Locale.parse(x if how == "source" else y).languages
     return names.get(x, get_language(x).native_name), names.get(y, get_language(y).native_name)

@@ -18,13 +18,15 @@ import random
 import warnings
 from collections.abc import Iterator
 
-from babel.messages.catalog import Catalog
-from babel.messages.mofile import read_mo
-from babel.messages.pofile import read_po
-
 from marco_jax.data.corpus import KNOWLEDGE, Builder, Corpus, Message, Pair
 from marco_jax.data.knowledge import knowledge_documents
+from marco_jax.extras import optional, require
 from marco_jax.languages import LANGUAGES
+
+with optional():
+    from babel.messages.catalog import Catalog
+    from babel.messages.mofile import read_mo
+    from babel.messages.pofile import read_po
 
 CATALOG_PACKAGES = ("django", "rest_framework", "allauth")
 PROSE_PACKAGES = ("django", "rest_framework", "allauth", "babel")
@@ -54,8 +56,9 @@ def load(seed: int) -> Corpus:
     """Reads the packages and builds the corpus.
 
     Raises:
-        FileNotFoundError: one of the packages is not installed.
+        MissingExtra: one of the packages is not installed.
     """
+    require("demo")
     builder = Builder("default", seed)
     messages = {
         language: _messages(LOCALES.get(language, (language,)))
@@ -160,10 +163,4 @@ def _documentation(file: pathlib.Path) -> Iterator[str]:
 
 
 def _package(name: str) -> pathlib.Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            f"the default corpus reads the package {name}, which is not installed: "
-            "pip install marco_jax, or set config.data"
-        )
-    return pathlib.Path(spec.origin).parent
+    return pathlib.Path(importlib.util.find_spec(name).origin).parent

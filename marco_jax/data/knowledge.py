@@ -11,13 +11,15 @@ import datetime
 import random
 from collections.abc import Iterator
 
-from babel import Locale
-from babel.core import get_global
-from babel.dates import format_date
-from babel.languages import get_official_languages
-from babel.numbers import format_decimal, get_territory_currencies
-
 from marco_jax.data.corpus import Message
+from marco_jax.extras import optional
+
+with optional():
+    from babel import Locale
+    from babel.core import get_global
+    from babel.dates import format_date
+    from babel.languages import get_official_languages
+    from babel.numbers import format_decimal, get_territory_currencies
 
 # The words for "currency" and "official language".
 LABELS = {

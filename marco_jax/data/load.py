@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from marco_jax.data import declared_corpus, default_corpus, files_corpus
+from marco_jax.data import declared_corpus, files_corpus
 from marco_jax.data.corpus import Corpus
+from marco_jax.extras import require
 
 
 def load_corpus(data: str = "default", seed: int = 0) -> Corpus:
@@ -17,9 +18,13 @@ def load_corpus(data: str = "default", seed: int = 0) -> Corpus:
 
     Raises:
         FileNotFoundError: nothing there.
+        MissingExtra: a package of the default corpus is not installed.
         ValueError: a line that cannot be read, with file and line number.
     """
     if data == "default":
+        require("demo", "the default corpus (config.data='default')")
+        from marco_jax.data import default_corpus
+
         return default_corpus.load(seed)
     if data.endswith(".json"):
         return declared_corpus.load(data, seed)

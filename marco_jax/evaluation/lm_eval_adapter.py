@@ -15,17 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
-from lm_eval.api.registry import register_model
-from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-
 from marco_jax.chat_templates import CHATML, render_chat
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.extras import optional
 from marco_jax.model.parameters import Params
+
+with optional():
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.utils import normalize_gen_kwargs
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 NAME = "marco_jax"
 

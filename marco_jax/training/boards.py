@@ -9,7 +9,7 @@ from typing import Any
 import tensorboardX
 from ml_collections import ConfigDict
 
-from marco_jax.training.config import ConfigError
+from marco_jax.extras import optional
 
 
 class Boards:
@@ -24,7 +24,7 @@ class Boards:
             first: whether this is the first process.
 
         Raises:
-            ConfigError: wandb is asked for and not installed.
+            MissingExtra: wandb is asked for and not installed.
         """
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), flush_secs=30, write_to_disk=first
@@ -58,13 +58,8 @@ class Boards:
 
 
 def _start(workdir: pathlib.Path, config: ConfigDict) -> Any:
-    try:
+    with optional(f"wandb.project={config.wandb.project!r}"):
         import wandb
-    except ImportError:
-        raise ConfigError(
-            f"wandb.project is {config.wandb.project!r} and wandb is not installed: pip install "
-            "wandb, or leave the field empty"
-        ) from None
     # A restart goes on with the same run.
     name = config.wandb.name or workdir.resolve().name
     return wandb.init(

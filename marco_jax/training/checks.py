@@ -7,7 +7,6 @@ library that is missing must not come to light after that.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import math
 import pathlib
 import shutil
@@ -27,6 +26,7 @@ from marco_jax.data.mixtures import (
 from marco_jax.data.sources import read_sources
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.tasks import named_task
+from marco_jax.extras import require
 from marco_jax.files import nearest_existing
 from marco_jax.languages import LANGUAGES, get_language
 from marco_jax.lists import names_in
@@ -66,11 +66,8 @@ def check_config(config: ConfigDict) -> None:
     _check_override(config, stages)
     _check_evaluation(config)
     profiled_steps(config.profile)
-    if config.wandb.project and not importlib.util.find_spec("wandb"):
-        raise ConfigError(
-            f"wandb.project is {config.wandb.project!r} and wandb is not installed: pip install "
-            "wandb, or leave the field empty"
-        )
+    if config.wandb.project:
+        require("wandb", f"wandb.project={config.wandb.project!r}")
 
 
 def _check_numbers(config: ConfigDict) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import jax
 
+from marco_jax.extras import require
+
 
 def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
     """The devices of a topology such as "v5p:4x4x4" (generation, chips a dimension).
@@ -17,19 +19,14 @@ def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
 
     Raises:
         ValueError: a name that is no topology, or one that this libtpu does not know.
-        ModuleNotFoundError: no libtpu.
+        MissingExtra: no libtpu.
     """
     if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
         raise ValueError(f"topology is {name!r}: write GENERATION:CHIPS, for example v5p:4x4x4")
     # A libtpu outside a TPU machine must neither ask for one nor lock the only one.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    try:
-        import libtpu  # noqa: F401
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "compiling for TPUs needs their compiler: pip install 'marco_jax[plan]'"
-        ) from None
+    require("plan")
     from jax.experimental import topologies
 
     options: dict[str, object] = {"num_slices": num_slices} if num_slices > 1 else {}

@@ -60,7 +60,7 @@ def marco(root, overrides, tmp_path, monkeypatch):
         ("mixture.override=kk=20", "write 0.02 for 2%"),
         ("mixture.name=stge1", "did you mean 'stage1'"),
         ("stages=base,stge1,stage2", "no config.stage.stge1; did you mean 'stage1'"),
-        ("wandb.project=mine", "wandb is not installed"),
+        ("wandb.project=mine", "wandb.project='mine' needs wandb, which is not installed: "),
         ("profile=3", "config.profile is '3'"),
         ("optimizer.clip_norm=-1", "optimizer.clip_norm is -1"),
         ("optimizer.clip_norm=nan", "optimizer.clip_norm is nan"),

@@ -6,9 +6,9 @@ import types
 
 import pytest
 
+from marco_jax.extras import MissingExtra
 from marco_jax.training import hooks
 from marco_jax.training.boards import Boards
-from marco_jax.training.config import ConfigError
 from marco_jax.training.hooks import Event, ProgressHook
 
 ROW = {"loss": 2.5, "learning_rate": 1e-3, "tokens_per_second": 12_345.0, "mfu": 0.412}
@@ -80,7 +80,7 @@ def test_weights_and_biases_when_asked(monkeypatch, small_config, tmp_path):
 
 def test_weights_and_biases_that_is_not_installed(monkeypatch, small_config, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="wandb is not installed"):
+    with pytest.raises(MissingExtra, match="needs wandb, which is not installed: .*\\[wandb\\]"):
         Boards(tmp_path, small_config("wandb.project=marco"), first=True)
     # Not asked for, or in another process than the first: nothing is wanted of it.
     Boards(tmp_path, small_config(), first=True).close()

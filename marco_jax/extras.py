@@ -1,0 +1,154 @@
+"""Optional packages: the extra that brings each, and the command that installs an extra.
+
+EXTRAS says which modules belong to which extra; setup.py lists the distributions that hold them.
+This module imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
+
+NAME = "marco_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Extra:
+    """An extra of setup.py: what it is for, and the top-level modules that it brings."""
+
+    purpose: str
+    modules: tuple[str, ...]
+
+
+EXTRAS = {
+    "demo": Extra("the default corpus", ("django", "rest_framework", "allauth", "babel")),
+    "plan": Extra("compiling for TPUs", ("libtpu",)),
+    "curation": Extra(
+        "curation",
+        (
+            *("apache_beam", "trafilatura", "justext", "ftfy", "phonenumbers", "pycld2"),
+            *("langidentify", "zstandard"),
+        ),
+    ),
+    "sweep": Extra("the fit 'lightgbm' of a sweep", ("lightgbm",)),
+    "hf": Extra("the Hugging Face libraries", ("transformers", "gguf")),
+    "wandb": Extra("Weights & Biases", ("wandb",)),
+    "harness": Extra("lm-evaluation-harness", ("lm_eval",)),
+}
+
+
+class MissingExtra(ValueError):
+    """A package of an extra is not installed; the message has the command that installs it."""
+
+
+def missing_extra(module: str, use: str = "") -> MissingExtra | None:
+    """The error for a module that could not be imported; None if it belongs to no extra.
+
+    Args:
+        module: dotted name, as `ModuleNotFoundError.name` has it.
+        use: what needs it; by default what the extra is for.
+    """
+    top = module.partition(".")[0]
+    extra = next((name for name, extra in EXTRAS.items() if top in extra.modules), None)
+    # A part that is missing from an installed package is a fault of that package.
+    if extra is None or (top != module and is_installed(top)):
+        return None
+    return _error([top], extra, use)
+
+
+def require(extra: str, use: str = "") -> None:
+    """Checks that all modules of an extra are installed; imports none of them.
+
+    Raises:
+        MissingExtra: some are not.
+    """
+    absent = [module for module in EXTRAS[extra].modules if not is_installed(module)]
+    if absent:
+        raise _error(absent, extra, use)
+
+
+@contextlib.contextmanager
+def optional(use: str = "") -> Iterator[None]:
+    """A block of imports in which a missing module of an extra raises MissingExtra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error.name or "", use)
+        if missing is None:
+            raise
+        raise missing from None
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module can be found."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
+
+
+def install_command(extra: str) -> str:
+    """The shell command that adds an extra to this Python, from where this package came."""
+    root = pathlib.Path(__file__).resolve().parent.parent
+    if (root / "setup.py").is_file():
+        return f"{_pip()} -e {_quoted(f'{root}[{extra}]')}"
+    origin = _origin()
+    if origin is None:
+        return f"{_pip()} {_quoted(f'{NAME}[{extra}]')}"
+    url = origin["url"]
+    if "vcs_info" in origin:
+        commit = origin["vcs_info"]["commit_id"]
+        url = f"{origin['vcs_info']['vcs']}+{url}@{commit}"
+    elif urlsplit(url).scheme == "file":
+        path = pathlib.Path(unquote(urlsplit(url).path))
+        if not path.exists():
+            # The wheel has been removed since: what the extra lists is installed by name.
+            return f"{_pip()} {' '.join(map(_quoted, _requirements(extra)))}"
+        editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+        return f"{_pip()} {editable}{_quoted(f'{path}[{extra}]')}"
+    return f"{_pip()} {_quoted(f'{NAME}[{extra}] @ {url}')}"
+
+
+def _error(modules: list[str], extra: str, use: str) -> MissingExtra:
+    verb = "is" if len(modules) == 1 else "are"
+    return MissingExtra(
+        f"{use or EXTRAS[extra].purpose} needs {', '.join(modules)}, which {verb} not installed: "
+        f"{install_command(extra)}"
+    )
+
+
+def _pip() -> str:
+    python = shlex.quote(sys.executable or "python")
+    # uv makes environments that have no pip.
+    if is_installed("pip"):
+        return f"{python} -m pip install"
+    return f"uv pip install --python {python}"
+
+
+def _quoted(requirement: str) -> str:
+    """In single quotes: shells take brackets and > for their own."""
+    return "'" + requirement.replace("'", "'\"'\"'") + "'"
+
+
+def _origin() -> dict | None:
+    """What pip recorded of a package that came from no index (PEP 610); None if it did."""
+    for distribution in importlib.metadata.distributions(name=NAME):
+        if text := distribution.read_text("direct_url.json"):
+            return json.loads(text)
+    return None
+
+
+def _requirements(extra: str) -> list[str]:
+    """The requirements of an extra in the installed metadata."""
+    marker = re.compile(rf"""\s*;.*\bextra\s*==\s*["']{re.escape(extra)}["'].*$""")
+    lines = importlib.metadata.requires(NAME) or []
+    return [marker.sub("", line) for line in lines if marker.search(line)]
