@@ -24,6 +24,7 @@ from marco_jax.ablation.swarm import (
     plan_swarm,
 )
 from marco_jax.training.checkpoint import write_json
+from marco_jax.training.checks import check_config
 from marco_jax.training.config import ConfigError
 from marco_jax.training.faults import RunFailed
 from marco_jax.training.loop import train
@@ -53,11 +54,12 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
     if "sweep" not in config:
         raise ConfigError(f"--config={source} has no config.sweep: see configs/mixture_ablation.py")
     directory = pathlib.Path(workdir)
+    check_fields(config)
+    check_config(config)
     directory.mkdir(parents=True, exist_ok=True)
     if not config.data_cache:
         # Tokenised once, for all runs.
         config.data_cache = str(directory / "data")
-    check_fields(config)
     swarm = plan_swarm(config, directory)
     _tell(describe(swarm, config))
     plan = _plan(config, swarm)

@@ -154,7 +154,7 @@ class Evaluator:
 
     def _leave_out(self, task: AnyTask, languages: Sequence[str] | None, optional: bool) -> None:
         """Drops a task that there is no data for; refuses one that is not optional."""
-        among = ", ".join(languages or LANGUAGES)
+        among = ", ".join(languages or ()) or "any of the 29 languages"
         where = f" below {self._data_dir}" if _is_benchmark(task) else ""
         missing = f"task {task.name!r} has no held-out data{where} in {among}"
         if not optional:

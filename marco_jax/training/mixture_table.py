@@ -11,8 +11,10 @@ _LEFT_OUT = {
 }
 
 
-def mixture_table(described: Mapping[str, Any], max_epochs: float) -> list[str]:
-    """Lines for a log, from what `Feed.describe` says; a last one warns of sources read too often.
+def mixture_table(described: Mapping[str, Any], max_epochs: float) -> tuple[list[str], list[str]]:
+    """Lines for a log from what `Feed.describe` says, and warnings.
+
+    Warnings are of conversations that do not fit a row, and of sources that are read too often.
 
     Args:
         described: see Feed.describe.
@@ -24,7 +26,7 @@ def mixture_table(described: Mapping[str, Any], max_epochs: float) -> list[str]:
     head = "".join(f"{name:>{width}}" for name in names)
     lines = [f"{'source':<16}{'documents':>12}{'tokens':>16}{head}{'epochs':>9}{'padding':>9}"]
     often: list[str] = []
-    lost: list[str] = []
+    warnings: list[str] = []
     for name, source in described["sources"].items():
         shares = "".join(f"{stage['shares'].get(name, 0):>{width}.3%}" for stage in stages)
         if source["tokens"] is None:
@@ -36,12 +38,12 @@ def mixture_table(described: Mapping[str, Any], max_epochs: float) -> list[str]:
         )
         for what, remedy in _LEFT_OUT.items():
             if source.get(what):
-                lost.append(f"warning: {name}: {source[what]:,} {remedy}; raise batch.length")
+                warnings.append(f"{name}: {source[what]:,} {remedy}; raise batch.length")
         if source["epochs"] > max_epochs:
             often.append(f"{name} {source['epochs']:.1f}")
     if often:
-        lines.append(
-            f"warning: read more often than mixture.max_epochs={max_epochs:g} times: "
+        warnings.append(
+            f"read more often than mixture.max_epochs={max_epochs:g} times: "
             f"{', '.join(often)}; take smaller shares, mixture.within=unimax, or more data"
         )
-    return lines + lost
+    return lines, warnings

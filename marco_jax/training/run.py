@@ -366,8 +366,11 @@ class Run:
         described = self.feed.describe()
         if jax.process_index() == 0:
             write_json(self.workdir / "mixture.json", described)
-        for line in mixture_table(described, self.config.mixture.max_epochs):
+        lines, warnings = mixture_table(described, self.config.mixture.max_epochs)
+        for line in lines:
             _log.info(line)
+        for line in warnings:
+            _log.warning(line)
 
 
 def _local_rows(layout: jax.sharding.Sharding, shape: tuple[int, int]) -> slice:
