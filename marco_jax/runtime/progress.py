@@ -87,16 +87,19 @@ class Progress:
         """The state in one line."""
         if self.done == self.initial or not self.unit:
             return f"{self.name}: {self.seconds:,.0f} s so far"
-        total = "" if self.total is None else f" of {self._amount(self.total)}"
-        text = f"{self.name}: {self._amount(self.done)}{total}, {self._amount(self.rate)}/s"
+        done = self._number(self.done)
+        if self.total is not None:
+            done += f" of {self._number(self.total)}"
+        unit = "" if self.unit == "B" else f" {self.unit}"
+        text = f"{self.name}: {done}{unit}, {self._number(self.rate)}/s"
         if self.total is None:
             return text
         return f"{text}, {duration((self.total - self.done) / self.rate)} left"
 
-    def _amount(self, count: float) -> str:
+    def _number(self, count: float) -> str:
         if self.unit == "B":
             return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-        return f"{count:,.0f} {self.unit}" if count >= 10 else f"{count:.2g} {self.unit}"
+        return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
 
 
 def duration(seconds: float) -> str:
