@@ -25,7 +25,7 @@ from typing import Any
 
 from marco_jax.curation.run import curate
 from marco_jax.curation.settings import curation_config
-from marco_jax.data.ngrams import normalized_words
+from marco_jax.ngrams import normalized_words
 
 GOOD = ("clean", "personal", "html_page", "html_real", "boilerplate_lines", "markdown")
 BASELINE = {

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shutil
 
+# What a disk must have free besides what is to be written.
+_SPARE_BYTES = 64 << 20
 # Two letters at least: "C:/" is a drive. "gs:/b" is what a program that joins paths makes of
 # "gs://b".
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -58,3 +61,18 @@ def nearest_existing(path: str | os.PathLike) -> pathlib.Path:
     while not there.exists():
         there = there.parent
     return there
+
+
+def check_space(directory: pathlib.Path, nbytes: int) -> None:
+    """Refuses to begin what would not fit on the disk of `directory` or its nearest parent.
+
+    Raises:
+        OSError: there is less room than that.
+    """
+    directory = nearest_existing(directory)
+    free = shutil.disk_usage(directory).free
+    if free < nbytes + _SPARE_BYTES:
+        raise OSError(
+            f"{directory} has {free / 1e9:,.1f} GB free and {nbytes / 1e9:,.1f} GB are needed: "
+            "make room, or choose another disk"
+        )

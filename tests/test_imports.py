@@ -11,23 +11,26 @@ import marco_jax
 
 PACKAGE = pathlib.Path(marco_jax.__file__).parent
 FLOORS = {
-    "commands": 6,
-    "__main__": 6,
-    "ablation": 5,
-    "training": 4,
-    "evaluation": 3,
-    "decoding": 2,
+    "commands": 9,
+    "__main__": 9,
+    "ablation": 8,
+    "training": 7,
+    "evaluation": 4,
+    "decoding": 3,
+    "data": 3,
     "curation": 2,
-    "data": 2,
-    "model": 1,
-    "tokenizer": 1,
-    "chat_templates": 1,
-    "tokenizer_files": 1,
-    "sentencepiece_tokenizer": 1,
-    "byte_level": 1,
-    "extension": 1,
+    "model": 2,
+    "tokenizer": 2,
+    "chat_templates": 2,
+    "tokenizer_files": 2,
+    "sentencepiece_tokenizer": 2,
+    "byte_level": 2,
+    "extension": 2,
     "languages": 1,
     "runtime": 1,
+    "ngrams": 1,
+    "files": 1,
+    "extras": 1,
     "host_memory": 1,
     "lists": 1,
 }
@@ -89,7 +92,7 @@ def test_no_room_imports_one_above_it():
             for name in names:
                 parts = name.split(".")
                 if parts[0] == "marco_jax" and len(parts) > 1:
-                    above = FLOORS.get(parts[1], 0) > FLOORS.get(room, 6)
+                    above = FLOORS.get(parts[1], 0) > FLOORS.get(room, 9)
                     same_floor = FLOORS.get(parts[1]) == FLOORS.get(room) and parts[1] != room
                     if above or (same_floor and {room, parts[1]} == {"data", "decoding"}):
                         upward.append(f"{file.name} imports {name}")

@@ -33,7 +33,7 @@ USERS = {
     "marco_jax/training/boards.py": "wandb",
     "marco_jax/lm_eval.py": "harness",
     "marco_jax/evaluation/lm_eval_adapter.py": "harness",
-    "trees.py": "sweep",
+    "marco_jax/ablation/trees.py": "sweep",
 }
 # What is declared and imported nowhere in the packages.
 NOT_IMPORTED = {

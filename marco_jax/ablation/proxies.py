@@ -127,7 +127,7 @@ class Runs:
         attempts = before.attempts if stuck else 0
         if attempts >= _ATTEMPTS:
             self._record(proxy, State("failed", before.seconds, 0, "the process died with it"))
-            _log.info(f"{proxy.name} is left out: the process has died with it {attempts} times")
+            _log.warning(f"{proxy.name} is left out: the process has died with it {attempts} times")
             return DONE
         # Written before: a process that dies says nothing after.
         self._record(proxy, State("running", before.seconds, attempts + 1, "", newest))
@@ -140,7 +140,7 @@ class Runs:
             raise
         except Exception as error:  # One run is not the sweep.
             status, reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())
-            _log.info(f"{proxy.name} has failed: {reason}")
+            _log.warning(f"{proxy.name} has failed: {reason}")
         seconds = before.seconds + time.perf_counter() - start
         self._record(proxy, State(status, seconds, 0, reason))
         # Other programs, other data: nothing of this run is wanted again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
@@ -91,10 +92,7 @@ def check_fields(config: ConfigDict) -> None:
         require("sweep", "sweep.fit='lightgbm'")
     if not _names(fields.targets):
         raise ConfigError("sweep.targets is empty: name a task, such as bits_per_byte")
-    tasks = {
-        name.removesuffix("?").partition("@")[0].partition(":")[0]
-        for name in _names(config.evaluation.tasks)
-    }
+    tasks = {re.split("[:@?]", name)[0] for name in _names(config.evaluation.tasks)}
     for target in _names(fields.targets):
         if target.partition("/")[0] not in tasks:
             raise ConfigError(

@@ -21,9 +21,6 @@ def curate(arguments: argparse.Namespace) -> int:
     # of what it raises besides.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    from marco_jax.extras import require
-
-    require("curation")
     from marco_jax.curation.run import curate as run
     from marco_jax.training.config import load_config
 

@@ -33,8 +33,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ValueError("--judge and --input compare answers: give --against")
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
-    # Before the model is loaded.
     for task in names_in(arguments.tasks or ""):
+        # Raises for a misspelt name before the model is loaded.
         named_task(task)
     sharding = read_mesh(arguments.mesh)
     with Progress(f"loading {arguments.model}"):

@@ -11,8 +11,7 @@ _PATHS = (
     *("workdir", "model", "against", "hf", "config", "compare", "template"),
     *("input", "data", "data_dir", "out", "rejects", "verdicts", "hlo"),
 )
-
-
+# Commands whose --out is a file; of the others it is a folder.
 _OUT_IS_A_FILE = ("eval", "generate", "translate", "plan", "report")
 
 
@@ -30,10 +29,8 @@ def check_paths(arguments: argparse.Namespace) -> None:
                 check_local(f"--{name}", path)
     for name in ("workdir", "out", "rejects", "verdicts", "hlo"):
         if path := getattr(arguments, name, None):
-            file = name in ("verdicts", "hlo") or (
-                name == "out" and arguments.command in _OUT_IS_A_FILE
-            )
-            check_writable(f"--{name}", path, file=file)
+            is_out_file = name == "out" and arguments.command in _OUT_IS_A_FILE
+            check_writable(f"--{name}", path, file=is_out_file or name in ("verdicts", "hlo"))
 
 
 def generation_flags(

@@ -6,7 +6,7 @@ import bisect
 import collections
 from collections.abc import Iterable, Sequence
 
-from marco_jax.data.ngrams import CHARACTERS, NgramIndex, normalized_words
+from marco_jax.ngrams import CHARACTERS, NgramIndex, normalized_words
 
 # Items with fewer letters are common phrases, and so are those with fewer words, where words are
 # spaced: an answer, say.

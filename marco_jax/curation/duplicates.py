@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from marco_jax.data.ngrams import normalized_words
+from marco_jax.ngrams import normalized_words
 
 # Characters a gram: words of other lengths than one are no unit that all scripts share. Chinese and
 # Japanese say as much in three characters as an alphabet does in more than five.

@@ -19,7 +19,7 @@ import numpy as np
 
 from marco_jax.curation import storage
 from marco_jax.curation.duplicates import number_of
-from marco_jax.data.ngrams import CHARACTERS, normalized_words
+from marco_jax.ngrams import CHARACTERS, normalized_words
 
 STEM = 5
 # Words of a side that count.

@@ -6,7 +6,7 @@ words that one side spells, borrows or says in another way.
 
 from __future__ import annotations
 
-from marco_jax.data.ngrams import normalized_words
+from marco_jax.ngrams import normalized_words
 
 
 def _words(text: str) -> frozenset[str]:

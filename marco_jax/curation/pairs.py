@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable
 
 from marco_jax.curation.language import candidates
-from marco_jax.data.ngrams import normalized_words
+from marco_jax.ngrams import normalized_words
 
 # Letters of one side for a letter of the other, at most; dense scripts weigh more.
 RATIO = 3.0

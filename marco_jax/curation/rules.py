@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from marco_jax.curation.stop_words import stop_words
 from marco_jax.curation.thresholds import thresholds_of
-from marco_jax.data.ngrams import normalized_words
+from marco_jax.ngrams import normalized_words
 
 UNSPACED = frozenset({"zh", "ja", "th", "my", "km", "lo"})
 FINAL = tuple(".!?…。！？।॥؟۔።:;\"”»)」』'’")

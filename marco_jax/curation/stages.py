@@ -30,7 +30,7 @@ from marco_jax.curation.pairs import Similarity, bad_pair
 from marco_jax.curation.personal import mask
 from marco_jax.curation.settings import bits_by_language, codes
 from marco_jax.curation.tally import UNKNOWN, Tally
-from marco_jax.data.ngrams import normalized_words
+from marco_jax.ngrams import normalized_words
 
 # Text of one chunk, in bytes: what a worker holds numbers of at a time.
 CHUNK_BYTES = 64 << 20

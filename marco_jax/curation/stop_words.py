@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 
-from marco_jax.data.ngrams import normalized_words
+from marco_jax.ngrams import normalized_words
 
 # jusText names its lists by the language's English name.
 _NAMES = {

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from marco_jax.data.corpus import KNOWLEDGE, Builder, Corpus, Message, Pair
 from marco_jax.data.knowledge import knowledge_documents
-from marco_jax.extras import optional, require
+from marco_jax.extras import optional
 from marco_jax.languages import LANGUAGES
 
 with optional():
@@ -53,12 +53,7 @@ PROSE_CHARACTERS = 80
 
 
 def load(seed: int) -> Corpus:
-    """Reads the packages and builds the corpus.
-
-    Raises:
-        MissingExtra: one of the packages is not installed.
-    """
-    require("demo")
+    """Reads the packages and builds the corpus."""
     builder = Builder("default", seed)
     messages = {
         language: _messages(LOCALES.get(language, (language,)))

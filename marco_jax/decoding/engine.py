@@ -15,7 +15,7 @@ import numpy as np
 from marco_jax.decoding import kernels
 from marco_jax.decoding.beam import search
 from marco_jax.decoding.generation import generate
-from marco_jax.decoding.launcher import Launcher, SharedPrefix, ignore
+from marco_jax.decoding.launcher import Launcher, SharedPrefix
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
 from marco_jax.decoding.rows import Row, fill_rows, pack_rows
 from marco_jax.decoding.sampling import Sampling
@@ -33,7 +33,7 @@ class Engine(Launcher):
         self,
         params: Params,
         requests: Sequence[ScoreRequest],
-        finished: Callable[[int], None] = ignore,
+        finished: Callable[[int], None] = lambda count: None,
     ) -> list[Score]:
         """Log-probability of every continuation after its context, in the order asked.
 
@@ -61,11 +61,12 @@ class Engine(Launcher):
         *,
         sampling: Sampling | None = None,
         seed: int = 0,
-        finished: Callable[[int], None] = ignore,
+        finished: Callable[[int], None] = lambda count: None,
     ) -> list[Generation]:
         """Continues every prompt, in the order asked; greedy unless `sampling` says otherwise.
 
-        A prompt that leaves no room for its new tokens is cut on the left.
+        A prompt that leaves no room for its new tokens is cut on the left. `finished` is called
+        with the number of requests that have just been answered.
 
         Raises:
             ValueError: max_new_tokens leaves no room for a prompt.

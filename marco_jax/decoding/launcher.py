@@ -153,10 +153,6 @@ class Launcher:
         return min(most, power_of_two(-(-wanted // ways))) * ways
 
 
-def ignore(count: int) -> None:
-    """Stands for a progress callback that nobody has given."""
-
-
 class SharedPrefix:
     """A computed beginning, with its length and slots as the host knows them."""
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from marco_jax.data.corpus import TRAIN, Corpus, Document
-from marco_jax.data.ngrams import CHARACTERS, WORDS, NgramIndex
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask
 from marco_jax.evaluation.benchmarks import prompts
 from marco_jax.evaluation.benchmarks.files import split_pair
+from marco_jax.ngrams import CHARACTERS, WORDS, NgramIndex
 
 _log = logging.getLogger(__name__)
 

@@ -124,10 +124,9 @@ class Evaluator:
                 data in any language, or too few shots.
         """
         self._engine, self._corpus, self._data_dir, self._seed = engine, corpus, data_dir, seed
-        given = [named_task(task) for task in tasks if isinstance(task, str)]
-        optional = {name for name, may_miss in given if may_miss}
-        named = [_task(task) if isinstance(task, str) else task for task in tasks]
-        self._tasks = list({task.name: task for task in named}.values())
+        parsed = [_parse(task) if isinstance(task, str) else (task, False) for task in tasks]
+        self._tasks = list({task.name: task for task, _ in parsed}.values())
+        optional = {task.name for task, may_be_missing in parsed if may_be_missing}
         self._shots = {
             task.name: _shots(task, benchmark_shots if _is_benchmark(task) else shots)
             for task in self._tasks
@@ -283,9 +282,10 @@ class Evaluator:
         )
 
 
-def _task(name: str) -> AnyTask:
-    name, _ = named_task(name)
-    return BenchmarkTask.parse(name) if is_benchmark(name) else get_task(name)
+def _parse(text: str) -> tuple[AnyTask, bool]:
+    """The task of a name such as "translation?", and whether it is optional."""
+    name, optional = named_task(text)
+    return (BenchmarkTask.parse(name) if is_benchmark(name) else get_task(name)), optional
 
 
 def _is_benchmark(task: AnyTask) -> bool:

@@ -50,7 +50,7 @@ TRANSLATION = Task("translation", "generation", ("chrf++",), shots=3)
 TASKS = {task.name: task for task in (BITS_PER_BYTE, PICK_TRANSLATION, TRANSLATION)}
 
 
-# Behind a task's name: it is left out where there is no data for it.
+# The suffix of a task that is left out where there is no data for it.
 OPTIONAL = "?"
 
 
@@ -61,6 +61,7 @@ def named_task(name: str) -> tuple[str, bool]:
         ValueError: neither a task nor a benchmark has this name; the nearest is named.
     """
     plain = name.removesuffix(OPTIONAL)
+    # A benchmark is named NAME[:FORMAT][@SPLIT].
     if plain.partition("@")[0].partition(":")[0] not in BENCHMARKS:
         get_task(plain)
     return plain, plain != name

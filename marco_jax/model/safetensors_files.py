@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from marco_jax.files import check_space
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -27,8 +28,6 @@ _DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-# What a disk that is to take a directory must have free besides its tensors.
-_SPARE_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,22 +146,6 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
             )
         tensors[name] = StoredTensor(name, path, dtype, shape, start + begin)
     return tensors
-
-
-def check_space(directory: Path, nbytes: int) -> None:
-    """Refuses to begin what would not fit on the disk of `directory` or its nearest parent.
-
-    Raises:
-        OSError: there is less room than that.
-    """
-    while not directory.exists():
-        directory = directory.parent
-    free = shutil.disk_usage(directory).free
-    if free < nbytes + _SPARE_BYTES:
-        raise OSError(
-            f"{directory} has {free / 1e9:,.1f} GB free and {nbytes / 1e9:,.1f} GB are needed: "
-            "make room, or choose another disk"
-        )
 
 
 def write_tensors(

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 
-# Of a log call: every process shows the line, not the first one alone.
+# Passed as `extra` to a log call: every process shows the line, not the first one alone.
 EVERY_PROCESS = {"every_process": True}
 
 _FORMAT = "%(asctime)sZ %(process_index)d %(levelname)s %(message)s"
@@ -21,7 +21,7 @@ _PACKAGES = ("marco_jax", "experiments")
 
 
 class _Handler(logging.Handler):
-    """Writes to standard error, above a progress bar that is there."""
+    """Writes to standard error, above a live progress bar."""
 
     def __init__(self) -> None:
         super().__init__()

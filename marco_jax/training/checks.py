@@ -1,7 +1,7 @@
-"""What of a config can be refused before any data is read, is refused here.
+"""Checks of a config that need no data: they run first.
 
-A corpus takes minutes to hours to tokenise: a misspelt task, a language that does not exist or a
-library that is missing must not come to light after that.
+A corpus takes minutes to hours to tokenise. A misspelt task, an unknown language or a missing
+library must not be found after that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import math
 import pathlib
-import shutil
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -27,7 +26,6 @@ from marco_jax.data.sources import read_sources
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.tasks import named_task
 from marco_jax.extras import require
-from marco_jax.files import nearest_existing
 from marco_jax.languages import LANGUAGES, get_language
 from marco_jax.lists import names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
@@ -90,7 +88,7 @@ def _check_numbers(config: ConfigDict) -> None:
         value = config
         for part in name.split("."):
             value = value[part]
-        # Also refuses nan, which is less than nothing and more than nothing.
+        # nan is refused too: every comparison with it is false.
         if not value >= bound:
             raise ConfigError(f"{name} is {value}: write {bound} or more")
 
@@ -122,12 +120,10 @@ def _check_override(config: ConfigDict, stages: Sequence[StagePlan]) -> None:
         ):
             if value not in among:
                 near = difflib.get_close_matches(value, sorted(among), n=1)
-                hint = (
-                    f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(among))}"
-                )
+                listed = ", ".join(filter(None, sorted(among)))
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {listed}"
                 raise ConfigError(
-                    f"mixture.override: {item.text!r} names the {what} {value!r}, which there is "
-                    f"not; {hint}"
+                    f"mixture.override: {item.text!r}: there is no {what} {value!r}; {hint}"
                 )
 
 
@@ -171,24 +167,9 @@ def _check_evaluation(config: ConfigDict) -> None:
             raise ConfigError(f"evaluation.examples.{name} is {count!r}: write 1 or more")
 
 
-def checkpoint_bytes(trained_parameters: int) -> int:
+def checkpoint_bytes(config: ConfigDict, model: Qwen2Config) -> int:
     """Bytes of one checkpoint: trained parameters with their moments."""
-    return _BYTES_A_PARAMETER * trained_parameters
-
-
-def check_space(workdir: pathlib.Path, trained_parameters: int) -> None:
-    """Refuses a workdir whose disk has no room for one checkpoint.
-
-    Raises:
-        OSError: what is needed and what is there.
-    """
-    needed = checkpoint_bytes(trained_parameters)
-    free = shutil.disk_usage(nearest_existing(workdir)).free
-    if free < needed:
-        raise OSError(
-            f"--workdir={workdir} has {free / 1e9:,.1f} GB free and one checkpoint takes "
-            f"{needed / 1e9:,.1f} GB: make room, or give a workdir on a larger disk"
-        )
+    return _BYTES_A_PARAMETER * trained_parameters(config, model)
 
 
 def trained_parameters(config: ConfigDict, model: Qwen2Config) -> int:

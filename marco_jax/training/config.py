@@ -59,13 +59,14 @@ def load_config(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
     return config
 
 
-def check_paths(config: ConfigDict) -> None:
+def check_paths(config: ConfigDict, prefix: str = "config") -> None:
     """Refuses fields that hold a path of an object store or a hub (ValueError)."""
     for name, value in config.items():
-        for field, text in value.items() if isinstance(value, ConfigDict) else [("", value)]:
-            # A licence's address is for people to follow.
-            if isinstance(text, str) and field != "license_link":
-                check_local(f"config.{name}.{field}".rstrip("."), text)
+        if isinstance(value, ConfigDict):
+            check_paths(value, f"{prefix}.{name}")
+        # license_link is an address for people to follow.
+        elif isinstance(value, str) and name != "license_link":
+            check_local(f"{prefix}.{name}", value)
 
 
 def _override(config: ConfigDict, name: str, text: str) -> None:

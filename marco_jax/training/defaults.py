@@ -202,8 +202,8 @@ def training_config() -> ConfigDict:
             "languages": "",  # all of the corpus
             # Of the tasks on held-out data; benchmarks have the paper's shots.
             "shots": 2,
-            # A language and task, any task by its name: evaluation.examples.bits_per_byte=50. Tasks
-            # that are not named here read all they have.
+            # At most so many items per language, by task; any task may be added, such as
+            # evaluation.examples.bits_per_byte=50. A task that is not listed uses all its items.
             "examples": {"pick_translation": 32, "translation": 8},
             # Between the ends of stages, where all tasks run, these run every so many steps.
             "every_tasks": "bits_per_byte?",

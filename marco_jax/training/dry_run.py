@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import apply_override, get_mixture, mixture_sources
-from marco_jax.files import check_local, check_writable, nearest_existing
+from marco_jax.files import check_local, check_space, check_writable, nearest_existing
 from marco_jax.lists import names_in
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.mesh import Sharding
@@ -23,7 +23,6 @@ from marco_jax.training.checkpoint import TOKENIZER
 from marco_jax.training.checks import (
     check_config,
     check_mixtures,
-    check_space,
     checkpoint_bytes,
     trained_parameters,
 )
@@ -59,7 +58,7 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
     stages = plan_stages(config)
     model = _model(config, directory)
     check_run(config, model, sharding)
-    check_space(directory, trained_parameters(config, model))
+    check_space(directory, checkpoint_bytes(config, model))
     with Progress(f"reading {config.data}"):
         corpus = load_corpus(config.data, seed=config.seed)
     check_mixtures(config, stages, corpus.infos())
@@ -76,7 +75,10 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
 
 
 def _model(config: ConfigDict, workdir: pathlib.Path) -> Qwen2Config:
-    """The model, with as many rows as its tokenizer needs, or will need where it is to be made."""
+    """The model's sizes.
+
+    The tokenizer of a new run does not exist yet: its vocabulary has the size that is asked for.
+    """
     if config.init_from:
         return find_model(config.init_from).config
     own = [path for path in (workdir / TOKENIZER, config.tokenizer.path) if path]
@@ -146,20 +148,20 @@ def _memory_lines(config: ConfigDict, model: Qwen2Config, sharding: Sharding) ->
     found = estimate_memory(model, config, sizes, rows, config.remat, logits)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     of = f" of {limit / _GIB:,.1f} GiB" if limit else ""
-    yield f"memory of a device, roughly: {sum(found.values()) / _GIB:,.2f} GiB{of}"
+    yield f"memory per device, a rough estimate: {sum(found.values()) / _GIB:,.2f} GiB{of}"
     yield from (f"  {size / _GIB:8,.2f} GiB {name}" for name, size in found.items())
     if config.lora.rank:
-        yield "  adapters need less: most parameters have no moments and no gradients"
-    yield "  `marco plan` asks the compiler, for TPUs"
+        yield "  a run with lora.rank needs less: frozen parameters have no moments or gradients"
+    yield "  `marco plan` has the TPU compiler's own figures"
 
 
 def _disk_lines(config: ConfigDict, model: Qwen2Config, workdir: pathlib.Path) -> Iterator[str]:
-    size = checkpoint_bytes(trained_parameters(config, model))
+    size = checkpoint_bytes(config, model)
     every = config.checkpoint.every
     count = len(names_in(config.stages)) + (config.steps // every if every else 0)
     kept = min(count, config.checkpoint.keep) if config.checkpoint.keep else count
     free = shutil.disk_usage(nearest_existing(workdir)).free
     yield (
         f"workdir: {workdir}, {free / 1e9:,.1f} GB free; "
-        f"{kept} checkpoints of {size / 1e9:,.2f} GB stay at most"
+        f"at most {kept} checkpoints of {size / 1e9:,.2f} GB are kept"
     )

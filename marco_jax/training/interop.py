@@ -18,6 +18,7 @@ import numpy as np
 
 from marco_jax.evaluation.model_card import Terms, model_card, read_terms
 from marco_jax.extension import Extension
+from marco_jax.files import check_space
 from marco_jax.model.config import Qwen2Config
 from marco_jax.model.directory import (
     MAX_SHARD_BYTES,
@@ -28,7 +29,7 @@ from marco_jax.model.directory import (
 from marco_jax.model.huggingface import check_exportable, open_huggingface
 from marco_jax.model.parameters import Parameter, contiguous, parameter_table
 from marco_jax.model.qwen2 import abstract_params
-from marco_jax.model.safetensors_files import NamedTensors, StoredTensor, check_space
+from marco_jax.model.safetensors_files import NamedTensors, StoredTensor
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.arrays import ArrayWriter

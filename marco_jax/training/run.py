@@ -26,6 +26,7 @@ from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.evaluation.tasks import named_task
+from marco_jax.files import check_space
 from marco_jax.lists import names_in
 from marco_jax.model.huggingface import check_exportable
 from marco_jax.model.parameters import Params
@@ -41,8 +42,7 @@ from marco_jax.training.assemble import (
 from marco_jax.training.checkpoint import write_json
 from marco_jax.training.checks import (
     check_mixtures,
-    check_space,
-    trained_parameters,
+    checkpoint_bytes,
 )
 from marco_jax.training.config import (
     StagePlan,
@@ -91,8 +91,8 @@ class Run:
         check_sources(config.objective, self.corpus.infos(), self.stages)
         # A run whose end could not be exported does not begin.
         check_exportable(self.model, abstract_params(self.model), self.tokenizer)
-        check_space(workdir, trained_parameters(config, self.model))
-        # Before sources are tokenised: a task without data is not found hours later.
+        check_space(workdir, checkpoint_bytes(config, self.model))
+        # Before sources are tokenised, which may take hours: a task without data is refused here.
         self.evaluators = self._evaluators()
         ends = np.cumsum([stage.steps for stage in self.stages])
         self.stage_ends = set(ends.tolist())
@@ -186,7 +186,7 @@ class Run:
         engine = self.engine()
         with Progress("preparing the evaluation"):
             whole = self._evaluator(engine, names_in(fields.tasks))
-            # What has no data is told of once.
+            # A task that was left out is not tried, and logged, a second time.
             left_out = {named_task(name)[0] for name in names_in(fields.tasks)} - {*whole.tasks}
             often = [n for n in names_in(fields.every_tasks) if named_task(n)[0] not in left_out]
             frequent = self._evaluator(engine, often)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marco_jax.data.ngrams import CHARACTERS, WORDS, NgramIndex, normalized_words
+from marco_jax.ngrams import CHARACTERS, WORDS, NgramIndex, normalized_words
 
 ENGLISH = (
     "Which of the following gases makes up the largest part of the air that people breathe "

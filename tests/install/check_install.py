@@ -97,9 +97,8 @@ def _build(place: pathlib.Path) -> pathlib.Path:
     """The wheel of a copy of the clone, so that nothing is left in the clone."""
     source = place / "source"
     source.mkdir()
-    for name in ("marco_jax", "experiments"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(trials.ROOT / name, source / name, ignore=ignored)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(trials.ROOT / "marco_jax", source / "marco_jax", ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(trials.ROOT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", f"--wheel-dir={place}"]

@@ -120,10 +120,7 @@ def _imports(extras: tuple[str, ...]) -> Trial:
     allowed = [room for room, extra in ROOMS.items() if extra not in extras]
     code = f"""
 import importlib, pkgutil, marco_jax, marco_jax.extras
-names = []
-for package in ("marco_jax", "experiments"):
-    found = importlib.import_module(package)
-    names += [m.name for m in pkgutil.walk_packages(found.__path__, package + ".")]
+names = [m.name for m in pkgutil.walk_packages(marco_jax.__path__, "marco_jax.")]
 names = [n for n in names if not n.startswith(tuple({allowed})) and not n.endswith("__main__")]
 for extra in {list(extras)}:
     names += marco_jax.extras.EXTRAS[extra].modules
@@ -134,19 +131,13 @@ print(len(names), "modules imported")
     return _python(code, "modules imported")
 
 
-def _python(code: str, says: str = "", *arguments: str) -> Trial:
-    return Trial(("python", "-c", code, *arguments), says=says)
+def _python(code: str, says: str = "") -> Trial:
+    return Trial(("python", "-c", code), says=says)
 
 
 def _missing(extra: str, *command: str) -> Trial:
     """One line with the remedy is all that a command without its extra says."""
     return Trial(command, code=2, says=f"[{extra}]'")
-
-
-def _trees() -> str:
-    """The module of the fit that needs LightGBM."""
-    file = next(file for file in ROOT.glob("*/**/trees.py") if "tests" not in file.parts)
-    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
 
 
 _TRAIN = ("marco", "train", f"--config={CONFIGS / 'demo.py'}", *SMALL)
@@ -188,9 +179,8 @@ _SWEEP = (
     *("--config.sweep.runs=16", "--config.sweep.max_epochs=1000000"),
 )
 _FIT = """
-import importlib, sys
 import numpy as np
-trees = importlib.import_module(sys.argv[1])
+from marco_jax.ablation import trees
 weights = np.random.default_rng(0).dirichlet(np.ones(4), 24)
 print("predicts", trees.fit_trees(weights, weights @ np.arange(4.0)).predict(weights[0]))
 """
@@ -222,7 +212,7 @@ _TRIALS = {
     "curation": [Trial(_CURATE, says="kept 3 of 4 documents")],
     "sweep": [
         Trial(_SWEEP, says="runs of 100 steps"),
-        _python(_FIT, "predicts", _trees()),
+        _python(_FIT, "predicts"),
     ],
     "hf": [_python(_TOKENIZERS, "qwen2")],
     "wandb": [Trial(_WANDB)],

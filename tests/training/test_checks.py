@@ -4,27 +4,10 @@ import json
 import os
 import shutil
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
+from marco_jax import files
 from marco_jax.__main__ import main
-from marco_jax.data import load
-from marco_jax.model.config import Qwen2Config
-from marco_jax.training import checks, loop
-from marco_jax.training.optimizer import create_optimizer
-
-TINY = Qwen2Config(
-    vocab_size=128,
-    hidden_size=16,
-    intermediate_size=32,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=8,
-    tie_word_embeddings=True,
-)
 
 
 @pytest.fixture
@@ -89,11 +72,11 @@ def test_a_workdir_that_cannot_be_written_is_refused(marco, tmp_path, capsys):
 
 def test_a_disk_without_room_for_a_checkpoint_is_refused(marco, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        checks.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
+        files.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
     )
     assert marco(read=True) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "one checkpoint takes" in line and "make room" in line
+    assert "GB are needed: make room" in line
 
 
 def test_an_override_that_the_corpus_has_not_is_refused_before_it_is_tokenised(
@@ -119,7 +102,8 @@ def test_a_dry_run_describes_the_run_and_writes_nothing(
         "12 steps of 256 tokens",
         "stage2",
         "kk ",
-        "100.00%" if "zh" in text else "%",
+        # English and German in the proportions of Table 2: 32 to 30.
+        "51.61%",
         "GiB logits",
         "checkpoints of",
         "bits_per_byte",
@@ -151,29 +135,3 @@ def test_a_corpus_without_pairs_trains_with_the_default_evaluation(
     assert main(["train", config, f"--workdir={tmp_path / 'other'}", *named]) == 2
     assert "task 'translation' has no held-out data" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "other/data").exists()
-
-
-@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_clip_norm_0_clips_nothing(clip_norm):
-    fields = {"b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.0}
-    optimizer = create_optimizer(TINY, lambda step: 0.1, clip_norm=clip_norm, **fields)
-    params = jax.tree.map(jnp.ones_like, _params())
-    grads = jax.tree.map(lambda leaf: 100.0 * jnp.ones_like(leaf), params)
-    updates, state = optimizer.update(grads, optimizer.init(params), params)
-    # Adam's first step has the size of the learning rate, whatever the scale of the gradient.
-    for leaf in jax.tree.leaves(updates):
-        np.testing.assert_allclose(leaf, -0.1, rtol=1e-4)
-    moments = jax.tree.leaves(jax.tree.map(lambda leaf: leaf.max(), state[1][0].mu))
-    largest = float(max(moments))
-    assert largest == pytest.approx(10.0) if clip_norm == 0 else largest < 0.1
-
-
-def _params():
-    from marco_jax.model.qwen2 import init_params
-
-    return init_params(TINY, seed=0)
-
-
-def test_the_corpus_is_read_by_this_name():
-    # The fixture above patches it.
-    assert loop.Run.__init__.__globals__["load_corpus"] is load.load_corpus

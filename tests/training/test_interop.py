@@ -14,12 +14,12 @@ from safetensors.numpy import load_file, save_file
 
 from marco_jax.__main__ import main
 from marco_jax.byte_level import byte_letters
+from marco_jax.files import shutil as shutil_there
 from marco_jax.model.config import PRESETS
 from marco_jax.model.directory import huggingface_tensors
 from marco_jax.model.huggingface import load_huggingface, save_huggingface
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.parameters import flatten, parameter_table, parameter_tree
-from marco_jax.model.safetensors_files import shutil as shutil_there
 from marco_jax.tokenizer import load_tokenizer, qwen2_tokenizer
 from marco_jax.tokenizer_files import Companions
 from marco_jax.training.arrays import ArrayWriter, StoredParams, chunk_shape

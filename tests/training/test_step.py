@@ -177,3 +177,17 @@ def test_schedules_warm_up_fall_and_join():
         StageSchedule(steps=1, peak=1.0, shape="step")
     with pytest.raises(ValueError, match="warm-up of 9"):
         StageSchedule(steps=5, peak=1.0, warmup_steps=9)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_a_clip_norm_of_0_clips_nothing(clip_norm):
+    fields = {"b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.0}
+    optimizer = create_optimizer(TINY, lambda step: 0.1, clip_norm=clip_norm, **fields)
+    params = init_params(TINY, seed=0)
+    grads = jax.tree.map(lambda leaf: 100.0 * jnp.ones_like(leaf), params)
+    updates, (_, (moments, *_)) = optimizer.update(grads, optimizer.init(params), params)
+    # Adam's first step has the size of the learning rate, whatever the scale of the gradient.
+    np.testing.assert_allclose(jax.tree.leaves(updates)[0], -0.1, rtol=1e-4)
+    # The first moment is a tenth of the gradient that came through the clip.
+    largest = max(float(leaf.max()) for leaf in jax.tree.leaves(moments.mu))
+    assert largest == pytest.approx(10.0) if clip_norm == 0 else largest < 0.1
