@@ -135,7 +135,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["marco_jax", "marco_jax.*"]),
-    package_data={"marco_jax.evaluation": ["*.template"]},
+    package_data={"marco_jax.reports": ["*.template"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["marco = marco_jax.__main__:main"]},

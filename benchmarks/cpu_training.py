@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from marco_jax.host_memory import keep_freed_memory
+from marco_jax.runtime.host_memory import keep_freed_memory
 
 ROWS, LENGTH = 8, 512
 LEARNING_RATE, BETAS, EPSILON = 1e-4, (0.9, 0.95), 1e-8
@@ -53,7 +53,7 @@ def jax_step(vocab: int) -> Step:
     """Our trainer, as `marco train` assembles it."""
     import jax
 
-    from marco_jax.model.config import PRESETS
+    from marco_jax.model.qwen2_config import PRESETS
     from marco_jax.training.assemble import create_sharding, create_trainer
     from marco_jax.training.defaults import training_config
     from marco_jax.training.step import Batch
@@ -94,7 +94,7 @@ def torch_step(vocab: int) -> Step:
     import torch
     import transformers
 
-    from marco_jax.model.config import PRESETS
+    from marco_jax.model.qwen2_config import PRESETS
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     fields = dataclasses.replace(PRESETS["small"], vocab_size=vocab).to_huggingface()

@@ -23,8 +23,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from marco_jax.curation.run import curate
-from marco_jax.curation.settings import curation_config
+from marco_jax.curation.curate import curate
+from marco_jax.curation.curation_config import curation_config
 from marco_jax.ngrams import normalized_words
 
 GOOD = ("clean", "personal", "html_page", "html_real", "boilerplate_lines", "markdown")

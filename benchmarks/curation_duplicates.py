@@ -23,8 +23,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.sparse import csr_array
 
+from marco_jax.curation.curation_config import curation_config
 from marco_jax.curation.duplicates import clusters, comparison, describe, grams, links
-from marco_jax.curation.settings import curation_config
 from marco_jax.ngrams import normalized_words
 
 SHARES = (0.01, 0.03, 0.06, 0.12, 0.2, 0.3)

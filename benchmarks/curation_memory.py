@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from marco_jax.curation import joins, storage
+from marco_jax.curation.curate import curate
+from marco_jax.curation.curation_config import curation_config
 from marco_jax.curation.duplicates import BANDS, ROWS
-from marco_jax.curation.run import curate
-from marco_jax.curation.settings import curation_config
 from marco_jax.curation.stages import TABLE, Job
+from marco_jax.files import new_file
 
 SENTENCES = 24
 COPIES = 8
@@ -49,7 +50,7 @@ def write_raw(corpora: pathlib.Path, path: pathlib.Path, megabytes: int) -> None
         lines.setdefault(file.stem, []).extend(line for line in found if len(line) > 20)
     draw, codes, written, number = random.Random(0), sorted(lines), 0, 0
     last: list[str] = []
-    with storage.new_file(path) as out:
+    with new_file(path) as out:
         while written < megabytes << 20:
             number += 1
             code = draw.choice(codes)

@@ -28,15 +28,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from marco_jax.curation.benchmarks import Benchmarks
 from marco_jax.curation.cascade import normalised, prepare
+from marco_jax.curation.curate import curate
+from marco_jax.curation.curation_config import curation_config
+from marco_jax.curation.decontamination import Benchmarks
 from marco_jax.curation.documents import Document
 from marco_jax.curation.duplicates import describe
 from marco_jax.curation.language import identify, own_lines
 from marco_jax.curation.personal import mask
 from marco_jax.curation.rules import EVERY, Text
-from marco_jax.curation.run import curate
-from marco_jax.curation.settings import curation_config
 from marco_jax.curation.urls import bad_url
 
 LANGUAGES = ("en", "de", "es", "fr", "it", "pt")

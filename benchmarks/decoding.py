@@ -50,7 +50,7 @@ def our_side(directory: str) -> tuple[Generate, Callable[[int], dict]]:
     from marco_jax.decoding.abstract import abstract_kernels
     from marco_jax.decoding.engine import Engine
     from marco_jax.decoding.requests import GenerateRequest
-    from marco_jax.model.huggingface import load_huggingface
+    from marco_jax.weights.huggingface import load_huggingface
 
     config, params = load_huggingface(directory)
     engine = Engine(config, Ids(config.vocab_size), max_length=4096)
@@ -88,7 +88,7 @@ def products_alone(directory: str) -> Callable[[int], float]:
     import jax
     import jax.numpy as jnp
 
-    from marco_jax.model.huggingface import load_huggingface
+    from marco_jax.weights.huggingface import load_huggingface
 
     config, params = load_huggingface(directory)
 

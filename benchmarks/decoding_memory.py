@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512, help="tokens a row")
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from marco_jax.model.config import PRESETS
+    from marco_jax.model.qwen2_config import PRESETS
 
     print(json.dumps(measure(PRESETS[args.preset], args.batch, args.length), indent=1))
 

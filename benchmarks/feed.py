@@ -27,7 +27,7 @@ from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Mixture, Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
-from marco_jax.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 
 BATCH_ROWS = 8
 

@@ -24,12 +24,12 @@ import numpy as np
 from marco_jax.decoding import decode
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.sampling import Sampling
-from marco_jax.model.config import PRESETS, Qwen2Config
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2 import init_params
+from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 from marco_jax.training.assemble import create_sharding, create_trainer
 from marco_jax.training.defaults import training_config
-from marco_jax.training.metrics import PEAK_FLOPS
+from marco_jax.training.metrics_log import PEAK_FLOPS
 from marco_jax.training.step import Batch
 
 # Runs before the clock starts: compilation, and a first use of every buffer.

@@ -24,10 +24,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from marco_jax.model.config import PRESETS, Qwen2Config
-from marco_jax.model.directory import huggingface_shapes, write_directory
-from marco_jax.model.safetensors_files import Tensor, stored_tensors
-from marco_jax.tokenizer import train_sentencepiece
+from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
+from marco_jax.tokenizers.tokenizer import train_sentencepiece
+from marco_jax.weights.directory import huggingface_shapes, write_directory
+from marco_jax.weights.safetensors_files import Tensor, stored_tensors
 
 LIMIT_GIB = 6.0
 

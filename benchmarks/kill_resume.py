@@ -85,7 +85,8 @@ def write_corpus(path: pathlib.Path) -> None:
 def child(part_file: str, arguments: list[str]) -> int:
     """`marco` with these arguments; the part that its clock is in is kept in a file."""
     from marco_jax.__main__ import main as marco
-    from marco_jax.training import clock, metrics
+    from marco_jax.training import clock
+    from marco_jax.training import metrics_log as metrics
 
     descriptor = os.open(part_file, os.O_WRONLY | os.O_CREAT)
 
@@ -230,7 +231,7 @@ def parameters(workdir: pathlib.Path) -> list[Any]:
     """The parameters of the last checkpoint."""
     import jax
 
-    from marco_jax.training.models import load_model
+    from marco_jax.weights.models import load_model
 
     loaded = load_model(workdir)
     assert loaded.step == STEPS, f"{workdir} ends at step {loaded.step}"

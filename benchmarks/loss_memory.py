@@ -21,11 +21,11 @@ import jax.numpy as jnp
 
 from benchmarks.tpu_step import CONFIG
 from marco_jax.model.parameters import flatten
+from marco_jax.planning.topology import topology_devices
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.config import load_config, model_config
 from marco_jax.training.losses import cross_entropy
 from marco_jax.training.step import Batch
-from marco_jax.training.topology import topology_devices
 
 GIB = 2**30
 

@@ -50,7 +50,7 @@ def our_side(directory: str) -> tuple[Callable[[Pairs], list[float]], object]:
     """Our engine, as `marco eval` makes it."""
     from marco_jax.decoding.engine import Engine
     from marco_jax.decoding.requests import ScoreRequest
-    from marco_jax.model.huggingface import load_huggingface
+    from marco_jax.weights.huggingface import load_huggingface
 
     class Ids:
         vocab_size, eos_id = VOCABULARY, 0
@@ -95,9 +95,9 @@ def harness_side(directory: str) -> Callable[[Pairs, int], list[float]]:
 
 def save_model(directory: str, vocabulary: int = VOCABULARY) -> None:
     """The small model with random weights, as both sides read it."""
-    from marco_jax.model.config import PRESETS
-    from marco_jax.model.huggingface import save_huggingface
     from marco_jax.model.qwen2 import init_params
+    from marco_jax.model.qwen2_config import PRESETS
+    from marco_jax.weights.huggingface import save_huggingface
 
     config = dataclasses.replace(PRESETS["small"], vocab_size=vocabulary)
     save_huggingface(directory, config, init_params(config, seed=0), overwrite=True)

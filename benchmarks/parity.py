@@ -101,7 +101,7 @@ class Sides:
 
         from marco_jax.decoding.engine import Engine
         from marco_jax.evaluation.lm_eval_adapter import EngineLM
-        from marco_jax.training.models import load_model
+        from marco_jax.weights.models import load_model
 
         loaded = load_model(directory)
         self._params = loaded.params
@@ -263,10 +263,10 @@ def save_random(
     """
     import jax
 
-    from marco_jax.model.config import Qwen2Config
-    from marco_jax.model.huggingface import save_huggingface
     from marco_jax.model.qwen2 import init_params
-    from marco_jax.tokenizer import load_tokenizer, train_sentencepiece
+    from marco_jax.model.qwen2_config import Qwen2Config
+    from marco_jax.tokenizers.tokenizer import load_tokenizer, train_sentencepiece
+    from marco_jax.weights.huggingface import save_huggingface
 
     config = Qwen2Config(
         vocab_size=vocab_size,
@@ -314,8 +314,8 @@ def save_demo(directory: pathlib.Path, steps: int) -> None:
 
 def save_smollm2(directory: pathlib.Path) -> None:
     """SmolLM2-135M as a Qwen2, imported and exported by us."""
-    from marco_jax.model.huggingface import load_huggingface, save_huggingface
-    from marco_jax.tokenizer import load_tokenizer
+    from marco_jax.tokenizers.tokenizer import load_tokenizer
+    from marco_jax.weights.huggingface import load_huggingface, save_huggingface
 
     gguf = smollm2.find_gguf()
     if gguf is None:

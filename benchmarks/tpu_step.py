@@ -15,8 +15,8 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from marco_jax.planning.plan import plan_step
 from marco_jax.training.config import load_config
-from marco_jax.training.plan import plan_step
 
 CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs/qwen2_7b.py"
 

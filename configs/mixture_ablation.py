@@ -7,12 +7,12 @@
 
 What the proxies of a real sweep need (Olmix, arXiv 2602.12237): 15M parameters or more, four runs a
 unit, and about ten tokens a parameter. Fields of the sweep are in
-marco_jax/ablation/settings.py, all others in marco_jax/training/defaults.py.
+marco_jax/ablation/sweep_config.py, all others in marco_jax/training/defaults.py.
 """
 
 from ml_collections import ConfigDict
 
-from marco_jax.ablation.settings import sweep_config
+from marco_jax.ablation.sweep_config import sweep_config
 
 
 def get_config() -> ConfigDict:

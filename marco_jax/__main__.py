@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from marco_jax.commands.flags import check_paths
 from marco_jax.commands.parser import create_parser
 from marco_jax.extras import missing_extra
-from marco_jax.host_memory import keep_freed_memory
+from marco_jax.runtime.host_memory import keep_freed_memory
 from marco_jax.runtime.logs import configure_logging
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The process is ours, and JAX has not started.
         keep_freed_memory()
     # Rooms are imported by the command that needs them: --help answers at once.
-    from marco_jax.training.faults import RunFailed
+    from marco_jax.runtime.errors import RunFailed
 
     module, _, function = arguments.function.partition(".")
     try:

@@ -1,11 +1,17 @@
-"""Paths that a user gives: which of them a command can serve, before it begins."""
+"""Files: which paths a command can serve, and writers whose files appear whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pathlib
 import re
 import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
 
 # What a disk must have free besides what is to be written.
 _SPARE_BYTES = 64 << 20
@@ -76,3 +82,56 @@ def check_space(directory: pathlib.Path, nbytes: int) -> None:
             f"{directory} has {free / 1e9:,.1f} GB free and {nbytes / 1e9:,.1f} GB are needed: "
             "make room, or choose another disk"
         )
+
+
+@contextlib.contextmanager
+def new_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block ends well; its folder is made.
+
+    A reader sees the old file or the new one. Two writers of one path do not disturb each other:
+    the last to finish stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file in one piece."""
+    with new_file(path) as file:
+        file.write(data)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a UTF-8 file in one piece; what UTF-8 cannot encode becomes "?"."""
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file in one piece, indented for readers."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a JSONL file in one piece, an object a line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+@contextlib.contextmanager
+def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary folder that takes the place of `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The last component may be a link or "..": the temporary one goes beside the real folder.
+    path = path.resolve()
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        new = pathlib.Path(scratch) / "new"
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.rename(pathlib.Path(scratch) / "old")
+        new.rename(path)

@@ -74,3 +74,8 @@ def get_language(code: str) -> Language:
         hint = f"did you mean {near!r}?" if near else f"known are {', '.join(LANGUAGES)}"
         raise ValueError(f"language {code!r} is unknown: {hint}")
     return LANGUAGES[code]
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list such as "kk, ne"; an empty text has none."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

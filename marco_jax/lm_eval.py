@@ -22,7 +22,7 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
 
     from marco_jax.decoding.engine import Engine
     from marco_jax.model.mesh import Sharding, create_mesh
-    from marco_jax.training.models import load_model
+    from marco_jax.weights.models import load_model
 
     sharding = Sharding(create_mesh()) if len(jax.devices()) > 1 else None
     loaded = load_model(path, sharding)
@@ -47,8 +47,8 @@ def main() -> int:
     except MissingExtra as error:
         print(f"marco_jax.lm_eval: {error}", file=sys.stderr)
         return 2
-    from marco_jax.decoding.compilation import enable_compilation_cache
     from marco_jax.evaluation.lm_eval_adapter import register
+    from marco_jax.runtime.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
     register(load_engine)

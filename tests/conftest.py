@@ -81,11 +81,11 @@ def chat_model(tmp_path_factory) -> pathlib.Path:
     """A directory with a random model whose tokens are bytes, and that talks in ChatML."""
     from tokenizers import pre_tokenizers
 
-    from marco_jax.chat_templates import CHATML
-    from marco_jax.model.config import Qwen2Config
-    from marco_jax.model.huggingface import save_huggingface
     from marco_jax.model.qwen2 import init_params
-    from marco_jax.tokenizer import qwen2_tokenizer
+    from marco_jax.model.qwen2_config import Qwen2Config
+    from marco_jax.tokenizers.chat_templates import CHATML
+    from marco_jax.tokenizers.tokenizer import qwen2_tokenizer
+    from marco_jax.weights.huggingface import save_huggingface
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = qwen2_tokenizer({letter: n for n, letter in enumerate(letters)}, [])

@@ -13,7 +13,7 @@ from marco_jax.data.load import load_corpus
 from marco_jax.decoding import jobs
 from marco_jax.evaluation import ranking
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.tokenizer import load_tokenizer
+from marco_jax.tokenizers.tokenizer import load_tokenizer
 
 ROWS = [
     {"prompt": "Say a.", "reference": "a a", "language": "kk", "id": 7},

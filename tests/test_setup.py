@@ -158,7 +158,7 @@ for package in ("marco_jax", "experiments"):
             importlib.import_module(module.name)
 """
 QWEN2_ALONE = """
-from marco_jax.tokenizer import qwen2_tokenizer
+from marco_jax.tokenizers.tokenizer import qwen2_tokenizer
 from tokenizers import pre_tokenizers
 letters = {letter: n for n, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
 qwen2_tokenizer(letters, []).encode("text")

@@ -20,19 +20,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from marco_jax.ablation.figures import change_bars
 from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, figures_of
+from marco_jax.ablation.sweep_charts import change_bars
 from marco_jax.data.mixtures import GROUPS
-from marco_jax.decoding.compilation import enable_compilation_cache
-from marco_jax.evaluation.figures import Figure
-from marco_jax.evaluation.page import chart, render, table, write_page
-from marco_jax.evaluation.run_data import name_of
+from marco_jax.files import write_json, write_text
+from marco_jax.reports.charts import Figure
+from marco_jax.reports.page import chart, render, table
+from marco_jax.reports.run_data import name_of
+from marco_jax.runtime.compilation_cache import enable_compilation_cache
+from marco_jax.runtime.errors import RunFailed
+from marco_jax.runtime.lock import locked
 from marco_jax.runtime.logs import configure_logging
-from marco_jax.training.checkpoint import write_json
 from marco_jax.training.config import load_config, plan_stages
-from marco_jax.training.faults import RunFailed
 from marco_jax.training.loop import train
-from marco_jax.training.workdir import locked
 
 STAGES, NAIVE, FLAT = "two_stages", "low_resource_only", "flat"
 ARMS = {
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if found is None:
         return STOPPED
     write_json(workdir / "two_stages.json", json.loads(json.dumps(found)))
-    write_page(workdir / "report.html", _page(found))
+    write_text(workdir / "report.html", _page(found))
     print("\n".join([*markdown(found), "", *verdict(found)]))
     print(f"{workdir / 'report.html'}", file=sys.stderr)
     return 0

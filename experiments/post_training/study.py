@@ -29,13 +29,14 @@ from marco_jax.data.corpus import HELD_OUT, TRAIN, Pair
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.files import write_json
 from marco_jax.model.parameters import Params
 from marco_jax.runtime.logs import configure_logging
-from marco_jax.training.checkpoint import CHECKPOINTS, write_json
 from marco_jax.training.config import load_config
-from marco_jax.training.interop import export_model
 from marco_jax.training.loop import train
-from marco_jax.training.models import load_model
+from marco_jax.weights.checkpoints import CHECKPOINTS
+from marco_jax.weights.convert import export_model
+from marco_jax.weights.models import load_model
 
 # A message ends like a document: the demo's first tokenizers have no marks of ChatML.
 TEMPLATE = (

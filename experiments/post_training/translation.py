@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.chat_templates import render_chat
 from marco_jax.data.corpus import Corpus, Pair
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, Generation
@@ -19,6 +18,7 @@ from marco_jax.evaluation.ranking import PairWriter, rank, usable
 from marco_jax.evaluation.scorers import load_scorer
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.parameters import Params
+from marco_jax.tokenizers.chat_templates import render_chat
 
 # Characters of either side: interface messages of a line, which a small model can learn.
 SHORTEST, LONGEST = 4, 60

@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.plan:
         # The machine that plans need not be the one that runs: no TPU is started.
         os.environ["JAX_PLATFORMS"] = "cpu"
+    from marco_jax.planning.plan import DoesNotFit
+    from marco_jax.runtime.errors import RunFailed
     from marco_jax.runtime.logs import configure_logging
-    from marco_jax.training.faults import RunFailed
-    from marco_jax.training.plan import DoesNotFit
 
     configure_logging()
     try:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
     from experiments.two_stage import chain
-    from marco_jax.decoding.compilation import enable_compilation_cache
+    from marco_jax.runtime.compilation_cache import enable_compilation_cache
     from marco_jax.training.config import load_config
 
     enable_compilation_cache()
@@ -71,9 +71,9 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
     from experiments.two_stage import chain
-    from marco_jax.training.checkpoint import write_json
+    from marco_jax.files import write_json
+    from marco_jax.planning.plan_text import format_plan
     from marco_jax.training.config import load_config
-    from marco_jax.training.plan_text import format_plan
 
     config = load_config(arguments.config, [item.removeprefix("--config.") for item in rest])
     found = chain.plan(config, arguments.topology)

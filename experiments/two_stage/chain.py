@@ -24,14 +24,15 @@ from marco_jax.data.corpus import HELD_OUT, TRAIN, Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.files import write_json
 from marco_jax.model.parameters import Params
-from marco_jax.training.checkpoint import CHECKPOINTS, write_json
+from marco_jax.planning.plan import DoesNotFit, plan_step
 from marco_jax.training.config import ConfigError
-from marco_jax.training.interop import export_model
 from marco_jax.training.loop import train
-from marco_jax.training.models import load_model
-from marco_jax.training.plan import DoesNotFit, plan_step
-from marco_jax.training.recovery import finished_steps
+from marco_jax.weights.checkpoints import CHECKPOINTS
+from marco_jax.weights.convert import export_model
+from marco_jax.weights.models import load_model
+from marco_jax.weights.recovery import finished_steps
 
 _log = logging.getLogger(__name__)
 

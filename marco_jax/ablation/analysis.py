@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
+import io
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from marco_jax.ablation.fit import Fit, fit_target
 from marco_jax.ablation.propose import Objective, Proposal, propose, trade_off
 from marco_jax.ablation.proxies import Runs, figures_of
-from marco_jax.ablation.settings import FITS, parse_shares, resolve_targets
 from marco_jax.ablation.swarm import Swarm
+from marco_jax.ablation.sweep_config import FITS, parse_shares, resolve_targets
 from marco_jax.ablation.trees import TreeFit, fit_trees, propose_by_search
+from marco_jax.files import write_json, write_text
 from marco_jax.languages import LANGUAGES
-from marco_jax.training.checkpoint import write_json
 from marco_jax.training.config import ConfigError
 
 _FITS = dict(zip(FITS, (fit_target, fit_trees), strict=True))
@@ -159,14 +159,13 @@ class Analysis:
         units = list(self.swarm.units.members)
         weights = dict(zip(self.swarm.design.names, self.swarm.design.weights, strict=True))
         targets = list(next(iter(self.figures.values())))
-        temporary = directory / f".runs.csv.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["run", *(f"weight/{unit}" for unit in units), *targets])
-            for name, figures in self.figures.items():
-                row = weights.get(name, [""] * len(units))
-                table.writerow([name, *row, *(figures.get(target, "") for target in targets)])
-        os.replace(temporary, directory / "runs.csv")
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(["run", *(f"weight/{unit}" for unit in units), *targets])
+        for name, figures in self.figures.items():
+            row = weights.get(name, [""] * len(units))
+            table.writerow([name, *row, *(figures.get(target, "") for target in targets)])
+        write_text(directory / "runs.csv", text.getvalue())
 
 
 def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:

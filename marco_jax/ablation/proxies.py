@@ -21,9 +21,10 @@ import jax
 from ml_collections import ConfigDict
 
 from marco_jax.evaluation.results import Result, read_results
-from marco_jax.training.checkpoint import CHECKPOINTS, write_json
-from marco_jax.training.processes import agree
-from marco_jax.training.recovery import finished_steps
+from marco_jax.files import write_json
+from marco_jax.runtime.processes import agree
+from marco_jax.weights.checkpoints import CHECKPOINTS
+from marco_jax.weights.recovery import finished_steps
 
 _log = logging.getLogger(__name__)
 

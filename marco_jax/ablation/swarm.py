@@ -15,13 +15,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from marco_jax.ablation.design import Design, draw_design
+from marco_jax.ablation.design_units import Units, find_units
 from marco_jax.ablation.proxies import Proxy
-from marco_jax.ablation.units import Units, find_units
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
-from marco_jax.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.runtime.processes import first_process_first
+from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.assemble import create_sharding, global_rows
 from marco_jax.training.config import (
     ConfigError,
@@ -30,9 +31,8 @@ from marco_jax.training.config import (
     plan_stages,
     resolve_steps,
 )
-from marco_jax.training.metrics import PEAK_FLOPS, read_metrics
-from marco_jax.training.models import find_model
-from marco_jax.training.processes import first_process_first
+from marco_jax.training.metrics_log import PEAK_FLOPS, read_metrics
+from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)
 

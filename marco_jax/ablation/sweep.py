@@ -15,7 +15,6 @@ import jax
 from ml_collections import ConfigDict
 
 from marco_jax.ablation.proxies import DONE, STOPPED, Runs
-from marco_jax.ablation.settings import OF_THE_FIT, check_fields
 from marco_jax.ablation.swarm import (
     Swarm,
     check_same,
@@ -23,12 +22,13 @@ from marco_jax.ablation.swarm import (
     design_rows,
     plan_swarm,
 )
-from marco_jax.training.checkpoint import write_json
+from marco_jax.ablation.sweep_config import OF_THE_FIT, check_fields
+from marco_jax.files import write_json
+from marco_jax.runtime.errors import RunFailed
+from marco_jax.runtime.lock import locked
 from marco_jax.training.checks import check_config
 from marco_jax.training.config import ConfigError
-from marco_jax.training.faults import RunFailed
 from marco_jax.training.loop import train
-from marco_jax.training.workdir import locked
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _conclude(
     """Fit, proposal, confirmation and report of runs that are done."""
     from marco_jax.ablation.analysis import analyse
     from marco_jax.ablation.confirm import confirm
-    from marco_jax.ablation.report import write_sweep_report
+    from marco_jax.ablation.sweep_page import write_sweep_report
 
     missing = [p.name for p in swarm.proxies if not runs.results(p)]
     if len(swarm.design.names) - len(missing) < 4:

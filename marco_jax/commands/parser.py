@@ -100,7 +100,7 @@ def _add_train(command: Command) -> None:
     train = command(
         "train",
         "Train as a config file says; resumes in its workdir.",
-        "training.train",
+        "train_commands.train",
         "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03. On a CPU the "
         "process keeps freed memory for the next step; MARCO_KEEP_MEMORY=0 gives it back.",
     )
@@ -114,7 +114,7 @@ def _add_train(command: Command) -> None:
 
 
 def _add_evaluate(command: Command) -> None:
-    evaluate = command("eval", "Score a model on few-shot tasks.", "evaluation.evaluate")
+    evaluate = command("eval", "Score a model on few-shot tasks.", "eval_command.evaluate")
     model_flag(evaluate, required=False)
     evaluate.add_argument(
         "--tasks",
@@ -163,7 +163,7 @@ def _add_evaluate(command: Command) -> None:
 
 
 def _add_generate(command: Command) -> None:
-    generate = command("generate", "Continue prompts.", "generation.generate")
+    generate = command("generate", "Continue prompts.", "generate_command.generate")
     model_flag(generate)
     prompts = generate.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
@@ -183,7 +183,9 @@ def _add_generate(command: Command) -> None:
 
 
 def _add_translate(command: Command) -> None:
-    translate = command("translate", "Translate between any two languages.", "generation.translate")
+    translate = command(
+        "translate", "Translate between any two languages.", "generate_command.translate"
+    )
     model_flag(translate)
     translate.add_argument("--src", required=True, help="language of the texts, such as en")
     translate.add_argument("--tgt", required=True, help="language to translate to, such as kk")
@@ -197,7 +199,7 @@ def _add_importing(command: Command) -> None:
     importing = command(
         "import",
         "Hugging Face Qwen2 -> Orbax checkpoint.",
-        "weights.import_model",
+        "weights_commands.import_model",
         "One tensor is in memory at a time. Killed, the same command goes on where it was; "
         "what fails leaves nothing.",
     )
@@ -224,7 +226,9 @@ def _add_importing(command: Command) -> None:
 
 
 def _add_export(command: Command) -> None:
-    export = command("export", "Any model -> Hugging Face directory.", "weights.export_model")
+    export = command(
+        "export", "Any model -> Hugging Face directory.", "weights_commands.export_model"
+    )
     model_flag(export)
     export.add_argument("--out", required=True, help="a new directory")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
@@ -241,7 +245,7 @@ def _add_export(command: Command) -> None:
 
 def _add_plan(command: Command) -> None:
     plan = command(
-        "plan", "Compile a training step for TPUs without TPUs, and report.", "training.plan"
+        "plan", "Compile a training step for TPUs without TPUs, and report.", "train_commands.plan"
     )
     plan.add_argument("--config", required=True, help="a file such as configs/qwen2_7b.py")
     plan.add_argument("--topology", help="such as v5p:4x4x4; default: the config's own")
@@ -271,7 +275,7 @@ def _add_plan(command: Command) -> None:
 
 def _add_curate(command: Command) -> None:
     curate = command(
-        "curate", "Raw text -> a corpus for training, on Apache Beam.", "curation.curate"
+        "curate", "Raw text -> a corpus for training, on Apache Beam.", "curate_command.curate"
     )
     curate.add_argument(
         "--input",
@@ -301,7 +305,7 @@ def _add_curate(command: Command) -> None:
 
 def _add_sweep(command: Command) -> None:
     sweep = command(
-        "sweep", "Which mixture? Proxy runs, a fit, and one to try next.", "training.sweep"
+        "sweep", "Which mixture? Proxy runs, a fit, and one to try next.", "train_commands.sweep"
     )
     sweep.add_argument("--config", required=True, help="a file such as configs/mixture_ablation.py")
     sweep.add_argument("--workdir", required=True, help="runs, figures and the report; resumes")
@@ -311,7 +315,7 @@ def _add_sweep(command: Command) -> None:
 
 
 def _add_report(command: Command) -> None:
-    report = command("report", "One HTML page of a run, and its figures.", "training.report")
+    report = command("report", "One HTML page of a run, and its figures.", "train_commands.report")
     which = report.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", help="of the run; its page is report.html there")
     which.add_argument(

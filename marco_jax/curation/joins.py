@@ -14,7 +14,7 @@ from marco_jax.curation.duplicates import BANDS, clusters, comparison, links, nu
 from marco_jax.curation.inputs import expand, parts_of, read
 from marco_jax.curation.lexical import Lexicon
 from marco_jax.curation.stages import TABLE, Job
-from marco_jax.lists import names_in
+from marco_jax.languages import names_in
 
 # Columns of keys: the bands, the beginning and the end; one more number stands for equal texts.
 COLUMNS = BANDS + 2

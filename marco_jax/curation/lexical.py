@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from marco_jax.curation import storage
 from marco_jax.curation.duplicates import number_of
+from marco_jax.files import write_json
 from marco_jax.ngrams import CHARACTERS, normalized_words
 
 STEM = 5
@@ -95,7 +95,7 @@ class Lexicon:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes it as JSON."""
-        storage.write_json(path, dataclasses.asdict(self))
+        write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: pathlib.Path) -> Lexicon | None:

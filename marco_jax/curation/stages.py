@@ -20,16 +20,17 @@ from typing import Any
 import numpy as np
 
 from marco_jax.curation import boilerplate, storage
-from marco_jax.curation.benchmarks import Benchmarks
 from marco_jax.curation.cascade import Perplexity, judged, prepare
+from marco_jax.curation.curation_config import bits_by_language, codes
+from marco_jax.curation.decontamination import Benchmarks
 from marco_jax.curation.documents import Document, document_of, is_tsv, pair_of
 from marco_jax.curation.duplicates import describe, number_of
 from marco_jax.curation.inputs import Part, read
 from marco_jax.curation.lexical import Lexicon
-from marco_jax.curation.pairs import Similarity, bad_pair
+from marco_jax.curation.pair_rules import Similarity, bad_pair
 from marco_jax.curation.personal import mask
-from marco_jax.curation.settings import bits_by_language, codes
 from marco_jax.curation.tally import UNKNOWN, Tally
+from marco_jax.files import new_file, write_json
 from marco_jax.ngrams import normalized_words
 
 # Text of one chunk, in bytes: what a worker holds numbers of at a time.
@@ -74,7 +75,7 @@ class Job:
 
     def finish(self, stage: str, name: str, tally: Tally) -> None:
         """Leaves the counts, and with them that the work is done."""
-        storage.write_json(self._counts(stage, name), tally.to_json())
+        write_json(self._counts(stage, name), tally.to_json())
 
     def _counts(self, stage: str, name: str) -> pathlib.Path:
         return self.work / "counts" / f"{stage}.{name}.json"
@@ -212,7 +213,7 @@ def merge_shard(shard: tuple[str, str], job: Job, target: pathlib.Path) -> None:
         pieces, number = [*pieces[MERGED:], path], number + 1
     # Without a time in its header: the same documents make the same file.
     with (
-        storage.new_file(target / f"{name}.jsonl.gz") as raw,
+        new_file(target / f"{name}.jsonl.gz") as raw,
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as out,
     ):
         for row in _merged(pieces):

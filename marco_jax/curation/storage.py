@@ -5,26 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import pathlib
-import uuid
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-
-@contextlib.contextmanager
-def new_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+from marco_jax.files import new_file
 
 
 @contextlib.contextmanager
@@ -49,13 +36,6 @@ def write_array(path: pathlib.Path, values: np.ndarray) -> None:
     """An array as .npy."""
     with new_file(path) as file:
         np.save(file, values)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """A value as JSON that can be read by eye."""
-    with new_file(path) as file:
-        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        file.write(text.encode("utf-8", "replace"))
 
 
 def joined(paths: Iterable[pathlib.Path]) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Corpora, SeqIO tasks and mixtures, packing, and the feed to the mesh."""
+"""Corpora, mixtures, the token store, packing, and the feed to the mesh."""

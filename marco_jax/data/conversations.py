@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from marco_jax.chat_templates import CHATML_END, QWEN2_CHAT, render_learnt
 from marco_jax.data.corpus import CHAT, PREFERENCE, Corpus, Document
-from marco_jax.tokenizer import Tokenizer
-from marco_jax.tokenizer_files import Companions
+from marco_jax.tokenizers.chat_templates import CHATML_END, QWEN2_CHAT, render_learnt
+from marco_jax.tokenizers.tokenizer import Tokenizer
+from marco_jax.tokenizers.tokenizer_files import Companions
 
 
 def chat_template(tokenizer: Tokenizer) -> str:

@@ -6,8 +6,8 @@ kept is how many rows each window has: a row is found by its window, which is pa
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
 import pathlib
 import zlib
 from collections.abc import Mapping
@@ -18,7 +18,8 @@ import numpy as np
 from marco_jax.data.packing import VERSION, PackingPlan, fill_row, pack, window_documents
 from marco_jax.data.permutation import Permutation
 from marco_jax.data.store import TokenStore
-from marco_jax.data.units import Stream, create_units
+from marco_jax.data.streams import Stream, create_units
+from marco_jax.files import new_file
 
 # Windows that are kept packed: rows are read window after window.
 _KEPT_WINDOWS = 3
@@ -161,10 +162,5 @@ class PackedSource:
 
 def _save(path: pathlib.Path, counts: np.ndarray) -> None:
     """Writes in one piece; a store that may not be written to is counted anew each time."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            np.save(file, counts)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), new_file(path) as file:
+        np.save(file, counts)

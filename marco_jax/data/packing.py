@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from marco_jax.data.units import Stream
+from marco_jax.data.streams import Stream
 
 # Pieces that are packed together, about: enough choice for rows to close full, little enough to be
 # packed again in milliseconds whenever one of their rows is asked for.

@@ -28,7 +28,7 @@ from marco_jax.data.store import (
     write_store,
 )
 from marco_jax.runtime.progress import Progress
-from marco_jax.tokenizer import Tokenizer
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marco_jax.data.packing import PackingPlan, fill_row, pack
-from marco_jax.data.units import Stream
-from marco_jax.tokenizer import Tokenizer
+from marco_jax.data.streams import Stream
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # Documents that are shuffled and packed together.
 STREAM_WINDOW = 1024

@@ -14,9 +14,9 @@ from marco_jax.decoding import decode, kernels
 from marco_jax.decoding.caches import KeyValues, Prefix
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.sampling import Sampling
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2 import abstract_params
+from marco_jax.model.qwen2_config import Qwen2Config
 
 # Continuations that a row of the score kernel asks about, and tokens in each.
 _PLACES, _TARGETS = 16, 4

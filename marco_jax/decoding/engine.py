@@ -14,11 +14,11 @@ import numpy as np
 
 from marco_jax.decoding import kernels
 from marco_jax.decoding.beam import search
-from marco_jax.decoding.generation import generate
+from marco_jax.decoding.continuous import generate
 from marco_jax.decoding.launcher import Launcher, SharedPrefix
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
-from marco_jax.decoding.rows import Row, fill_rows, pack_rows
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.score_rows import Row, fill_rows, pack_rows
 from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.parameters import Params
 

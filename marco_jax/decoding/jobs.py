@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 
 from marco_jax.decoding.requests import GenerateRequest, Generation
+from marco_jax.files import new_file, write_text
 
 # Answers requests; the number tells blocks apart.
 Ask = Callable[[Sequence[GenerateRequest], int], list[Generation]]
@@ -131,20 +131,16 @@ def _done(partial: pathlib.Path, mark: str, block: int) -> int:
     whole = [line for line in lines[1:] if line.endswith("\n")]
     kept = len(whole) // block * block
     if kept < len(lines) - 1 and jax.process_index() == 0:
-        temporary = partial.with_name(f"{partial.name}.{os.getpid()}")
-        temporary.write_text("".join([lines[0], *whole[:kept]]), encoding="utf-8")
-        os.replace(temporary, partial)
+        write_text(partial, "".join([lines[0], *whole[:kept]]))
     return kept
 
 
 def _finish(partial: pathlib.Path, out: pathlib.Path, keep: Keep) -> None:
     """Puts what is kept of the records in place, without the line that marks the job."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    with open(partial, encoding="utf-8") as source, open(temporary, "w", encoding="utf-8") as file:
+    with open(partial, encoding="utf-8") as source, new_file(out) as file:
         next(source)
         for line in source:
             record = keep(json.loads(line))
             if record is not None:
-                file.write(_line(record))
-    os.replace(temporary, out)
+                file.write(_line(record).encode("utf-8", "replace"))
     partial.unlink()

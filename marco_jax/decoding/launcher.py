@@ -16,9 +16,9 @@ from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.prefixes import group_by_prefix
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.decoding.shapes import bucket, power_of_two
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
+from marco_jax.model.qwen2_config import Qwen2Config
 
 
 class Decoder(Protocol):

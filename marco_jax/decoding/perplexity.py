@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import ScoreRequest
 from marco_jax.model.parameters import Params
-from marco_jax.tokenizer import Tokenizer
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 
 def bits_per_byte(

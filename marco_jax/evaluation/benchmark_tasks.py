@@ -14,11 +14,11 @@ from marco_jax.evaluation.benchmarks import (
     get_benchmark,
     prompts,
 )
-from marco_jax.evaluation.benchmarks.files import split_pair
 from marco_jax.evaluation.benchmarks.prompts import default_shots, get_format
+from marco_jax.evaluation.benchmarks.source_files import split_pair
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.evaluation.generation import (
+from marco_jax.evaluation.generation_suites import (
     INSTRUCTION_METRICS,
     PROMPT_METRICS,
     GenerationSuite,
@@ -27,7 +27,7 @@ from marco_jax.evaluation.generation import (
 )
 from marco_jax.evaluation.instructions import instructions_of
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
-from marco_jax.tokenizer import Tokenizer
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 _OF_INSTRUCTIONS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
 

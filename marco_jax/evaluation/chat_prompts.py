@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marco_jax.chat_templates import render_chat, render_learnt
 from marco_jax.data.chat import ASSISTANT, USER, question
 from marco_jax.decoding.requests import GenerateRequest
-from marco_jax.evaluation.rows import check_field
-from marco_jax.tokenizer import Tokenizer
+from marco_jax.evaluation.input_rows import check_field
+from marco_jax.tokenizers.chat_templates import render_chat, render_learnt
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 Messages = list[dict[str, str]]
 # Fields that hold a list of messages.

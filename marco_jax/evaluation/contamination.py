@@ -12,7 +12,7 @@ from typing import Any
 from marco_jax.data.corpus import TRAIN, Corpus, Document
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask
 from marco_jax.evaluation.benchmarks import prompts
-from marco_jax.evaluation.benchmarks.files import split_pair
+from marco_jax.evaluation.benchmarks.source_files import split_pair
 from marco_jax.ngrams import CHARACTERS, WORDS, NgramIndex
 
 _log = logging.getLogger(__name__)

@@ -13,17 +13,17 @@ from marco_jax.data.corpus import Pair
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
 from marco_jax.evaluation import metrics
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
+from marco_jax.evaluation.builtin_tasks import Task, get_task, named_task
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
+from marco_jax.evaluation.few_shot import choose_shots, held_out_pairs, seeded_order
+from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
-from marco_jax.evaluation.prompts import choose_shots, held_out_pairs, seeded_order
 from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
 from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite, Suite
-from marco_jax.evaluation.tasks import Task, get_task, named_task
 from marco_jax.evaluation.translation_items import OPTIONS, pick_items, translation_items
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE, get_language
 from marco_jax.runtime.progress import Progress
-from marco_jax.tokenizer import Tokenizer
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from marco_jax.files import write_text
+
 # Languages of the rows that average others; no language code looks like them.
 ALL, HIGH, LOW = "all", "high", "low"
 AVERAGES = (ALL, HIGH, LOW)
@@ -73,12 +75,8 @@ class Result:
 
 def write_results(path: str | os.PathLike, results: Iterable[Result]) -> None:
     """Writes results as a JSON list, one row a line; the file appears whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = ",\n".join(json.dumps(result.to_row(), allow_nan=False) for result in results)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(f"[\n{rows}\n]\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(pathlib.Path(path), f"[\n{rows}\n]\n")
 
 
 def read_results(path: str | os.PathLike) -> list[Result]:

@@ -12,9 +12,9 @@ import numpy as np
 
 from marco_jax.decoding.requests import GenerateRequest, Score, ScoreRequest
 from marco_jax.evaluation import metrics
+from marco_jax.evaluation.few_shot import DELIMITER, encode_pair
 from marco_jax.evaluation.metrics import Estimate
-from marco_jax.evaluation.prompts import DELIMITER, encode_pair
-from marco_jax.tokenizer import Tokenizer
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 
 class Suite(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from marco_jax.data.corpus import Pair
-from marco_jax.evaluation.prompts import seeded_order, translation_premise, translation_prompt
+from marco_jax.evaluation.few_shot import seeded_order, translation_premise, translation_prompt
 from marco_jax.evaluation.suites import ChoiceItem
 
 OPTIONS = 4

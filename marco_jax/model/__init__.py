@@ -1,1 +1,1 @@
-"""Qwen2 in Flax NNX, its mesh and sharding rules, and its Hugging Face import and export."""
+"""Qwen2 in Flax NNX: attention, adapters, the mesh and its sharding rules."""

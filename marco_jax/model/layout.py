@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from marco_jax.model.attention import ContextRank
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.mesh import Sharding
+from marco_jax.model.qwen2_config import Qwen2Config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.parameters import (
     Parameter,
     Params,
@@ -25,6 +24,7 @@ from marco_jax.model.parameters import (
     parameter_table,
     unflatten,
 )
+from marco_jax.model.qwen2_config import Qwen2Config
 
 # Last parts of the paths of an adapter's two matrices.
 DOWN, UP = "lora_a", "lora_b"

@@ -16,9 +16,9 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.parameters import Params, axis_sizes, parameter_tree
-from marco_jax.model.shutdown import end_quietly
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.shutdown import end_quietly
 
 # What a config names, in mesh order. `num_slices` are replicas joined by the data-centre network.
 CONFIG_AXES = ("num_slices", "data", "fsdp", "tensor", "context")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.model.config import Qwen2Config
+from marco_jax.model.qwen2_config import Qwen2Config
 
 Params = dict[str, Any]
 

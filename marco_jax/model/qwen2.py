@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from marco_jax.model.attention import ContextRank, attention
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.layout import Automatic, Layout
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.mesh import Sharding, parameter_shardings
 from marco_jax.model.parameters import Params, axis_sizes, parameter_table, unflatten
+from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.model.remat import (
     ATTENDED,
     GATE,

@@ -1,1 +1,1 @@
-"""What every command needs of the process it runs in: log lines and progress."""
+"""The process a command runs in: logs, progress, locks, other processes, the compilation cache."""

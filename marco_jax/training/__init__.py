@@ -1,1 +1,1 @@
-"""The train loop and its parts: step, losses, optimizer and schedules, checkpoints, metrics."""
+"""The train loop and what only it uses: step, losses, optimizer, hooks, metrics, faults."""

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from marco_jax.lists import names_in
-from marco_jax.model.config import Qwen2Config
+from marco_jax.languages import names_in
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.mesh import (
     DEFAULT_RULES,
@@ -21,6 +20,7 @@ from marco_jax.model.mesh import (
     create_mesh,
     replicate_kv_heads,
 )
+from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.training.config import DPO, ConfigError, plan_stages, resolve_steps
 from marco_jax.training.guard import GuardOptions
 from marco_jax.training.losses import LossOptions, default_logits_mib

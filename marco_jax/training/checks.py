@@ -24,13 +24,12 @@ from marco_jax.data.mixtures import (
 )
 from marco_jax.data.sources import read_sources
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
-from marco_jax.evaluation.tasks import named_task
+from marco_jax.evaluation.builtin_tasks import named_task
 from marco_jax.extras import require
-from marco_jax.languages import LANGUAGES, get_language
-from marco_jax.lists import names_in
+from marco_jax.languages import LANGUAGES, get_language, names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.lora import adapter_table
+from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.model.remat import REMAT_POLICIES
 from marco_jax.training.assemble import lora_options
 from marco_jax.training.config import (

@@ -17,8 +17,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from marco_jax.files import check_local
-from marco_jax.lists import names_in
-from marco_jax.model.config import PRESETS, Qwen2Config
+from marco_jax.languages import names_in
+from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 from marco_jax.training.optimizer import StageSchedule
 
 # What a run may train for: `config.objective`.

@@ -8,14 +8,14 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
-from marco_jax.evaluation.model_card import Terms, model_card
-from marco_jax.model.huggingface import save_huggingface
 from marco_jax.training.clock import CHECKPOINT
 from marco_jax.training.config import ConfigError
 from marco_jax.training.hooks import Event
-from marco_jax.training.metrics import MetricsWriter
+from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.run import Run
-from marco_jax.training.terms import stated_terms
+from marco_jax.weights.huggingface import save_huggingface
+from marco_jax.weights.model_card import Terms, model_card
+from marco_jax.weights.terms import stated_terms
 
 _log = logging.getLogger(__name__)
 

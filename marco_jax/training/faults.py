@@ -15,18 +15,14 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from marco_jax.runtime.logs import EVERY_PROCESS
+from marco_jax.runtime.processes import leave
 from marco_jax.training.clock import EVALUATION, Clock
-from marco_jax.training.processes import leave
 
 _log = logging.getLogger(__name__)
 
 POLICIES = ("skip", "stop", "rollback")
 # Of a skipped batch that are described.
 _ROWS = 32
-
-
-class RunFailed(Exception):
-    """The run cannot go on; the message says why, what is kept and what helps."""
 
 
 class Preempted(Exception):

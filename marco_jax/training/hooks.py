@@ -15,15 +15,15 @@ from tqdm import tqdm
 
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.parameters import Params
-from marco_jax.training.checkpoint import Checkpoints
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.processes import agree
 from marco_jax.training.clock import CHECKPOINT, EVALUATION
 from marco_jax.training.config import profiled_steps
 from marco_jax.training.faults import Preempted
-from marco_jax.training.metrics import MetricsWriter
-from marco_jax.training.processes import agree
+from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.step import StepMetrics, TrainState
+from marco_jax.weights.checkpoints import Checkpoints
 
 _log = logging.getLogger(__name__)
 
@@ -178,7 +178,8 @@ class CheckpointHook:
         self.writer.flush()
         meta = {"stage": event.stage, **self.describe(event.step)}
         with self.writer.clock.part(CHECKPOINT):
-            self.checkpoints.save(event.state, self.config, meta)
+            arrays, about = event.state.saved()
+            self.checkpoints.save(event.step, arrays, self.config, meta | about)
 
 
 class ProfileHook:

@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 
 from marco_jax.files import check_local, check_writable
 from marco_jax.model.parameters import Params
+from marco_jax.runtime.errors import RunFailed
+from marco_jax.runtime.lock import locked
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.boards import Boards
-from marco_jax.training.checkpoint import FIGURES, Checkpoints, Meta
 from marco_jax.training.checks import check_config
 from marco_jax.training.clock import CHECKPOINT, COMPILE
 from marco_jax.training.export_hook import ExportHook
-from marco_jax.training.faults import Anomalies, Preemption, Rollback, RunFailed, Watchdog
+from marco_jax.training.faults import Anomalies, Preemption, Rollback, Watchdog
 from marco_jax.training.hooks import (
     CheckpointHook,
     EvaluationHook,
@@ -29,10 +30,11 @@ from marco_jax.training.hooks import (
     ProfileHook,
     ProgressHook,
 )
-from marco_jax.training.metrics import MetricsWriter
+from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.run import Run
 from marco_jax.training.step import Batch, StepMetrics, TrainState
-from marco_jax.training.workdir import check_belongs, locked, record_config
+from marco_jax.training.workdir import check_belongs, record_config
+from marco_jax.weights.checkpoints import FIGURES, Checkpoints, Meta
 
 _log = logging.getLogger(__name__)
 
@@ -212,15 +214,14 @@ class _Loop:
         parts, trainer = self.parts, self.parts.trainer
         here = parts.identity() | {"model": dataclasses.asdict(parts.model)}
         restored = self.checkpoints.restore_newest(
-            trainer.abstract_state()._replace(frozen=None),
-            lambda meta: check_belongs(meta, here),
-            trainer.options.guard,
+            trainer.abstract_state().saved()[0], lambda meta: check_belongs(meta, here)
         )
         if restored is None:
             if (self.directory / "metrics.jsonl").exists():
                 _log.info("the last run here ended before its first checkpoint: starting at step 0")
             return parts.initial_state(), {"step": 0, "tokens": 0}
-        state, meta = restored
+        arrays, meta = restored
+        state = TrainState.restored(arrays, meta, trainer.options.guard)
         _log.info(f"resuming at step {meta['step']}")
         parts.resume(meta.get("data", {}), meta["step"])
         # What does not train has not changed since the run began.

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import jax
 import optax
 
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.lora import LoraOptions, adapter_tree
 from marco_jax.model.parameters import Params, parameter_tree
+from marco_jax.model.qwen2_config import Qwen2Config
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
 

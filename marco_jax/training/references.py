@@ -6,7 +6,6 @@ model on the same pairs reads them.
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ import numpy as np
 from marco_jax.data.store import TokenStore
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import ScoreRequest
+from marco_jax.files import new_file
 from marco_jax.model.parameters import Params
 
 # Answers that are scored together: the engine sorts them by length, and shares their prompts.
@@ -53,10 +53,8 @@ def reference_scores(
         found = engine.score(params, [_request(store, int(document)) for document in block])
         scores[block] = [score.logprob for score in found]
     if jax.process_index() == 0:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(temporary, "wb") as file:
+        with new_file(path) as file:
             np.save(file, scores)
-        os.replace(temporary, path)
     return scores
 
 

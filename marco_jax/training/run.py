@@ -23,14 +23,14 @@ from marco_jax.data.prepare import prepare_stores
 from marco_jax.data.store import TokenStore
 from marco_jax.data.streamed import StreamedSource
 from marco_jax.decoding.engine import Engine
+from marco_jax.evaluation.builtin_tasks import named_task
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.evaluator import Evaluator
-from marco_jax.evaluation.tasks import named_task
-from marco_jax.files import check_space
-from marco_jax.lists import names_in
-from marco_jax.model.huggingface import check_exportable
+from marco_jax.files import check_space, write_json
+from marco_jax.languages import names_in
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import abstract_params
+from marco_jax.runtime.processes import first_process_first
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import (
     check_run,
@@ -39,7 +39,6 @@ from marco_jax.training.assemble import (
     global_rows,
     preference_options,
 )
-from marco_jax.training.checkpoint import write_json
 from marco_jax.training.checks import (
     check_mixtures,
     checkpoint_bytes,
@@ -51,14 +50,14 @@ from marco_jax.training.config import (
     resolve_steps,
 )
 from marco_jax.training.mixture_table import mixture_table
-from marco_jax.training.models import adapts, find_model, fingerprint, load_weights
 from marco_jax.training.objectives import check_sources
 from marco_jax.training.preferences import PreferenceOptions
-from marco_jax.training.processes import first_process_first
 from marco_jax.training.references import reference_path, reference_scores
+from marco_jax.training.run_tokenizer import find_tokenizer
 from marco_jax.training.step import Batch, TrainState
-from marco_jax.training.tokenizer import find_tokenizer
 from marco_jax.training.workdir import identity
+from marco_jax.weights.huggingface import check_exportable
+from marco_jax.weights.models import adapts, find_model, fingerprint, load_weights
 
 _log = logging.getLogger(__name__)
 

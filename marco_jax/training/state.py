@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import optax
 
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.parameters import Params
-from marco_jax.training.guard import Guard, GuardOptions
+from marco_jax.training.guard import Guard, GuardOptions, from_json, to_json
 from marco_jax.training.losses import LossOptions
 from marco_jax.training.preferences import PreferenceOptions
 
@@ -28,6 +29,19 @@ class TrainState(NamedTuple):
     optimizer: optax.OptState
     guard: Guard
     frozen: Params | None = None
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arrays of a checkpoint, and what its meta says of the state."""
+        arrays = {"params": self.params, "optimizer": self.optimizer}
+        return arrays, {"guard": to_json(self.guard)}
+
+    @classmethod
+    def restored(
+        cls, arrays: Mapping[str, Any], meta: Mapping[str, Any], options: GuardOptions
+    ) -> TrainState:
+        """The state behind what `saved` gave; `frozen` is still to be set."""
+        guard = from_json(meta.get("guard"), options)
+        return cls(jnp.int32(meta["step"]), arrays["params"], arrays["optimizer"], guard)
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 
 from marco_jax.model.attention import choose_attention
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.layout import Manual, zigzag
 from marco_jax.model.lora import (
     AdapterMatrix,
@@ -24,6 +23,7 @@ from marco_jax.model.lora import (
 from marco_jax.model.mesh import Sharding, parameter_shardings
 from marco_jax.model.parameters import Parameter, Params, flatten, parameter_table, unflatten
 from marco_jax.model.qwen2 import abstract_params, bind, init_params
+from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.training.guard import Guard
 from marco_jax.training.losses import cross_entropy, token_losses
 from marco_jax.training.optimizer import optimizer_shardings

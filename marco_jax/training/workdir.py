@@ -2,63 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
-import os
 import pathlib
-import socket
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from marco_jax.training.checkpoint import write_json
+from marco_jax.files import write_json
 from marco_jax.training.config import ConfigError, changed_fields
-from marco_jax.training.processes import agree
 
 _log = logging.getLogger(__name__)
 
-LOCK = ".lock"
 _REMEDY = "give the value it has there, or a new workdir"
-
-
-@contextlib.contextmanager
-def locked(directory: pathlib.Path) -> Iterator[None]:
-    """Holds a workdir, in the first process; the lock of a process that has died is free at once.
-
-    It is a POSIX record lock: processes that this one forks do not hold it, and network file
-    systems pass it on. Where there are no locks (some object stores) the run says so and goes on.
-
-    Raises:
-        ValueError: another run holds it; the message says which.
-    """
-    problem, file = "", None
-    if jax.process_index() == 0:
-        file = open(directory / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            problem = f"{directory} is in use by {holder}: stop that run, or give another workdir"
-        except OSError as error:
-            _log.warning(f"{directory} cannot be locked ({error}): start no second run in it")
-        else:
-            file.truncate(0)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
-            file.flush()
-    try:
-        if problem := agree(problem):
-            raise ValueError(problem)
-        yield
-    finally:
-        if file:
-            file.close()
 
 
 def identity(config: ConfigDict, tokenizer: str) -> dict[str, Any]:

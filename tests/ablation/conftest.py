@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from marco_jax.tokenizer import train_sentencepiece
+from marco_jax.tokenizers.tokenizer import train_sentencepiece
 
 LANGUAGES = ("en", "zh", "de", "kk", "ne")
 

@@ -13,9 +13,9 @@ import pytest
 
 from marco_jax.__main__ import main
 from marco_jax.ablation import sweep as sweep_module
+from marco_jax.ablation.design_units import find_units
 from marco_jax.ablation.proxies import figures_of
-from marco_jax.ablation.settings import parse_shares, resolve_targets
-from marco_jax.ablation.units import find_units
+from marco_jax.ablation.sweep_config import parse_shares, resolve_targets
 from marco_jax.data.corpus import SourceInfo
 from marco_jax.data.mixtures import apply_override, get_mixture
 from marco_jax.evaluation.results import Result, write_results

@@ -1,6 +1,6 @@
 """Items of benchmarks are found in documents, edited or not; short answers are no items."""
 
-from marco_jax.curation.benchmarks import Benchmarks
+from marco_jax.curation.decontamination import Benchmarks
 
 QUESTION = "Which town was actually granted to the Huguenots on arrival?"
 

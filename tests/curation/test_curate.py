@@ -8,10 +8,11 @@ import random
 import pytest
 
 from marco_jax.curation import inputs, stages
-from marco_jax.curation.run import curate
-from marco_jax.curation.settings import curation_config
+from marco_jax.curation.curate import curate
+from marco_jax.curation.curation_config import curation_config
 from marco_jax.data.load import load_corpus
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.reports.curation_page import curation_page
 
 WORDS = ["river", "market", "garden", "winter", "teacher", "letter", "morning", "people", "bridge"]
 
@@ -235,7 +236,7 @@ def test_the_report_is_a_funnel_with_samples_and_bounds(tmp_path, rows):
     links = next(h for h in report["histograms"] if h["rule"] == "links" and h["language"] == "en")
     assert links["most"] == 0.4 and sum(n for _, n in links["counts"]) >= 9
     assert {sample["fate"] for sample in report["samples"]} >= {"kept", "url: adult"}
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = curation_page(report)
     assert 'class="bound"' in page and "<script" not in page and "http" not in page.split("Samp")[0]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marco_jax.curation.pairs import bad_pair
+from marco_jax.curation.pair_rules import bad_pair
 
 ENGLISH = "The committee met on Monday and agreed to meet again in 2024."
 GERMAN = "Der Ausschuss tagte am Montag und beschloss, 2024 wieder zusammenzukommen."

@@ -16,10 +16,10 @@ from marco_jax.data.feed import Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Mixture, get_mixture
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.data.seqio_tasks import register_mixture, register_task
+from marco_jax.data.seqio_vocabulary import TokenizerVocabulary
 from marco_jax.data.store import write_store
-from marco_jax.data.tasks import register_mixture, register_task
-from marco_jax.data.vocabulary import TokenizerVocabulary
-from marco_jax.tokenizer import train_sentencepiece
+from marco_jax.tokenizers.tokenizer import train_sentencepiece
 
 
 def ids_of(task: seqio.Task, split: str) -> list[list[int]]:

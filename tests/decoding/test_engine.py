@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.decoding.sampling import Sampling
-from marco_jax.model.config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings
 from marco_jax.model.qwen2 import bind, init_params
+from marco_jax.model.qwen2_config import PRESETS
 
 TINY = dataclasses.replace(PRESETS["tiny"], max_position_embeddings=256)
 

@@ -11,9 +11,9 @@ import pytest
 
 from marco_jax.decoding.abstract import abstract_kernels
 from marco_jax.decoding.caches import Reading
-from marco_jax.model.config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2 import LayerInputs
+from marco_jax.model.qwen2_config import PRESETS
 
 # A vocabulary beside which a layer's largest matrix (64 x 128) is small.
 WIDE = dataclasses.replace(PRESETS["tiny"], vocab_size=8192, num_hidden_layers=3)

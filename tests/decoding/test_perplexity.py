@@ -9,8 +9,8 @@ import pytest
 
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.perplexity import bits_per_byte
-from marco_jax.model.config import PRESETS
 from marco_jax.model.qwen2 import bind, init_params
+from marco_jax.model.qwen2_config import PRESETS
 
 TINY = dataclasses.replace(PRESETS["tiny"], max_position_embeddings=64)
 

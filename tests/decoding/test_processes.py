@@ -20,7 +20,7 @@ if processes > 1:
 import numpy as np
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
-from marco_jax.model.config import PRESETS
+from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2 import init_params
 

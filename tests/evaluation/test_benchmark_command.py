@@ -6,10 +6,10 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from marco_jax.__main__ import main
-from marco_jax.model.config import Qwen2Config
-from marco_jax.model.huggingface import save_huggingface
 from marco_jax.model.qwen2 import init_params
-from marco_jax.tokenizer import qwen2_tokenizer
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.tokenizers.tokenizer import qwen2_tokenizer
+from marco_jax.weights.huggingface import save_huggingface
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 from marco_jax.evaluation import metrics
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.evaluator import Evaluator
-from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
+from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.results import read_results, write_results
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
-from marco_jax.evaluation.summary import format_results
+from marco_jax.reports.summary import format_results
 
 
 def jsonl(path, rows):
@@ -115,7 +115,7 @@ def test_signatures_are_written_and_read(tmp_path, fake_engine, data):
 
 
 def test_spbleu_needs_its_model(monkeypatch, tmp_path, byte_tokenizer, caplog):
-    from marco_jax.evaluation import generation
+    from marco_jax.evaluation import generation_suites as generation
 
     monkeypatch.setenv("SACREBLEU", str(tmp_path))
     generation._warn_no_spbleu.cache_clear()

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pytest
 
 from marco_jax.decoding.engine import Engine
+from marco_jax.evaluation.builtin_tasks import TASKS, get_task
 from marco_jax.evaluation.evaluator import Evaluator, averages
 from marco_jax.evaluation.results import Result
-from marco_jax.evaluation.tasks import TASKS, get_task
-from marco_jax.model.config import Qwen2Config
 from marco_jax.model.qwen2 import bind, init_params
+from marco_jax.model.qwen2_config import Qwen2Config
 
 TASK_NAMES = list(TASKS)
 

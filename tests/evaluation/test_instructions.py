@@ -5,7 +5,7 @@ import json
 import pytest
 
 from marco_jax.decoding.requests import Generation
-from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
+from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.instruction_texts import count_sentences, count_words
 from marco_jax.evaluation.instructions import (
     Instruction,

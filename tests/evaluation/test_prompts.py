@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marco_jax.data.corpus import Pair
-from marco_jax.evaluation import prompts
+from marco_jax.evaluation import few_shot as prompts
 
 
 def test_prompt_text(pairs_of):

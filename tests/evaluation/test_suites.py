@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marco_jax.decoding.requests import Generation, Score
-from marco_jax.evaluation.generation import GenerationSuite, Judge, Question
+from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.suites import (
     ChoiceItem,
     ChoiceSuite,

@@ -8,7 +8,7 @@ import pytest
 from experiments.two_stage import __main__ as command
 from experiments.two_stage import chain
 from marco_jax.training.config import load_config
-from marco_jax.training.models import find_model
+from marco_jax.weights.models import find_model
 
 SMALL = [
     *("pretrain.steps=6", "pretrain.tokenizer.vocab_size=340", "pretrain.evaluation.tasks="),

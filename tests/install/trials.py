@@ -186,7 +186,7 @@ print("predicts", trees.fit_trees(weights, weights @ np.arange(4.0)).predict(wei
 """
 _TOKENIZERS = """
 import transformers
-from marco_jax.tokenizer import load_tokenizer
+from marco_jax.tokenizers.tokenizer import load_tokenizer
 text = "the run reads жаңа мәтін"
 theirs = transformers.AutoTokenizer.from_pretrained("hf").encode(text)
 assert theirs == load_tokenizer("hf").encode(text), theirs

@@ -6,7 +6,6 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec
 
-from marco_jax.model.config import PRESETS
 from marco_jax.model.mesh import (
     Sharding,
     check_mesh,
@@ -14,6 +13,7 @@ from marco_jax.model.mesh import (
     parameter_shardings,
     replicate_kv_heads,
 )
+from marco_jax.model.qwen2_config import PRESETS
 
 
 def test_one_axis_takes_what_the_others_leave():

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marco_jax.model.config import PRESETS, Qwen2Config
 from marco_jax.model.layout import Automatic
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings, replicate_kv_heads
 from marco_jax.model.parameters import flatten, parameter_table
 from marco_jax.model.qwen2 import Rotary, abstract_params, bind, init_params
+from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 
 TINY = PRESETS["tiny"]
 TIED = dataclasses.replace(TINY, tie_word_embeddings=True)

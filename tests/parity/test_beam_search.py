@@ -8,8 +8,8 @@ import pytest
 from marco_jax.__main__ import main
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest
-from marco_jax.model.huggingface import load_huggingface
-from marco_jax.tokenizer import load_tokenizer, train_sentencepiece
+from marco_jax.tokenizers.tokenizer import load_tokenizer, train_sentencepiece
+from marco_jax.weights.huggingface import load_huggingface
 
 torch = pytest.importorskip("torch")
 

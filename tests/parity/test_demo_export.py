@@ -8,7 +8,7 @@ from marco_jax.__main__ import main
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest
 from marco_jax.model.qwen2 import bind
-from marco_jax.training.models import load_model
+from marco_jax.weights.models import load_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

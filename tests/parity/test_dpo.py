@@ -13,14 +13,14 @@ from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.decoding.engine import Engine
-from marco_jax.model.huggingface import load_huggingface
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.parameters import flatten, parameter_table
-from marco_jax.tokenizer import train_sentencepiece
+from marco_jax.tokenizers.tokenizer import train_sentencepiece
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.preferences import Answers, PreferenceOptions, pair_losses
 from marco_jax.training.references import reference_path, reference_scores
 from marco_jax.training.step import Batch, StepOptions, Trainer
+from marco_jax.weights.huggingface import load_huggingface
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

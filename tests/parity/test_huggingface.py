@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from marco_jax.model.huggingface import load_huggingface, save_huggingface
 from marco_jax.model.parameters import flatten
+from marco_jax.weights.huggingface import load_huggingface, save_huggingface
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

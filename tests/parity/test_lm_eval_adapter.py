@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from marco_jax.decoding.engine import Engine
-from marco_jax.model.huggingface import load_huggingface
-from marco_jax.tokenizer import load_tokenizer, train_sentencepiece
+from marco_jax.tokenizers.tokenizer import load_tokenizer, train_sentencepiece
+from marco_jax.weights.huggingface import load_huggingface
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -22,9 +22,9 @@ lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
-from marco_jax.chat_templates import CHATML  # noqa: E402
 from marco_jax.evaluation.lm_eval_adapter import EngineLM  # noqa: E402
-from marco_jax.tokenizer_files import read_chat_template  # noqa: E402
+from marco_jax.tokenizers.chat_templates import CHATML  # noqa: E402
+from marco_jax.tokenizers.tokenizer_files import read_chat_template  # noqa: E402
 
 TEXT = "the cat sat on a mat and then ran to its house because it was cold in wet grass"
 WORDS = TEXT.split()

@@ -7,7 +7,7 @@ import pytest
 
 from marco_jax.__main__ import main
 from marco_jax.training.loop import train
-from marco_jax.training.models import find_model, load_model
+from marco_jax.weights.models import find_model, load_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

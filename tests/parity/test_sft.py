@@ -16,11 +16,11 @@ from marco_jax.data.feed import Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
-from marco_jax.model.huggingface import load_huggingface
 from marco_jax.model.mesh import Sharding, create_mesh
-from marco_jax.tokenizer import load_tokenizer
+from marco_jax.tokenizers.tokenizer import load_tokenizer
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.step import Batch, StepOptions, Trainer
+from marco_jax.weights.huggingface import load_huggingface
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 from benchmarks.smollm2 import find_gguf, load_smollm2
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
-from marco_jax.model.huggingface import load_huggingface, save_huggingface
-from marco_jax.tokenizer import load_tokenizer
+from marco_jax.tokenizers.tokenizer import load_tokenizer
+from marco_jax.weights.huggingface import load_huggingface, save_huggingface
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -6,8 +6,8 @@ import pytest
 
 from marco_jax.data.order import OrderChanged
 from marco_jax.training import loop
-from marco_jax.training.metrics import read_metrics
-from marco_jax.training.models import load_model
+from marco_jax.training.metrics_log import read_metrics
+from marco_jax.weights.models import load_model
 
 ADAPTIVE = (
     "mixture.adaptive.every=1",

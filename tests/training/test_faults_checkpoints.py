@@ -9,16 +9,17 @@ import jax
 import numpy as np
 import pytest
 
-from marco_jax.model.config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh
-from marco_jax.training.checkpoint import Checkpoints
+from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.runtime.errors import RunFailed
 from marco_jax.training.defaults import training_config
-from marco_jax.training.faults import RunFailed
 from marco_jax.training.guard import GuardOptions
-from marco_jax.training.manifest import MANIFEST
-from marco_jax.training.models import load_model
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
+from marco_jax.training.state import TrainState
 from marco_jax.training.step import StepOptions, Trainer
+from marco_jax.weights.checkpoints import Checkpoints
+from marco_jax.weights.manifest import MANIFEST
+from marco_jax.weights.models import load_model
 
 TINY = PRESETS["tiny"]
 TEMPORARY = ".orbax-checkpoint-tmp"
@@ -50,13 +51,18 @@ def state(trainer):
     return trainer.init(seed=0)
 
 
+def save(checkpoints, state, meta):
+    arrays, about = state.saved()
+    checkpoints.save(int(state.step), arrays, TINY, meta | about)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, state):
     """A workdir with the steps 3 and 6."""
     workdir = tmp_path_factory.mktemp("saved")
     checkpoints = Checkpoints(workdir)
     for step in (3, 6):
-        checkpoints.save(at_step(state, step), TINY, {"data": {"at": step}, "tokens": 10 * step})
+        save(checkpoints, at_step(state, step), {"data": {"at": step}, "tokens": 10 * step})
     checkpoints.close()
     return workdir
 
@@ -70,7 +76,11 @@ def restore(workdir, trainer, check=lambda meta: None):
     """(state, meta) or None, as a run does it."""
     checkpoints = Checkpoints(workdir)
     try:
-        return checkpoints.restore_newest(trainer.abstract_state(), check, trainer.options.guard)
+        found = checkpoints.restore_newest(trainer.abstract_state().saved()[0], check)
+        if found is None:
+            return None
+        arrays, meta = found
+        return TrainState.restored(arrays, meta, trainer.options.guard), meta
     finally:
         checkpoints.close()
 
@@ -166,7 +176,7 @@ def test_a_damaged_step_is_moved_aside_and_the_one_before_is_used(
     assert sorted(path.relative_to(aside) for path in aside.rglob("*")) == left
     # The step can be saved again, and is used then.
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(at_step(state, 6), TINY, {"tokens": 60})
+    save(checkpoints, at_step(state, 6), {"tokens": 60})
     checkpoints.close()
     assert restore(workdir, trainer)[1]["step"] == 6
 
@@ -185,7 +195,7 @@ def test_a_reader_passes_over_a_damaged_step_and_leaves_it(damage, workdir, caps
 
 
 def write_tokenizer(workdir):
-    from marco_jax.tokenizer import train_sentencepiece
+    from marco_jax.tokenizers.tokenizer import train_sentencepiece
 
     texts = ["some words of a text", "and some of another"]
     train_sentencepiece(texts, 275, workdir / "tokenizer")
@@ -255,7 +265,7 @@ def test_the_guard_comes_back_bit_for_bit(tmp_path, state):
     losses = np.float32([0.1, 1 / 3, 2e-8, 7.7])
     kept = state._replace(guard=(options.init()._replace(losses=losses, skipped=np.int32(2))))
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(at_step(kept, 1), TINY, {})
+    save(checkpoints, at_step(kept, 1), {})
     checkpoints.close()
     found, _ = restore(tmp_path, make_trainer(guard=options))
     np.testing.assert_array_equal(found.guard.losses, losses)
@@ -271,7 +281,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_last_good_one(workdir, trai
         with pytest.raises(
             RunFailed, match="checkpoint 9 could not be saved.*: File too large;"
         ) as failure:
-            checkpoints.save(at_step(state, 9), TINY, {})
+            save(checkpoints, at_step(state, 9), {})
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -296,7 +306,7 @@ def test_what_is_kept(changes, kept, tmp_path, state):
     checkpoints = Checkpoints(tmp_path, policy)
     for step, loss in enumerate([9.0, 5.0, 1.0, 2.0, None, 3.0], start=1):
         figures = {} if loss is None else {"loss": loss}
-        checkpoints.save(at_step(state, step), TINY, {"figures": figures})
+        save(checkpoints, at_step(state, step), {"figures": figures})
     checkpoints.close()
     assert {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} == kept
 

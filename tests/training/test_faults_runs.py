@@ -15,16 +15,16 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from marco_jax.__main__ import main
-from marco_jax.model.config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh
+from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.training import faults
 from marco_jax.training.clock import INPUT, Clock
 from marco_jax.training.guard import GuardOptions
-from marco_jax.training.metrics import read_metrics
-from marco_jax.training.models import load_model
+from marco_jax.training.metrics_log import read_metrics
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.run import Run
 from marco_jax.training.step import Batch, StepOptions, Trainer
+from marco_jax.weights.models import load_model
 
 TINY = PRESETS["tiny"]
 STEPS = 6

@@ -15,8 +15,8 @@ import pytest
 from marco_jax.__main__ import main
 from marco_jax.data.order import OrderChanged
 from marco_jax.training.loop import STOPPED, train
-from marco_jax.training.metrics import read_metrics
-from marco_jax.training.models import load_model
+from marco_jax.training.metrics_log import read_metrics
+from marco_jax.weights.models import load_model
 
 EVALUATION = (
     "evaluation.tasks=bits_per_byte,pick_translation,translation",

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marco_jax.model.config import PRESETS
 from marco_jax.model.lora import LoraOptions, adapter_table, init_adapters, merge, with_adapters
 from marco_jax.model.mesh import DEFAULT_RULES, Sharding, create_mesh, replicate_kv_heads
 from marco_jax.model.parameters import flatten
 from marco_jax.model.qwen2 import bind, init_params
+from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.step import Batch, StepOptions, Trainer
 

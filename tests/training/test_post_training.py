@@ -10,8 +10,8 @@ import pytest
 
 from marco_jax.__main__ import main
 from marco_jax.training.loop import train
-from marco_jax.training.metrics import read_metrics
-from marco_jax.training.models import load_model
+from marco_jax.training.metrics_log import read_metrics
+from marco_jax.weights.models import load_model
 
 LANGUAGES = {
     "en": "the run saves its state and the next step reads a new batch",

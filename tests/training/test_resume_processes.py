@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from marco_jax.evaluation.results import read_results
-from marco_jax.model.huggingface import load_huggingface
-from marco_jax.training.metrics import read_metrics
+from marco_jax.training.metrics_log import read_metrics
+from marco_jax.weights.huggingface import load_huggingface
 
 STEPS = 6
 

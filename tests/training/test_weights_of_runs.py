@@ -10,13 +10,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from marco_jax.__main__ import main
-from marco_jax.model.huggingface import load_huggingface
 from marco_jax.training import run as run_module
 from marco_jax.training.config import ConfigError
-from marco_jax.training.interop import import_huggingface
 from marco_jax.training.loop import train
-from marco_jax.training.models import find_model, load_model
 from marco_jax.training.run import Run
+from marco_jax.weights.convert import import_huggingface
+from marco_jax.weights.huggingface import load_huggingface
+from marco_jax.weights.models import find_model, load_model
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_its_card_tells_licence_mixture_tokens_and_scores(finished, tmp_path):
 
 
 def test_an_export_is_cut_by_layer_from_a_checkpoint(finished):
-    from marco_jax.training.arrays import StoredParams
+    from marco_jax.weights.arrays import StoredParams
 
     found = find_model(finished)
     assert StoredParams(found.directory / "params", found.config).by_layer

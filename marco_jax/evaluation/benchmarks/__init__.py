@@ -12,13 +12,13 @@ layout of its authors (or as a local Hugging Face or TFDS dataset); nothing is d
 
 from __future__ import annotations
 
-from marco_jax.data.benchmark_files import DataError
 from marco_jax.evaluation.benchmarks.prompts import (
     available_languages,
     get_benchmark,
     prompts,
 )
 from marco_jax.evaluation.benchmarks.rendering import Prompt
+from marco_jax.evaluation.benchmarks.row_files import DataError
 from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
 
 __all__ = [

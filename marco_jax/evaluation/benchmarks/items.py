@@ -8,7 +8,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marco_jax.data.benchmark_files import Row
+from marco_jax.evaluation.benchmarks.row_files import Row
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Gold, Options, Text
 
 _REQUIRED = object()

@@ -9,11 +9,11 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from marco_jax.data.benchmark_files import DataError
-from marco_jax.evaluation.benchmarks.files import Files, split_pair
 from marco_jax.evaluation.benchmarks.items import Item, read_item
 from marco_jax.evaluation.benchmarks.rendering import Prompt, Renderer
-from marco_jax.evaluation.benchmarks.sampling import ShotSampler
+from marco_jax.evaluation.benchmarks.row_files import DataError
+from marco_jax.evaluation.benchmarks.shots import ShotSampler
+from marco_jax.evaluation.benchmarks.source_files import Files, split_pair
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
 from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
 from marco_jax.evaluation.benchmarks.tables.codes import OTHER_NAMES

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marco_jax.data.benchmark_files import Row
 from marco_jax.evaluation import benchmarks
 from marco_jax.evaluation.benchmarks.items import Item
-from marco_jax.evaluation.benchmarks.sampling import ShotSampler
+from marco_jax.evaluation.benchmarks.row_files import Row
+from marco_jax.evaluation.benchmarks.shots import ShotSampler
 
 
 def items(texts):

@@ -6,12 +6,12 @@ from marco_jax.evaluation.benchmarks.spec import Benchmark
 from marco_jax.evaluation.benchmarks.tables import (
     belebele,
     exams,
-    instructions,
     mmlu,
     reading,
     reasoning,
     translation,
 )
+from marco_jax.evaluation.benchmarks.tables import instruction_following as instructions
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark

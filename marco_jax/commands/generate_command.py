@@ -1,0 +1,291 @@
+"""What `marco generate` and `marco translate` do: texts, translations and preference pairs."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from marco_jax.decoding.requests import GenerateRequest, Generation
+from marco_jax.evaluation.chat_prompts import Prompts, text_requests
+from marco_jax.evaluation.input_rows import check_field, read_rows
+from marco_jax.runtime.progress import Progress
+from marco_jax.weights.engines import create_engine, read_mesh, run_config
+from marco_jax.weights.models import FoundModel, find_model, load_weights
+
+# New tokens of one answer, unless asked otherwise.
+_NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_DOCUMENTS = 64, 512, 1024
+_NEW_TOKENS_OF_TRANSLATION = 256
+# What of the arguments does not decide what is generated.
+_NOT_SETTINGS = ("parser", "out", "margin", "keep_cut")
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Continues one prompt, or those of a JSONL file; with --pairs, ranks several answers."""
+    if arguments.pairs and arguments.template:
+        raise ValueError("--pairs and --template: leave one out")
+    if arguments.scorer and not arguments.pairs:
+        raise ValueError("--scorer ranks answers: give --pairs")
+    if arguments.pairs:
+        return _pairs(arguments)
+    if arguments.template:
+        return _documents(arguments)
+    _set_defaults(arguments, _NEW_TOKENS, temperature=0.0)
+    _check_beams(arguments)
+    alone = arguments.prompt is not None
+    rows = [{"prompt": arguments.prompt}] if alone else _rows_of(arguments)
+    found = find_model(arguments.model)
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input or "--prompt", chat=arguments.chat)
+    requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
+    return _generate(arguments, found, rows, requests, "text", prompts.end_ids)
+
+
+def translate(arguments: argparse.Namespace) -> int:
+    """Translates one text, or those of a JSONL or text file, between any two languages.
+
+    The prompt is a template of the paper's translation data; a text's lines become one.
+    """
+    from marco_jax.data.corpus import Pair
+    from marco_jax.evaluation.few_shot import translation_prompt
+
+    _set_defaults(arguments, _NEW_TOKENS_OF_TRANSLATION, temperature=0.0)
+    _check_beams(arguments)
+    if arguments.text is not None:
+        rows = [{"source": arguments.text}]
+    else:
+        rows = _rows_of(arguments, lines="source")
+        check_field(rows, "source", arguments.input)
+    pairs = [
+        Pair("", arguments.src, arguments.tgt, " ".join(row["source"].split()), "") for row in rows
+    ]
+    found = find_model(arguments.model)
+    texts = [translation_prompt((), pair) for pair in pairs]
+    requests = text_requests(found.tokenizer, texts, arguments.max_new_tokens, ("\n",))
+    return _generate(arguments, found, rows, requests, "translation")
+
+
+def _generate(
+    arguments: argparse.Namespace,
+    found: FoundModel,
+    rows: list[dict[str, Any]],
+    requests: list[GenerateRequest],
+    field: str,
+    end_ids: tuple[int, ...] = (),
+) -> int:
+    """Continues prompts: one alone goes to standard output, those of a file to --out."""
+    from marco_jax.decoding.jobs import run_job
+
+    sampling, beams = _sampling(arguments), arguments.beams
+    if beams > 1 and end_ids:
+        raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
+    sharding = read_mesh(arguments.mesh)
+    engine = create_engine(found, run_config(found), end_ids, sharding)
+    params = load_weights(found, sharding)
+
+    def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
+        if beams > 1:
+            penalty = arguments.length_penalty
+            return engine.beam_search(params, block, beams=beams, length_penalty=penalty)
+        return engine.generate(params, block, sampling=sampling, seed=arguments.seed + start)
+
+    if not arguments.input:
+        text = ask(requests, 0)[0].text
+        print(text.strip() if field == "translation" else text)
+        return 0
+
+    def run(progress: Callable[[int], None]) -> int:
+        out = pathlib.Path(arguments.out)
+        settings = _settings(arguments)
+        return run_job(ask, rows, requests, out, settings=settings, field=field, progress=progress)
+
+    before = _with_bar(run, len(rows))
+    print(f"{_describe(len(rows), before)}: {arguments.out}", file=sys.stderr)
+    return 0
+
+
+class _Source:
+    """A model that draws answers to rows."""
+
+    def __init__(self, arguments: argparse.Namespace, found: FoundModel, prompts: Prompts) -> None:
+        """Loads what --model names."""
+        sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings
+        self._requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
+        self._engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
+        self._params = load_weights(found, sharding)
+        self._sampling, self._seed = _sampling(arguments), arguments.seed
+
+    def draw(self, start: int, stop: int, count: int = 1) -> list[list[Generation]]:
+        """`count` answers to each of the rows start..stop; `start` decides the draws."""
+        drawn = self._engine.generate(
+            self._params,
+            [request for request in self._requests[start:stop] for _ in range(count)],
+            sampling=self._sampling,
+            seed=self._seed + start,
+        )
+        return [drawn[first : first + count] for first in range(0, len(drawn), count)]
+
+    def cut(self) -> str:
+        """How many inputs were too long, for a line that tells of a job; "" for none."""
+        count = self._engine.truncated
+        return f", {count:,} inputs cut on the left" if count else ""
+
+
+def _documents(arguments: argparse.Namespace) -> int:
+    """Writes a synthetic document for each row that fills a template."""
+    from marco_jax.data.synthetic import load_template
+    from marco_jax.decoding.jobs import run_blocks
+
+    _set_defaults(arguments, _NEW_TOKENS_OF_DOCUMENTS, temperature=1.0)
+    if not arguments.input:
+        raise ValueError("--template needs --input, a JSONL file of its fields")
+    if arguments.beams != 1:
+        raise ValueError("--beams searches, and --template draws: leave one out")
+    template = load_template(arguments.template)
+    rows = [
+        {**row, "prompt": template.render(row, f"{arguments.input}:{number}")}
+        for number, row in enumerate(_rows_of(arguments), 1)
+    ]
+    found = find_model(arguments.model)
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=arguments.chat)
+    source = _Source(arguments, found, prompts)
+
+    def answer(start: int, stop: int) -> list[dict[str, Any]]:
+        written = source.draw(start, stop)
+        return [
+            {"row": row, "text": one.text.strip(), "ended": one.ended}
+            for row, (one,) in zip(rows[start:stop], written, strict=True)
+        ]
+
+    kept = 0
+
+    def keep(record: dict[str, Any]) -> dict[str, Any] | None:
+        nonlocal kept
+        ended = record["ended"] or arguments.keep_cut
+        if not ended or not template.usable(record["text"]):
+            return None
+        kept += 1
+        return {**record["row"], "text": record["text"]}
+
+    def run(progress: Callable[[int], None]) -> int:
+        out = pathlib.Path(arguments.out)
+        settings = _settings(arguments) | {"template": template.text}
+        return run_blocks(answer, rows, out, settings=settings, progress=progress, keep=keep)
+
+    before = _with_bar(run, len(rows))
+    lost = f"{len(rows) - kept:,} empty, cut or with banned words"
+    said = f"{_describe(len(rows), before)}{source.cut()}: {kept:,} documents, {lost}"
+    print(f"{said}: {arguments.out}", file=sys.stderr)
+    return 0
+
+
+def _pairs(arguments: argparse.Namespace) -> int:
+    """Draws several answers a prompt, ranks them, and writes the best beside the worst."""
+    from marco_jax.decoding.jobs import BLOCK, run_blocks
+    from marco_jax.evaluation.ranking import PairWriter, rank, usable
+    from marco_jax.evaluation.scorers import SCORERS, load_scorer, score
+
+    _set_defaults(arguments, _NEW_TOKENS_OF_PAIRS, temperature=1.0)
+    _check_pairs(arguments)
+    scorer = load_scorer(arguments.scorer, arguments.reference)
+    found = find_model(arguments.model)
+    rows = _rows_of(arguments)
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=True)
+    full = [
+        row if answer is None else {arguments.reference: answer, **row}
+        for row, answer in zip(rows, prompts.answers, strict=True)
+    ]
+    if arguments.scorer in SCORERS:
+        # A field that is missing is told before a model has run.
+        score(scorer, full, ["0"] * len(rows))
+    source, count = _Source(arguments, found, prompts), arguments.samples
+
+    def answer(start: int, stop: int) -> list[dict[str, Any]]:
+        drawn = zip(full[start:stop], source.draw(start, stop, count), strict=True)
+        ranked = rank([usable(row, answers) for row, answers in drawn], scorer)
+        asked = zip(rows[start:stop], prompts.messages[start:stop], ranked, strict=True)
+        return [{"row": row, "prompt": prompt, "ranked": own} for row, prompt, own in asked]
+
+    writer = PairWriter(arguments.margin)
+
+    def run(progress: Callable[[int], None]) -> int:
+        return run_blocks(
+            *(answer, rows, pathlib.Path(arguments.out)),
+            settings=_settings(arguments),
+            progress=progress,
+            block=max(1, BLOCK // count),
+            keep=writer,
+        )
+
+    before = _with_bar(run, len(rows))
+    said = f"{_describe(len(rows), before)}{source.cut()}: {writer.summary()}"
+    print(f"{said}: {arguments.out}", file=sys.stderr)
+    return 0
+
+
+def _check_pairs(arguments: argparse.Namespace) -> None:
+    """Usage of --pairs.
+
+    Raises:
+        ValueError: a flag that is missing or makes no sense with it.
+    """
+    if not arguments.input:
+        raise ValueError("--pairs needs --input, a JSONL file of prompts")
+    if not arguments.scorer:
+        raise ValueError("--pairs needs --scorer, a scorer's name or module:function")
+    if arguments.samples < 2:
+        raise ValueError(f"--samples is {arguments.samples}: a pair needs at least 2 answers")
+    if arguments.temperature <= 0:
+        raise ValueError("--temperature is 0: all answers would be the same; draw with 0.7 or 1")
+    if arguments.margin < 0:
+        raise ValueError(f"--margin is {arguments.margin}: it is a difference of scores, 0 or more")
+    if arguments.beams != 1:
+        raise ValueError("--beams searches, and --pairs draws: leave one out")
+
+
+def _check_beams(arguments: argparse.Namespace) -> None:
+    """Usage of --beams, before a model is looked for (ValueError)."""
+    beams = arguments.beams
+    if beams < 1:
+        raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
+    if beams > 1 and arguments.temperature:
+        raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
+
+
+def _sampling(arguments: argparse.Namespace) -> Any:
+    from marco_jax.decoding.sampling import Sampling
+
+    return Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+
+
+def _set_defaults(
+    arguments: argparse.Namespace, max_new_tokens: int, *, temperature: float
+) -> None:
+    if arguments.max_new_tokens is None:
+        arguments.max_new_tokens = max_new_tokens
+    if arguments.temperature is None:
+        arguments.temperature = temperature
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What decides the answers, besides the rows: a job with others starts anew."""
+    return {name: value for name, value in vars(arguments).items() if name not in _NOT_SETTINGS}
+
+
+def _with_bar(run: Callable[[Callable[[int], None]], int], rows: int) -> int:
+    """Runs a job with progress shown; returns what it returns."""
+    with Progress("generating", rows, "rows") as progress:
+        return run(lambda done: progress(done - progress.done))
+
+
+def _describe(rows: int, before: int) -> str:
+    resumed = f", {before:,} of them from an earlier start" if before else ""
+    return f"{rows:,} rows{resumed}"
+
+
+def _rows_of(arguments: argparse.Namespace, lines: str = "prompt") -> list[dict[str, Any]]:
+    """The rows of --input, whose results need --out."""
+    if not arguments.out:
+        raise ValueError("--input needs --out, a file for the results")
+    return read_rows(arguments.input, lines)

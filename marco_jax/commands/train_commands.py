@@ -1,0 +1,124 @@
+"""What `marco train`, `plan`, `sweep` and `report` do."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+import jax
+from ml_collections import ConfigDict
+
+from marco_jax.languages import names_in
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Trains as a config file says, in a workdir."""
+    from marco_jax.runtime.processes import join, watch_others
+    from marco_jax.training.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        from marco_jax.planning.dry_run import describe_run
+
+        print(describe_run(config, arguments.workdir))
+        return 0
+    host = join(config.distributed)
+    from marco_jax.training.loop import train as run
+
+    with watch_others(host):
+        return run(config, arguments.workdir)
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Compiles a training step for a TPU topology and reports what it takes."""
+    # The machine that plans need not be the one that runs: no TPU is started.
+    jax.config.update("jax_platforms", "cpu")
+    from marco_jax.files import write_json
+    from marco_jax.planning.plan import DoesNotFit, plan_step
+    from marco_jax.planning.plan_decoding import KERNELS, plan_kernels
+    from marco_jax.planning.plan_text import format_comparison, format_plan
+    from marco_jax.planning.search import format_search, search
+    from marco_jax.training.config import ConfigError, load_config
+
+    def load(path: str) -> tuple[ConfigDict, str]:
+        config = load_config(path, arguments.overrides)
+        if arguments.num_slices is not None:
+            config.mesh.num_slices = arguments.num_slices
+        if not (arguments.topology or config.topology):
+            raise ConfigError(f"{path} has no config.topology: give --topology=v5p:4x4x4")
+        return config, arguments.topology or config.topology
+
+    hlo = pathlib.Path(arguments.hlo) if arguments.hlo else None
+    try:
+        if arguments.search:
+            found = search(
+                *load(arguments.config),
+                compiles=arguments.search,
+                sequences=arguments.search_sequences,
+            )
+            text = format_search(found)
+        elif arguments.compare:
+            found = [
+                plan_step(*load(arguments.config), hlo_path=hlo),
+                plan_step(*load(arguments.compare)),
+            ]
+            text = format_comparison(*found)
+        else:
+            programs = names_in(arguments.only)
+            if unknown := set(programs) - {"train", *KERNELS}:
+                known = ", ".join(("train", *KERNELS))
+                raise ValueError(f"--only names {unknown.pop()!r}: choose from {known}")
+            loaded = load(arguments.config)
+            found = plan_step(*loaded, hlo_path=hlo) if "train" in programs else {}
+            if chosen := [name for name in KERNELS if name in programs]:
+                found["kernels"] = plan_kernels(*loaded, chosen)
+            text = format_plan(found)
+    except DoesNotFit as error:
+        print(f"marco plan: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    if arguments.out:
+        write_json(pathlib.Path(arguments.out), found)
+    return 0
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    """Ablates a mixture: proxy runs, a fit, a proposal and its confirmation."""
+    from marco_jax.runtime.compilation_cache import enable_compilation_cache
+    from marco_jax.runtime.processes import join, watch_others
+    from marco_jax.training.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    host = join(config.distributed)
+    # Runs that differ in their mixture alone compile once.
+    enable_compilation_cache()
+    from marco_jax.ablation.sweep import sweep as run
+
+    with watch_others(host):
+        return run(config, arguments.workdir, arguments.config, dry_run=arguments.dry_run)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Writes the page of a run and prints its figures; or a page of several side by side."""
+    from marco_jax.reports.run_page import format_summary, summary, write_report
+
+    if arguments.compare:
+        from marco_jax.reports.comparison_page import write_comparison
+
+        page = write_comparison(arguments.compare, arguments.out)
+        print(f"report    {page}")
+        return 0
+    workdir = pathlib.Path(arguments.workdir)
+    if not (workdir / "metrics.jsonl").exists():
+        raise FileNotFoundError(f"{workdir} holds no metrics.jsonl: give the workdir of a run")
+    page = write_report(workdir)
+    program = sys.argv[0] if sys.argv[0].endswith("marco") else "python -m marco_jax"
+    evaluate_again = f"eval --model={workdir} --languages=kk,ne --out={workdir / 'kk_ne.json'}"
+    print(
+        f"{format_summary(summary(workdir))}\n\n"
+        f"workdir   {workdir}\n"
+        f"report    {page}\n"
+        f"try next  {program} {evaluate_again}"
+    )
+    return 0

@@ -1,0 +1,197 @@
+"""One job of curation: raw files in, a directory of corpus, manifest and report out."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from marco_jax.curation import storage
+from marco_jax.curation.cascade import Perplexity
+from marco_jax.curation.curation_config import check
+from marco_jax.curation.curation_report import bounds_of, report_of
+from marco_jax.curation.inputs import Part, expand, parts_of, read
+from marco_jax.curation.pair_rules import Similarity
+from marco_jax.curation.pipeline import LOCAL, Engine, run
+from marco_jax.curation.stages import Job
+from marco_jax.curation.tally import Tally
+from marco_jax.curation.thresholds import THRESHOLDS
+from marco_jax.extras import require
+from marco_jax.files import new_file, write_json
+from marco_jax.languages import names_in
+
+
+def curate(
+    inputs: tuple[str, ...],
+    out: pathlib.Path,
+    config: ConfigDict,
+    *,
+    runner: str = LOCAL,
+    options: Sequence[str] = (),
+    workers: int = 1,
+    rejects: pathlib.Path | None = None,
+    sample: int = 0,
+    explain: str = "",
+    perplexity: Perplexity | None = None,
+    similarity: Similarity | None = None,
+    count_tokens: Callable[[str], int] | None = None,
+) -> dict[str, Any]:
+    """Runs the cascade; `out` appears whole or not at all.
+
+    The corpus lies in docs/xx.NNNNN.jsonl.gz and pairs/xx-yy.NNNNN.jsonl.gz, which training reads
+    as `config.data`; beside it are manifest.json and report.json. A run that was
+    killed goes on where it was when it is started again with the same input and settings.
+
+    Args:
+        inputs: paths and globs.
+        out: a new directory, which all workers see, as they do the inputs.
+        config: fields of settings.py.
+        runner: "local", or the name of a Beam runner.
+        options: of that runner.
+        workers: processes of the local runner.
+        rejects: a new directory for what was thrown away.
+        sample: texts of each fate to show in the report.
+        explain: the id of a document to trace.
+        perplexity: bits a byte of texts; must be picklable for runners with several processes.
+        similarity: of the meaning of two sentences, 0 to 1; by default words learnt from the pairs.
+        count_tokens: tokens of a text, for the report.
+
+    Returns:
+        The report, with lines under "explained" where a document was asked for.
+
+    Raises:
+        ValueError: a setting that makes no sense, or a directory that is not new.
+        FileNotFoundError: no input.
+        MissingExtra: a package of the extra "curation" is not installed.
+    """
+    require("curation")
+    check(config)
+    for directory in filter(None, (out, rejects)):
+        if directory.exists():
+            raise ValueError(f"{directory} exists: name a new directory")
+    if rejects and out.resolve() in rejects.resolve().parents:
+        raise ValueError(f"--rejects={rejects} lies in --out: it would be read as training text")
+    if config.perplexity_model and perplexity is None:
+        raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
+    parts = parts_of(expand(inputs))
+    # Names that match nothing are told of before any work is done.
+    expand(names_in(config.lexicon_pairs))
+    items = tuple(_items(config.benchmarks))
+    blocked = frozenset()
+    if config.blocked_hosts:
+        lines = pathlib.Path(config.blocked_hosts).read_text(encoding="utf-8").split()
+        blocked = frozenset(line.lower() for line in lines)
+    work = out.with_name(f"{out.name}.partial").resolve()
+    with_rejects = bool(rejects or explain)
+    job = Job(
+        work, config.to_dict(), items, blocked, with_rejects, sample,
+        perplexity, similarity, count_tokens,
+    )  # fmt: skip
+    _begin(job, parts)
+    run(Engine(runner, options, workers), parts, job)
+    tally = Tally(sample)
+    for path in sorted((work / "counts").glob("*.json")):
+        tally.merge(json.loads(path.read_text(encoding="utf-8")))
+    report = report_of(tally, job.settings)
+    if explain:
+        report["explained"] = _explain(work, explain, job.settings)
+    if rejects:
+        (work / "rejects").mkdir(exist_ok=True)
+        shutil.move(work / "rejects", rejects)
+    final = work / "final"
+    final.mkdir()
+    for kind in ("docs", "pairs"):
+        if (work / kind).exists():
+            (work / kind).rename(final / kind)
+    write_json(final / "manifest.json", _manifest(final, report, config))
+    write_json(final / "report.json", report)
+    final.rename(out)
+    shutil.rmtree(work)
+    return report
+
+
+def _begin(job: Job, parts: list[Part]) -> None:
+    """Makes the directory of the work; what another job has left there is removed."""
+    about = [vars(part) for part in parts], job.settings, job.items, sorted(job.blocked)
+    switches = [job.with_rejects, job.sample, bool(job.similarity), bool(job.count_tokens)]
+    sizes = [pathlib.Path(p.path).stat() for p in parts if pathlib.Path(p.path).exists()]
+    files = [(stat.st_size, stat.st_mtime_ns) for stat in sizes]
+    text = json.dumps([*about, switches, files], ensure_ascii=False)
+    name = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    mark = job.work / "job"
+    if not mark.exists() or mark.read_text() != name or (job.work / "final").exists():
+        shutil.rmtree(job.work, ignore_errors=True)
+        with new_file(mark) as file:
+            file.write(name.encode())
+
+
+def _items(paths: str) -> Iterator[tuple[str, str]]:
+    for path in names_in(paths):
+        for part in parts_of(expand((path,))):
+            for record, fault in read(part):
+                if record is None:
+                    raise ValueError(f"config.benchmarks: {part.path}: {fault}")
+                language = str(record.get("language") or record.get("lang") or "")
+                names = set(record) - {"id", "language", "lang"}
+                for name in sorted(names):
+                    if isinstance(record[name], str):
+                        yield record[name], language
+
+
+def _explain(work: pathlib.Path, key: str, settings: dict[str, Any]) -> list[str]:
+    """What each rule measured of a document, and what became of it."""
+    for kind in ("docs", "pairs", "rejects"):
+        for file in sorted((work / kind).glob("*.jsonl.gz")):
+            with gzip.open(file, "rt", encoding="utf-8") as lines:
+                for row in map(json.loads, lines):
+                    if row["id"] == key:
+                        return [*_measured(work, key, settings), _fate(key, row)]
+    return [f"{key}: no document has this id"]
+
+
+def _fate(key: str, row: dict[str, Any]) -> str:
+    fate = f"rejected by {row['stage']}: {row['reason']}" if "stage" in row else ""
+    fate = fate or f"kept, of a group of {row['cluster_size']}"
+    return f"{key}: language {row.get('language') or 'unknown'}; {fate}"
+
+
+def _measured(work: pathlib.Path, key: str, settings: dict[str, Any]) -> Iterator[str]:
+    rows = (r for f in sorted((work / "judged").glob("*.zst")) for r in storage.rows(f))
+    rejected = (r for f in sorted(work.glob("pieces/rejects/*/*.zst")) for r in storage.rows(f))
+    for row in (*rows, *rejected):
+        if row["id"] == key and row.get("scores"):
+            for name, value in row["scores"].items():
+                low, high = bounds_of(name, row.get("language", ""), settings)
+                yield f"{key}: {name} {value:g} (allowed {low:g} to {high:g})"
+            return
+
+
+def _manifest(work: pathlib.Path, report: dict[str, Any], config: ConfigDict) -> dict[str, Any]:
+    shards = []
+    for file in sorted(work.glob("*/*.jsonl.gz")):
+        digest, count = hashlib.blake2b(digest_size=16), 0
+        with file.open("rb") as data:
+            while block := data.read(1 << 20):
+                digest.update(block)
+        with gzip.open(file) as lines:
+            count = sum(1 for _ in lines)
+        shards.append(
+            {
+                "file": str(file.relative_to(work)),
+                "documents": count,
+                "bytes": file.stat().st_size,
+                "fingerprint": digest.hexdigest(),
+            }
+        )
+    return {
+        "shards": shards,
+        "total": report["total"],
+        "settings": config.to_dict(),
+        "thresholds": {code: vars(row) for code, row in THRESHOLDS.items()},
+    }

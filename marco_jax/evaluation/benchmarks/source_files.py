@@ -1,0 +1,186 @@
+"""Finds a benchmark's files below a data directory and reads their items."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+
+from marco_jax.evaluation.benchmarks.items import find
+from marco_jax.evaluation.benchmarks.row_files import DataError, Row, read_rows
+from marco_jax.evaluation.benchmarks.spec import Benchmark, Source
+
+# Where a row of a parallel file keeps a language, by that language's code.
+_SIDES = ("translation.{0}", "sentence_{0}", "{0}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Files of a split.
+
+    Attributes:
+        source: the declaration that they match.
+        paths: in sorted order.
+        targets: the files of the other side of a pair, one for each path.
+        fields: what the placeholders stand for.
+    """
+
+    source: Source
+    paths: tuple[pathlib.Path, ...]
+    targets: tuple[pathlib.Path, ...]
+    fields: Mapping[str, str]
+
+
+class Files:
+    """The files of a benchmark in one language (or pair)."""
+
+    def __init__(self, benchmark: Benchmark, language: str, data_dir: pathlib.Path) -> None:
+        """`data_dir` holds the benchmark's folder, or is it."""
+        self._benchmark, self.language = benchmark, language
+        self._roots = [data_dir / benchmark.folder, data_dir]
+        self.source_language, self.target_language = split_pair(benchmark, language)
+        codes = benchmark.codes
+        self._fields = {
+            "language": language,
+            "code": codes.get(language, language),
+            "source": codes.get(self.source_language, self.source_language),
+            "target": codes.get(self.target_language, self.target_language),
+        }
+
+    def find(self, split: str, part: str = "") -> Found | None:
+        """The files of a split, of the first source that has any; None where there are none.
+
+        A file that holds several parts counts for those that it has rows of.
+        """
+        fields = {**self._fields, "part": part}
+        for root in self._roots:
+            for source in self._benchmark.sources.get(split, ()):
+                paths = _matches(root, source.path, fields)
+                targets = _matches(root, source.target_path, fields) if source.target_path else ()
+                if not paths or (source.target_path and not targets):
+                    continue
+                if source.form == "tfds":
+                    # The newest version.
+                    paths = paths[-1:]
+                found = Found(source, paths, targets, fields)
+                if "{part}" not in source.where.values() or self.rows(found):
+                    return found
+        return None
+
+    def looked_for(self, split: str, part: str = "") -> str:
+        """The place where the files of a split should be, for messages."""
+        sources = self._benchmark.sources.get(split, ())
+        if not sources:
+            return f"no {split} split"
+        return str(self._roots[0] / _fill(sources[0].path, {**self._fields, "part": part}))
+
+    def rows(self, found: Found) -> list[Row]:
+        """Rows of found files that belong to the language and the part."""
+        rows = _read(found.source, found.paths, found.targets)
+        for name, pattern in found.source.where.items():
+            wanted = _fill(pattern, found.fields)
+            rows = [row for row in rows if _is_wanted(row, name, wanted)]
+        if self._benchmark.pairs in ("any", "from_en", "to_en") and not found.targets:
+            rows = [self._sides(row) for row in rows]
+        return rows
+
+    def _sides(self, row: Row) -> Row:
+        """A row of a parallel file as one with the fields id, source and target."""
+        sides = {}
+        for side in ("source", "target"):
+            names = tuple(name.format(self._fields[side]) for name in _SIDES)
+            sides[side] = find(row, names)
+        return Row(sides, row.place)
+
+
+def split_pair(benchmark: Benchmark, language: str) -> tuple[str, str]:
+    """Source and target (or context and question) language of what a benchmark calls a language."""
+    if benchmark.pairs == "from_en":
+        return "en", language
+    if benchmark.pairs == "to_en":
+        return language, "en"
+    source, dash, target = language.partition("-")
+    return (source, target) if benchmark.pairs and dash else (language, language)
+
+
+def _fill(pattern: str, fields: Mapping[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)
+
+
+def _matches(
+    root: pathlib.Path, pattern: str, fields: Mapping[str, str]
+) -> tuple[pathlib.Path, ...]:
+    if not root.is_dir():
+        return ()
+    return tuple(sorted(root.glob(_fill(pattern, fields))))
+
+
+def _is_wanted(row: Row, name: str, wanted: str) -> bool:
+    value = str(find(row, (name,)))
+    return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
+
+
+# Benchmarks in one file for all subjects or languages are read again for each of them.
+@functools.lru_cache(maxsize=4)
+def _read_cached(source: _Key, paths: tuple[pathlib.Path, ...], stamps: tuple) -> list[Row]:
+    return [
+        row
+        for path in paths
+        for row in read_rows(
+            path,
+            form=source.form,
+            columns=source.columns,
+            header=source.header,
+            split=source.split,
+        )
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Key:
+    form: str
+    columns: tuple[str, ...]
+    header: str
+    split: str
+
+
+def _read(
+    source: Source, paths: tuple[pathlib.Path, ...], targets: tuple[pathlib.Path, ...]
+) -> list[Row]:
+    key = _Key(source.form, source.columns, source.header, source.split)
+
+    def read(files: Iterable[pathlib.Path]) -> list[Row]:
+        stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+        return _read_cached(key, tuple(files), stamps)
+
+    rows = read(paths)
+    return _join(rows, read(targets), paths[0], targets[0]) if targets else rows
+
+
+def _join(
+    sources: list[Row], targets: list[Row], source_path: pathlib.Path, target_path: pathlib.Path
+) -> list[Row]:
+    """Rows with the fields id, source and target, joined by id and never by line."""
+    by_id = {}
+    for row in targets:
+        if by_id.setdefault(find(row, ("id",)), row) is not row:
+            row.fail(f"id {row.fields['id']!r} stands here a second time")
+    joined, seen = [], set()
+    for row in sources:
+        key = find(row, ("id",))
+        if key in seen:
+            row.fail(f"id {key!r} stands here a second time")
+        seen.add(key)
+        if key not in by_id:
+            row.fail(f"id {key!r} is not in {target_path}: the files must hold the same ids")
+        other = by_id[key]
+        fields = {"id": key, "source": find(row, ("text",)), "target": find(other, ("text",))}
+        joined.append(Row(fields, row.place))
+    if len(by_id) > len(joined):
+        extra = next(row for key, row in by_id.items() if key not in seen)
+        extra.fail(f"id {extra.fields['id']!r} is not in {source_path}: ids must be the same")
+    if not joined:
+        raise DataError(f"{source_path} is empty")
+    return joined

@@ -1,0 +1,203 @@
+"""The figures of tasks whose answers are written by the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+from marco_jax.decoding.requests import GenerateRequest, Generation
+from marco_jax.evaluation import answers as compare
+from marco_jax.evaluation import math_answers, metrics
+from marco_jax.evaluation.instructions import Instruction, follows, follows_loosely
+from marco_jax.evaluation.metrics import Estimate
+from marco_jax.tokenizers.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A prompt, and the answers that are right (the first is the one that corpus scores take).
+
+    Where an answer is to follow instructions instead, `instructions` are these.
+    """
+
+    prompt: str
+    references: tuple[str, ...]
+    stop: tuple[str, ...] = ("\n",)
+    max_new_tokens: int = 96
+    instructions: tuple[Instruction, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """How the answers of a task are compared.
+
+    Attributes:
+        metrics: names of ANSWER_METRICS, CORPUS_METRICS, PROMPT_METRICS or INSTRUCTION_METRICS.
+        language: of the answers.
+        rules: a name of `answers.SPAN_RULES`, for metrics of spans.
+        sentence: what a number stands in, such as "The answer is {}".
+    """
+
+    metrics: tuple[str, ...]
+    language: str = ""
+    rules: str = ""
+    sentence: str = ""
+
+    @property
+    def span_rules(self) -> compare.SpanRules:
+        """What does not count when spans are compared."""
+        return compare.SPAN_RULES[self.rules]
+
+
+AnswerMetric = Callable[[str, Sequence[str], Judge], float]
+
+
+def _f1(answer: str, references: Sequence[str], judge: Judge) -> float:
+    return compare.f1(answer, references, judge.language, judge.span_rules)
+
+
+def _f1_segmented(answer: str, references: Sequence[str], judge: Judge) -> float:
+    return compare.f1(answer, references, judge.language, judge.span_rules, segmented=True)
+
+
+def _f1_extracted(answer: str, references: Sequence[str], judge: Judge) -> float:
+    return max(_f1(span, references, judge) for span in compare.spans(answer))
+
+
+def _exact_match(answer: str, references: Sequence[str], judge: Judge) -> float:
+    if not judge.rules:
+        return compare.same_number(answer, references)
+    return compare.exact_match(answer, references, judge.language, judge.span_rules)
+
+
+# Figures of one answer, whose mean is that of the task.
+ANSWER_METRICS: Mapping[str, AnswerMetric] = {
+    # lm-evaluation-harness's f1 and exact_match of TyDi QA and MLQA.
+    "f1": _f1,
+    "exact_match": _exact_match,
+    # The same with every character of Chinese, Japanese, Thai and the like a word of its own.
+    "f1_segmented": _f1_segmented,
+    # The same for the best span of a wordy answer: an upper bound.
+    "f1_extracted": _f1_extracted,
+    # lm-evaluation-harness's exact_match after flexible-extract and strict-match.
+    "exact_match_flexible": lambda answer, references, judge: compare.same_number(
+        compare.last_number(answer), references
+    ),
+    "exact_match_strict": lambda answer, references, judge: compare.same_number(
+        compare.number_in(answer, judge.sentence), references
+    ),
+    # lm-evaluation-harness's acc of AGIEval's written parts.
+    "math_accuracy": lambda answer, references, judge: float(
+        any(math_answers.same_answer(answer, reference) for reference in references)
+    ),
+}
+
+# Figures of all answers together.
+CORPUS_METRICS = ("chrf++", "bleu", "spbleu", "language_rate")
+
+Follows = Callable[[Instruction, str], bool]
+
+# Shares of prompts of which all instructions are followed, under lm-evaluation-harness's names.
+PROMPT_METRICS: Mapping[str, Follows] = {
+    "prompt_level_strict_acc": follows,
+    "prompt_level_loose_acc": follows_loosely,
+}
+# Shares of instructions that are followed.
+INSTRUCTION_METRICS: Mapping[str, Follows] = {
+    "inst_level_strict_acc": follows,
+    "inst_level_loose_acc": follows_loosely,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationSuite:
+    """Greedy answers, compared with references."""
+
+    generates: ClassVar[bool] = True
+    requests: Sequence[GenerateRequest]
+    references: Sequence[tuple[str, ...]]
+    judge: Judge
+    seed: int = 0
+    instructions: Sequence[tuple[Instruction, ...]] = ()
+
+    @classmethod
+    def build(
+        cls, tokenizer: Tokenizer, questions: Sequence[Question], judge: Judge, *, seed: int = 0
+    ) -> GenerationSuite:
+        """Encodes prompts; `seed` is that of the bootstrap behind standard errors of scores."""
+        requests = [
+            GenerateRequest(
+                tokenizer.encode(question.prompt) or [tokenizer.eos_id],
+                question.max_new_tokens,
+                stop=question.stop,
+            )
+            for question in questions
+        ]
+        if "spbleu" in judge.metrics and not metrics.spbleu_model().exists():
+            judge = dataclasses.replace(
+                judge, metrics=tuple(name for name in judge.metrics if name != "spbleu")
+            )
+            _warn_no_spbleu()
+        references = [question.references for question in questions]
+        asked = [question.instructions for question in questions]
+        return cls(requests, references, judge, seed, asked)
+
+    @property
+    def examples(self) -> int:
+        """Number of questions."""
+        return len(self.references)
+
+    def estimates(self, answers: Sequence[Generation]) -> dict[str, Estimate]:
+        """The figures that the judge names."""
+        texts = [answer.text.strip() for answer in answers]
+        return {name: self._estimate(name, texts) for name in self.judge.metrics}
+
+    def _estimate(self, name: str, texts: Sequence[str]) -> Estimate:
+        if name in ANSWER_METRICS:
+            metric = ANSWER_METRICS[name]
+            pairs = zip(texts, self.references, strict=True)
+            return metrics.mean([metric(text, right, self.judge) for text, right in pairs])
+        if name in PROMPT_METRICS:
+            return metrics.mean([float(all(own)) for own in self._followed(name, texts)])
+        if name in INSTRUCTION_METRICS:
+            followed = self._followed(name, texts)
+            return metrics.ratio([sum(own) for own in followed], [len(own) for own in followed])
+        if name == "language_rate":
+            return metrics.language_rate(texts, self.judge.language)
+        firsts = [references[0] for references in self.references]
+        if name == "chrf++":
+            return metrics.chrf(texts, firsts, self.seed)
+        return metrics.bleu(texts, firsts, self._tokenizer(name), self.seed)
+
+    def _followed(self, name: str, texts: Sequence[str]) -> list[list[bool]]:
+        """For each answer, which of its instructions it follows."""
+        rule = {**PROMPT_METRICS, **INSTRUCTION_METRICS}[name]
+        return [
+            [rule(instruction, text) for instruction in own]
+            for text, own in zip(texts, self.instructions, strict=True)
+        ]
+
+    def _tokenizer(self, name: str) -> str:
+        if name == "spbleu":
+            return "flores200"
+        return metrics.BLEU_TOKENIZERS.get(self.judge.language, metrics.DEFAULT_BLEU_TOKENIZER)
+
+    def signature(self, name: str) -> str:
+        """What tells how a figure came about, as sacrebleu writes it; "" for other figures."""
+        if name == "chrf++":
+            return metrics.chrf_signature()
+        return metrics.bleu_signature(self._tokenizer(name)) if "bleu" in name else ""
+
+
+@functools.cache
+def _warn_no_spbleu() -> None:
+    _log.warning(
+        "spbleu is left out, chrf++ stands in: sacrebleu's model is not at %s, copy "
+        "flores200sacrebleuspm (sacrebleu fetches it where it has a network) there",
+        metrics.spbleu_model(),
+    )

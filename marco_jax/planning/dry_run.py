@@ -1,0 +1,167 @@
+"""`marco train --dry_run`: what a run would do, checked and described; nothing is written."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import jax
+from ml_collections import ConfigDict
+
+from marco_jax.data.corpus import Corpus
+from marco_jax.data.load import load_corpus
+from marco_jax.data.mixtures import apply_override, get_mixture, mixture_sources
+from marco_jax.files import check_local, check_space, check_writable, nearest_existing
+from marco_jax.languages import names_in
+from marco_jax.model.mesh import Sharding
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.planning.memory import estimate_memory
+from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.tokenizer import load_tokenizer
+from marco_jax.training.assemble import check_run, create_sharding, global_rows
+from marco_jax.training.checks import (
+    check_config,
+    check_mixtures,
+    checkpoint_bytes,
+    trained_parameters,
+)
+from marco_jax.training.config import (
+    StagePlan,
+    changed_fields,
+    model_config,
+    plan_stages,
+    resolve_steps,
+)
+from marco_jax.training.defaults import training_config
+from marco_jax.training.losses import default_logits_mib
+from marco_jax.training.objectives import check_sources
+from marco_jax.weights.checkpoints import TOKENIZER
+from marco_jax.weights.models import find_model
+
+_GIB = 2**30
+
+
+def describe_run(config: ConfigDict, workdir: str) -> str:
+    """Checks a run as `train` would, and describes it; no weights are loaded, nothing is tokenised.
+
+    Raises:
+        ValueError, OSError: as `marco_jax.training.loop.train`.
+    """
+    check_local("--workdir", workdir)
+    directory = pathlib.Path(workdir)
+    check_config(config)
+    check_writable("--workdir", directory)
+    sharding = create_sharding(config)
+    tokens = global_rows(config, sharding) * config.batch.length
+    resolve_steps(config, tokens)
+    stages = plan_stages(config)
+    model = _model(config, directory)
+    check_run(config, model, sharding)
+    check_space(directory, checkpoint_bytes(config, model))
+    with Progress(f"reading {config.data}"):
+        corpus = load_corpus(config.data, seed=config.seed)
+    check_mixtures(config, stages, corpus.infos())
+    check_sources(config.objective, corpus.infos(), stages)
+    parts = [
+        _fields(config),
+        _model_lines(config, model, sharding),
+        _stage_lines(config, stages, tokens),
+        _mixture_lines(config, stages, corpus),
+        _memory_lines(config, model, sharding),
+        _disk_lines(config, model, directory),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _model(config: ConfigDict, workdir: pathlib.Path) -> Qwen2Config:
+    """The model's sizes.
+
+    The tokenizer of a new run does not exist yet: its vocabulary has the size that is asked for.
+    """
+    if config.init_from:
+        return find_model(config.init_from).config
+    own = [path for path in (workdir / TOKENIZER, config.tokenizer.path) if path]
+    found = next((path for path in own if pathlib.Path(path).is_dir()), None)
+    size = load_tokenizer(found).vocab_size if found else config.tokenizer.vocab_size
+    return model_config(config, size)
+
+
+def _fields(config: ConfigDict) -> Iterator[str]:
+    changes = changed_fields(training_config().to_dict(), config.to_dict())
+    yield f"config: {len(changes)} fields differ from the defaults (default -> this run)"
+    yield from (f"  {line}" for line in changes)
+
+
+def _model_lines(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> Iterator[str]:
+    trained = trained_parameters(config, model)
+    begins = config.init_from or "random weights"
+    yield f"model: {model.num_parameters / 1e6:,.1f} million parameters from {begins}"
+    if trained != model.num_parameters:
+        yield f"  {trained / 1e6:,.1f} million of adapters train"
+    axes = ", ".join(f"{name} {size}" for name, size in sharding.mesh.shape.items() if size > 1)
+    kind = sharding.mesh.devices.flat[0].device_kind
+    yield f"mesh: {sharding.mesh.size} x {kind}, {axes or 'one device'}"
+
+
+def _stage_lines(config: ConfigDict, stages: list[StagePlan], tokens: int) -> Iterator[str]:
+    yield f"stages: {config.steps:,} steps of {tokens:,} tokens, {config.steps * tokens:,} in all"
+    for stage in stages:
+        yield (
+            f"  {stage.name}: {stage.steps:,} steps of mixture {stage.mixture}, learning rate "
+            f"{stage.schedule.peak:g} ({stage.schedule.shape}, {stage.schedule.warmup_steps:,} "
+            "steps of warm-up)"
+        )
+
+
+def _mixture_lines(config: ConfigDict, stages: list[StagePlan], corpus: Corpus) -> Iterator[str]:
+    """The shares of tokens by source, a column a stage."""
+    infos = corpus.infos()
+    everywhere = {name for stage in stages for name in mixture_sources(stage.mixture, infos)}
+    columns, notes = [], []
+    for stage in stages:
+        mixture = get_mixture(stage.mixture, infos)
+        notes += [f"  {stage.mixture}: {note}" for note in mixture.notes]
+        override = config.mixture.override
+        columns.append(apply_override(mixture.shares, override, infos, stage.name, everywhere))
+    yield "mixture: shares of tokens by source"
+    if config.mixture.within != "uniform":
+        yield (
+            f"  inside a group uniform here; mixture.within={config.mixture.within} needs the "
+            "sizes of sources, which are counted when they are tokenised"
+        )
+    yield from dict.fromkeys(notes)
+    yield f"  {'source':<24}" + "".join(f"{stage.name:>12}" for stage in stages)
+    for info in infos:
+        if info.name in everywhere:
+            shares = (f"{column.get(info.name, 0.0):12.2%}" for column in columns)
+            yield f"  {info.name:<24}" + "".join(shares)
+    tasks = names_in(config.evaluation.tasks)
+    yield f"evaluation: {', '.join(tasks) or 'none'}"
+
+
+def _memory_lines(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> Iterator[str]:
+    sizes = {"tensor": sharding.ways("heads"), "context": sharding.ways("length")}
+    sizes["fsdp"] = sharding.ways("embed") // sizes["context"]
+    rows = max(1, global_rows(config, sharding) // sharding.mesh.size)
+    logits = config.loss.logits_mib or default_logits_mib(sharding.platform)
+    found = estimate_memory(model, config, sizes, rows, config.remat, logits)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    of = f" of {limit / _GIB:,.1f} GiB" if limit else ""
+    yield f"memory per device, a rough estimate: {sum(found.values()) / _GIB:,.2f} GiB{of}"
+    yield from (f"  {size / _GIB:8,.2f} GiB {name}" for name, size in found.items())
+    if config.lora.rank:
+        yield "  a run with lora.rank needs less: frozen parameters have no moments or gradients"
+    yield "  `marco plan` has the TPU compiler's own figures"
+
+
+def _disk_lines(config: ConfigDict, model: Qwen2Config, workdir: pathlib.Path) -> Iterator[str]:
+    size = checkpoint_bytes(config, model)
+    every = config.checkpoint.every
+    count = len(names_in(config.stages)) + (config.steps // every if every else 0)
+    kept = min(count, config.checkpoint.keep) if config.checkpoint.keep else count
+    free = shutil.disk_usage(nearest_existing(workdir)).free
+    yield (
+        f"workdir: {workdir}, {free / 1e9:,.1f} GB free; "
+        f"at most {kept} checkpoints of {size / 1e9:,.2f} GB are kept"
+    )

@@ -1,0 +1,49 @@
+"""A rough estimate of what a training step needs of a device's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from marco_jax.model.qwen2_config import Qwen2Config
+
+KEPT_ACTIVATIONS = "activations kept for the backward pass"
+
+
+def estimate_memory(
+    model: Qwen2Config,
+    config: ConfigDict,
+    mesh: Mapping[str, int],
+    rows: int,
+    remat: str,
+    logits_mib: float,
+) -> dict[str, float]:
+    """Bytes that a device needs at the peak of a step, roughly, by what they are for.
+
+    Args:
+        model: the sizes.
+        config: of the run; its dtype, length and accumulation count are read.
+        mesh: sizes of fsdp, tensor and context.
+        rows: sequences_per_chip.
+        remat: a policy of model/remat.py.
+        logits_mib: what the loss holds of logits at once.
+    """
+    tensor, ways = mesh["tensor"], mesh["fsdp"] * mesh["context"]
+    tokens = rows * tensor * config.batch.length / config.batch.accumulation_steps
+    hidden, mlp = model.hidden_size, model.intermediate_size
+    heads = model.num_attention_heads * model.head_dim
+    kv_heads = 2 * model.num_key_value_heads * model.head_dim
+    parameters, layers = model.num_parameters / tensor, model.num_hidden_layers
+    kept = {"full": hidden, "offload": hidden, "attention": hidden + heads / tensor}
+    everything = 2 * hidden + (2 * heads + kv_heads + 2 * mlp) / tensor
+    size = jnp.dtype(config.dtype).itemsize
+    return {
+        # float32, but for gradients.
+        "parameters, moments and gradients": (12 + size) * parameters / ways,
+        KEPT_ACTIVATIONS: layers * tokens * size * kept.get(remat, everything),
+        "activations of a layer": tokens * size * (4 * mlp / tensor + 10 * hidden),
+        "gathered weights of a layer": 4 * (parameters / layers) * size,
+        "logits": 4 * min(logits_mib * 2**20, 4 * tokens * model.vocab_size),
+    }

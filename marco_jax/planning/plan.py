@@ -1,0 +1,191 @@
+"""What a training step will need of a TPU slice, from the TPU compiler, before any TPU is there.
+
+Memory, FLOPs and bytes on the wire are facts about the compiled program. The time of a step is
+predicted from them and the data sheet: no chip has run it.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.planning.hlo import COLLECTIVES, ProgramCost, analyze
+from marco_jax.planning.topology import topology_devices
+from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
+from marco_jax.runtime.progress import Progress
+from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
+from marco_jax.training.config import model_config
+
+# How many sources losses are summed by: it does not show in any figure.
+_SOURCES = 40
+
+
+class DoesNotFit(Exception):
+    """The compiler found no way to run a program in a chip's memory."""
+
+
+def plan_step(
+    config: ConfigDict, topology: str, *, hlo_path: pathlib.Path | None = None
+) -> dict[str, Any]:
+    """Compiles the training step of `config` for a topology and reports what it takes, per chip.
+
+    Args:
+        config: of a training run; its mesh must fill the topology.
+        topology: such as "v5p:4x4x4"; `config.mesh.num_slices` of them.
+        hlo_path: where to write the optimized HLO text.
+
+    Returns:
+        JSON-ready figures: `memory`, `flops`, `wire`, `predicted` and what was planned.
+
+    Raises:
+        ValueError: an unknown topology, or a mesh that does not fit it, the model or the batch.
+        DoesNotFit: the compiler gives up for want of memory.
+    """
+    chip = chip_of(topology)
+    model = model_config(config, config.tokenizer.vocab_size)
+    sharding = create_sharding(config, topology_devices(topology, config.mesh.num_slices))
+    trainer = create_trainer(config, model, sharding, _SOURCES)
+    state = trainer.abstract_state()
+    batch = trainer.abstract_batch(global_rows(config, sharding), config.batch.length)
+    start = time.perf_counter()
+    with Progress(f"compiling the train step for {topology}"):
+        compiled = compile_lowered(trainer.step.lower(state, batch))
+    seconds = time.perf_counter() - start
+    text = compiled.as_text()
+    if hlo_path:
+        hlo_path.write_text(text, encoding="utf-8")
+    mesh = sharding.mesh
+    cost = analyze(text, mesh.axis_names, tuple(mesh.shape.values()))
+    tokens = config.batch.sequences_per_chip * config.batch.length
+    model_flops = model.flops_per_token(config.batch.length) * tokens
+    model_flops *= trainer.options.model_flops
+    return {
+        "planned": _planned(config, topology, model, dict(mesh.shape)),
+        "memory": {
+            "parameters_gib": tree_bytes(state.params) / GIB,
+            "optimizer_gib": tree_bytes(state.optimizer) / GIB,
+            "frozen_gib": tree_bytes(state.frozen) / GIB,
+            **program_memory(compiled.memory_analysis(), chip),
+        },
+        "flops": {
+            "model": model_flops,
+            "hlo": cost.flops,
+            "hlo_over_model": cost.flops / model_flops,
+        },
+        "wire": _wire(cost),
+        "predicted": _predict(cost, chip, model_flops, tokens, mesh.size),
+        "compile_seconds": seconds,
+    }
+
+
+def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles a program; DoesNotFit where the compiler gives up for want of memory."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in reason or "vmem" in reason:
+            raise
+        raise DoesNotFit(
+            f"{reason.partition(': ')[2]} Use more chips, a smaller batch.sequences_per_chip "
+            "(with batch.accumulation_steps), or a remat that keeps less"
+        ) from None
+
+
+def _planned(
+    config: ConfigDict, topology: str, model: Qwen2Config, mesh: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "topology": topology,
+        "num_slices": config.mesh.num_slices,
+        "mesh": {name: size for name, size in mesh.items() if size > 1},
+        "parameters": model.num_parameters,
+        "sequences_per_chip": config.batch.sequences_per_chip,
+        "length": config.batch.length,
+        "accumulation_steps": config.batch.accumulation_steps,
+        "remat": config.remat,
+        "dtype": config.dtype,
+    }
+
+
+def program_memory(analysis: Any, chip: Chip) -> dict[str, Any]:
+    """GiB a chip, as the compiler states them.
+
+    `peak_gib` is what its heap takes at most, arguments included, and decides what fits: programs
+    compile whose `temporaries_gib` alone are more than the chip has. That figure counts again what
+    the loops over layers keep (7B with 16 x 4096 tokens on v4: 25.7 GiB of peak, 36.0 of
+    temporaries, 32 of memory, and the compiler is content).
+    """
+    hbm, peak = chip.hbm_bytes / GIB, analysis.peak_memory_in_bytes / GIB
+    return {
+        "activations_and_temporaries_gib": peak - analysis.argument_size_in_bytes / GIB,
+        "host_temporaries_gib": analysis.host_temp_size_in_bytes / GIB,
+        "peak_gib": peak,
+        "hbm_gib": hbm,
+        "free_gib": hbm - peak,
+        "fits": peak <= hbm,
+        "temporaries_gib": analysis.temp_size_in_bytes / GIB,
+        "sum_of_sizes_gib": (
+            analysis.argument_size_in_bytes
+            + analysis.temp_size_in_bytes
+            + analysis.output_size_in_bytes
+            - analysis.alias_size_in_bytes
+        )
+        / GIB,
+    }
+
+
+def tree_bytes(tree: Any) -> float:
+    """What a device holds of a tree of ShapeDtypeStructs with shardings."""
+    return sum(
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _wire(cost: ProgramCost) -> dict[str, Any]:
+    by_axes: dict[str, float] = {}
+    for item in cost.collectives:
+        name = " x ".join(item.axes)
+        by_axes[name] = by_axes.get(name, 0.0) + item.wire_bytes / GIB
+    return {
+        "total_gib": cost.wire_bytes() / GIB,
+        "by_kind_gib": {kind: cost.wire_bytes(kind) / GIB for kind in COLLECTIVES},
+        "by_axis_gib": by_axes,
+        "across_slices_gib": cost.wire_bytes(axis="slice") / GIB,
+        "asynchronous_share": cost.asynchronous_share,
+        "collectives_executed": sum(item.count for item in cost.collectives),
+    }
+
+
+def _predict(
+    cost: ProgramCost, chip: Chip, model_flops: float, tokens: int, devices: int
+) -> dict[str, Any]:
+    """Seconds of each term at the data sheet's rates, and a step between two bounds.
+
+    At best collectives hide behind the products; at worst those that the program does not start
+    ahead of time do not.
+    """
+    compute = cost.flops / chip.peak_flops
+    across = cost.wire_bytes(axis="slice")
+    ici = (cost.wire_bytes() - across) / chip.ici_bandwidth
+    dcn = across / DCN_BANDWIDTH
+    best = max(compute, ici, dcn)
+    worst = max(compute, (ici + dcn) * cost.asynchronous_share)
+    worst += (ici + dcn) * (1 - cost.asynchronous_share)
+    return {
+        "compute_seconds": compute,
+        "ici_seconds": ici,
+        "dcn_seconds": dcn,
+        "step_seconds_if_all_overlaps": best,
+        "step_seconds_as_scheduled": worst,
+        "mfu_if_all_overlaps": model_flops / chip.peak_flops / best,
+        "mfu_as_scheduled": model_flops / chip.peak_flops / worst,
+        "tokens_per_second_as_scheduled": tokens * devices / worst,
+    }

@@ -1,0 +1,103 @@
+"""What the kernels of evaluation and generation will need of a TPU slice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from marco_jax.decoding.abstract import abstract_kernels
+from marco_jax.decoding.decode import DecodeState
+from marco_jax.model.mesh import Sharding, check_mesh
+from marco_jax.planning.hlo import analyze
+from marco_jax.planning.plan import DoesNotFit, compile_lowered, program_memory, tree_bytes
+from marco_jax.planning.topology import topology_devices
+from marco_jax.runtime.chips import GIB, Chip, chip_of
+from marco_jax.runtime.progress import Progress
+from marco_jax.training.assemble import create_sharding
+from marco_jax.training.config import model_config
+
+KERNELS = ("score", "prefill", "decode")
+
+
+def plan_kernels(
+    config: ConfigDict, topology: str, names: Sequence[str] = KERNELS
+) -> dict[str, Any]:
+    """Compiles kernels with the rows that `config.evaluation` gives them on the training mesh.
+
+    Args:
+        config: of a training run; its mesh must fill the topology.
+        topology: such as "v5e:2x4".
+        names: some of KERNELS.
+
+    Returns:
+        by name: shapes, memory, FLOPs, bytes on the wire, and the predicted time of a call; a call
+        of `decode` is one token of every row. A kernel that the compiler gives up for want of
+        memory has `memory.fits` false and a `reason`.
+
+    Raises:
+        ValueError: an unknown topology, or a mesh that does not fit it or the model.
+    """
+    chip = chip_of(topology)
+    model = model_config(config, config.tokenizer.vocab_size)
+    sharding = create_sharding(config, topology_devices(topology, config.mesh.num_slices))
+    check_mesh(model, sharding)
+    fields = config.evaluation
+    ways = sharding.ways("batch") * sharding.ways("length")
+    rows = max(1, fields.tokens_per_batch // fields.max_length // ways) * ways
+    kernels = abstract_kernels(model, sharding, rows, fields.max_length, jnp.dtype(config.dtype))
+    plans: dict[str, Any] = {}
+    for name, function, arguments in kernels:
+        if name in names:
+            plans[name] = {"rows": rows, "length": fields.max_length}
+            tokens = rows if name == "decode" else rows * fields.max_length
+            try:
+                with Progress(f"compiling the {name} kernel for {topology}"):
+                    plans[name] |= _plan(function, arguments, tokens, sharding, chip)
+            except DoesNotFit as error:
+                memory = {"hbm_gib": chip.hbm_bytes / GIB, "fits": False}
+                plans[name] |= {"memory": memory, "reason": str(error)}
+    return plans
+
+
+def _plan(
+    function: Callable, arguments: tuple, tokens: int, sharding: Sharding, chip: Chip
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    compiled = compile_lowered(function.lower(*arguments))
+    seconds = time.perf_counter() - start
+    mesh = sharding.mesh
+    cost = analyze(compiled.as_text(), mesh.axis_names, tuple(mesh.shape.values()))
+    parameters = tree_bytes(arguments[0])
+    states = [argument for argument in arguments if isinstance(argument, DecodeState)]
+    cache = sum(tree_bytes(state.cache) for state in states)
+    # A call reads the parameters once, and where rows go on from a cache all of it.
+    read = parameters + cache
+    compute = cost.flops / chip.peak_flops
+    memory, ici = read / chip.hbm_bandwidth, cost.wire_bytes() / chip.ici_bandwidth
+    call = max(compute, memory) + ici
+    return {
+        "memory": {
+            "parameters_gib": parameters / GIB,
+            "cache_gib": cache / GIB,
+            **program_memory(compiled.memory_analysis(), chip),
+        },
+        "flops": cost.flops,
+        "wire_gib": cost.wire_bytes() / GIB,
+        "largest_gathered_gib": max(
+            (item.payload_bytes for item in cost.collectives if item.kind == "all-gather"),
+            default=0.0,
+        )
+        / GIB,
+        "predicted": {
+            "compute_seconds": compute,
+            "hbm_seconds": memory,
+            "ici_seconds": ici,
+            "call_seconds": call,
+            "tokens_per_second": tokens / call,
+        },
+        "compile_seconds": seconds,
+    }

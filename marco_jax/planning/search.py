@@ -1,0 +1,235 @@
+"""`marco plan --search`: the mesh, batch and remat with the best predicted step of those that fit.
+
+Compiling a step takes a minute, and there are hundreds of ways to lay one out. So all are ranked by
+a rough estimate, and the best of them are compiled: what is reported comes from the compiler.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.planning.memory import KEPT_ACTIVATIONS, estimate_memory
+from marco_jax.planning.plan import DoesNotFit, plan_step
+from marco_jax.planning.topology import topology_devices
+from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
+from marco_jax.training.assemble import check_run, create_sharding
+from marco_jax.training.config import model_config
+from marco_jax.training.losses import default_logits_mib
+
+_log = logging.getLogger(__name__)
+
+REMATS = ("minimal", "offload", "attention", "full")
+SEQUENCES = (1, 2, 4, 8, 16)
+# HLO / model FLOPs of the policies, as compiled for Qwen2-7B at 4096 tokens.
+_RECOMPUTE = {"minimal": 1.01, "offload": 1.01, "attention": 1.215, "full": 1.235}
+_AXES = ("data", "fsdp", "tensor", "context")
+# Estimates err; a layout estimated a little too large is still worth compiling.
+_SLACK = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A layout of the step, and a rough estimate of what it takes of a chip."""
+
+    mesh: tuple[tuple[str, int], ...]
+    sequences_per_chip: int
+    remat: str
+    seconds: float
+    bytes: float
+
+    def apply(self, config: ConfigDict) -> ConfigDict:
+        """The config with this layout."""
+        config = config.copy_and_resolve_references()
+        config.mesh.update(dict(self.mesh))
+        config.batch.sequences_per_chip = self.sequences_per_chip
+        config.remat = self.remat
+        return config
+
+    def fields(self) -> dict[str, Any]:
+        """What to write into a config."""
+        return {
+            **{f"mesh.{name}": size for name, size in self.mesh},
+            "batch.sequences_per_chip": self.sequences_per_chip,
+            "remat": self.remat,
+        }
+
+
+def search(
+    config: ConfigDict,
+    topology: str,
+    *,
+    compiles: int,
+    sequences: Sequence[int] = SEQUENCES,
+) -> dict[str, Any]:
+    """Plans the most promising layouts of a step.
+
+    Args:
+        config: of a training run; its mesh, sequences_per_chip and remat are what is searched.
+        topology: such as "v5p:4x4x4".
+        compiles: how many layouts to compile.
+        sequences: values of batch.sequences_per_chip: the tokens of a step change with them.
+
+    Returns:
+        `best`: the plan of the layout with the most predicted tokens a second that fits, with its
+        `fields`, or None; `tried`: every compiled layout, best first; `considered`: how many.
+
+    Raises:
+        ValueError: an unknown topology, or no layout that divides the model.
+    """
+    model = model_config(config, config.tokenizer.vocab_size)
+    found = list(candidates(config, model, topology, sequences))
+    if not found:
+        raise ValueError(f"no mesh over {topology} divides the model: try another slice")
+    chip = chip_of(topology)
+    fitting = [item for item in found if item.bytes <= _SLACK * chip.hbm_bytes]
+    # Where nothing seems to fit, the smallest are the ones to look at.
+    ranked = sorted(fitting, key=_seconds_a_token) or sorted(found, key=lambda item: item.bytes)
+    tried: list[dict[str, Any]] = []
+    for item in ranked:
+        if len(tried) == compiles:
+            break
+        if any(_more_of_the_same(item, other) for other in tried):
+            continue
+        tried.append(_try(item, config, topology))
+        _log.info(_line(tried[-1]))
+    tried.sort(key=lambda row: -row["tokens_per_second"])
+    best = next((row for row in tried if row["fits"]), None)
+    return {"best": best, "tried": tried, "considered": len(found)}
+
+
+def candidates(
+    config: ConfigDict, model: Qwen2Config, topology: str, sequences: Sequence[int]
+) -> Iterator[Candidate]:
+    """Every layout that divides the model and the batch, with its estimate."""
+    slices = config.mesh.num_slices
+    devices = topology_devices(topology, slices)
+    chips = len(devices) // slices
+    for fsdp, tensor, context in itertools.product(_powers(chips), repeat=3):
+        if chips % (fsdp * tensor * context) or tensor > 8:
+            continue
+        mesh = dict(
+            zip(_AXES, (chips // (fsdp * tensor * context), fsdp, tensor, context), strict=True)
+        )
+        changed = config.copy_and_resolve_references()
+        changed.mesh.update(mesh)
+        sharding = create_sharding(changed, devices)
+        for rows in sequences:
+            changed.batch.sequences_per_chip = rows
+            try:
+                check_run(changed, model, sharding)
+            except ValueError:
+                continue
+            for remat in REMATS:
+                estimate = _estimate(model, changed, mesh, rows, remat, chip_of(topology))
+                yield Candidate(tuple(mesh.items()), rows, remat, *estimate)
+
+
+def _powers(limit: int) -> list[int]:
+    return [2**power for power in range(limit.bit_length()) if 2**power <= limit]
+
+
+def _estimate(
+    model: Qwen2Config,
+    config: ConfigDict,
+    mesh: dict[str, int],
+    rows: int,
+    remat: str,
+    chip: Chip,
+) -> tuple[float, float]:
+    """Seconds of a step and bytes at its peak, roughly, of one chip."""
+    tensor, context, data, length = (
+        mesh["tensor"],
+        mesh["context"],
+        mesh["data"],
+        config.batch.length,
+    )
+    ways = mesh["fsdp"] * context  # that parameters are gathered over
+    micro = config.batch.accumulation_steps
+    tokens = rows * tensor * length / micro  # that pass through a chip at once
+    hidden = model.hidden_size
+    kv_heads = 2 * model.num_key_value_heads * model.head_dim
+    parameters = model.num_parameters / tensor
+    layers = model.num_hidden_layers
+    logits_mib = config.loss.logits_mib or default_logits_mib("tpu")
+
+    memory = estimate_memory(model, config, mesh, rows, remat, logits_mib)
+    stack, size = memory[KEPT_ACTIVATIONS], sum(memory.values())
+
+    flops = model.flops_per_token(length) * rows * length * _RECOMPUTE[remat]
+    passes = 2 if remat in ("minimal", "offload") else 3  # through a layer, for its collectives
+    wire = 6 * parameters * (1 - 1 / ways) * micro
+    wire += (passes + 1) * 2 * tokens * micro * 2 * hidden * (1 - 1 / tensor) * layers
+    if context > 1:
+        wire += (passes + 1) * tokens * context * micro * 2 * kv_heads / tensor * layers
+    replicas = 8 * parameters / ways
+    wire += replicas * (1 - 1 / data)
+    across = replicas * (1 - 1 / config.mesh.num_slices)
+    moved = 2 * stack / 32e9 if remat == "offload" else 0.0  # over PCIe, there and back
+    seconds = flops / chip.peak_flops + wire / chip.ici_bandwidth + across / DCN_BANDWIDTH
+    return max(seconds, moved), size
+
+
+def _seconds_a_token(item: Candidate) -> float:
+    return item.seconds / item.sequences_per_chip
+
+
+def _try(item: Candidate, config: ConfigDict, topology: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"fields": item.fields(), "estimated_gib": item.bytes / GIB}
+    try:
+        plan = plan_step(item.apply(config), topology)
+    except DoesNotFit as error:
+        return row | {"fits": False, "tokens_per_second": 0.0, "reason": str(error), "plan": None}
+    predicted = plan["predicted"]
+    return row | {
+        "fits": plan["memory"]["fits"],
+        "tokens_per_second": predicted["tokens_per_second_as_scheduled"],
+        "plan": plan,
+    }
+
+
+def _more_of_the_same(item: Candidate, tried: dict[str, Any]) -> bool:
+    """Whether a smaller step on the same mesh did not fit."""
+    fields = item.fields()
+    return (
+        not tried["fits"]
+        and all(fields[f"mesh.{name}"] == tried["fields"][f"mesh.{name}"] for name in _AXES)
+        and item.bytes / GIB >= tried["estimated_gib"]
+    )
+
+
+def _line(row: dict[str, Any]) -> str:
+    layout = ", ".join(
+        f"{name.rpartition('.')[2]} {value}" for name, value in row["fields"].items() if value != 1
+    )
+    if row["plan"] is None:
+        return f"{layout}: does not fit"
+    memory, predicted = row["plan"]["memory"], row["plan"]["predicted"]
+    return (
+        f"{layout}: {row['tokens_per_second']:,.0f} tokens/s, "
+        f"MFU {predicted['mfu_as_scheduled']:.3f}, peak {memory['peak_gib']:.1f} of "
+        f"{memory['hbm_gib']:.0f} GiB"
+    )
+
+
+def format_search(found: dict[str, Any]) -> str:
+    """What was tried, best first, and what to write into the config."""
+    rows = [f"{found['considered']} layouts, {len(found['tried'])} compiled, best first:"]
+    rows += [f"  {_line(row)}" for row in found["tried"]]
+    if found["best"] is None:
+        rows.append("None of these fits: try more chips, or --search with more layouts.")
+    else:
+        fields = found["best"]["fields"].items()
+        rows.append(
+            "Take it with " + " ".join(f"--config.{name}={value}" for name, value in fields)
+        )
+        rows.append(
+            "Predicted from the TPU compiler and the data sheet; no chip has run this step."
+        )
+    return "\n".join(rows)

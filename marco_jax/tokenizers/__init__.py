@@ -1,0 +1,1 @@
+"""Byte-level BPE and SentencePiece behind one interface, chat templates, new vocabulary."""

@@ -1,0 +1,237 @@
+"""SentencePiece unigram models: reading and training them, and the same ids in transformers."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers
+
+from marco_jax.files import write_bytes
+from marco_jax.tokenizers.tokenizer_files import (
+    QWEN2_SPECIALS,
+    SEPARATOR,
+    Companions,
+    content_hash,
+    write_companions,
+)
+
+# Longer lines are cut for SentencePiece's training, which leaves out those over 4192 bytes.
+_LINE_CHARACTERS = 1000
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece unigram model with byte fallback, which keeps whitespace as it is.
+
+    U+2581 stands for a space inside SentencePiece: where a text has one, decoding gives a space.
+    The names of its control pieces and of ChatML's marks in a text are those pieces, as with
+    Qwen2's special tokens.
+    """
+
+    def __init__(self, model: bytes, companions: Companions | None = None) -> None:
+        """Takes the bytes of a tokenizer.model, and what is saved beside it.
+
+        Raises:
+            ValueError: a model of another kind, e.g. one that changes the text.
+        """
+        # Here and below it is imported where it is used: Qwen2's own tokenizer does without.
+        import sentencepiece
+
+        _check_model(model)
+        self._model = model
+        self.companions = companions or Companions()
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size: int = self._processor.vocab_size()
+        self.eos_id: int = self._processor.eos_id()
+        self.separator: str = self._processor.id_to_piece(self.eos_id)
+        pieces = {self._processor.id_to_piece(i): i for i in self._special_ids()}
+        self._specials = pieces
+        self._marks = re.compile("(" + "|".join(map(re.escape, pieces)) + ")")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of the model."""
+        return content_hash(self._model)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; the separator's name in it is the separator, as with Qwen2."""
+        ids: list[int] = []
+        for part in self._marks.split(unicodedata.normalize("NFC", text)):
+            special = self._specials.get(part)
+            ids += self._processor.encode(part) if special is None else [special]
+        return ids
+
+    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of an NFC text, and the character at which each of them begins."""
+        ids: list[int] = []
+        places: list[int] = []
+        start = 0
+        for part in self._marks.split(text):
+            if part in self._specials:
+                ids.append(self._specials[part])
+                places.append(start)
+            else:
+                pieces = self._processor.encode(part, out_type="proto").pieces
+                ids += [piece.id for piece in pieces]
+                # The library counts bytes.
+                ends = np.cumsum([len(character.encode()) for character in part])
+                begins = [piece.begin for piece in pieces]
+                places += (start + np.searchsorted(ends, begins, side="right")).tolist()
+            start += len(part)
+        return ids, places
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several texts, on all cores."""
+        plain = [unicodedata.normalize("NFC", text) for text in texts]
+        return [
+            self.encode(text) if self._marks.search(text) else ids
+            for text, ids in zip(plain, self._processor.encode(plain), strict=True)
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; broken UTF-8 becomes U+FFFD."""
+        # No text has the unknown piece, but a model may emit it.
+        skipped = (*self._specials.values(), self._processor.unk_id())
+        return self._processor.decode([int(i) for i in ids if i not in skipped])
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes tokenizer.model, and the same model as tokenizer.json for transformers."""
+        directory = pathlib.Path(directory)
+        write_bytes(directory / "tokenizer.json", self._fast().to_str(pretty=True).encode())
+        write_bytes(directory / "tokenizer.model", self._model)
+        write_companions(directory, self.companions, self.separator, qwen2=False)
+
+    def _special_ids(self) -> list[int]:
+        processor = self._processor
+        return [
+            self.eos_id,
+            *(
+                i
+                for i in range(self.vocab_size)
+                if i != self.eos_id
+                and (processor.is_control(i) or processor.id_to_piece(i) in QWEN2_SPECIALS)
+            ),
+        ]
+
+    def _fast(self) -> tokenizers.Tokenizer:
+        processor = self._processor
+        pieces = [
+            (processor.id_to_piece(i), processor.get_score(i)) for i in range(self.vocab_size)
+        ]
+        unigram = models.Unigram(pieces, unk_id=processor.unk_id(), byte_fallback=True)
+        fast = tokenizers.Tokenizer(unigram)
+        # SentencePiece writes a space as U+2581; the model was trained without a space in front.
+        fast.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(" ", "\u2581")]
+        )
+        fast.decoder = decoders.Sequence(
+            [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
+        fast.add_special_tokens(
+            [AddedToken(piece, normalized=False, special=True) for piece in self._specials]
+        )
+        return fast
+
+
+def train_sentencepiece(
+    texts: Iterable[str], vocab_size: int, directory: str | os.PathLike
+) -> SentencePieceTokenizer:
+    """Trains a unigram model with byte fallback and saves it in `directory`.
+
+    Whitespace is kept as it is and digits stand alone. The control piece `<|endoftext|>` separates
+    documents; ChatML's marks are pieces too. Id 0 is an ordinary piece, as in Qwen2.
+
+    Raises:
+        ValueError: too little text for so many pieces.
+    """
+    import sentencepiece
+
+    lines = (
+        line[start : start + _LINE_CHARACTERS]
+        for text in texts
+        for line in unicodedata.normalize("NFC", text).split("\n")
+        for start in range(0, len(line), _LINE_CHARACTERS)
+    )
+    model = _ByteSink()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines,
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            # The rarest characters (mostly Chinese) are left to byte fallback.
+            character_coverage=0.9995,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            split_digits=True,
+            # One thread: the order of a sum over threads would show in the scores.
+            num_threads=1,
+            user_defined_symbols=["\n", *QWEN2_SPECIALS[1:]],
+            unk_id=1,
+            eos_id=2,
+            bos_id=-1,
+            pad_id=-1,
+            eos_piece=SEPARATOR,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"tokenizer.vocab_size {vocab_size} does not suit this text: {error}"
+        ) from None
+    tokenizer = SentencePieceTokenizer(_round_scores(bytes(model.data)))
+    tokenizer.save(directory)
+    return tokenizer
+
+
+def _round_scores(model: bytes) -> bytes:
+    """The model with scores of so few bits that sums are exact, in any order and precision.
+
+    Else libraries part where two segmentations are equally likely (">" + ">>", ">>" + ">").
+    """
+    proto = _parse(model)
+    for piece in proto.pieces:
+        piece.score = round(piece.score * 64) / 64
+    return proto.SerializeToString(deterministic=True)
+
+
+def _check_model(model: bytes) -> None:
+    proto = _parse(model)
+    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    changes_text = normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces
+    unigram = trainer.model_type == trainer.UNIGRAM and trainer.byte_fallback
+    if not unigram or changes_text or normalizer.add_dummy_prefix or trainer.eos_id < 0:
+        raise ValueError(
+            "tokenizer.model is not a unigram model with byte fallback, identity normalisation, no "
+            "space put in front and an end-of-sentence piece: give tokenizer.json instead"
+        )
+
+
+def _parse(model: bytes) -> Any:
+    """The bytes of a tokenizer.model as a message."""
+    from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2
+
+    try:
+        return sentencepiece_model_pb2.ModelProto.FromString(model)
+    except DecodeError as error:
+        raise ValueError(f"tokenizer.model is no SentencePiece model: {error}") from None
+
+
+class _ByteSink:
+    """A file object that collects what is written."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self.data += data
+        return len(data)

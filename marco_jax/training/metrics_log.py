@@ -1,0 +1,197 @@
+"""Training metrics: one JSON line a step in metrics.jsonl, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from marco_jax.files import write_json_lines
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.chips import CHIPS
+from marco_jax.training.boards import Boards
+from marco_jax.training.clock import Clock
+from marco_jax.training.step import StepMetrics
+
+_log = logging.getLogger(__name__)
+
+# Peak dense bf16 FLOP/s of one device as JAX counts devices, by jax's device_kind (the vendors'
+# data sheets). A kind that is not here has no MFU.
+PEAK_FLOPS = {
+    **{kind: chip.peak_flops for chip in CHIPS.values() for kind in chip.kinds},
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+class MetricsWriter:
+    """Collects step metrics on the device and writes them out when asked.
+
+    Fetching is what waits for the device, so it is done rarely; still every step has its line.
+    Speeds and the times of `clock`, which whoever does something else books, are means of the
+    steps that are written together. Speeds count all tokens that are read, `tokens` those that are
+    learnt: of conversations the assistant's.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        config: Qwen2Config,
+        labels: tuple[str, ...],
+        length: int,
+        first_step: int,
+        tokens: int,
+        inspect: Callable[[dict[str, Any]], None],
+        boards: Boards,
+        model_flops: float = 1.0,
+    ) -> None:
+        """Opens the files; lines of steps after `first_step` (of a killed run) are dropped.
+
+        Args:
+            workdir: where they are.
+            config: of the model.
+            labels: by source id, a source's name, or "source/language".
+            length: of a row.
+            first_step: finished steps.
+            tokens: that they have trained on.
+            inspect: is given each line before it is written, and may raise: it is the last one.
+            boards: that are given every figure, too; closed with the files.
+            model_flops: `StepOptions.model_flops`.
+        """
+        self._path = workdir / "metrics.jsonl"
+        if jax.process_index() == 0:
+            _drop_after(self._path, first_step)
+        self.tokens, self._inspect = tokens, inspect
+        self._boards = boards
+        self._groups = _groups(labels)
+        self._flops_per_token = config.flops_per_token(length) * model_flops
+        peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+        self._peak = peak and peak * jax.device_count()
+        self._pending: list[tuple[int, str, int, StepMetrics]] = []
+        self.clock = Clock()
+        # Figures that every line has besides its own.
+        self.always: dict[str, float] = {"devices": jax.device_count()}
+
+    def add(self, step: int, stage: str, places: int, metrics: StepMetrics) -> None:
+        """Keeps the metrics of finished step `step`; `places` counts tokens and padding."""
+        self._pending.append((step, stage, places, metrics))
+
+    def flush(self) -> dict[str, Any] | None:
+        """Writes the kept lines; returns the last one, or None when there was none."""
+        if not self._pending:
+            return None
+        fetched = jax.device_get([metrics for *_, metrics in self._pending])
+        total = sum(float(metrics.filled) for metrics in fetched)
+        times = self.clock.lap(len(fetched))
+        rate = total / (times["step_seconds"] * len(fetched))
+        rows: list[dict[str, Any]] = []
+        try:
+            for (step, stage, places, _), metrics in zip(self._pending, fetched, strict=True):
+                rows.append(self._row(step, stage, places, metrics, rate) | times | self.always)
+                self._inspect(rows[-1])
+        finally:
+            self._pending.clear()
+            self._write(rows)
+        return rows[-1]
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if jax.process_index() > 0:
+            return
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        for row in rows:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    tag = name if "/" in name else f"train/{name}"
+                    self._boards.scalar(tag, value, row["step"])
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """Writes one figure to the boards."""
+        self._boards.scalar(name, value, step)
+
+    def close(self) -> None:
+        """Closes the files. Lines that are not written yet are of steps that a restart repeats."""
+        self._boards.close()
+
+    def _row(
+        self, step: int, stage: str, places: int, metrics: StepMetrics, rate: float
+    ) -> dict[str, Any]:
+        self.tokens += int(metrics.token_counts.sum())
+        count = max(float(metrics.loss_counts.sum()), 1.0)
+        row = {
+            "step": step,
+            "stage": stage,
+            "loss": _finite(metrics.loss_sums.sum(dtype=np.float64) / count),
+            "learning_rate": float(metrics.learning_rate),
+            "grad_norm": _finite(metrics.grad_norm),
+            "tokens": self.tokens,
+            "tokens_per_second": rate,
+            "mfu": self._peak and rate * self._flops_per_token / self._peak,
+            "padding": 1.0 - float(metrics.filled) / places,
+            "skipped_steps": int(metrics.skipped_steps),
+        }
+        if metrics.skipped:
+            row["skipped"] = True
+        for name, sums in metrics.figures.items():
+            row[name] = _finite(sums.sum(dtype=np.float64) / count)
+        for label, numbers in self._groups.items():
+            own = float(metrics.loss_counts[numbers].sum())
+            if own:
+                row[f"loss/{label}"] = _finite(metrics.loss_sums[numbers].sum() / own)
+                row[f"tokens/{label}"] = int(metrics.token_counts[numbers].sum())
+                for name, sums in metrics.figures.items():
+                    row[f"{name}/{label}"] = _finite(sums[numbers].sum() / own)
+        return row
+
+
+def _groups(labels: tuple[str, ...]) -> dict[str, list[int]]:
+    """The numbers of every label, and of every source that has several."""
+    groups: dict[str, list[int]] = {}
+    for number, label in enumerate(labels):
+        source = label.partition("/")[0]
+        for name in dict.fromkeys((source, label)):
+            groups.setdefault(name, []).append(number)
+    return groups
+
+
+def _finite(value: Any) -> float | None:
+    """A number that JSON has, or None."""
+    return float(value) if math.isfinite(value) else None
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, as far as they can be read: a kill cuts the last one."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                row["step"] + row["tokens"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                break
+            rows.append(row)
+    return rows
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+    """Keeps the lines up to `step`; a file that does not reach it is put aside and said."""
+    rows = [row for row in read_metrics(path) if row["step"] <= step]
+    if step and (not rows or rows[-1]["step"] < step):
+        kept = "there was no such file"
+        if path.exists():
+            aside = path.with_name("metrics.damaged.jsonl")
+            shutil.copyfile(path, aside)
+            kept = f"what was there: {aside}"
+        last = rows[-1]["step"] if rows else 0
+        _log.warning(
+            f"{path} has no readable lines of steps {last + 1} to {step}; the run goes on "
+            f"without them ({kept})"
+        )
+    write_json_lines(path, rows)

@@ -1,0 +1,1 @@
+"""Weights in and out: checkpoints, Hugging Face directories, adapters, model cards."""

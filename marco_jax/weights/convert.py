@@ -1,0 +1,267 @@
+"""Weights in and out, a tensor at a time: Hugging Face directory -> checkpoint -> directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from marco_jax.files import check_space, write_json
+from marco_jax.model.parameters import Parameter, contiguous, parameter_table
+from marco_jax.model.qwen2 import abstract_params
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.lock import LOCK, locked
+from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.extension import Extension
+from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.weights.arrays import ArrayWriter
+from marco_jax.weights.checkpoints import CHECKPOINTS, TOKENIZER, begin_step, finish_step
+from marco_jax.weights.directory import (
+    MAX_SHARD_BYTES,
+    check_free,
+    huggingface_tensors,
+    write_directory,
+)
+from marco_jax.weights.huggingface import check_exportable, open_huggingface
+from marco_jax.weights.model_card import Terms, model_card, read_terms
+from marco_jax.weights.models import FoundModel, find_model
+from marco_jax.weights.safetensors_files import NamedTensors, StoredTensor
+from marco_jax.weights.stored_weights import stored_weights
+from marco_jax.weights.terms import CARD, stated_terms
+
+_log = logging.getLogger(__name__)
+
+# What an unfinished import has written, a tensor a line, behind a line that says of what.
+_JOURNAL = "import.jsonl"
+
+EMBEDDINGS = ("embed_tokens/embedding", "lm_head/embedding")
+
+
+def import_huggingface(
+    hf_dir: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    dtype: Any = None,
+    extension: Extension | None = None,
+    files: Mapping[str, Any] | None = None,
+) -> tuple[Qwen2Config, Progress]:
+    """Writes a directory that `load_model` reads: one checkpoint step without an optimizer.
+
+    One tensor is in memory at a time. An import that is killed goes on when it is called again
+    with the same arguments; one that fails leaves nothing.
+
+    Args:
+        hf_dir: a Hugging Face Qwen2 directory with its tokenizer.
+        out: a new directory.
+        dtype: of the checkpoint; None keeps the stored one.
+        extension: new pieces for the directory's tokenizer, and rows for them.
+        files: JSON files that go into `out`, by name.
+
+    Returns:
+        the model's config, and how many bytes were written how fast.
+
+    Raises:
+        FileExistsError: `out` is there already.
+        OSError: a file is absent, or the disk is full.
+        ValueError: the directory holds no Qwen2 model, or a damaged one; another import into
+            `out` is running.
+    """
+    out = pathlib.Path(out).absolute()
+    if out.exists():
+        raise FileExistsError(f"{out} exists: give a new directory")
+    config, tensors = open_huggingface(hf_dir)
+    tokenizer = extension.tokenizer if extension else load_tokenizer(hf_dir)
+    if extension:
+        config = dataclasses.replace(config, vocab_size=extension.rows(config.vocab_size))
+    check_exportable(config, abstract_params(config), tokenizer)
+    job = _Import(pathlib.Path(hf_dir), config, tensors, tokenizer, dtype, extension)
+    partial = out.with_name(f".{out.name}.importing")
+    if not partial.exists():
+        check_space(out.parent, job.nbytes)
+    partial.mkdir(parents=True, exist_ok=True)
+    with locked(partial):
+        try:
+            progress = job.run(partial)
+            for name, value in (files or {}).items():
+                write_json(partial / name, value)
+            (partial / LOCK).unlink()
+            os.replace(partial, out)
+        except Exception:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return config, progress
+
+
+class _Import:
+    """From the tensors of a directory to the files of a step."""
+
+    def __init__(
+        self,
+        source: pathlib.Path,
+        config: Qwen2Config,
+        tensors: dict[str, StoredTensor],
+        tokenizer: Tokenizer,
+        dtype: Any,
+        extension: Extension | None,
+    ) -> None:
+        self.config, self.tensors, self.tokenizer = config, tensors, tokenizer
+        self.extension = extension
+        self.dtypes = {}
+        for row in parameter_table(config):
+            stored = (tensors[name].dtype for name in row.huggingface_names(config))
+            self.dtypes[row.path] = np.dtype(dtype or functools.reduce(jnp.promote_types, stored))
+        files = sorted({tensor.path for tensor in tensors.values()})
+        self.identity = {
+            "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+            "model": dataclasses.asdict(config),
+            "dtypes": {path: kind.name for path, kind in self.dtypes.items()},
+            "tokenizer": tokenizer.fingerprint,
+        }
+        self.card = dataclasses.asdict(read_terms(source))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the checkpoint's arrays."""
+        rows = parameter_table(self.config)
+        return sum(self._size(row) * (len(row.huggingface_names(self.config))) for row in rows)
+
+    def run(self, partial: pathlib.Path) -> Progress:
+        """Writes what is not there yet, then what makes it a checkpoint."""
+        done = self._begin(partial)
+        step = partial / CHECKPOINTS / "0"
+        items = [
+            (row, layer, row.huggingface_names(self.config)[layer or 0])
+            for row in parameter_table(self.config)
+            for layer in (range(self.config.num_hidden_layers) if row.stacked else [None])
+        ]
+        before = sum(self._size(row) for row, _, name in items if name in done)
+        if done:
+            _log.info(f"going on with an import that was cut off: {len(done)} tensors are there")
+        writer = ArrayWriter(step / "params", self.config, self.dtypes)
+        with (
+            open(partial / _JOURNAL, "a", encoding="utf-8") as journal,
+            Progress("importing", self.nbytes, "B", initial=before) as progress,
+        ):
+            for row, layer, name in items:
+                if name in done:
+                    continue
+                writer.write(row, layer, self._array(row, name))
+                print(json.dumps(name), file=journal, flush=True)
+                progress(self._size(row))
+            finish_step(step, self.dtypes)
+        self.tokenizer.save(partial / TOKENIZER)
+        write_json(partial / CARD, self.card)
+        (partial / _JOURNAL).unlink()
+        return progress
+
+    def _begin(self, partial: pathlib.Path) -> set[str]:
+        """The tensors that an import of the same thing has written here; or a fresh start."""
+        journal = partial / _JOURNAL
+        with contextlib.suppress(OSError, ValueError):
+            # A line that a kill has cut has no end, and its tensor is written again.
+            first, *rest = journal.read_text(encoding="utf-8").rpartition("\n")[0].split("\n")
+            if json.loads(first) == json.loads(json.dumps(self.identity)):
+                done = {json.loads(line) for line in rest}
+                journal.write_text("".join(f"{line}\n" for line in (first, *rest)), "utf-8")
+                return done
+        for path in partial.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+        begin_step(partial, self.config)
+        journal.write_text(json.dumps(self.identity) + "\n", encoding="utf-8")
+        return set()
+
+    def _array(self, row: Parameter, name: str) -> np.ndarray:
+        array = self.tensors[name].map()
+        if self.extension and row.path in EMBEDDINGS:
+            array = self.extension.grow(array)
+        kind = self.dtypes[row.path]
+        array = contiguous(array.T, kind) if row.inputs else array.astype(kind, copy=False)
+        return array.reshape(row.layer_shape(self.config))
+
+    def _size(self, row: Parameter) -> int:
+        """Bytes of one tensor of a parameter."""
+        size = int(np.prod(row.layer_shape(self.config), dtype=np.int64))
+        return size * self.dtypes[row.path].itemsize
+
+
+def export_model(
+    path: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    dtype: Any = None,
+    terms: Terms | None = None,
+    overwrite: bool = False,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> tuple[FoundModel, Progress]:
+    """Writes any model as a Hugging Face directory; one tensor is in memory at a time.
+
+    Args:
+        path: as of `find_model`.
+        out: a new directory.
+        dtype: of the stored weights; None keeps that of the model.
+        terms: of the model card; where they say nothing, those of the run or directory.
+        overwrite: replaces an earlier export, whole.
+        max_shard_bytes: of one safetensors file.
+
+    Returns:
+        the model, and how many bytes were written how fast.
+
+    Raises:
+        FileExistsError: `out` may not be replaced.
+        OSError: there is no such model, or the disk is full.
+        ValueError: the model is damaged.
+    """
+    out = pathlib.Path(out)
+    check_free(out, overwrite)
+    found = find_model(path)
+    check_exportable(found.config, abstract_params(found.config), found.tokenizer)
+    tensors = named_tensors(found, dtype)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    with Progress("exporting", total, "B") as progress:
+        write_directory(
+            out,
+            found.config,
+            tensors,
+            found.tokenizer,
+            files={"README.md": _card(found, out.resolve().name, terms or Terms())},
+            overwrite=overwrite,
+            max_shard_bytes=max_shard_bytes,
+            progress=progress,
+        )
+    return found, progress
+
+
+def _card(found: FoundModel, name: str, terms: Terms) -> str:
+    terms = terms.or_else(stated_terms(found.workdir or found.directory))
+    return model_card(name, found.config, terms, found.workdir, found.step)
+
+
+def named_tensors(found: FoundModel, dtype: Any = None) -> NamedTensors:
+    """The weights of a model that was found, as a stream in Hugging Face names and layout.
+
+    Adapters are merged in, a layer at a time.
+    """
+    weights = stored_weights(found)
+    tensors = huggingface_tensors(found.config, np.dtype(dtype or weights.dtype), weights.read)
+    if weights.by_layer:
+        return tensors
+    # Neighbouring layers come off the disk together: they are written together, too.
+    return {name: tensors[name] for name in _by_parameter(found.config)}
+
+
+def _by_parameter(config: Qwen2Config) -> Iterator[str]:
+    for row in parameter_table(config):
+        yield from row.huggingface_names(config)

@@ -1,0 +1,286 @@
+"""Import and export of Hugging Face Qwen2 directories, through the table in parameters.py."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from marco_jax.model.mesh import Sharding
+from marco_jax.model.parameters import Parameter, Params, flatten, parameter_table, unflatten
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.weights.directory import (
+    MAX_SHARD_BYTES,
+    SavedTokenizer,
+    check_free,
+    huggingface_shapes,
+    huggingface_tensors,
+    write_directory,
+)
+from marco_jax.weights.safetensors_files import StoredTensor, read_json, stored_tensors
+
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+# Buffers that some versions of transformers have stored: they follow from config.json.
+_BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+
+
+def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
+    """The config of a Hugging Face Qwen2 or Qwen2.5 directory, of transformers 4 or 5.
+
+    Raises:
+        FileNotFoundError: no config.json.
+        ValueError: another architecture, quantised weights, or an unsupported feature.
+    """
+    path = Path(hf_dir) / "config.json"
+    fields = read_json(path)
+    if fields.get("quantization_config"):
+        raise ValueError(f"{path}: quantization_config is set: give the unquantised weights")
+    try:
+        return Qwen2Config.from_huggingface(fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def open_huggingface(hf_dir: str | os.PathLike[str]) -> tuple[Qwen2Config, dict[str, StoredTensor]]:
+    """The config of a Hugging Face Qwen2 checkpoint and where its tensors lie, all checked.
+
+    Buffers that transformers computes, and a tied head that is stored again, are passed over.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+        ValueError: a truncated file, or tensors that are missing, unexpected or mis-shaped.
+    """
+    config = read_config(hf_dir)
+    tensors = stored_tensors(Path(hf_dir))
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(_BUFFERS)}
+    if config.tie_word_embeddings and HEAD in tensors:
+        _check_tied(tensors.get(EMBEDDING), tensors.pop(HEAD))
+    _check_tensors(Path(hf_dir), config, tensors)
+    return config, tensors
+
+
+def load_huggingface(
+    hf_dir: str | os.PathLike[str],
+    dtype: Any = None,
+    sharding: Sharding | None = None,
+) -> tuple[Qwen2Config, Params]:
+    """Loads a Hugging Face Qwen2 checkpoint, one tensor at a time.
+
+    Args:
+        hf_dir: config.json and model.safetensors, or shards and their index.
+        dtype: of the parameters; None keeps the stored one.
+        sharding: mesh and rules; each device then reads its own part of the files. None puts the
+            parameters on the default device.
+
+    Returns:
+        the config, and the parameters as a nested dict of arrays, layers stacked on axis 0. They
+        may be donated.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+        ValueError: a truncated file, or tensors that are missing, unexpected or mis-shaped.
+    """
+    config, tensors = open_huggingface(hf_dir)
+    return config, unflatten(
+        {row.path: _load(row, config, tensors, dtype, sharding) for row in parameter_table(config)}
+    )
+
+
+def _check_tied(embedding: StoredTensor | None, head: StoredTensor) -> None:
+    """A tied checkpoint may store its head a second time, but not another head."""
+    if embedding is not None and not np.array_equal(embedding.map(), head.map()):
+        raise ValueError(
+            f"{head.path}: {HEAD} differs from {EMBEDDING} though tie_word_embeddings is true: "
+            "set it to false in config.json to keep both"
+        )
+
+
+def _check_tensors(directory: Path, config: Qwen2Config, tensors: dict[str, StoredTensor]) -> None:
+    shapes = huggingface_shapes(config)
+    missing = [name for name in shapes if name not in tensors]
+    if missing:
+        raise ValueError(
+            f"{directory} lacks {_several(missing)}: its config.json (num_hidden_layers "
+            f"{config.num_hidden_layers}, tie_word_embeddings {config.tie_word_embeddings}) or "
+            "its safetensors files belong to another model"
+        )
+    unexpected = [name for name in tensors if name not in shapes]
+    if unexpected:
+        raise ValueError(
+            f"{tensors[unexpected[0]].path} holds {_several(unexpected)}, which a Qwen2 of its "
+            "config.json does not have: give the directory of a plain Qwen2 model"
+        )
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise ValueError(
+                f"{tensors[name].path}: {name} has shape {list(tensors[name].shape)}, config.json "
+                f"asks for {list(shape)}: correct config.json"
+            )
+
+
+def _several(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more tensors"
+
+
+def _load(
+    row: Parameter,
+    config: Qwen2Config,
+    tensors: dict[str, StoredTensor],
+    dtype: Any,
+    sharding: Sharding | None,
+) -> jax.Array:
+    """One parameter; every device copies its own part out of the mapped files.
+
+    Layers go to their places in the stacked array one after another: the host holds one of them.
+    """
+    stored = [tensors[name] for name in row.huggingface_names(config)]
+    if dtype is None:
+        dtype = functools.reduce(jnp.promote_types, [tensor.dtype for tensor in stored])
+    if sharding is None:
+        whole = piece = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    else:
+        whole, piece = sharding.named(*row.logical_axes), sharding.named(*row.axes)
+
+    def place(tensor: StoredTensor) -> jax.Array:
+        def read(index: tuple[slice, ...]) -> np.ndarray:
+            return np.array(row.from_huggingface(tensor.map(), config)[index], dtype)
+
+        return jax.make_array_from_callback(row.layer_shape(config), piece, read)
+
+    if not row.stacked:
+        return place(stored[0])
+    empty, insert = _stacker(row.shape(config), np.dtype(dtype), whole)
+    stack = empty()
+    for layer, tensor in enumerate(stored):
+        # Waiting keeps the host from reading ahead of the device.
+        stack = jax.block_until_ready(insert(stack, place(tensor), layer))
+    return stack
+
+
+@functools.cache
+def _stacker(
+    shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding
+) -> tuple[Callable, Callable]:
+    """Compiled functions: () -> zeros, and (stack, piece, layer) -> the same stack with it."""
+
+    def insert(stack: jax.Array, piece: jax.Array, layer: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(stack, piece, layer, axis=0)
+
+    return (
+        jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
+        jax.jit(insert, out_shardings=sharding, donate_argnums=0),
+    )
+
+
+def save_huggingface(
+    out_dir: str | os.PathLike[str],
+    config: Qwen2Config,
+    params: Params,
+    tokenizer: SavedTokenizer | None = None,
+    dtype: Any = None,
+    *,
+    files: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a directory that transformers 4 and 5 load: weights, configs and tokenizer files.
+
+    The directory appears complete or not at all. In a run of several processes all of them call
+    this with the same (shared) directory, and the first one writes.
+
+    Args:
+        out_dir: created; may exist if empty.
+        config: the model.
+        params: its parameters, of any sharding.
+        tokenizer: see `write_directory`.
+        dtype: of the stored weights; None keeps that of the parameters.
+        files: more files, by name, such as a README.md.
+        overwrite: replaces an earlier export (a directory with a config.json), whole.
+        max_shard_bytes: of one safetensors file.
+
+    Raises:
+        FileExistsError: out_dir is a file, or a directory that may not be replaced.
+        OSError: the disk is full.
+        ValueError: parameters or a tokenizer that do not fit the config.
+    """
+    out_dir = Path(out_dir)
+    check_exportable(config, params, tokenizer)
+    check_free(out_dir, overwrite)
+    flat = flatten(params)
+    dtype = np.dtype(dtype or flat["embed_tokens/embedding"].dtype)
+    tensors = huggingface_tensors(config, dtype, lambda row, layer: _fetch(flat[row.path], layer))
+    if jax.process_index() == 0:
+        write_directory(
+            out_dir,
+            config,
+            tensors,
+            tokenizer,
+            files=files,
+            overwrite=overwrite,
+            max_shard_bytes=max_shard_bytes,
+        )
+    else:
+        for tensor in tensors.values():
+            tensor.read()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("save_huggingface")
+
+
+def check_exportable(
+    config: Qwen2Config, params: Params, tokenizer: SavedTokenizer | None = None
+) -> None:
+    """Refuses what `save_huggingface` could not write; arrays may be abstract.
+
+    A run calls it before its first step, so that it does not find out after its last.
+
+    Raises:
+        ValueError: parameters or a tokenizer that do not fit the config.
+    """
+    flat = flatten(params)
+    expected = {row.path: row.shape(config) for row in parameter_table(config)}
+    wrong = sorted(set(flat) ^ set(expected))
+    if wrong:
+        state = "is missing from" if wrong[0] in expected else "is not one of"
+        raise ValueError(
+            f"{wrong[0]} {state} the model's parameters: pass the config they belong to"
+        )
+    for path, shape in expected.items():
+        if tuple(flat[path].shape) != shape:
+            raise ValueError(
+                f"{path} has shape {tuple(flat[path].shape)}, the config asks for {shape}: "
+                "pass the config the parameters belong to"
+            )
+    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the embedding {config.vocab_size} "
+            "rows: pass the tokenizer that the model was trained with"
+        )
+
+
+@functools.cache
+def _replicator(sharding: NamedSharding) -> Any:
+    """A compiled function: (array, layer or None) -> the array or its layer, on every device."""
+
+    def replicate(array: jax.Array, layer: jax.Array | None) -> jax.Array:
+        return (
+            array if layer is None else jax.lax.dynamic_index_in_dim(array, layer, keepdims=False)
+        )
+
+    return jax.jit(replicate, out_shardings=sharding)
+
+
+def _fetch(array: Any, layer: int | None) -> np.ndarray:
+    """An array, or one layer of it, on the host; where processes share it, all must call."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
+        return np.asarray(_replicator(everywhere)(array, layer))
+    return np.asarray(array if layer is None else array[layer])

@@ -1,0 +1,158 @@
+"""The README.md of an exported model: licence, what it was trained on, and how it scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from marco_jax.evaluation.results import AVERAGES, Result
+from marco_jax.languages import LANGUAGES
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.reports.run_data import RunData, is_of_source, load_run, name_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What a card says in its first lines, for a reader and for a hub; empty: not stated.
+
+    Attributes:
+        license: an identifier such as "apache-2.0", or "other" with a link.
+        license_link: where its text is.
+        base_model: what the training began from, such as "Qwen/Qwen2-7B".
+    """
+
+    license: str = ""
+    license_link: str = ""
+    base_model: str = ""
+
+    def or_else(self, other: Terms) -> Terms:
+        """These terms, and the other's where these say nothing."""
+        here, there = dataclasses.asdict(self), dataclasses.asdict(other)
+        return Terms(**{name: here[name] or there[name] for name in here})
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Terms:
+        """The terms among the fields of a config's `card` group, or of a meta."""
+        names = (field.name for field in dataclasses.fields(cls))
+        return cls(**{name: str(fields.get(name) or "") for name in names})
+
+
+def read_terms(directory: str | os.PathLike) -> Terms:
+    """What the README.md of a directory says of its licence between its first two `---`."""
+    try:
+        text = (pathlib.Path(directory) / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return Terms()
+    head = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
+    lines = (re.match(r"(\w+):[ \t]*(\S.*)$", line) for line in head.splitlines())
+    found = {line[1]: line[2].strip().strip("'\"") for line in lines if line}
+    return Terms.from_fields(found)
+
+
+def model_card(
+    name: str,
+    config: Qwen2Config,
+    terms: Terms,
+    workdir: str | os.PathLike | None = None,
+    step: int | None = None,
+) -> str:
+    """A card in Markdown.
+
+    Args:
+        name: of the model.
+        config: its sizes.
+        terms: licence and base model.
+        workdir: of the run that made it; without one the card has no training and no scores.
+        step: of the run.
+    """
+    run = load_run(workdir) if workdir is not None else None
+    languages = _languages(run) if run else []
+    lines = [*_front_matter(terms, languages), "", f"# {name}", ""]
+    lines.append(
+        f"A Qwen2 model of {config.num_parameters / 1e6:,.1f} million parameters: "
+        f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
+        f"{config.vocab_size:,} embedding rows."
+    )
+    if terms.base_model:
+        lines.append(f"Its training began from {terms.base_model}.")
+    if run and step and run.stages:
+        lines += _training(run, step)
+    if run and step is not None:
+        lines += _evaluation(run, step)
+    lines += ["", "## Licence", "", _licence(terms), ""]
+    return "\n".join(lines)
+
+
+def _front_matter(terms: Terms, languages: Sequence[str]) -> list[str]:
+    fields = {name: value for name, value in dataclasses.asdict(terms).items() if value}
+    lines = ["---", *(f"{name}: {json.dumps(value)}" for name, value in fields.items())]
+    if languages:
+        lines += ["language:", *(f"- {json.dumps(code)}" for code in languages)]
+    return [*lines, "library_name: transformers", "pipeline_tag: text-generation", "---"]
+
+
+def _languages(run: RunData) -> list[str]:
+    sources = {name for stage in run.stages for name in stage.shares}
+    return [code for code in LANGUAGES if code in sources]
+
+
+def _training(run: RunData, step: int) -> list[str]:
+    rows = [row for row in run.metrics if row["step"] <= step]
+    read: dict[str, int] = {}
+    for row in rows:
+        for key, value in row.items():
+            if is_of_source(key, "tokens") and value:
+                source = key.removeprefix("tokens/")
+                read[source] = read.get(source, 0) + int(value)
+    stages = [stage for stage in run.stages if stage.first_step < step]
+    total = rows[-1].get("tokens") if rows else None
+    lines = ["", "## Training", ""]
+    lines.append(f"{step:,} steps" + (f", {total:,} tokens." if total else "."))
+    lines.append("Shares of tokens that each stage asks for, and the tokens read so far:")
+    lines += ["", _row(["source", *(stage.label for stage in stages), "tokens"])]
+    lines.append(_row(["---", *["---:"] * (len(stages) + 1)]))
+    for source in dict.fromkeys(name for stage in stages for name in stage.shares):
+        shares = [f"{stage.shares.get(source, 0):.2%}" for stage in stages]
+        lines.append(_row([name_of(source), *shares, f"{read.get(source, 0):,}"]))
+    return lines
+
+
+def _evaluation(run: RunData, step: int) -> list[str]:
+    steps = [evaluated for evaluated in run.evaluations if evaluated <= step]
+    if not steps:
+        return []
+    results = run.evaluations[max(steps)]
+    lines = ["", "## Evaluation", "", f"At step {max(steps):,}; ± is one standard error."]
+    for task, shots in dict.fromkeys((row.task, row.shots) for row in results.values()):
+        rows = [row for row in results.values() if (row.task, row.shots) == (task, shots)]
+        lines += ["", f"### {task}, {shots} shots", "", *_table(rows)]
+    return lines
+
+
+def _table(rows: Sequence[Result]) -> list[str]:
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    codes = sorted({row.language for row in rows}, key=lambda code: (code not in AVERAGES, code))
+    cells = {(row.language, row.metric): f"{row.value:.3f} ± {row.stderr:.3f}" for row in rows}
+    lines = [_row(["language", *metrics]), _row(["---", *["---:"] * len(metrics)])]
+    for code in codes:
+        lines.append(_row([name_of(code), *(cells.get((code, name), "") for name in metrics)]))
+    return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _licence(terms: Terms) -> str:
+    if not terms.license:
+        return (
+            "None is stated. The weights that the training began from have one, and so has the "
+            "text that was read: state it before you pass the model on."
+        )
+    link = f" ({terms.license_link})" if terms.license_link else ""
+    return f"{terms.license}{link}."

@@ -1,0 +1,180 @@
+"""Models from `--model=PATH` and `config.init_from`: runs, imported checkpoints, directories."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from marco_jax.model.lora import AdapterMatrix, LoraOptions, adapter_tree, merge
+from marco_jax.model.mesh import Sharding
+from marco_jax.model.parameters import Params
+from marco_jax.model.qwen2 import abstract_params
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.weights.checkpoints import CHECKPOINTS, TOKENIZER, Meta, read_meta, restore_params
+from marco_jax.weights.huggingface import load_huggingface, read_config
+from marco_jax.weights.manifest import Damaged, read_manifest, verify_files
+from marco_jax.weights.recovery import finished_steps
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundModel:
+    """A model from `--model=PATH` that has been found and verified; its weights are not loaded.
+
+    `directory` is the checkpoint step, or where workdir and step are None a Hugging Face
+    directory. Where `lora` is set the step holds adapters of `base`.
+    """
+
+    config: Qwen2Config
+    tokenizer: Tokenizer
+    directory: pathlib.Path
+    workdir: pathlib.Path | None = None
+    step: int | None = None
+    meta: Meta = dataclasses.field(default_factory=dict)
+    lora: LoraOptions | None = None
+    base: FoundModel | None = None
+
+
+@dataclasses.dataclass
+class LoadedModel:
+    """A model from `--model=PATH`, wherever it came from. Its arrays may be donated."""
+
+    config: Qwen2Config
+    params: Params
+    tokenizer: Tokenizer
+    workdir: pathlib.Path | None
+    step: int | None
+
+
+def find_model(path: str | os.PathLike) -> FoundModel:
+    """Finds a workdir's newest step, a checkpoint step inside one, or a Hugging Face directory.
+
+    The files that will be read of a step are verified; a damaged newest step is passed over.
+
+    Raises:
+        FileNotFoundError: nothing there that could be loaded.
+        ValueError: the step that is asked for is damaged.
+    """
+    path = pathlib.Path(path).absolute()
+    if (path / CHECKPOINTS).is_dir():
+        for step in sorted(finished_steps(path / CHECKPOINTS), reverse=True):
+            try:
+                return _find_step(path, step)
+            except Damaged as damage:
+                _log.warning(f"checkpoint {step} of {path} is damaged ({damage}): passed over")
+        raise FileNotFoundError(f"{path / CHECKPOINTS} holds no finished checkpoint that is whole")
+    if path.parent.name == CHECKPOINTS and path.name.isdigit() and path.is_dir():
+        try:
+            return _find_step(path.parent.parent, int(path.name))
+        except Damaged as damage:
+            raise ValueError(f"{path} is damaged ({damage}): give another step") from None
+    if (path / "config.json").is_file():
+        return FoundModel(read_config(path), load_tokenizer(path), path)
+    raise FileNotFoundError(
+        f"{path} is no model: give a workdir, a step inside its checkpoints/, "
+        "or a Hugging Face directory with a config.json"
+    )
+
+
+def load_model(
+    path: str | os.PathLike, sharding: Sharding | None = None, dtype: Any = None
+) -> LoadedModel:
+    """Loads what `find_model` finds, in its stored dtype unless another is given.
+
+    Raises:
+        FileNotFoundError: nothing there that could be loaded.
+        ValueError: the step that is asked for is damaged, or the weights do not fit the config.
+    """
+    found = find_model(path)
+    params = load_weights(found, sharding, dtype)
+    return LoadedModel(found.config, params, found.tokenizer, found.workdir, found.step)
+
+
+def load_weights(found: FoundModel, sharding: Sharding | None = None, dtype: Any = None) -> Params:
+    """The parameters of a model that was found; see `load_model`. They may be donated."""
+    if found.step is None:
+        return load_huggingface(found.directory, dtype, sharding)[1]
+    if found.lora is not None:
+        return _load_merged(found, sharding, dtype)
+    return _restore(found, abstract_params(found.config, sharding), dtype)
+
+
+def _load_merged(found: FoundModel, sharding: Sharding | None, dtype: Any) -> Params:
+    """The base with the adapters merged in, in the base's dtype unless another is given."""
+    kind = jax.numpy.dtype(found.lora.base_dtype)
+    base = load_weights(found.base, sharding, kind)
+    if dtype is not None:
+        # What is added to the rounded base need not be rounded with it.
+        base = jax.tree.map(lambda x: x.astype(dtype), base)
+
+    def like(row: AdapterMatrix) -> jax.ShapeDtypeStruct:
+        place = sharding and sharding.named(*row.logical_axes)
+        return jax.ShapeDtypeStruct(row.shape(found.config), jax.numpy.float32, sharding=place)
+
+    adapters = _restore(found, adapter_tree(found.config, found.lora, like), jax.numpy.float32)
+    join = functools.partial(merge, found.config, found.lora)
+    return jax.jit(join, donate_argnums=0)(base, adapters)
+
+
+def _restore(found: FoundModel, wanted: Params, dtype: Any) -> Params:
+    """The arrays of a step in the shapes and shardings of `wanted`."""
+    stored = read_manifest(found.directory)["arrays"]
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def like(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        kind = jax.numpy.dtype(dtype or stored["params" + jax.tree_util.keystr(path)][0])
+        return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=leaf.sharding or device)
+
+    return restore_params(found.directory, jax.tree_util.tree_map_with_path(like, wanted))
+
+
+def adapts(lora: LoraOptions, base: FoundModel) -> Meta:
+    """What a checkpoint of adapters says of them, and of the model that they adapt."""
+    return {
+        "lora": dataclasses.asdict(lora) | {"targets": list(lora.targets)},
+        "base": str(base.directory),
+    }
+
+
+def fingerprint(found: FoundModel) -> str:
+    """A hash that changes with the weights, without reading them.
+
+    Of a step it follows from the checksums of its files; of a directory, from their names, sizes
+    and times.
+    """
+    if found.step is not None:
+        text = json.dumps(read_manifest(found.directory), sort_keys=True)
+        text += fingerprint(found.base) if found.base else ""
+    else:
+        files = sorted(found.directory.glob("*.safetensors"))
+        stats = [(path.name, path.stat()) for path in files]
+        text = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _find_step(workdir: pathlib.Path, step: int) -> FoundModel:
+    directory = workdir / CHECKPOINTS / str(step)
+    verify_files(directory, items=("params", "meta"))
+    meta = read_meta(directory)
+    tokenizer = load_tokenizer(workdir / TOKENIZER)
+    found = FoundModel(Qwen2Config(**meta["model"]), tokenizer, directory, workdir, step, meta)
+    if not meta.get("lora"):
+        return found
+    lora = LoraOptions(**meta["lora"] | {"targets": tuple(meta["lora"]["targets"])})
+    try:
+        base = find_model(meta["base"])
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{directory} holds adapters of {meta['base']}, which is not there: put it back"
+        ) from None
+    return dataclasses.replace(found, lora=lora, base=base)

@@ -1,0 +1,152 @@
+"""The weights of any model on disk, a layer at a time; adapters merged in, or apart for PEFT."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from marco_jax.files import new_directory
+from marco_jax.model.lora import DOWN, UP, AdapterMatrix, adapter_table
+from marco_jax.model.parameters import Parameter, contiguous
+from marco_jax.weights.arrays import StoredParams
+from marco_jax.weights.huggingface import open_huggingface
+from marco_jax.weights.models import FoundModel
+from marco_jax.weights.safetensors_files import Tensor, write_tensors
+
+Read = Callable[[Parameter, "int | None"], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredWeights:
+    """How to read a model: one parameter, or one layer of it, in our layout.
+
+    dtype: the widest that is stored. by_layer: whether a layer is read without its neighbours.
+    """
+
+    dtype: np.dtype
+    by_layer: bool
+    read: Read
+
+
+def stored_weights(found: FoundModel) -> StoredWeights:
+    """The weights of a model that was found."""
+    config = found.config
+    if found.lora is not None:
+        return _merged(found, stored_weights(found.base))
+    if found.step is not None:
+        params = StoredParams(found.directory / "params", config)
+        return StoredWeights(params.dtype, params.by_layer, params.read)
+    _, stored = open_huggingface(found.directory)
+    kinds = (tensor.dtype for tensor in stored.values())
+
+    def read(row: Parameter, layer: int | None) -> np.ndarray:
+        name = row.huggingface_names(config)[layer or 0]
+        return row.from_huggingface(stored[name].map(), config)
+
+    return StoredWeights(np.dtype(functools.reduce(jnp.promote_types, kinds)), True, read)
+
+
+def _merged(found: FoundModel, base: StoredWeights) -> StoredWeights:
+    lora = found.lora
+    adapters, rows = _adapters(found)
+    kind = np.dtype(lora.base_dtype)
+
+    def read(row: Parameter, layer: int | None) -> np.ndarray:
+        # Rounded as it was while the adapters were trained.
+        kernel = base.read(row, layer).astype(kind)
+        stem = row.path.removesuffix("kernel")
+        if stem + DOWN not in rows:
+            return kernel
+        down, up = (adapters.read(rows[stem + leaf], layer) for leaf in (DOWN, UP))
+        product = down.reshape(-1, lora.rank) @ up.reshape(lora.rank, -1)
+        return kernel.astype(np.float32) + lora.scale * product.reshape(kernel.shape)
+
+    return StoredWeights(kind, base.by_layer and adapters.by_layer, read)
+
+
+def export_peft(found: FoundModel, out: str | os.PathLike, *, overwrite: bool = False) -> int:
+    """Writes adapters as a directory that `peft` reads, float32; returns how many bytes.
+
+    Args:
+        found: holds adapters.
+        out: a new directory, or an earlier export that is replaced where `overwrite` says so.
+
+    Raises:
+        FileExistsError: `out` may not be replaced.
+        ValueError: the model has no adapters.
+    """
+    if found.lora is None:
+        raise ValueError(f"{found.directory} holds no adapters: it was trained with lora.rank=0")
+    adapters, rows = _adapters(found)
+    out, tensors = pathlib.Path(out), {}
+    _check_free(out, overwrite)
+    for row in rows.values():
+        for layer, name in enumerate(row.kernel.huggingface_names(found.config)):
+            side = "lora_A" if row.path.endswith(DOWN) else "lora_B"
+            name = f"base_model.model.{name.removesuffix('weight')}{side}.weight"
+            tensors[name] = _peft_tensor(found, adapters, row, layer)
+    with new_directory(out) as directory:
+        write_tensors(directory, tensors, 1 << 62)
+        (directory / "model.safetensors").rename(directory / "adapter_model.safetensors")
+        text = json.dumps(_peft_config(found), indent=2, sort_keys=True)
+        (directory / _PEFT_CONFIG).write_text(text + "\n", encoding="utf-8")
+        found.tokenizer.save(directory)
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+_PEFT_CONFIG = "adapter_config.json"
+
+
+def _check_free(out: pathlib.Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite or not (out / _PEFT_CONFIG).exists():
+        raise FileExistsError(
+            f"{out} is there, and no earlier export of adapters that may be overwritten: choose "
+            "another directory"
+        )
+
+
+def _adapters(found: FoundModel) -> tuple[StoredParams, dict[str, AdapterMatrix]]:
+    rows = adapter_table(found.config, found.lora)
+    arrays = StoredParams(found.directory / "params", found.config, rows)
+    return arrays, {row.path: row for row in rows}
+
+
+def _peft_tensor(
+    found: FoundModel, adapters: StoredParams, row: AdapterMatrix, layer: int
+) -> Tensor:
+    """One matrix as PEFT has it: A as [rank, inputs], B as [outputs, rank]."""
+    rank, kind = found.lora.rank, np.dtype(np.float32)
+    columns = int(np.prod(row.shape(found.config)[1:])) // rank
+    shape = (rank, columns) if row.path.endswith(DOWN) else (columns, rank)
+
+    def read() -> np.ndarray:
+        array = adapters.read(row, layer)
+        return contiguous(array.reshape(shape[::-1]).T, kind)
+
+    return Tensor(kind, shape, read)
+
+
+def _peft_config(found: FoundModel) -> dict[str, Any]:
+    base = found.base
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        # A directory of the Hugging Face kind; a checkpoint is to be exported first.
+        "base_model_name_or_path": str(base.directory),
+        "r": found.lora.rank,
+        "lora_alpha": found.lora.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(found.lora.targets),
+        "inference_mode": True,
+    }

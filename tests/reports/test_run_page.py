@@ -1,0 +1,212 @@
+"""The report of complete, partial and empty workdirs."""
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from marco_jax.evaluation.results import Result, write_results
+from marco_jax.reports import charts as figures
+from marco_jax.reports.run_data import load_run
+from marco_jax.reports.run_page import format_summary, summary, write_report
+
+STAGES = [
+    {"name": "base", "first_step": 0, "steps": 20, "shares": {"en": 1.0}},
+    {"name": "stage1", "first_step": 20, "steps": 10, "shares": {"en": 0.75, "kk": 0.25}},
+    {"name": "stage2", "first_step": 30, "steps": 10, "shares": {"en": 0.5, "kk": 0.5}},
+]
+
+
+class Page(html.parser.HTMLParser):
+    """What a page asks for, its open elements, its text and its embedded JSON."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.open, self.ids, self.scripts, self.text = [], [], set(), [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.fetched += [attrs[name] for name in ("src", "href") if name in attrs]
+        self.ids.add(attrs.get("id"))
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+    @property
+    def figures(self):
+        return json.loads(self.scripts[1])
+
+
+def _metrics(stop):
+    lines = []
+    for step in range(1, stop + 1):
+        stage = 0 if step <= 20 else 1 if step <= 30 else 2
+        row = {"step": step, "stage": STAGES[stage]["name"], "loss": 5 - step / 20,
+               "learning_rate": 1e-3, "tokens": 100 * step, "tokens_per_second": 50.0,
+               "mfu": None, "grad_norm": 1.0, "padding": 0.0,
+               "loss/en": 5 - step / 20, "tokens/en": 100}  # fmt: skip
+        if stage and step % 2:
+            row |= {"loss/kk": 6.0, "tokens/kk": 50, "tokens/en": 50}
+        lines.append(json.dumps(row))
+    return "\n".join(lines) + "\n"
+
+
+def _evaluate(workdir, step, english, kazakh):
+    rows = [
+        Result("bits_per_byte", code, 0, "bits_per_byte", value, 0.1, 4)
+        for code, value in (("en", english), ("kk", kazakh), ("high", english), ("low", kazakh))
+    ]
+    rows += [
+        Result("pick_translation", code, 3, "accuracy_pmi", 0.25 + step / 100, 0.02, 16)
+        for code in ("kk", "low")
+    ]
+    rows += [Result("translation", code, 3, "chrf++", step / 2, 0.5, 16) for code in ("kk", "low")]
+    write_results(workdir / "eval" / f"{step}.json", rows)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A finished run of three stages; its config tries to break out of the page."""
+    directory = tmp_path / "run <1>"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps({"note": "</script><b>"}))
+    (directory / "mixture.json").write_text(json.dumps({"stages": STAGES}))
+    (directory / "metrics.jsonl").write_text(_metrics(40))
+    for step, english, kazakh in ((0, 8, 8), (20, 2, 4), (30, 2.1, 3), (40, 2.2, 2)):
+        _evaluate(directory, step, english, kazakh)
+    return directory
+
+
+def _read(workdir):
+    return Page(write_report(workdir).read_text(encoding="utf-8"))
+
+
+def test_complete_page(workdir):
+    page = _read(workdir)
+    assert page.open == []
+    assert {"bits", "pick", "translation", "loss", "rate", "speed", "mixture"} <= page.ids
+    assert set(page.figures) <= page.ids
+    assert "run <1>" in page.text and "</script><b>" in page.text
+    assert "Kazakh" in page.text and "-50.0 %" in page.text
+    assert [path.name for path in workdir.iterdir() if "tmp" in path.name] == []
+
+
+def test_page_fetches_nothing(workdir):
+    page = write_report(workdir).read_text(encoding="utf-8")
+    assert Page(page).fetched == []
+    assert not re.search(r"@import|url\(", page.split("</style>")[0])
+
+
+def test_summary_compares_with_the_base(workdir):
+    figures = summary(workdir)
+    assert [mark["step"] for mark in figures["milestones"]] == [20, 30, 40]
+    lines = {(line["task"], line["language"]): line["figures"] for line in figures["headlines"]}
+    english = lines["bits_per_byte", "en"]
+    assert [figure["value"] for figure in english] == [2, 2.1, 2.2]
+    assert english[0]["change"] is None
+    assert english[2]["change"] == pytest.approx(10)
+    assert lines["pick_translation", "low"][2]["change"] == pytest.approx(0.2)
+    assert (figures["step"], figures["steps"], figures["tokens"]) == (40, 40, 4000)
+    assert figures["seconds"] == pytest.approx(40 * 100 / 50)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_summary_in_print(workdir):
+    text = format_summary(summary(workdir))
+    assert "Stage-II" in text and "2.200 (+10.0 %)" in text
+    assert "65.0 ± 2.0 % (+20.0)" in text and "(chance 25%)" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_stages_follow_the_metrics_without_mixture_json(workdir):
+    (workdir / "mixture.json").unlink()
+    assert [(s.name, s.first_step, s.last_step) for s in load_run(workdir).stages] == [
+        ("base", 0, 20), ("stage1", 20, 30), ("stage2", 30, 40),
+    ]  # fmt: skip
+    assert [mark["step"] for mark in summary(workdir)["milestones"]] == [20, 30, 40]
+    assert _read(workdir).open == []
+
+
+def test_a_run_without_a_base_stage_starts_at_its_first_evaluation(workdir):
+    stages = [stage | {"name": stage["name"].replace("base", "warm")} for stage in STAGES]
+    (workdir / "mixture.json").write_text(json.dumps({"stages": stages}))
+    marks = summary(workdir)["milestones"]
+    assert [(mark["label"], mark["step"]) for mark in marks][:2] == [("Start", 0), ("warm", 20)]
+
+
+def test_realised_shares(workdir):
+    shares = figures.realised_shares(load_run(workdir))
+    assert shares["base"] == {"en": 1.0}
+    assert shares["stage1"] == {"en": 0.75, "kk": 0.25}
+
+
+def test_smoothing_weighs_tokens_and_stops_at_stages(workdir):
+    figure = figures.training_loss(load_run(workdir))
+    kazakh = next(trace for trace in figure["data"] if trace["name"] == "Kazakh")
+    assert set(kazakh["y"]) == {6.0}
+    assert min(kazakh["x"]) > 20
+
+
+def test_long_runs_are_thinned(tmp_path):
+    rows = [{"step": step, "loss": 1.0, "learning_rate": 1.0} for step in range(1, 5001)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    trace = figures.metric_curve(load_run(tmp_path), "learning_rate", "rate", ".1e")["data"][0]
+    assert len(trace["x"]) == figures.POINTS
+    assert (trace["x"][0], trace["x"][-1]) == (1, 5000)
+
+
+def test_empty_workdir(tmp_path):
+    page = _read(tmp_path)
+    assert page.figures == {} and page.open == []
+    assert "No evaluation yet" in page.text
+    assert "no evaluation yet" in format_summary(summary(tmp_path))
+
+
+@pytest.mark.parametrize("missing", ["config.json", "mixture.json", "metrics.jsonl", "eval"])
+def test_any_file_may_be_missing(workdir, missing):
+    for path in [workdir / missing, *workdir.glob(f"{missing}/*")][::-1]:
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert _read(workdir).open == []
+    format_summary(summary(workdir))
+
+
+def test_a_run_in_progress_or_killed(workdir):
+    (workdir / "metrics.jsonl").write_text(_metrics(26) + '{"step": 27, "lo')
+    (workdir / "eval" / "30.json").rename(workdir / "eval" / "26.json")
+    (workdir / "eval" / "40.json").write_text("[{")
+    assert [mark["label"] for mark in summary(workdir)["milestones"]] == [
+        "Base",
+        "Stage-I, step 26",
+    ]
+    assert summary(workdir)["step"] == 26
+    assert _read(workdir).open == []
+
+
+def test_keys_may_be_missing(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss/kk": 2.0}\n{"step": 2}\n{}\n')
+    (tmp_path / "mixture.json").write_text('{"stages": [{"name": "stage1"}]}')
+    (tmp_path / "config.json").write_text("[]")
+    assert _read(tmp_path).open == []
+    format_summary(summary(tmp_path))
+
+
+def test_figures_that_are_not_numbers_are_gaps(workdir):
+    rows = [Result("bits_per_byte", "en", 0, "bits_per_byte", float("nan"), float("nan"), 1)]
+    write_results(workdir / "eval" / "40.json", rows)
+    assert [mark["step"] for mark in summary(workdir)["milestones"]] == [20, 30, 40]
+    assert "nan" not in _read(workdir).text
+
+
+def test_no_directory_is_one_clear_line(tmp_path):
+    with pytest.raises(NotADirectoryError, match="absent is not a directory"):
+        write_report(tmp_path / "absent")

@@ -1,0 +1,56 @@
+"""A process that trains on a CPU keeps the memory of one step for the next."""
+
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import pytest
+
+import marco_jax
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+
+# Frees and takes 64 MiB ten times, as a step does its temporaries, and counts the new pages.
+FAULTS = """
+import resource, numpy as np
+from marco_jax.runtime.host_memory import keep_freed_memory
+told = keep_freed_memory()
+pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(2**23)
+start = pages()
+for _ in range(10):
+    np.ones(2**23)
+print(told, pages() - start)
+"""
+
+
+def told_and_faults(**environment: str) -> tuple[bool, int]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "MARCO_KEEP_MEMORY")}
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=pathlib.Path(marco_jax.__file__).parent.parent,
+        env=kept | environment,
+    )
+    told, faults = run.stdout.split()
+    return told == "True", int(faults)
+
+
+@glibc
+def test_on_a_cpu_freed_memory_is_taken_again():
+    told, faults = told_and_faults(JAX_PLATFORMS="cpu")
+    assert told
+    assert faults < 100  # of 10 x 16384 pages of 4 KiB
+
+
+@glibc
+@pytest.mark.parametrize(
+    "environment",
+    [{"JAX_PLATFORMS": "tpu,cpu"}, {"JAX_PLATFORMS": "cpu", "MARCO_KEEP_MEMORY": "0"}],
+)
+def test_elsewhere_and_on_request_the_allocator_is_left_alone(environment):
+    assert not told_and_faults(**environment)[0]
