@@ -1,7 +1,7 @@
 """The feed: the global batch at step n is a pure function of (sources, mixture, seed, n).
 
 Every source is tokenised once and packed into rows (packed.py). Rows are mixed by index
-(interleave.py), so any batch is asked for directly: nothing is replayed on a restart, and hosts
+(order.py), so any batch is asked for directly: nothing is replayed on a restart, and hosts
 take rows by position.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.data.interleave import Interleave
 from marco_jax.data.mixtures import Mixture
-from marco_jax.data.order import START, Origin, resume_order
+from marco_jax.data.order import Interleave
 from marco_jax.data.packed import PackedSource
 from marco_jax.data.packing import VERSION
+from marco_jax.data.resume_order import START, Origin, resume_order
 from marco_jax.data.store import PREFERENCES, TokenStore
 from marco_jax.data.streamed import StreamedSource
 

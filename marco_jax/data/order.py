@@ -1,84 +1,155 @@
-"""The order of the data across restarts: it goes on as it was, or its change is said and wanted."""
+"""The order of the data: which source a row comes from, and which document is read next.
+
+Both are closed forms, so that any row of a run can be asked for at once: `Interleave` mixes sources
+by index, `Permutation` shuffles the documents of one.
+
+`Interleave` cuts the rows into blocks. A block holds each source in proportion to its weight, in a
+seeded random order; counts never drift: after any number of whole blocks a source has had its share
+of the rows to within one row. Sources that are too small for a block of their own take turns in one
+entry of it, by the same rule, so that a small source does not make the blocks of large ones long.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+# Cumulative weights are integers out of this: counts are exact at any distance.
+_ONE = 1 << 40
+# Rows of a block, unless there are few sources and one of them needs more.
+_BLOCK = 64
+# Rows that a source has of each block, at least: no count can turn negative by rounding then.
+_ROWS = 2
+# A block of two million rows serves a weight of a millionth.
+_SMALLEST = 1e-6
+# Of the permutation: rounds of its Feistel network.
+_ROUNDS = 6
+# Odd multipliers of SplitMix64's finaliser (Steele et al. 2014).
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where an order begins: a step, and the rows of each source that were read before it."""
+class Interleave:
+    """An endless sequence of source indices with given weights, by position."""
 
-    step: int = 0
-    rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    def __init__(self, weights: Sequence[float], seed: Sequence[int]) -> None:
+        """Takes one weight a source, not all zero; `seed` is any sequence of integers.
+
+        Raises:
+            ValueError: a negative weight, none above zero, or one of less than a millionth.
+        """
+        values = np.asarray(weights, np.float64)
+        if values.min(initial=0.0) < 0 or not values.sum() > 0:
+            raise ValueError(f"weights {list(weights)} must be zero or more, and not all zero")
+        shares = values / values.sum()
+        smallest = shares[shares > 0].min()
+        if smallest < _SMALLEST:
+            raise ValueError(f"weight {smallest:.2g} is too small to mix by row: write 0")
+        small = _small(shares)
+        nested = bool(small.any())
+        self._seed = tuple(seed)
+        self._size = len(values)
+        self._small = np.flatnonzero(small) if nested else np.zeros(0, np.int64)
+        # What a place of a block says: a source, or (the last number) the small ones.
+        places = np.where(small, 0.0, shares) if nested else shares
+        places = np.append(places, shares[small].sum() if nested else 0.0)
+        self._turns = Interleave(shares[small], (*self._seed, _BLOCK)) if nested else None
+        cumulative = np.cumsum(places)
+        # Entries after the last one with a weight end at one as well: they get nothing.
+        self._bounds = [0, *(min(_ONE, round(share * _ONE)) for share in cumulative[:-1]), _ONE]
+        last = int(np.flatnonzero(places)[-1])
+        self._bounds[last + 1 :] = [_ONE] * (len(places) - last)
+        self.block = _BLOCK
+        while self.block * places[places > 0].min() < _ROWS:
+            self.block *= 2
+        self._cached_block = functools.lru_cache(maxsize=4)(self._make_block)
+
+    def counts(self, rows: int) -> np.ndarray:
+        """How many of the first `rows` rows come from each source, int64 [sources]."""
+        blocks, rest = divmod(rows, self.block)
+        places = self._whole(blocks * self.block)
+        if rest:
+            first, _ = self._cached_block(blocks)
+            places = places + np.bincount(first[:rest], minlength=len(places))
+        counts = places[: self._size]
+        if self._turns:
+            counts[self._small] += self._turns.counts(int(places[-1]))
+        return counts
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Source of a row, and how many earlier rows came from the same source."""
+        block, place = divmod(row, self.block)
+        entries, ranks = self._cached_block(block)
+        entry, rank = int(entries[place]), int(ranks[place])
+        if entry < self._size:
+            return entry, rank
+        turn, rank = self._turns.locate(rank)
+        return int(self._small[turn]), rank
+
+    def _whole(self, rows: int) -> np.ndarray:
+        floors = [rows * bound // _ONE for bound in self._bounds]
+        return np.diff(np.array(floors, np.int64))
+
+    def _make_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        before = self._whole(block * self.block)
+        counts = self._whole((block + 1) * self.block) - before
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*self._seed, block])))
+        entries = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+        ranks = np.empty_like(entries)
+        for entry in np.flatnonzero(counts):
+            mine = entries == entry
+            ranks[mine] = before[entry] + np.arange(counts[entry])
+        return entries, ranks
 
 
-# The origin of a run that begins.
-START = Origin()
+def _small(shares: np.ndarray) -> np.ndarray:
+    """Which sources share a place of the block: bool [sources].
 
-
-class OrderChanged(ValueError):
-    """A restart would read other data than the run before it; the message says what differs."""
-
-
-def resume_order(
-    state: Mapping[str, Any], order: Mapping[str, Any], epochs: Mapping[str, int], step: int
-) -> tuple[Origin, list[str]]:
-    """The origin of a run that goes on after `step` steps, and what has changed, a line each.
-
-    An order that has not changed keeps its origin. A changed one begins at `step`, and reads each
-    source where it was left: documents that were not seen yet come first.
-
-    Args:
-        state: what the checkpoint kept (`Feed.state`).
-        order: the order now (`Feed.order`).
-        epochs: rows of an epoch of each source, now; None where that is not known.
-        step: of the checkpoint.
+    Those that are too small for places of their own, and as many of the next ones as it takes for
+    the place to be large enough. None if that is one source (it takes no turns with itself) or all.
     """
-    changes = _differences(state["order"], order)
-    if not changes:
-        origin = state["origin"]
-        return Origin(origin["step"], origin["rows"]), []
-    rows = {}
-    for name, epoch in epochs.items():
-        before = state["rows"].get(name)
-        if before is not None:
-            # Rows of another length hold other amounts: the same share of the source is read.
-            known = epoch and before["epoch"]
-            rows[name] = (
-                round(before["used"] / before["epoch"] * epoch) if known else before["used"]
-            )
-    return Origin(step, rows), changes
+    order = np.argsort(shares, kind="stable")
+    order = order[shares[order] > 0]
+    too_small = int((shares * _BLOCK < _ROWS)[order].sum())
+    enough = int((np.cumsum(shares[order]) * _BLOCK < _ROWS).sum()) + 1
+    members = order[: max(too_small, enough)] if too_small else order[:0]
+    small = np.zeros(len(shares), bool)
+    if 1 < len(members) < len(order):
+        small[members] = True
+    return small
 
 
-def refuse_change(changes: list[str]) -> None:
-    """Raises OrderChanged for the changes, in one line with the remedy."""
-    raise OrderChanged(
-        f"the data's order is not that of the checkpoint ({'; '.join(changes)}): set the fields "
-        "back, or set mixture.accept_change=true to go on with the new order from here"
-    )
+class Permutation:
+    """A bijection of range(size) that takes no memory, whatever the size.
+
+    It is a Feistel network on the next power of four, walked until the value falls in the range.
+    """
+
+    def __init__(self, size: int, seed: Sequence[int]) -> None:
+        """Takes the number of entries and any sequence of integers."""
+        self.size = size
+        self._bits = np.uint64(max(1, -(-max(size - 1, 1).bit_length() // 2)))
+        self._mask = (np.uint64(1) << self._bits) - np.uint64(1)
+        self._keys = np.random.SeedSequence([*seed]).generate_state(_ROUNDS, np.uint64)
+
+    def __call__(self, entries: np.ndarray) -> np.ndarray:
+        """Where entries (integers below size, any shape) go, int64."""
+        values = np.array(entries, np.uint64)
+        left = np.ones(values.shape, bool)
+        while left.any():
+            values[left] = self._once(values[left])
+            left = values >= self.size
+        return values.astype(np.int64)
+
+    def _once(self, values: np.ndarray) -> np.ndarray:
+        high, low = values >> self._bits, values & self._mask
+        for key in self._keys:
+            high, low = low, high ^ (_mix(low + key) & self._mask)
+        return (high << self._bits) | low
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Lines "name: old -> new" for every value in which two pieces of plain data differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        names = list(dict.fromkeys([*old, *new]))
-        return [
-            line
-            for key in names
-            for line in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            line
-            for number, (left, right) in enumerate(zip(old, new, strict=True))
-            for line in _differences(left, right, f"{name}[{number}]")
-        ]
-    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _mix(values: np.ndarray) -> np.ndarray:
+    values = (values ^ (values >> np.uint64(30))) * _FIRST
+    values = (values ^ (values >> np.uint64(27))) * _SECOND
+    return values ^ (values >> np.uint64(31))

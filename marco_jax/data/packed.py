@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from marco_jax.data.order import Permutation
 from marco_jax.data.packing import VERSION, PackingPlan, fill_row, pack, window_documents
-from marco_jax.data.permutation import Permutation
 from marco_jax.data.store import TokenStore
 from marco_jax.data.streams import Stream, create_units
 from marco_jax.files import new_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -18,25 +18,23 @@ from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.planning.memory import estimate_memory
 from marco_jax.runtime.progress import Progress
-from marco_jax.tokenizers.tokenizer import load_tokenizer
+from marco_jax.tokenizers.tokenizer import TOKENIZER, load_tokenizer
 from marco_jax.training.assemble import check_run, create_sharding, global_rows
 from marco_jax.training.checks import (
     check_config,
-    check_mixtures,
+    check_sources,
     checkpoint_bytes,
     trained_parameters,
 )
 from marco_jax.training.config import (
+    RunPlan,
     StagePlan,
     changed_fields,
     model_config,
-    plan_stages,
-    resolve_steps,
+    plan_run,
 )
 from marco_jax.training.defaults import training_config
 from marco_jax.training.losses import default_logits_mib
-from marco_jax.training.objectives import check_sources
-from marco_jax.weights.checkpoints import TOKENIZER
 from marco_jax.weights.models import find_model
 
 _GIB = 2**30
@@ -53,21 +51,18 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
     check_config(config)
     check_writable("--workdir", directory)
     sharding = create_sharding(config)
-    tokens = global_rows(config, sharding) * config.batch.length
-    resolve_steps(config, tokens)
-    stages = plan_stages(config)
+    plan = plan_run(config, global_rows(config, sharding))
     model = _model(config, directory)
     check_run(config, model, sharding)
     check_space(directory, checkpoint_bytes(config, model))
     with Progress(f"reading {config.data}"):
         corpus = load_corpus(config.data, seed=config.seed)
-    check_mixtures(config, stages, corpus.infos())
-    check_sources(config.objective, corpus.infos(), stages)
+    check_sources(config, plan.stages, corpus.infos())
     parts = [
         _fields(config),
         _model_lines(config, model, sharding),
-        _stage_lines(config, stages, tokens),
-        _mixture_lines(config, stages, corpus),
+        _stage_lines(plan),
+        _mixture_lines(config, plan.stages, corpus),
         _memory_lines(config, model, sharding),
         _disk_lines(config, model, directory),
     ]
@@ -104,9 +99,10 @@ def _model_lines(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> 
     yield f"mesh: {sharding.mesh.size} x {kind}, {axes or 'one device'}"
 
 
-def _stage_lines(config: ConfigDict, stages: list[StagePlan], tokens: int) -> Iterator[str]:
-    yield f"stages: {config.steps:,} steps of {tokens:,} tokens, {config.steps * tokens:,} in all"
-    for stage in stages:
+def _stage_lines(plan: RunPlan) -> Iterator[str]:
+    total = plan.steps * plan.tokens_per_step
+    yield f"stages: {plan.steps:,} steps of {plan.tokens_per_step:,} tokens, {total:,} in all"
+    for stage in plan.stages:
         yield (
             f"  {stage.name}: {stage.steps:,} steps of mixture {stage.mixture}, learning rate "
             f"{stage.schedule.peak:g} ({stage.schedule.shape}, {stage.schedule.warmup_steps:,} "
@@ -114,7 +110,9 @@ def _stage_lines(config: ConfigDict, stages: list[StagePlan], tokens: int) -> It
         )
 
 
-def _mixture_lines(config: ConfigDict, stages: list[StagePlan], corpus: Corpus) -> Iterator[str]:
+def _mixture_lines(
+    config: ConfigDict, stages: Sequence[StagePlan], corpus: Corpus
+) -> Iterator[str]:
     """The shares of tokens by source, a column a stage."""
     infos = corpus.infos()
     everywhere = {name for stage in stages for name in mixture_sources(stage.mixture, infos)}

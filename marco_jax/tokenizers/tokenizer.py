@@ -30,6 +30,9 @@ from marco_jax.tokenizers.tokenizer_files import (
     write_companions,
 )
 
+# The folder of a tokenizer in a workdir.
+TOKENIZER = "tokenizer"
+
 # Qwen2's pretokenisation, as in its own tokenizer.json. Its letter class has no \p{M}: Bengali,
 # Nepali, Thai and vowelled Arabic are cut at combining marks.
 QWEN2_PATTERN = (

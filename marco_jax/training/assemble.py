@@ -21,7 +21,7 @@ from marco_jax.model.mesh import (
     replicate_kv_heads,
 )
 from marco_jax.model.qwen2_config import Qwen2Config
-from marco_jax.training.config import DPO, ConfigError, plan_stages, resolve_steps
+from marco_jax.training.config import DPO, ConfigError, StagePlan, plan_run
 from marco_jax.training.guard import GuardOptions
 from marco_jax.training.losses import LossOptions, default_logits_mib
 from marco_jax.training.optimizer import create_optimizer, join_stages
@@ -79,17 +79,25 @@ def create_trainer(
     sharding: Sharding,
     num_sources: int,
     vocab_size: int | None = None,
+    stages: Sequence[StagePlan] | None = None,
 ) -> Trainer:
     """The step of `config` for `model` on a mesh; nothing compiles yet.
 
-    `vocab_size` is the tokenizer's: what config.loss.mask_padded_vocab leaves in.
+    Args:
+        config: of the run.
+        model: its sizes.
+        sharding: the mesh and its rules.
+        num_sources: how many sources losses are summed by.
+        vocab_size: of the tokenizer: rows that config.loss.mask_padded_vocab keeps.
+        stages: with their learning rates; by default those of `config`.
 
     Raises:
         ValueError: a mesh that does not divide the model or the batch.
     """
     check_run(config, model, sharding)
-    resolve_steps(config, global_rows(config, sharding) * config.batch.length)
-    schedule = join_stages([stage.schedule for stage in plan_stages(config)])
+    if stages is None:
+        stages = plan_run(config, global_rows(config, sharding)).stages
+    schedule = join_stages([stage.schedule for stage in stages])
     lora = lora_options(config)
     optimizer = create_optimizer(model, schedule, lora=lora, **config.optimizer.to_dict())
     options = StepOptions(

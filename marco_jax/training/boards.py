@@ -15,7 +15,7 @@ from marco_jax.extras import optional
 class Boards:
     """Writes scalars; in processes other than the first nothing."""
 
-    def __init__(self, workdir: pathlib.Path, config: ConfigDict, first: bool) -> None:
+    def __init__(self, workdir: pathlib.Path, config: ConfigDict, *, first: bool) -> None:
         """Opens them.
 
         Args:

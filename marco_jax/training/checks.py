@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from marco_jax.data.corpus import KINDS, SourceInfo
+from marco_jax.data.corpus import CHAT, KINDS, PREFERENCE, SourceInfo
 from marco_jax.data.mixtures import (
     GROUPS,
     apply_override,
@@ -26,20 +26,27 @@ from marco_jax.data.sources import read_sources
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import named_task
 from marco_jax.extras import require
+from marco_jax.files import check_space
 from marco_jax.languages import LANGUAGES, get_language, names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
 from marco_jax.model.lora import adapter_table
+from marco_jax.model.mesh import Sharding
+from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.model.remat import REMAT_POLICIES
-from marco_jax.training.assemble import lora_options
+from marco_jax.tokenizers.tokenizer import Tokenizer
+from marco_jax.training.assemble import check_run, lora_options
 from marco_jax.training.config import (
+    DPO,
+    OBJECTIVES,
+    SFT,
     ConfigError,
     StagePlan,
     check_paths,
-    plan_stages,
     profiled_steps,
+    stage_mixtures,
 )
-from marco_jax.training.objectives import check_objective
+from marco_jax.weights.huggingface import check_exportable
 
 # Types that a step computes in.
 DTYPES = ("float32", "bfloat16")
@@ -57,14 +64,28 @@ def check_config(config: ConfigDict) -> None:
     check_objective(config)
     _check_numbers(config)
     _check_names(config)
-    stages = plan_stages(config)
-    for stage in stages:
-        check_mixture_name(stage.mixture)
-    _check_override(config, stages)
+    mixtures = stage_mixtures(config)
+    for mixture in mixtures.values():
+        check_mixture_name(mixture)
+    _check_override(config, list(mixtures))
     _check_evaluation(config)
     profiled_steps(config.profile)
     if config.wandb.project:
         require("wandb", f"wandb.project={config.wandb.project!r}")
+
+
+def check_objective(config: ConfigDict) -> None:
+    """Refuses an objective that is unknown, or that other fields do not allow (ConfigError)."""
+    if config.objective not in OBJECTIVES:
+        raise ConfigError(
+            f"objective is {config.objective!r}: choose one of {', '.join(OBJECTIVES)}"
+        )
+    if config.lora.rank and not config.init_from:
+        raise ConfigError("lora.rank is set and init_from is empty: adapters need a model to adapt")
+    if config.objective == DPO and not config.init_from:
+        raise ConfigError(
+            "objective is 'dpo' and init_from is empty: name the model to prefer answers with"
+        )
 
 
 def _check_numbers(config: ConfigDict) -> None:
@@ -106,16 +127,15 @@ def _check_names(config: ConfigDict) -> None:
         raise ConfigError(f"tokenizer.path is {config.tokenizer.path!r}, which is not a directory")
 
 
-def _check_override(config: ConfigDict, stages: Sequence[StagePlan]) -> None:
+def _check_override(config: ConfigDict, stages: Sequence[str]) -> None:
     """Refuses overrides of sources or stages that no data could have."""
     known = {*LANGUAGES, *GROUPS, *KINDS}
     if config.data.endswith(".json"):
         known |= {source.name for source in read_sources(config.data)}
-    names = [stage.name for stage in stages]
     for item in parse_override(config.mixture.override):
         for value, among, what in (
             (item.target, known, "source, language or group"),
-            (item.stage, ["", *names], "stage"),
+            (item.stage, ["", *stages], "stage"),
         ):
             if value not in among:
                 near = difflib.get_close_matches(value, sorted(among), n=1)
@@ -124,20 +144,6 @@ def _check_override(config: ConfigDict, stages: Sequence[StagePlan]) -> None:
                 raise ConfigError(
                     f"mixture.override: {item.text!r}: there is no {what} {value!r}; {hint}"
                 )
-
-
-def check_mixtures(
-    config: ConfigDict, stages: Sequence[StagePlan], sources: Sequence[SourceInfo]
-) -> None:
-    """Refuses mixtures and overrides that the corpus's sources do not allow.
-
-    Raises:
-        ValueError: a mixture without a source, or an override of one that it does not read.
-    """
-    everywhere = {name for stage in stages for name in mixture_sources(stage.mixture, sources)}
-    for stage in stages:
-        shares = get_mixture(stage.mixture, sources).shares
-        apply_override(shares, config.mixture.override, sources, stage.name, everywhere)
 
 
 def _check_evaluation(config: ConfigDict) -> None:
@@ -164,6 +170,58 @@ def _check_evaluation(config: ConfigDict) -> None:
         named_task(name)
         if not isinstance(count, int) or count < 1:
             raise ConfigError(f"evaluation.examples.{name} is {count!r}: write 1 or more")
+
+
+def check_sources(
+    config: ConfigDict, stages: Sequence[StagePlan], sources: Sequence[SourceInfo]
+) -> None:
+    """Refuses mixtures and overrides that the corpus or the objective does not allow.
+
+    Raises:
+        ValueError: a mixture without a source, an override of a source that it does not read, or
+            sources of a kind that the objective cannot train on.
+    """
+    everywhere = {name for stage in stages for name in mixture_sources(stage.mixture, sources)}
+    kinds = {source.name: source.kind for source in sources}
+    for stage in stages:
+        shares = get_mixture(stage.mixture, sources).shares
+        apply_override(shares, config.mixture.override, sources, stage.name, everywhere)
+        _check_kinds(config.objective, stage.mixture, {name: kinds[name] for name in shares})
+
+
+def _check_kinds(objective: str, mixture: str, kinds: Mapping[str, str]) -> None:
+    """Refuses a mixture whose sources, by name, are of kinds that an objective cannot train on."""
+    for name, kind in kinds.items():
+        if (kind == PREFERENCE) != (objective == DPO):
+            wanted = "preferences alone" if objective == DPO else "no preferences"
+            raise ConfigError(
+                f"objective is {objective!r}, which trains on {wanted}, and the mixture {mixture} "
+                f"reads {name}, of kind {kind}: set mixture.name to "
+                f"{PREFERENCE if objective == DPO else CHAT}"
+            )
+    if objective == SFT and CHAT not in kinds.values():
+        raise ConfigError(
+            f"objective is 'sft', and the mixture {mixture} reads no conversations: set "
+            f"mixture.name to {CHAT}, and declare sources of kind {CHAT} in config.data"
+        )
+
+
+def check_model(
+    config: ConfigDict,
+    model: Qwen2Config,
+    tokenizer: Tokenizer,
+    sharding: Sharding,
+    workdir: pathlib.Path,
+) -> None:
+    """Refuses a model that does not fit the mesh, could not be exported, or overfills the disk.
+
+    Raises:
+        ValueError: sizes, mesh and batch do not fit, or the export would be refused at the end.
+        OSError: the disk has no room for a checkpoint.
+    """
+    check_run(config, model, sharding)
+    check_exportable(model, abstract_params(model), tokenizer)
+    check_space(workdir, checkpoint_bytes(config, model))
 
 
 def checkpoint_bytes(config: ConfigDict, model: Qwen2Config) -> int:

@@ -130,6 +130,28 @@ def plan_stages(config: ConfigDict) -> list[StagePlan]:
     Raises:
         ConfigError: names, shares or mixtures that do not fit together.
     """
+    mixtures = stage_mixtures(config)
+    ends = _stage_ends(config, list(mixtures))
+    plans = []
+    for (name, mixture), start, end in zip(mixtures.items(), [0, *ends], ends, strict=False):
+        stage, steps = config.stage[name], end - start
+        schedule = StageSchedule(
+            steps=steps,
+            peak=stage.learning_rate,
+            shape=stage.schedule,
+            warmup_steps=round(steps * stage.warmup_share),
+            final_share=stage.final_share,
+        )
+        plans.append(StagePlan(name, mixture, schedule))
+    return plans
+
+
+def stage_mixtures(config: ConfigDict) -> dict[str, str]:
+    """The mixture of each stage by the stage's name, in order.
+
+    Raises:
+        ConfigError: unknown names, or another number of mixtures than one or that of the stages.
+    """
     names = names_in(config.stages)
     mixtures = names_in(config.mixture.name)
     if len(mixtures) not in (1, len(names)):
@@ -142,19 +164,7 @@ def plan_stages(config: ConfigDict) -> list[StagePlan]:
             near = difflib.get_close_matches(name, list(config.stage), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(config.stage)}"
             raise ConfigError(f"stages names {name!r}, and there is no config.stage.{name}; {hint}")
-    ends = _stage_ends(config, names)
-    plans = []
-    for index, (name, start, end) in enumerate(zip(names, [0, *ends], ends, strict=False)):
-        stage, steps = config.stage[name], end - start
-        schedule = StageSchedule(
-            steps=steps,
-            peak=stage.learning_rate,
-            shape=stage.schedule,
-            warmup_steps=round(steps * stage.warmup_share),
-            final_share=stage.final_share,
-        )
-        plans.append(StagePlan(name, mixtures[index % len(mixtures)], schedule))
-    return plans
+    return dict(zip(names, itertools.cycle(mixtures), strict=False))
 
 
 def _stage_ends(config: ConfigDict, names: list[str]) -> list[int]:
@@ -193,6 +203,51 @@ def resolve_steps(config: ConfigDict, tokens_per_step: int) -> None:
             "set one of both for every stage"
         )
     config.steps = sum(stage.steps for stage in stages)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """The steps of a run, resolved from its config and the size of its mesh.
+
+    stages: in order. batch_rows: sequences of a global batch. length: positions of a sequence.
+    """
+
+    stages: tuple[StagePlan, ...]
+    batch_rows: int
+    length: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Positions of a global batch, padding included."""
+        return self.batch_rows * self.length
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The step after which each stage is over."""
+        return frozenset(itertools.accumulate(stage.steps for stage in self.stages))
+
+    def stage_at(self, step: int) -> str:
+        """The name of the stage of a step, counted from 0."""
+        for stage, end in zip(self.stages, sorted(self.ends), strict=True):
+            if step < end:
+                return stage.name
+        return self.stages[-1].name
+
+
+def plan_run(config: ConfigDict, batch_rows: int) -> RunPlan:
+    """Resolves steps and stages; sets `config.steps` where stages state tokens or steps.
+
+    Raises:
+        ConfigError: fields of stages and mixtures that do not fit together.
+    """
+    length = config.batch.length
+    resolve_steps(config, batch_rows * length)
+    return RunPlan(tuple(plan_stages(config)), batch_rows, length)
 
 
 def profiled_steps(text: str) -> tuple[int, int] | None:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
 from tqdm import tqdm
 
-from marco_jax.evaluation.evaluator import Evaluator
-from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
-from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2_config import Qwen2Config
-from marco_jax.runtime.processes import agree
-from marco_jax.training.clock import CHECKPOINT, EVALUATION
-from marco_jax.training.config import profiled_steps
-from marco_jax.training.faults import Preempted
+from marco_jax.training.clock import CHECKPOINT
 from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.step import StepMetrics, TrainState
 from marco_jax.weights.checkpoints import Checkpoints
@@ -52,105 +44,18 @@ class Event:
 class MetricsHook:
     """Writes metrics.jsonl and TensorBoard."""
 
-    def __init__(self, writer: MetricsWriter, every: int, places: int) -> None:
-        """`places` is the number of places (tokens and padding) of a global batch."""
-        self.writer, self.every, self.places = writer, every, places
+    def __init__(self, writer: MetricsWriter, every: int, positions: int) -> None:
+        """`positions` is the number of positions (tokens and padding) of a global batch."""
+        self.writer, self.every, self.positions = writer, every, positions
         self.last: dict[str, Any] | None = None
 
     def __call__(self, event: Event) -> None:
         """Keeps the step's metrics and writes them when due."""
         if event.metrics is None:
             return
-        self.writer.add(event.step, event.stage, self.places, event.metrics)
+        self.writer.add(event.step, event.stage, self.positions, event.metrics)
         if event.due(self.every) or event.stopping:
             self.last = self.writer.flush() or self.last
-
-
-class EvaluationHook:
-    """Scores the training parameters where they lie and writes eval/<step>.json."""
-
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        frequent: Evaluator,
-        workdir: pathlib.Path,
-        writer: MetricsWriter,
-        every: int,
-        *,
-        at_start: bool,
-        model_params: Callable[[TrainState], Params] = lambda state: state.params,
-    ) -> None:
-        """All tasks at stage ends (and before the first step if `at_start`), some more often.
-
-        Args:
-            evaluator: of all tasks.
-            frequent: of the tasks that run every `every` steps as well.
-            workdir: where eval/<step>.json goes.
-            writer: of TensorBoard figures; evaluations are booked on its clock.
-            every: 0 for stage ends alone.
-            at_start: whether the parameters that the run starts from are evaluated.
-            model_params: of a state, those of the model.
-        """
-        self.evaluator, self.frequent = evaluator, frequent
-        self.workdir, self.writer = workdir, writer
-        self.every, self.at_start, self.model_params = every, at_start, model_params
-        # The figures of the step that was evaluated last, by name, with its `step`.
-        self.last: dict[str, Any] = {}
-        # Whether the last evaluation was left for a signal.
-        self.cut = False
-        # The first mean of the last evaluation, in print.
-        self.headline = ""
-
-    def __call__(self, event: Event) -> None:
-        """Evaluates when due, and after a restart where the figures of its step are missing."""
-        due = self.at_start if event.step == 0 else event.due(self.every)
-        if event.stopping or not due:
-            return
-        out = self.workdir / "eval" / f"{event.step}.json"
-        restarted = event.metrics is None and event.step > 0
-        # What one process sees, all go by: file systems may tell them at different times.
-        if restarted and agree("there" if out.exists() else ""):
-            return
-        whole = event.boundary or event.step == 0
-        self.writer.flush()
-        start = time.perf_counter()
-        try:
-            with self.writer.clock.part(EVALUATION):
-                evaluator = self.evaluator if whole else self.frequent
-                evaluation = evaluator.run(self.model_params(event.state))
-        except Preempted:
-            _log.info(f"SIGTERM: the evaluation at step {event.step} is left for the restart")
-            self.cut = True
-            return
-        elapsed = time.perf_counter() - start
-        if jax.process_index() == 0:
-            write_results(out, evaluation.results)
-        figures = {
-            f"eval/{r.task}/{r.metric}/{r.language}" + (f"/{r.part}" if r.part else ""): r.value
-            for r in evaluation.results
-        }
-        self.last = {"step": event.step, **figures}
-        for name, value in figures.items():
-            self.writer.scalar(name, value, event.step)
-        _log.info(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
-        for line in _means(evaluation.results):
-            _log.info(line)
-        for result in evaluation.results:
-            if result.language == ALL:
-                self.headline = f"{result.task} {result.value:.3f} at step {event.step}"
-                break
-
-
-def _means(results: Sequence[Result]) -> Iterator[str]:
-    """A line a task and metric: its means over all, high- and low-resource languages."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for result in results:
-        if result.language in (ALL, HIGH, LOW):
-            figure = f"{result.language} {result.value:7.3f} ± {result.stderr:.3f}"
-            rows.setdefault((result.task, result.metric), []).append(figure)
-    for (task, metric), figures in rows.items():
-        name = task if task == metric else f"{task} {metric}"
-        yield f"  {name:<32}" + "   ".join(figures)
 
 
 class CheckpointHook:
@@ -178,34 +83,8 @@ class CheckpointHook:
         self.writer.flush()
         meta = {"stage": event.stage, **self.describe(event.step)}
         with self.writer.clock.part(CHECKPOINT):
-            arrays, about = event.state.saved()
-            self.checkpoints.save(event.step, arrays, self.config, meta | about)
-
-
-class ProfileHook:
-    """A jax.profiler trace of some steps, under the workdir's profile/ (TensorBoard reads it)."""
-
-    def __init__(self, workdir: pathlib.Path, steps: str) -> None:
-        """`steps` is "FIRST:LAST", counted from 1; empty: no trace.
-
-        Raises:
-            ValueError: anything else.
-        """
-        self.directory = str(workdir / "profile")
-        self.tracing = False
-        self.first, self.last = profiled_steps(steps) or (-1, -1)
-
-    def __call__(self, event: Event) -> None:
-        """Starts before the first of its steps, and stops when the last is done."""
-        if event.step == self.first - 1:
-            jax.block_until_ready(event.state)
-            jax.profiler.start_trace(self.directory)
-            self.tracing = True
-        elif self.tracing and (event.step >= self.last or event.stopping):
-            jax.block_until_ready(event.state)
-            jax.profiler.stop_trace()
-            self.tracing = False
-            _log.info(f"trace of steps {self.first} to {event.step}: {self.directory}")
+            meta |= event.state.meta()
+            self.checkpoints.save(event.step, event.state.arrays, self.config, meta)
 
 
 class ProgressHook:
@@ -224,7 +103,7 @@ class ProgressHook:
         self.printed = self.start
 
     def __call__(self, event: Event) -> None:
-        """Shows the newest figures."""
+        """Shows the newest metrics."""
         if event.metrics is None:
             self.start = self.printed = time.perf_counter()
             return
@@ -249,7 +128,7 @@ class ProgressHook:
 
 
 def _describe(row: dict[str, Any], evaluated: str = "") -> str:
-    """The figures of a line of metrics that a watcher wants."""
+    """The metrics of a line that a person watches."""
     loss = "none" if row["loss"] is None else f"{row['loss']:.3f}"
     parts = [f"loss {loss}", f"{row['tokens_per_second']:,.0f} tokens/s"]
     if row["mfu"]:

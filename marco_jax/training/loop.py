@@ -1,4 +1,4 @@
-"""The train loop: a step, then a list of hooks."""
+"""The train loop: what a run is made of, and its steps with the hooks that follow each."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from marco_jax.data.load import load_corpus
+from marco_jax.data.run_tokenizer import find_tokenizer
+from marco_jax.data.training_data import TrainingData
 from marco_jax.files import check_local, check_writable
-from marco_jax.model.parameters import Params
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
+from marco_jax.runtime.processes import first_process_first
 from marco_jax.runtime.progress import Progress
+from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.boards import Boards
-from marco_jax.training.checks import check_config
-from marco_jax.training.clock import CHECKPOINT, COMPILE
-from marco_jax.training.export_hook import ExportHook
+from marco_jax.training.checks import check_config, check_model, check_sources
+from marco_jax.training.clock import CHECKPOINT, COMPILE, Clock
+from marco_jax.training.config import RunPlan, model_config, plan_run
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, Watchdog
-from marco_jax.training.hooks import (
-    CheckpointHook,
-    EvaluationHook,
-    Event,
-    MetricsHook,
-    ProfileHook,
-    ProgressHook,
-)
+from marco_jax.training.hooks import CheckpointHook, Event, MetricsHook, ProgressHook
 from marco_jax.training.metrics_log import MetricsWriter
-from marco_jax.training.run import Run
-from marco_jax.training.step import Batch, StepMetrics, TrainState
-from marco_jax.training.workdir import check_belongs, record_config
+from marco_jax.training.outputs import EvaluationHook, ExportHook, ProfileHook, create_evaluators
+from marco_jax.training.references import cached_references, pairs_per_row
+from marco_jax.training.restore import Restorer, record_config
+from marco_jax.training.state import Batch, StepMetrics, TrainState
+from marco_jax.training.step import Trainer
 from marco_jax.weights.checkpoints import FIGURES, Checkpoints, Meta
+from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def train(config: ConfigDict, workdir: str) -> int:
 
     Raises:
         ValueError: a config or a workdir that cannot be used, or that another run uses.
-        RunFailed: the run cannot go on; what it saved stands.
+        RunFailed: the run cannot go on; what it saved is kept.
         FloatingPointError: too many steps without a finite loss.
     """
     check_local("--workdir", workdir)
@@ -59,61 +59,92 @@ def train(config: ConfigDict, workdir: str) -> int:
     check_writable("--workdir", directory)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
-        loop = _Loop(config, directory)
-        try:
-            with contextlib.closing(loop):
-                return loop.run()
-        except (OSError, jax.errors.JaxRuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise RunFailed(
-                f"the run has ended after step {loop.writer.clock.step}: {reason}; the same "
-                "command resumes from the newest checkpoint"
-            ) from error
+        checkpoints = Checkpoints(directory, config.checkpoint)
+
+        # Mesh, and the steps that the run takes on it.
+        sharding = create_sharding(config)
+        plan = plan_run(config, global_rows(config, sharding))
+
+        # Data: text, its tokenizer, and batches by step. What can be refused is refused before
+        # sources are tokenised, which may take hours.
+        with Progress(f"reading {config.data}"):
+            corpus = load_corpus(config.data, seed=config.seed)
+        check_sources(config, plan.stages, corpus.infos())
+        base = find_model(config.init_from) if config.init_from else None
+        with first_process_first("tokenizer"):
+            tokenizer = find_tokenizer(config, corpus, directory, base and base.tokenizer)
+        model = base.config if base else model_config(config, tokenizer.vocab_size)
+        check_model(config, model, tokenizer, sharding, directory)
+        evaluators = create_evaluators(config, corpus, tokenizer, model, sharding)
+        references = cached_references(config, base, tokenizer, sharding)
+        data = TrainingData(
+            config, directory, corpus, tokenizer, plan, references, pairs_per_row(config)
+        )
+
+        # Model and optimizer: the compiled step.
+        labels, size = data.labels, tokenizer.vocab_size
+        trainer = create_trainer(config, model, sharding, len(labels), size, plan.stages)
+
+        # Restore: the newest whole checkpoint, or the first state.
+        restorer = Restorer(config, directory, checkpoints, trainer, base, tokenizer.fingerprint)
+        state, meta = restorer.restore(data)
+        data.record()
+        record_config(config, directory)
+
+        # Hooks: what follows a step.
+        boards = Boards(directory, config, first=jax.process_index() == 0)
+        writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards)
+        loop = _Loop(config, plan, data, trainer, restorer, checkpoints, writer, state)
+        evaluations = _evaluation_hooks(config, evaluators, trainer, directory, writer)
+        export = ExportHook(config, trainer, tokenizer, directory, writer)
+        loop.add_hooks(evaluations, [ProfileHook(directory, config.profile)], [export])
+
+        # Steps.
+        with _failures(writer.clock), contextlib.closing(loop):
+            return loop.run()
 
 
 class _Loop:
-    """A run from its newest checkpoint on."""
+    """The steps that are left of a run."""
 
-    def __init__(self, config: ConfigDict, directory: pathlib.Path) -> None:
-        self.config, self.directory = config, directory
-        # Its fields are checked before data is read.
-        self.checkpoints = Checkpoints(directory, config.checkpoint)
-        self.parts = parts = Run(config, directory)
-        self.state, meta = self._restore()
-        self.first = self.read_from = meta["step"]
-        parts.record_mixture()
-        record_config(config, directory)
-        self.anomalies = Anomalies(config.anomaly, parts.describe_batch, self._has_checkpoint)
-        self.writer = writer = MetricsWriter(
-            directory,
-            parts.model,
-            parts.feed.labels,
-            config.batch.length,
-            self.first,
-            meta["tokens"],
-            self._inspect,
-            Boards(directory, config, jax.process_index() == 0),
-            parts.trainer.options.model_flops,
-        )
-        self.metrics = MetricsHook(writer, config.log_every, parts.batch_rows * config.batch.length)
-        self.progress = ProgressHook(
-            self.metrics, config.steps, self.first, lambda: _newest(self.evaluations)
-        )
-        self.evaluations = _evaluation(config, parts, directory, writer)
+    def __init__(
+        self,
+        config: ConfigDict,
+        plan: RunPlan,
+        data: TrainingData,
+        trainer: Trainer,
+        restorer: Restorer,
+        checkpoints: Checkpoints,
+        writer: MetricsWriter,
+        state: TrainState,
+    ) -> None:
+        self.config, self.plan, self.data, self.trainer = config, plan, data, trainer
+        self.restorer, self.checkpoints, self.writer = restorer, checkpoints, writer
+        self.state = state
+        # Finished steps, and the step whose batch is read next: after a rollback it is earlier.
+        self.first = self.read_from = writer.clock.step
+        self.anomalies = Anomalies(config.anomaly, data.describe_batch, self._has_checkpoint)
+        writer.inspect = self._inspect
+        self.metrics = MetricsHook(writer, config.log_every, plan.tokens_per_step)
+        self.progress = ProgressHook(self.metrics, config.steps, self.first, self._headline)
         self.save = CheckpointHook(
-            self.checkpoints, parts.model, writer, config.checkpoint.every, self._describe
+            checkpoints, trainer.config, writer, config.checkpoint.every, self._describe
         )
-        self.hooks: list[Callable[[Event], None]] = [
-            self.metrics,
-            self.progress,
-            ProfileHook(directory, config.profile),
-            *self.evaluations,
-            self.save,
-            ExportHook(config, parts, directory, writer),
-        ]
+        self.evaluations: Sequence[EvaluationHook] = ()
+        self.hooks: list[Callable[[Event], None]] = [self.metrics, self.progress, self.save]
+
+    def add_hooks(
+        self,
+        evaluations: Sequence[EvaluationHook],
+        before: Sequence[Callable[[Event], None]],
+        after: Sequence[Callable[[Event], None]],
+    ) -> None:
+        """Adds hooks: `before` and evaluations are called before a checkpoint, `after` after it."""
+        self.evaluations = evaluations
+        self.hooks = [self.metrics, self.progress, *before, *evaluations, self.save, *after]
 
     def run(self) -> int:
-        """All steps that are left; 0, or 143 after a SIGTERM."""
+        """Takes all steps that are left; returns 0, or 143 after a SIGTERM."""
         clock = self.writer.clock
         preemption = Preemption(clock, self.config.preemption_grace_seconds)
         watchdog = Watchdog(clock, self.config.stall_seconds)
@@ -139,7 +170,7 @@ class _Loop:
             stack.callback(self.progress.close)
 
     def _steps(self, preemption: Preemption) -> int:
-        parts, clock = self.parts, self.writer.clock
+        clock, layout = self.writer.clock, self.trainer.batch_sharding
         clock.step = self.first
         self._call(self._event(self.first))
         if preemption.received:
@@ -147,28 +178,30 @@ class _Loop:
         start = self.read_from
         while start < self.config.steps:
             self._adapt(start)
-            stop = parts.next_change(start)
-            with contextlib.closing(parts.batches(start, stop)) as batches:
-                for step, batch in enumerate(clock.waiting(batches), start=start + 1):
-                    # After a rollback batches are passed over.
-                    if step > self.first and self._step(step, batch, preemption) == STOPPED:
+            stop = self.data.next_change(start)
+            with contextlib.closing(self.data.batches(start, stop, layout)) as batches:
+                for step, arrays in enumerate(clock.waiting(batches), start=start + 1):
+                    # After a rollback the batches up to it are passed over.
+                    if step <= self.first:
+                        continue
+                    if self._step(step, Batch(**arrays), preemption) == STOPPED:
                         return STOPPED
             start = stop
         return STOPPED if any(hook.cut for hook in self.evaluations) else DONE
 
     def _step(self, step: int, batch: Batch, preemption: Preemption) -> int | None:
         """One step and its hooks; STOPPED where a signal ends the run after it."""
-        parts, clock = self.parts, self.writer.clock
-        if step - 1 in parts.stage_ends:
-            self.state = parts.trainer.forget_losses(self.state)
-        # The first call compiles, and is booked so, its own dispatch with it.
+        clock = self.writer.clock
+        if step - 1 in self.plan.ends:
+            self.state = self.trainer.forget_losses(self.state)
+        # The first call compiles, and its time is booked as compilation, its own step included.
         with self._compiling() if step == self.first + 1 else contextlib.nullcontext():
-            self.state, metrics = parts.trainer.step(self.state, batch)
+            self.state, metrics = self.trainer.step(self.state, batch)
         clock.step = step
         last = step == self.config.steps
         event = self._event(step, metrics, preemption.reached(step) and not last)
         self._call(event)
-        # The signal may have come since, and an evaluation been left for it.
+        # The signal may have come since, and ended an evaluation.
         if preemption.received and not last:
             self.save(dataclasses.replace(event, stopping=True))
             return STOPPED
@@ -181,22 +214,21 @@ class _Loop:
 
     def _adapt(self, step: int) -> None:
         """Changes the mixture's weights where they follow the losses; those are read first."""
-        if not self.parts.adaptive:
+        if not self.data.is_adaptive:
             return
         self.writer.flush()
-        shares = self.parts.adapt(step)
+        shares = self.data.adapt(step)
         self.writer.always = {
-            f"share/{name}": share for name, share in self.parts.feed.shares(step).items()
+            f"share/{name}": share for name, share in self.data.shares(step).items()
         }
         if shares:
             text = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
             _log.info(f"shares from step {step} on: {text}")
 
     def _inspect(self, row: dict[str, Any]) -> None:
-        """Looks at a line of metrics before it is written."""
+        """Looks at a line of metrics before it is written; may raise to end or roll back."""
         self.anomalies.inspect(row)
-        if self.parts.adaptive:
-            self.parts.adaptive.observe(row)
+        self.data.observe(row)
 
     def _call(self, event: Event) -> None:
         for hook in self.hooks:
@@ -205,36 +237,21 @@ class _Loop:
     def _event(
         self, step: int, metrics: StepMetrics | None = None, stopping: bool = False
     ) -> Event:
-        stage = self.parts.stage_at(max(step - 1, 0))
-        boundary = step in self.parts.stage_ends
-        return Event(step, stage, self.state, metrics, boundary, stopping)
-
-    def _restore(self, frozen: Params | None = None) -> tuple[TrainState, Meta]:
-        """The state to go on from, and what belongs to it; `frozen` where it is at hand."""
-        parts, trainer = self.parts, self.parts.trainer
-        here = parts.identity() | {"model": dataclasses.asdict(parts.model)}
-        restored = self.checkpoints.restore_newest(
-            trainer.abstract_state().saved()[0], lambda meta: check_belongs(meta, here)
-        )
-        if restored is None:
-            if (self.directory / "metrics.jsonl").exists():
-                _log.info("the last run here ended before its first checkpoint: starting at step 0")
-            return parts.initial_state(), {"step": 0, "tokens": 0}
-        arrays, meta = restored
-        state = TrainState.restored(arrays, meta, trainer.options.guard)
-        _log.info(f"resuming at step {meta['step']}")
-        parts.resume(meta.get("data", {}), meta["step"])
-        # What does not train has not changed since the run began.
-        return state._replace(frozen=parts.frozen() if frozen is None else frozen), meta
+        stage = self.plan.stage_at(max(step - 1, 0))
+        return Event(step, stage, self.state, metrics, step in self.plan.ends, stopping)
 
     def _describe(self, step: int) -> Meta:
-        """What the checkpoint of a step holds besides the state, and figures to choose it by."""
-        meta = self.parts.identity()
-        meta |= {"tokens": self.writer.tokens, "data": self.parts.data_state(step)}
+        """The meta of a checkpoint: what a restart needs besides arrays, and the best metric."""
+        meta = self.restorer.identity()
+        meta |= {"tokens": self.writer.tokens, "data": self.data.state(step)}
         rows = [self.metrics.last, *(hook.last for hook in self.evaluations)]
         name = self.config.checkpoint.keep_best.removeprefix("-")
         found = [row[name] for row in rows if row and row["step"] == step and row.get(name)]
         return meta | {FIGURES: {name: found[0]} if found else {}}
+
+    def _headline(self) -> str:
+        """The first mean of the newest evaluation; empty before any."""
+        return next((hook.headline for hook in self.evaluations if hook.headline), "")
 
     def _has_checkpoint(self) -> bool:
         self.checkpoints.wait()
@@ -242,8 +259,8 @@ class _Loop:
 
     def _roll_back(self, step: int) -> None:
         """Takes the parameters of the newest checkpoint to the batch after `step`."""
-        state, meta = self._restore(self.state.frozen)
-        self.state = self.parts.trainer.pass_over(state, step - meta["step"])
+        state, meta = self.restorer.restore(self.data, self.state.frozen)
+        self.state = self.trainer.pass_over(state, step - meta["step"])
         self.first, self.read_from = step, meta["step"]
         _log.warning(
             f"rolled back to the parameters of step {meta['step']}: the batches of steps "
@@ -251,25 +268,36 @@ class _Loop:
         )
 
 
-def _evaluation(
-    config: ConfigDict, run: Run, directory: pathlib.Path, writer: MetricsWriter
+def _evaluation_hooks(
+    config: ConfigDict,
+    evaluators: tuple[Any, Any] | None,
+    trainer: Trainer,
+    directory: pathlib.Path,
+    writer: MetricsWriter,
 ) -> list[EvaluationHook]:
-    if run.evaluators is None:
+    if evaluators is None:
         return []
-    fields = config.evaluation
-    # Random weights have no figures worth their time; a given model's are the baseline.
-    at_start = bool(config.init_from) and fields.at_start
+    # A random model is not worth an evaluation; the model of init_from is the baseline.
+    at_start = bool(config.init_from) and config.evaluation.at_start
     hook = EvaluationHook(
-        *run.evaluators,
+        *evaluators,
         directory,
         writer,
-        fields.every,
+        config.evaluation.every,
         at_start=at_start,
-        model_params=run.trainer.model_params,
+        model_params=trainer.model_params,
     )
     return [hook]
 
 
-def _newest(evaluations: Sequence[EvaluationHook]) -> str:
-    """The first figure of the newest evaluation in print; empty before any."""
-    return next((hook.headline for hook in evaluations if hook.headline), "")
+@contextlib.contextmanager
+def _failures(clock: Clock) -> Iterator[None]:
+    """Turns what the storage or a device raises into one line that names the step."""
+    try:
+        yield
+    except (OSError, jax.errors.JaxRuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunFailed(
+            f"the run has ended after step {clock.step}: {reason}; the same command resumes from "
+            "the newest checkpoint"
+        ) from error

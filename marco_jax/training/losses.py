@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -281,3 +282,36 @@ def _scan(body, carry, xs):  # noqa: ANN001, ANN202
         return jax.lax.scan(body, carry, xs)
     carry, ys = body(carry, jax.tree.map(lambda x: x[0], xs))
     return carry, jax.tree.map(lambda y: y[None], ys)
+
+
+class Sums(NamedTuple):
+    """What a step adds up over a batch, by source; float32 [sources] each.
+
+    loss_sums: losses. loss_counts: what the loss is divided by, target tokens or pairs.
+    token_counts: target tokens. metrics: sums of further metrics, divided by the same counts.
+    """
+
+    loss_sums: jax.Array
+    loss_counts: jax.Array
+    token_counts: jax.Array
+    metrics: dict[str, jax.Array]
+
+    @classmethod
+    def zeros(cls, sources: int, names: Sequence[str] = ()) -> Sums:
+        """All zero, with metrics of these names."""
+        none = jnp.zeros(sources)
+        return cls(none, none, none, dict.fromkeys(names, none))
+
+
+def token_sums(losses: jax.Array, batch: Any, sources: int) -> Sums:
+    """Sums of a loss over tokens.
+
+    Args:
+        losses: float32 [batch, length], before they are multiplied by the loss weights.
+        batch: a Batch.
+        sources: how many there are.
+    """
+    of_source = jax.nn.one_hot(batch.source_ids, sources)  # [batch, length, sources]
+    loss_sums = jnp.einsum("bl,bls->s", losses * batch.loss_weights, of_source)
+    counts = jnp.einsum("bl,bls->s", batch.loss_weights, of_source)
+    return Sums(loss_sums, counts, counts, {})

@@ -7,18 +7,18 @@ import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from marco_jax.files import write_json_lines
-from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.chips import CHIPS
 from marco_jax.training.boards import Boards
 from marco_jax.training.clock import Clock
-from marco_jax.training.step import StepMetrics
+from marco_jax.training.state import StepMetrics
+from marco_jax.training.step import Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -34,54 +34,51 @@ PEAK_FLOPS = {
 class MetricsWriter:
     """Collects step metrics on the device and writes them out when asked.
 
-    Fetching is what waits for the device, so it is done rarely; still every step has its line.
-    Speeds and the times of `clock`, which whoever does something else books, are means of the
-    steps that are written together. Speeds count all tokens that are read, `tokens` those that are
-    learnt: of conversations the assistant's.
+    Fetching waits for the device, so it is done rarely; still every step has its line. Speeds and
+    the times of `clock` are means of the steps that are written together. Speeds count all tokens
+    that are read; `tokens` counts target tokens: of conversations the assistant's.
     """
 
     def __init__(
         self,
         workdir: pathlib.Path,
-        config: Qwen2Config,
+        trainer: Trainer,
         labels: tuple[str, ...],
         length: int,
-        first_step: int,
-        tokens: int,
-        inspect: Callable[[dict[str, Any]], None],
+        meta: Mapping[str, Any],
         boards: Boards,
-        model_flops: float = 1.0,
     ) -> None:
-        """Opens the files; lines of steps after `first_step` (of a killed run) are dropped.
+        """Opens the files; lines of steps that a restart repeats are dropped.
 
         Args:
             workdir: where they are.
-            config: of the model.
+            trainer: of the run: it knows the FLOPs of a step.
             labels: by source id, a source's name, or "source/language".
-            length: of a row.
-            first_step: finished steps.
-            tokens: that they have trained on.
-            inspect: is given each line before it is written, and may raise: it is the last one.
-            boards: that are given every figure, too; closed with the files.
-            model_flops: `StepOptions.model_flops`.
+            length: positions of a sequence.
+            meta: `step` (finished steps) and `tokens` (trained on by then).
+            boards: are given every metric, too; closed with the files.
         """
         self._path = workdir / "metrics.jsonl"
         if jax.process_index() == 0:
-            _drop_after(self._path, first_step)
-        self.tokens, self._inspect = tokens, inspect
+            _drop_after(self._path, meta["step"])
+        self.tokens = meta["tokens"]
+        # Is given each line before it is written; where it raises, that line is the last one.
+        self.inspect: Callable[[dict[str, Any]], None] = lambda row: None
         self._boards = boards
         self._groups = _groups(labels)
-        self._flops_per_token = config.flops_per_token(length) * model_flops
+        flops = trainer.config.flops_per_token(length)
+        self._flops_per_token = flops * trainer.options.model_flops
         peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
         self._peak = peak and peak * jax.device_count()
         self._pending: list[tuple[int, str, int, StepMetrics]] = []
         self.clock = Clock()
-        # Figures that every line has besides its own.
+        self.clock.step = meta["step"]
+        # Metrics that every line has besides its own.
         self.always: dict[str, float] = {"devices": jax.device_count()}
 
-    def add(self, step: int, stage: str, places: int, metrics: StepMetrics) -> None:
-        """Keeps the metrics of finished step `step`; `places` counts tokens and padding."""
-        self._pending.append((step, stage, places, metrics))
+    def add(self, step: int, stage: str, positions: int, metrics: StepMetrics) -> None:
+        """Keeps the metrics of a finished step; `positions` counts tokens and padding."""
+        self._pending.append((step, stage, positions, metrics))
 
     def flush(self) -> dict[str, Any] | None:
         """Writes the kept lines; returns the last one, or None when there was none."""
@@ -93,9 +90,9 @@ class MetricsWriter:
         rate = total / (times["step_seconds"] * len(fetched))
         rows: list[dict[str, Any]] = []
         try:
-            for (step, stage, places, _), metrics in zip(self._pending, fetched, strict=True):
-                rows.append(self._row(step, stage, places, metrics, rate) | times | self.always)
-                self._inspect(rows[-1])
+            for (step, stage, positions, _), metrics in zip(self._pending, fetched, strict=True):
+                rows.append(self._row(step, stage, positions, metrics, rate) | times | self.always)
+                self.inspect(rows[-1])
         finally:
             self._pending.clear()
             self._write(rows)
@@ -113,7 +110,7 @@ class MetricsWriter:
                     self._boards.scalar(tag, value, row["step"])
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """Writes one figure to the boards."""
+        """Writes one metric to the boards."""
         self._boards.scalar(name, value, step)
 
     def close(self) -> None:
@@ -121,7 +118,7 @@ class MetricsWriter:
         self._boards.close()
 
     def _row(
-        self, step: int, stage: str, places: int, metrics: StepMetrics, rate: float
+        self, step: int, stage: str, positions: int, metrics: StepMetrics, rate: float
     ) -> dict[str, Any]:
         self.tokens += int(metrics.token_counts.sum())
         count = max(float(metrics.loss_counts.sum()), 1.0)
@@ -134,19 +131,19 @@ class MetricsWriter:
             "tokens": self.tokens,
             "tokens_per_second": rate,
             "mfu": self._peak and rate * self._flops_per_token / self._peak,
-            "padding": 1.0 - float(metrics.filled) / places,
+            "padding": 1.0 - float(metrics.filled) / positions,
             "skipped_steps": int(metrics.skipped_steps),
         }
         if metrics.skipped:
             row["skipped"] = True
-        for name, sums in metrics.figures.items():
+        for name, sums in metrics.metrics.items():
             row[name] = _finite(sums.sum(dtype=np.float64) / count)
         for label, numbers in self._groups.items():
             own = float(metrics.loss_counts[numbers].sum())
             if own:
                 row[f"loss/{label}"] = _finite(metrics.loss_sums[numbers].sum() / own)
                 row[f"tokens/{label}"] = int(metrics.token_counts[numbers].sum())
-                for name, sums in metrics.figures.items():
+                for name, sums in metrics.metrics.items():
                     row[f"{name}/{label}"] = _finite(sums[numbers].sum() / own)
         return row
 

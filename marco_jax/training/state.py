@@ -30,16 +30,20 @@ class TrainState(NamedTuple):
     guard: Guard
     frozen: Params | None = None
 
-    def saved(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The arrays of a checkpoint, and what its meta says of the state."""
-        arrays = {"params": self.params, "optimizer": self.optimizer}
-        return arrays, {"guard": to_json(self.guard)}
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The pytrees of a checkpoint, by name."""
+        return {"params": self.params, "optimizer": self.optimizer}
+
+    def meta(self) -> dict[str, Any]:
+        """What the meta of a checkpoint holds of the state: plain data."""
+        return {"guard": to_json(self.guard)}
 
     @classmethod
     def restored(
         cls, arrays: Mapping[str, Any], meta: Mapping[str, Any], options: GuardOptions
     ) -> TrainState:
-        """The state behind what `saved` gave; `frozen` is still to be set."""
+        """The state of a checkpoint's `arrays` and meta; `frozen` is still to be set."""
         guard = from_json(meta.get("guard"), options)
         return cls(jnp.int32(meta["step"]), arrays["params"], arrays["optimizer"], guard)
 
@@ -65,15 +69,15 @@ class StepMetrics(NamedTuple):
     """Sums over the global batch, and scalars of the update.
 
     loss_sums, loss_counts, token_counts: float32 [sources]; the loss is the first by the second,
-    tokens or pairs; token_counts are learnt ones. figures: sums of what else is looked at, by the
-    same counts. filled: float32, places that are no padding. grad_norm: before clipping. skipped:
-    boolean, the update was left out. skipped_steps: int32, so far in the run.
+    tokens or pairs; token_counts are target tokens. metrics: sums of further metrics, divided
+    by the same counts. filled: float32, positions that are not padding. grad_norm: before clipping.
+    skipped: boolean, whether the update was left out. skipped_steps: int32, so far in the run.
     """
 
     loss_sums: jax.Array
     loss_counts: jax.Array
     token_counts: jax.Array
-    figures: dict[str, jax.Array]
+    metrics: dict[str, jax.Array]
     filled: jax.Array
     grad_norm: jax.Array
     learning_rate: jax.Array

@@ -25,11 +25,10 @@ from marco_jax.model.parameters import Parameter, Params, flatten, parameter_tab
 from marco_jax.model.qwen2 import abstract_params, bind, init_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.training.guard import Guard
-from marco_jax.training.losses import cross_entropy, token_losses
+from marco_jax.training.losses import Sums, cross_entropy, token_losses, token_sums
 from marco_jax.training.optimizer import optimizer_shardings
-from marco_jax.training.pairs import answers_of, pair_sums
+from marco_jax.training.preferences import answers_of, metric_names, pair_sums
 from marco_jax.training.state import Batch, StepMetrics, StepOptions, TrainState
-from marco_jax.training.sums import Sums, token_sums
 
 
 class Trainer:
@@ -241,7 +240,8 @@ class Trainer:
             grads, sums = gradient(params, microbatch)
             return jax.tree.map(jnp.add, carry, (sums, grads)), None
 
-        zeros = Sums.zeros(self.num_sources, self.options.preference)
+        preference = self.options.preference
+        zeros = Sums.zeros(self.num_sources, metric_names(preference) if preference else ())
         start = (zeros, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params))
         parts = jax.tree.map(lambda x: x.reshape(micro, -1, x.shape[1]), batch)
         (sums, grads), _ = jax.lax.scan(add, start, parts)

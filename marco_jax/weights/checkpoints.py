@@ -44,7 +44,6 @@ from marco_jax.weights.manifest import (
 from marco_jax.weights.recovery import TEMPORARY, finished_steps, set_aside, settle
 
 CHECKPOINTS = "checkpoints"
-TOKENIZER = "tokenizer"
 DAMAGED = "damaged"
 # Says that a checkpoint was finished once: with none left, a run must not start from zero.
 SAVED = "saved.json"

@@ -23,9 +23,9 @@ from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.lock import LOCK, locked
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.extension import Extension
-from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from marco_jax.weights.arrays import ArrayWriter
-from marco_jax.weights.checkpoints import CHECKPOINTS, TOKENIZER, begin_step, finish_step
+from marco_jax.weights.checkpoints import CHECKPOINTS, begin_step, finish_step
 from marco_jax.weights.directory import (
     MAX_SHARD_BYTES,
     check_free,

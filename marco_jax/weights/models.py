@@ -18,8 +18,8 @@ from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
-from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from marco_jax.weights.checkpoints import CHECKPOINTS, TOKENIZER, Meta, read_meta, restore_params
+from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
+from marco_jax.weights.checkpoints import CHECKPOINTS, Meta, read_meta, restore_params
 from marco_jax.weights.huggingface import load_huggingface, read_config
 from marco_jax.weights.manifest import Damaged, read_manifest, verify_files
 from marco_jax.weights.recovery import finished_steps

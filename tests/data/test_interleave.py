@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marco_jax.data.interleave import Interleave
+from marco_jax.data.order import Interleave
 
 weights = st.lists(st.floats(0, 1).map(lambda w: w if w > 1e-4 else 0.0), min_size=1, max_size=12)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from marco_jax.data.feed import FIELDS, Feed, Stage, build_feed
 from marco_jax.data.mixtures import Mixture
-from marco_jax.data.order import OrderChanged, refuse_change
+from marco_jax.data.order import Permutation
 from marco_jax.data.packed import PackedSource
-from marco_jax.data.permutation import Permutation
+from marco_jax.data.resume_order import OrderChanged, refuse_change
 from marco_jax.data.store import TEXTS
 from marco_jax.data.streamed import StreamedSource
 

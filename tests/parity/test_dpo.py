@@ -166,7 +166,7 @@ def ours(pairs, directories, options, devices, axes):
     sums, grads = jax.jit(trainer.gradients)(params, batch, frozen)
     count = float(sums.loss_counts.sum())
     assert count == len(stores["pairs"].lengths) / 2
-    figures = {name: float(value.sum()) / count for name, value in sums.figures.items()}
+    figures = {name: float(value.sum()) / count for name, value in sums.metrics.items()}
     figures["loss"] = float(sums.loss_sums.sum()) / count
     return figures, {path: np.asarray(grad) / count for path, grad in flatten(grads).items()}
 

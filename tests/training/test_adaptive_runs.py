@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from marco_jax.data.order import OrderChanged
+from marco_jax.data.resume_order import OrderChanged
 from marco_jax.training import loop
 from marco_jax.training.metrics_log import read_metrics
 from marco_jax.weights.models import load_model

@@ -19,7 +19,7 @@ def marco(root, overrides, tmp_path, monkeypatch):
 
     def run(*changes, command="train", read=False):
         if not read:
-            monkeypatch.setattr("marco_jax.training.run.load_corpus", refuse)
+            monkeypatch.setattr("marco_jax.training.loop.load_corpus", refuse)
             monkeypatch.setattr("marco_jax.planning.dry_run.load_corpus", refuse)
         flags = [f"--config.{field}" for field in [*overrides, *changes]]
         config = f"--config={root}/configs/demo.py"

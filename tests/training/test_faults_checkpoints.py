@@ -52,8 +52,7 @@ def state(trainer):
 
 
 def save(checkpoints, state, meta):
-    arrays, about = state.saved()
-    checkpoints.save(int(state.step), arrays, TINY, meta | about)
+    checkpoints.save(int(state.step), state.arrays, TINY, meta | state.meta())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def restore(workdir, trainer, check=lambda meta: None):
     """(state, meta) or None, as a run does it."""
     checkpoints = Checkpoints(workdir)
     try:
-        found = checkpoints.restore_newest(trainer.abstract_state().saved()[0], check)
+        found = checkpoints.restore_newest(trainer.abstract_state().arrays, check)
         if found is None:
             return None
         arrays, meta = found

@@ -15,6 +15,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from marco_jax.__main__ import main
+from marco_jax.data.training_data import TrainingData
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.training import faults
@@ -22,7 +23,6 @@ from marco_jax.training.clock import INPUT, Clock
 from marco_jax.training.guard import GuardOptions
 from marco_jax.training.metrics_log import read_metrics
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
-from marco_jax.training.run import Run
 from marco_jax.training.step import Batch, StepOptions, Trainer
 from marco_jax.weights.models import load_model
 
@@ -163,14 +163,14 @@ def test_a_workdir_in_use_is_refused_and_one_of_a_dead_run_is_not(cut, command, 
 @pytest.fixture
 def poisoned(monkeypatch):
     """Makes loss and gradient of the batches at some step indices no numbers."""
-    batches, gradients = Run.batches, Trainer.gradients
+    batches, gradients = TrainingData.batches, Trainer.gradients
     mark = 1_000_000
 
     def poison(*steps):
-        def marked(self, first, stop=None):
-            for index, batch in enumerate(batches(self, first, stop), start=first):
+        def marked(self, first, stop, layout):
+            for index, batch in enumerate(batches(self, first, stop, layout), start=first):
                 if index in steps:
-                    batch = batch._replace(positions=batch.positions + mark)
+                    batch["positions"] += mark
                 yield batch
 
         def spoilt(self, params, batch, *rest):
@@ -179,7 +179,7 @@ def poisoned(monkeypatch):
             grads = jax.tree.map(lambda grad: grad * factor.astype(grad.dtype), grads)
             return sums._replace(loss_sums=sums.loss_sums * factor), grads
 
-        monkeypatch.setattr(Run, "batches", marked)
+        monkeypatch.setattr(TrainingData, "batches", marked)
         monkeypatch.setattr(Trainer, "gradients", spoilt)
 
     return poison

@@ -10,10 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from marco_jax.__main__ import main
-from marco_jax.training import run as run_module
+from marco_jax.training import restore
+from marco_jax.training.assemble import create_sharding, create_trainer
 from marco_jax.training.config import ConfigError
 from marco_jax.training.loop import train
-from marco_jax.training.run import Run
+from marco_jax.training.restore import Restorer
+from marco_jax.weights.checkpoints import Checkpoints
 from marco_jax.weights.convert import import_huggingface
 from marco_jax.weights.huggingface import load_huggingface
 from marco_jax.weights.models import find_model, load_model
@@ -82,13 +84,13 @@ def test_an_unknown_export_dtype_is_refused(small_config, tmp_path):
 @pytest.fixture
 def loads(monkeypatch):
     """The parameters that runs have loaded from what they began with."""
-    load, found = run_module.load_weights, []
+    load, found = restore.load_weights, []
 
     def counted(*arguments):
         found.append(load(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(run_module, "load_weights", counted)
+    monkeypatch.setattr(restore, "load_weights", counted)
     return found
 
 
@@ -96,7 +98,11 @@ def loads(monkeypatch):
 def test_a_run_takes_either_form_and_owns_what_it_loads(
     small_config, published, form, tmp_path, loads
 ):
-    state = Run(small_config(f"init_from={published / form}"), tmp_path).initial_state()
+    config = small_config(f"init_from={published / form}")
+    base = find_model(config.init_from)
+    trainer = create_trainer(config, base.config, create_sharding(config), num_sources=1)
+    restorer = Restorer(config, tmp_path, Checkpoints(tmp_path), trainer, base, tokenizer="")
+    state = restorer.initial_state()
     # Donated: the memory of the loaded arrays is the state's.
     assert len(loads) == 1 and all(leaf.is_deleted() for leaf in jax.tree.leaves(loads))
     expected = load_huggingface(published / "hf")[1]

@@ -12,40 +12,46 @@ from marco_jax.data.conversations import as_chat
 from marco_jax.data.corpus import Corpus
 from marco_jax.languages import LANGUAGES
 from marco_jax.runtime.progress import Progress
-from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
-from marco_jax.training.config import DPO, SFT
-from marco_jax.weights.checkpoints import TOKENIZER
+from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer, train_sentencepiece
 
 _log = logging.getLogger(__name__)
 
-# A language shows a new tokenizer this much text: enough for its pieces, and minutes for all.
+# Objectives that train on conversations.
+_CHAT_OBJECTIVES = ("sft", "dpo")
+# Text of a language that a new tokenizer is trained on: enough for its pieces, and minutes for all.
 TOKENIZER_CHARACTERS = 1_000_000
 
 
 def find_tokenizer(
-    config: ConfigDict, corpus: Corpus, workdir: pathlib.Path, given: Tokenizer | None
+    config: ConfigDict, corpus: Corpus, workdir: pathlib.Path, base: Tokenizer | None
 ) -> Tokenizer:
-    """The workdir's own tokenizer; else a given one, or one trained on the corpus, saved there.
+    """The tokenizer in the workdir; a new run puts one there.
 
-    `given` is that of the model that the run starts from; `config.tokenizer.path` goes before it.
+    It is the one of `config.tokenizer.path`, else `base`, else one that is trained on the corpus.
+
+    Args:
+        config: of the run; `tokenizer` and `objective` are read.
+        corpus: of the run.
+        workdir: of the run.
+        base: the tokenizer of the model that the run starts from; None: random parameters.
     """
     directory = workdir / TOKENIZER
     if directory.is_dir():
         return load_tokenizer(directory)
     if config.tokenizer.path:
-        given = load_tokenizer(config.tokenizer.path)
-    if given is None:
+        base = load_tokenizer(config.tokenizer.path)
+    if base is None:
         size = config.tokenizer.vocab_size
         _log.info(f"training a SentencePiece tokenizer of {size} pieces on the corpus")
-        # Monolingual text alone: translations repeat it, and the words of their templates.
+        # Monolingual text alone: translations repeat it, and the wording of their templates.
         texts = (text for language in LANGUAGES for text in _sample(corpus, language))
         with Progress("training the tokenizer"):
-            given = train_sentencepiece(texts, size, directory)
-    if config.objective in (SFT, DPO):
-        # What the model learns to read and write goes with it, to exports too.
-        given.companions = as_chat(given)
-    given.save(directory)
-    return given
+            base = train_sentencepiece(texts, size, directory)
+    if config.objective in _CHAT_OBJECTIVES:
+        # The chat template goes with it, to exports too.
+        base.companions = as_chat(base)
+    base.save(directory)
+    return base
 
 
 def _sample(corpus: Corpus, language: str) -> Iterator[str]:

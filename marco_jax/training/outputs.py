@@ -1,0 +1,251 @@
+"""What a run writes besides metrics and checkpoints: evaluations, exports, profiler traces."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from marco_jax.data.corpus import Corpus
+from marco_jax.decoding.engine import Engine
+from marco_jax.evaluation.builtin_tasks import named_task
+from marco_jax.evaluation.chat_prompts import Chat
+from marco_jax.evaluation.evaluator import Evaluator
+from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
+from marco_jax.languages import names_in
+from marco_jax.model.mesh import Sharding
+from marco_jax.model.parameters import Params
+from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.processes import agree
+from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.tokenizer import Tokenizer
+from marco_jax.training.clock import CHECKPOINT, EVALUATION
+from marco_jax.training.config import ConfigError, profiled_steps
+from marco_jax.training.faults import Preempted
+from marco_jax.training.hooks import Event
+from marco_jax.training.metrics_log import MetricsWriter
+from marco_jax.training.state import TrainState
+from marco_jax.training.step import Trainer
+from marco_jax.weights.huggingface import save_huggingface
+from marco_jax.weights.model_card import Terms, model_card
+from marco_jax.weights.terms import stated_terms
+
+_log = logging.getLogger(__name__)
+
+HUGGING_FACE = "huggingface"
+_DTYPES = ("", "float32", "bfloat16", "float16")
+
+
+def create_evaluators(
+    config: ConfigDict, corpus: Corpus, tokenizer: Tokenizer, model: Qwen2Config, mesh: Sharding
+) -> tuple[Evaluator, Evaluator] | None:
+    """An evaluator of all tasks, and one of those that run often; None where there are no tasks.
+
+    Both score on the training mesh.
+
+    Raises:
+        ValueError: a task that cannot be evaluated, as long as its name does not end in "?".
+    """
+    fields = config.evaluation
+    if not fields.tasks:
+        return None
+    chat = Chat.of(tokenizer) if fields.chat else None
+    engine = Engine(
+        model,
+        tokenizer,
+        sharding=mesh,
+        dtype=jnp.dtype(config.dtype),
+        max_length=fields.max_length,
+        tokens_per_batch=fields.tokens_per_batch,
+        end_ids=chat.end_ids if chat else (),
+    )
+
+    def evaluator(tasks: Sequence[str]) -> Evaluator:
+        return Evaluator(
+            engine,
+            corpus,
+            tasks,
+            data_dir=fields.data_dir,
+            languages=names_in(fields.languages) or None,
+            shots=fields.shots,
+            examples=fields.examples.to_dict(),
+            chat=chat,
+            max_new_tokens=fields.max_new_tokens or None,
+        )
+
+    with Progress("preparing the evaluation"):
+        whole = evaluator(names_in(fields.tasks))
+        # A task that was left out is not tried, and logged, a second time.
+        left_out = {named_task(name)[0] for name in names_in(fields.tasks)} - {*whole.tasks}
+        often = [n for n in names_in(fields.every_tasks) if named_task(n)[0] not in left_out]
+        frequent = evaluator(often)
+    return (whole, frequent) if whole.tasks else None
+
+
+class EvaluationHook:
+    """Scores the training parameters on the training mesh, and writes eval/<step>.json."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        frequent: Evaluator,
+        workdir: pathlib.Path,
+        writer: MetricsWriter,
+        every: int,
+        *,
+        at_start: bool,
+        model_params: Callable[[TrainState], Params] = lambda state: state.params,
+    ) -> None:
+        """Runs all tasks at stage ends (and before step 1 if `at_start`), some more often.
+
+        Args:
+            evaluator: of all tasks.
+            frequent: of the tasks that run every `every` steps as well.
+            workdir: where eval/<step>.json goes.
+            writer: of TensorBoard scalars; evaluations are booked on its clock.
+            every: 0 for stage ends alone.
+            at_start: whether the parameters that the run starts from are evaluated.
+            model_params: of a state, those of the model.
+        """
+        self.evaluator, self.frequent = evaluator, frequent
+        self.workdir, self.writer = workdir, writer
+        self.every, self.at_start, self.model_params = every, at_start, model_params
+        # The metrics of the step that was evaluated last, by name, with its `step`.
+        self.last: dict[str, Any] = {}
+        # Whether a signal ended the last evaluation.
+        self.cut = False
+        # The first mean of the last evaluation, for the progress line.
+        self.headline = ""
+
+    def __call__(self, event: Event) -> None:
+        """Evaluates when due, and after a restart where the results of its step are missing."""
+        due = self.at_start if event.step == 0 else event.due(self.every)
+        if event.stopping or not due:
+            return
+        out = self.workdir / "eval" / f"{event.step}.json"
+        restarted = event.metrics is None and event.step > 0
+        # All processes follow what one of them sees: a file system may show it at different times.
+        if restarted and agree("there" if out.exists() else ""):
+            return
+        whole = event.boundary or event.step == 0
+        self.writer.flush()
+        start = time.perf_counter()
+        try:
+            with self.writer.clock.part(EVALUATION):
+                evaluator = self.evaluator if whole else self.frequent
+                evaluation = evaluator.run(self.model_params(event.state))
+        except Preempted:
+            _log.info(f"SIGTERM: the evaluation at step {event.step} is left to the restart")
+            self.cut = True
+            return
+        elapsed = time.perf_counter() - start
+        if jax.process_index() == 0:
+            write_results(out, evaluation.results)
+        metrics = {
+            f"eval/{r.task}/{r.metric}/{r.language}" + (f"/{r.part}" if r.part else ""): r.value
+            for r in evaluation.results
+        }
+        self.last = {"step": event.step, **metrics}
+        for name, value in metrics.items():
+            self.writer.scalar(name, value, event.step)
+        _log.info(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
+        for line in _means(evaluation.results):
+            _log.info(line)
+        for result in evaluation.results:
+            if result.language == ALL:
+                self.headline = f"{result.task} {result.value:.3f} at step {event.step}"
+                break
+
+
+def _means(results: Sequence[Result]) -> Iterator[str]:
+    """A line a task and metric: its means over all, high- and low-resource languages."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if result.language in (ALL, HIGH, LOW):
+            value = f"{result.language} {result.value:7.3f} ± {result.stderr:.3f}"
+            rows.setdefault((result.task, result.metric), []).append(value)
+    for (task, metric), metrics in rows.items():
+        name = task if task == metric else f"{task} {metric}"
+        yield f"  {name:<32}" + "   ".join(metrics)
+
+
+class ProfileHook:
+    """A jax.profiler trace of some steps, under the workdir's profile/ (TensorBoard reads it)."""
+
+    def __init__(self, workdir: pathlib.Path, steps: str) -> None:
+        """`steps` is "FIRST:LAST", counted from 1; empty: no trace.
+
+        Raises:
+            ValueError: anything else.
+        """
+        self.directory = str(workdir / "profile")
+        self.tracing = False
+        self.first, self.last = profiled_steps(steps) or (-1, -1)
+
+    def __call__(self, event: Event) -> None:
+        """Starts before the first of its steps, and stops when the last is done."""
+        if event.step == self.first - 1:
+            jax.block_until_ready(event.state)
+            jax.profiler.start_trace(self.directory)
+            self.tracing = True
+        elif self.tracing and (event.step >= self.last or event.stopping):
+            jax.block_until_ready(event.state)
+            jax.profiler.stop_trace()
+            self.tracing = False
+            _log.info(f"trace of steps {self.first} to {event.step}: {self.directory}")
+
+
+class ExportHook:
+    """Writes the sharded parameters as huggingface/<step>, one tensor at a time."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        trainer: Trainer,
+        tokenizer: Tokenizer,
+        workdir: pathlib.Path,
+        writer: MetricsWriter,
+    ) -> None:
+        """Reads `config.export_every`, `export_dtype` and `card`.
+
+        Raises:
+            ConfigError: a dtype that weights are not published in.
+        """
+        if config.export_dtype not in _DTYPES:
+            raise ConfigError(
+                f"export_dtype is {config.export_dtype!r}: choose one of {', '.join(_DTYPES[1:])}"
+            )
+        self.every, self.dtype = config.export_every, config.export_dtype
+        self.trainer, self.tokenizer = trainer, tokenizer
+        self.workdir, self.writer = workdir, writer
+        self.terms = Terms.from_fields(config.card)
+        if config.init_from:
+            self.terms = self.terms.or_else(stated_terms(config.init_from))
+
+    def __call__(self, event: Event) -> None:
+        """Exports when due."""
+        if not self.every or event.metrics is None or event.stopping or not event.due(self.every):
+            return
+        out = self.workdir / HUGGING_FACE / str(event.step)
+        self.writer.flush()
+        name = f"{self.workdir.resolve().name}, step {event.step:,}"
+        model = self.trainer.config
+        with self.writer.clock.part(CHECKPOINT):
+            save_huggingface(
+                out,
+                model,
+                self.trainer.model_params(event.state),
+                self.tokenizer,
+                # By name: numpy knows bfloat16 once JAX has been imported.
+                np.dtype(self.dtype) if self.dtype else None,
+                files={"README.md": model_card(name, model, self.terms, self.workdir, event.step)},
+                overwrite=True,
+            )
+        _log.info(f"exported step {event.step}: {out}")
