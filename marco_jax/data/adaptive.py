@@ -1,9 +1,9 @@
-"""Weights of a mixture that follow how fast each source is learnt, in one run, without proxies.
+"""Mixture weights that follow how fast the loss of each source falls, without proxy runs.
 
 After ADO (Jiang et al. 2024, arXiv 2410.11820): the losses of a source are fitted by a power law of
 the tokens read, e + b n^-a; its learning speed is the slope of that. A source's preference is its
-prior share times its speed, times a power of the share that it has had lately: credit, as what is
-hardly read causes little of its own learning. Weights follow the preferences slowly, and no weight
+prior share times its speed, times a power of the share that it has had lately: a source that is
+hardly read causes little of its own progress. Weights follow the preferences slowly, and no weight
 falls below a part of the prior's. Until every source has a few points, the prior holds.
 
 Everything is a function of the losses that were seen, so that a restart goes on exactly.
@@ -33,7 +33,7 @@ class AdaptiveOptions:
         every: steps between two changes of the weights; 0: the mixture stays as it is.
         rate: by how much of the way to the preferences the weights move at a change.
         credit: power of the share that a source has had, 0 to 1.
-        least: of the prior's share, what a source keeps.
+        least: part of the prior's share that a source keeps.
     """
 
     every: int = 0
@@ -42,7 +42,7 @@ class AdaptiveOptions:
     least: float = 0.2
 
     def __post_init__(self) -> None:
-        """Refuses what has no meaning."""
+        """Checks the ranges."""
         if self.every < 0:
             raise ValueError(f"mixture.adaptive.every is {self.every}: 0 turns it off")
         for name in ("rate", "credit", "least"):
@@ -52,10 +52,10 @@ class AdaptiveOptions:
 
 
 class Adaptive:
-    """Losses by source, and the weights that follow from them."""
+    """Collects losses by source, and derives weights from them."""
 
     def __init__(self, options: AdaptiveOptions) -> None:
-        """Begins with nothing seen."""
+        """Starts without losses."""
         self.options = options
         # Of each source: (tokens of the run, mean loss) between two changes.
         self._points: dict[str, list[list[float]]] = {}
@@ -84,7 +84,7 @@ class Adaptive:
     def change(
         self, step: int, prior: Mapping[str, float], shares: Mapping[str, float]
     ) -> dict[str, float]:
-        """Shares from `step` on; those that hold now where too little has been seen.
+        """Shares from `step` on; the present ones while there are too few losses.
 
         Args:
             step: finished steps.
@@ -104,15 +104,15 @@ class Adaptive:
         speeds = np.array([learning_speed(self._points[source]) for source in read])
         base = np.array([prior[source] for source in read])
         had = np.array([self._had[source] for source in read])
-        wanted = base * speeds * had**self.options.credit
-        wanted /= wanted.sum()
+        preferred = base * speeds * had**self.options.credit
+        preferred /= preferred.sum()
         now = np.array([shares[source] for source in read])
-        moved = now + self.options.rate * (wanted - now)
+        moved = now + self.options.rate * (preferred - now)
         moved = _at_least(moved, self.options.least * base / base.sum())
         return {s: 0.0 for s in shares} | dict(zip(read, moved.tolist(), strict=True))
 
     def state(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """Everything that it has collected, as plain data."""
         return {
             "points": self._points,
             "sums": self._sums,
@@ -122,7 +122,7 @@ class Adaptive:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Restores what `state` returned."""
         self._points = {s: [list(p) for p in points] for s, points in state["points"].items()}
         self._sums = {source: list(sums) for source, sums in state["sums"].items()}
         self._had, self._tokens = dict(state["had"]), state["tokens"]

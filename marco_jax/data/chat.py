@@ -5,8 +5,8 @@ A conversation: {"messages": [{"role": ..., "content": ...}, ...]}; {"conversati
 "response": ...}, also under the names "completion", "inputs" and "targets". A "system" message may
 stand beside the last three.
 
-A preference: {"prompt": ..., "chosen": ..., "rejected": ...}, texts or lists of messages; where
-there is no prompt, what both conversations begin with is it.
+A preference: {"prompt": ..., "chosen": ..., "rejected": ...}, texts or lists of messages; without
+a prompt, the messages that both conversations begin with are it.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _FORMS = (
 
 
 class Turn(NamedTuple):
-    """A message of a conversation, and whether it is learnt."""
+    """A message of a conversation, and whether the model is trained on it."""
 
     role: str
     content: str
-    learnt: bool = False
+    trained: bool = False
 
 
 def conversation(record: Mapping[str, Any], place: str) -> tuple[Turn, ...]:
-    """The messages of a record; every assistant message behind a user's is learnt.
+    """The messages of a record; every assistant message after a user's is trained on.
 
-    A message of a list that has "weight": 0 is not.
+    A listed message with "weight": 0 is not.
 
     Raises:
-        ValueError: the record at `place` has no conversation, or nothing in it is to be learnt.
+        ValueError: the record at `place` has no conversation, or nothing in it to train on.
     """
     turns = _listed(record, place) or _single(record)
     if not turns:
         raise ValueError(f"{place} has no conversation: write {_FORMS}")
-    if not any(turn.learnt for turn in turns):
+    if not any(turn.trained for turn in turns):
         raise ValueError(
-            f"{place} has no assistant message after a user's: nothing is to be learnt"
+            f"{place} has no assistant message after a user's: there is nothing to train on"
         )
     return tuple(turns)
 
 
 def question(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], str | None]:
-    """The messages of a record that ask, and the answer that it brings, if any.
+    """The messages of a prompt, and the answer in the record, if it has one.
 
     Besides the forms of a conversation, a "prompt" or an "instruction" alone will do: a text, or a
     prompt as a list of messages. A last message of the assistant is the answer.
@@ -77,7 +77,7 @@ def question(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], s
 def preference(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
     """The conversations that end with the chosen and with the rejected answer.
 
-    Their last message, the assistant's, is all that is learnt.
+    Only their last message, the assistant's, is trained on.
 
     Raises:
         ValueError: the record at `place` has no such pair, or one whose answers do not follow the
@@ -95,7 +95,7 @@ def preference(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...],
                 "or a list of messages"
             )
         turns = _with_system(record, _turns([*prompt, *answer], place))
-        sides.append([turn._replace(learnt=False) for turn in turns])
+        sides.append([turn._replace(trained=False) for turn in turns])
     chosen, rejected = sides
     if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
         raise ValueError(
@@ -104,12 +104,12 @@ def preference(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...],
         )
     if chosen[-1].role != ASSISTANT or rejected[-1].role != ASSISTANT:
         raise ValueError(f"{place}: the chosen and the rejected message must be the assistant's")
-    first, second = (tuple([*side[:-1], side[-1]._replace(learnt=True)]) for side in sides)
+    first, second = (tuple([*side[:-1], side[-1]._replace(trained=True)]) for side in sides)
     return first, second
 
 
 def plain_text(turns: Sequence[Turn]) -> str:
-    """What is said in a conversation, without markup."""
+    """The contents of a conversation, without markup."""
     return "\n".join(turn.content for turn in turns)
 
 
@@ -155,8 +155,8 @@ def _turns(messages: Sequence[Any], place: str) -> list[Turn]:
         role = _ROLES.get(role, role)
         if role not in ROLES:
             raise ValueError(f"{place} has a message of role {role!r}: write {', '.join(ROLES)}")
-        learnt = role == ASSISTANT and asked and message.get("weight", 1) != 0
-        turns.append(Turn(role, _clean(content), learnt))
+        trained = role == ASSISTANT and asked and message.get("weight", 1) != 0
+        turns.append(Turn(role, _clean(content), trained))
         asked |= role == USER
     return turns
 
@@ -172,5 +172,5 @@ def _unpacked(value: Any) -> Any:
 
 
 def _clean(text: str) -> str:
-    """NFC with plain line ends; whitespace stays, as it is part of what is said."""
+    """NFC with plain line ends; whitespace is part of the content and stays."""
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))

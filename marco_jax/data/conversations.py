@@ -1,4 +1,4 @@
-"""Sources of conversations: how a document of one is written, and what its tokens follow from."""
+"""Sources of conversations: how their documents are rendered and tokenised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from marco_jax.tokenizers.tokenizer_files import Companions
 
 
 def chat_template(tokenizer: Tokenizer) -> str:
-    """The tokenizer's own template, or Qwen2's for one that brings none."""
+    """The tokenizer's own template, or Qwen2's where it has none."""
     return tokenizer.companions.chat_template or QWEN2_CHAT
 
 
@@ -30,7 +30,7 @@ def has_conversations(corpus: Corpus, source: str) -> bool:
 
 
 def task_fingerprint(corpus: Corpus, tokenizer: Tokenizer, source: str) -> str:
-    """A hash of a source's documents, and of the chat template that they are written with."""
+    """A hash of a source's documents, and of the chat template that renders them."""
     fingerprint = corpus.source_fingerprint(source)
     if not has_conversations(corpus, source):
         return fingerprint
@@ -39,32 +39,32 @@ def task_fingerprint(corpus: Corpus, tokenizer: Tokenizer, source: str) -> str:
 
 
 def render_document(document: Document, template: str) -> tuple[str, list[tuple[int, int]]]:
-    """A conversation as text, and [start, stop) in characters of what is learnt of it."""
+    """A conversation as text, and [start, stop) in characters of the parts to train on."""
     messages = [{"role": turn.role, "content": turn.content} for turn in document.turns]
-    return render_learnt(template, messages, [turn.learnt for turn in document.turns])
+    return render_learnt(template, messages, [turn.trained for turn in document.turns])
 
 
 def tokenize_conversation(
     tokenizer: Tokenizer, text: str, spans: Sequence[tuple[int, int]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of a rendered conversation, int32, and a weight for each, 1 where it is learnt, int32.
+    """Ids of a rendered conversation and their loss mask, int32 each.
 
-    A token is learnt where it begins inside a span. What follows the last span is left out: there
-    is nothing to learn from it.
+    A token is trained on if it begins inside a span. Tokens after the last span are left out: no
+    target follows them.
     """
-    ids, places = tokenizer.encode_places(text)
-    weights = np.zeros(len(ids), np.int32)
+    ids, starts = tokenizer.encode_places(text)
+    loss_mask = np.zeros(len(ids), np.int32)
     for start, stop in spans:
-        weights[np.searchsorted(places, start) : np.searchsorted(places, stop)] = 1
-    size = int(np.flatnonzero(weights)[-1]) + 1 if weights.any() else len(ids)
-    return np.array(ids[:size], np.int32), weights[:size]
+        loss_mask[np.searchsorted(starts, start) : np.searchsorted(starts, stop)] = 1
+    size = int(np.flatnonzero(loss_mask)[-1]) + 1 if loss_mask.any() else len(ids)
+    return np.array(ids[:size], np.int32), loss_mask[:size]
 
 
 def as_chat(tokenizer: Tokenizer, end: str = CHATML_END) -> Companions:
-    """What lies beside the tokenizer of a model that has learnt to talk.
+    """The files beside the tokenizer of a model that is trained on conversations.
 
-    It has the template that conversations were written with, and generation stops where a message
-    does, at the token `end`, as well as at the end of a text.
+    They have the template that conversations were rendered with, and generation stops at the token
+    `end`, where a message ends, as well as at EOS.
     """
     generation = dict(tokenizer.companions.generation or {})
     (stop, *rest) = tokenizer.encode(end)

@@ -1,4 +1,4 @@
-"""A corpus: documents by source, translation pairs, and a held-out split that leaks nowhere.
+"""A corpus: documents by source, translation pairs, and a held-out split without leaks.
 
 Every text has a key that is the same in all languages (the English message, an article's id). The
 key alone decides the split: what is held out in one language is held out in all of them.
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from marco_jax.data.chat import Turn
-from marco_jax.data.templates import TEMPLATES, render
+from marco_jax.data.templates import TEMPLATES, render_pair
 from marco_jax.languages import LANGUAGES, get_language
 
 TRAIN, HELD_OUT = "train", "held_out"
@@ -27,15 +27,15 @@ TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC = "text", "parallel", "knowledge", "synthet
 CHAT, PREFERENCE = "chat", "preference"
 KINDS = (TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC, CHAT, PREFERENCE)
 
-# Of a thousand keys, how many are held out.
+# Keys out of a thousand that are held out.
 HELD_OUT_PER_MILLE = 80
 # Characters after which a document of joined messages is closed.
 DOCUMENT_CHARACTERS = 700
 # Pairs of one direction that a parallel document may hold.
 PAIRS_A_DOCUMENT = 4
-# A held-out text this long may stand in no training text; shorter ones ("Search") are words.
+# A held-out text this long must not occur in training text; shorter ones ("Search") are common.
 LEAK_CHARACTERS = 20
-# Held-out texts are looked up by stretches of this many characters, at every stride-th character.
+# Held-out texts are looked up by windows of this many characters, at every stride-th character.
 _WINDOW, _STRIDE = 12, 8
 
 
@@ -56,7 +56,7 @@ class SourceInfo:
 class Document:
     """A text of a mixture source ("en", ..., "parallel", "knowledge", "synthetic").
 
-    A conversation has its messages as `turns`, and what is said in them as `text`.
+    A conversation has its messages as `turns`, and their plain contents as `text`.
     """
 
     text: str
@@ -108,13 +108,13 @@ class Corpus(Protocol):
         ...
 
     def source_fingerprint(self, source: str) -> str:
-        """A hash of what a source's training documents follow from."""
+        """A hash that changes with the training documents of a source."""
         ...
 
     def documents(self, source: str, split: str) -> Iterable[Document]:
         """The documents of a source, in a fixed order.
 
-        Those of a source of preferences come in twos: the chosen one, then the rejected one.
+        Documents of preferences come in twos: the chosen one, then the rejected one.
         """
         ...
 
@@ -210,7 +210,7 @@ class Builder:
         self._runs.append((source or language, language, [m for m in kept if m.text], joined))
 
     def add_pairs(self, pairs: Iterable[Pair]) -> None:
-        """Adds translation pairs; untranslated ones and doublets are left out."""
+        """Adds translation pairs; untranslated ones and duplicates are left out."""
         for pair in pairs:
             source, target = normalize(pair.source), normalize(pair.target)
             if source and target and source != target:
@@ -243,12 +243,12 @@ class Builder:
         for (source, target, split), known_pairs in pairs.items():
             rendered = _render_pairs(source, target, known_pairs, self._seed)
             documents[PARALLEL, split] += rendered
-        return MemoryCorpus(self._name, _without_doublets(documents), pairs)
+        return MemoryCorpus(self._name, _without_duplicates(documents), pairs)
 
     def _held_out_texts(self) -> Iterable[str]:
         for source, _, messages, _ in self._runs:
             for text in (m.text for m in messages if split_of(m.key) == HELD_OUT):
-                # One line of a fact ("Currency: euro") is no secret: other facts share it.
+                # Single lines of facts ("Currency: euro") may occur in training: others share them.
                 yield from ([text] if source == KNOWLEDGE else text.splitlines())
         for known in self._pairs.values():
             for pair in known.values():
@@ -327,7 +327,7 @@ def _render_pairs(source: str, target: str, pairs: Sequence[Pair], seed: int) ->
         while chunk := list(itertools.islice(remaining, rng.randint(1, PAIRS_A_DOCUMENT))):
             template = rng.randrange(len(TEMPLATES))
             texts = [
-                render(
+                render_pair(
                     template, *names, *((p.target, p.source) if turned else (p.source, p.target))
                 )
                 for p in chunk
@@ -340,10 +340,10 @@ def _rank(seed: int, pair: Pair) -> bytes:
     return hashlib.blake2b(f"{seed}\0{pair.key}\0{pair.target}".encode(), digest_size=8).digest()
 
 
-def _without_doublets(
+def _without_duplicates(
     documents: dict[tuple[str, str], list[Document]],
 ) -> dict[tuple[str, str], list[Document]]:
     return {
-        place: list({document.text: document for document in found}.values())
-        for place, found in documents.items()
+        key: list({document.text: document for document in found}.values())
+        for key, found in documents.items()
     }

@@ -30,13 +30,13 @@ from marco_jax.data.corpus import (
     normalize,
 )
 from marco_jax.data.sources import Source, read_sources
-from marco_jax.data.templates import TEMPLATES, render
+from marco_jax.data.templates import TEMPLATES, render_pair
 from marco_jax.extras import optional
 from marco_jax.languages import LANGUAGES, get_language
 
 # Columns of TSV files of conversations and of preferences.
 _COLUMNS = {CHAT: ("prompt", "response"), PREFERENCE: ("prompt", "chosen", "rejected")}
-# Training pairs of a direction that are at hand as worked examples of a translation prompt.
+# Training pairs of a direction that are kept as worked examples of a translation prompt.
 EXAMPLE_PAIRS = 1000
 
 
@@ -62,7 +62,7 @@ class DeclaredCorpus:
         return list(self._sources)
 
     def documents(self, source: str, split: str) -> Iterator[Document]:
-        """The documents of a source; those held out are no more than it declares."""
+        """The documents of a source; at most `held_out_documents` of those held out."""
         declared = self._sources[source]
         if split == HELD_OUT:
             yield from self._held_out(source)
@@ -87,10 +87,10 @@ class DeclaredCorpus:
         """A hash of the declaration, and of names, sizes and times of change of the files."""
         declared = self._sources[source]
         files = [
-            readers.fingerprint(path)
+            readers.file_fingerprint(path)
             for patterns in (declared.files, declared.aligned)
             if patterns
-            for path in readers.expand(patterns)
+            for path in readers.expand_globs(patterns)
         ]
         declaration = {
             name: value
@@ -177,7 +177,7 @@ class DeclaredCorpus:
     def _aligned(self, source: Source) -> Iterator[Pair]:
         """Lines of texts that mean the same, each paired between a few of the languages."""
         files = {}
-        for path in readers.expand(source.aligned):
+        for path in readers.expand_globs(source.aligned):
             code = pathlib.PurePath(path).name.partition(".")[0]
             if code in LANGUAGES:
                 files[code] = path
@@ -223,11 +223,11 @@ class DeclaredCorpus:
         x, y = pairs[0].source_language, pairs[0].target_language
         names = _names(x, y, source.language_names, rng)
         template = rng.randrange(len(TEMPLATES))
-        texts = [render(template, *names, pair.source, pair.target) for pair in pairs]
+        texts = [render_pair(template, *names, pair.source, pair.target) for pair in pairs]
         return Document("\n\n".join(texts), y, source.name, pairs[0].key)
 
 
-def load(path: str, seed: int) -> DeclaredCorpus:
+def load_declared(path: str, seed: int) -> DeclaredCorpus:
     """The corpus that a JSON file declares; see sources.py.
 
     Raises:
@@ -247,7 +247,7 @@ def _turned(pair: Pair) -> Pair:
 
 
 def _names(x: str, y: str, how: str, rng: random.Random) -> tuple[str, str]:
-    """What the two languages are called, in the language that `how` says."""
+    """Names of the two languages, in the language that `how` selects."""
     if how == "mixed":
         how = rng.choice(("english", "source", "target"))
     if how == "english":
@@ -260,13 +260,13 @@ def _names(x: str, y: str, how: str, rng: random.Random) -> tuple[str, str]:
 
 
 def _records(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The records of a source, wherever they come from, with their places."""
+    """The records of a source, with their locations."""
     if source.tfds:
         yield from _tfds_records(source)
     elif source.seqio:
         yield from _seqio_records(source)
     else:
-        for path in readers.expand(source.files):
+        for path in readers.expand_globs(source.files):
             columns = source.columns or _COLUMNS.get(source.kind, ())
             yield from readers.read_records(path, source.format, columns)
 
@@ -296,7 +296,7 @@ def _seqio_records(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
     dataset = task.get_dataset(sequence_length=None, split=source.split, **options)
     for number, record in enumerate(dataset.as_numpy_iterator(), 1):
         texts = {
-            # Token ids of the task's own vocabulary become text again: ours are others.
+            # Token ids of the task's own vocabulary become text again, for our tokenizer.
             name: task.output_features[name].vocabulary.decode(value)
             if name in task.output_features and isinstance(value, list)
             else value

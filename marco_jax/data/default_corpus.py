@@ -52,7 +52,7 @@ MESSAGE_BYTES = 5
 PROSE_CHARACTERS = 80
 
 
-def load(seed: int) -> Corpus:
+def load_default(seed: int) -> Corpus:
     """Reads the packages and builds the corpus."""
     builder = Builder("default", seed)
     messages = {
@@ -78,7 +78,7 @@ Run = list[tuple[str, str]]  # (English message, its translation), in catalog or
 
 
 def _messages(locales: tuple[str, ...]) -> list[Run]:
-    """The catalogs of a language, a run each; a translation already met is left out."""
+    """The catalogs of a language, a list each; translations seen before are left out."""
     runs, seen = [], set()
     for locale, package in itertools.product(locales, CATALOG_PACKAGES):
         folders = sorted(_package(package).rglob(f"locale/{locale}/LC_MESSAGES"))

@@ -26,13 +26,13 @@ from marco_jax.data.streamed import StreamedSource
 FIELDS = ("tokens", "targets", "positions", "segment_ids", "source_ids")
 
 
-# A source whose rows are all at hand, or one after the other.
-Source = PackedSource | StreamedSource
+# A source whose rows can be read in any order, or only one after the other.
+Rows = PackedSource | StreamedSource
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stretch of a run with one mixture."""
+    """Some steps of a run with one mixture."""
 
     name: str
     mixture: Mixture
@@ -40,11 +40,11 @@ class Stage:
 
 
 class Feed:
-    """Batches by step, with what is known of the mixture behind them."""
+    """Batches by step, and the mixture behind them."""
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Rows],
         stages: Sequence[Stage],
         *,
         length: int,
@@ -52,7 +52,7 @@ class Feed:
         seed: int,
         origin: Origin = START,
     ) -> None:
-        """Places the stages; reads nothing.
+        """Lays out the stages; reads nothing.
 
         Args:
             sources: those that a stage gives a share; their labels give the source ids.
@@ -63,7 +63,7 @@ class Feed:
             origin: where this order begins, after another one.
         """
         self.sources = tuple(source.name for source in sources)
-        # What source ids count: a source, or each language that its documents name.
+        # Names behind source ids: a source, or each language of its documents.
         self.labels = tuple(label for source in sources for label in source.labels)
         counts = [len(source.labels) for source in sources]
         self._first_label = np.cumsum([0, *counts])[:-1].tolist()
@@ -147,36 +147,36 @@ class Feed:
         )
 
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """Rows of the global batch at a step (counted from 0).
+        """Some rows of the global batch at a step (counted from 0).
 
         Returns:
             tokens, targets, positions, segment_ids, source_ids (int32) and loss_weights
             (float32), each [rows, length]; segment 0 is padding. Preferences have `reference`
-            (float32) too, on the first place of a segment; segments 2n - 1 and 2n of a row are the
-            chosen and the rejected answer of its n-th pair.
+            (float32) too, on the first position of a segment; segments 2n - 1 and 2n of a row are
+            the chosen and the rejected answer of its n-th pair.
 
         Raises:
             IndexError: a step before the first or after the last.
         """
-        places = self._places(step, rows)
-        shape = (len(places), self._length)
+        chosen = self._locate(step, rows)
+        shape = (len(chosen), self._length)
         arrays = {name: np.zeros(shape, np.int32) for name in FIELDS}
         arrays["loss_weights"] = np.zeros(shape, np.float32)
         if self.has_preferences:
             arrays["reference"] = np.zeros(shape, np.float32)
-        for row, (source, index) in enumerate(places):
+        for row, (source, index) in enumerate(chosen):
             arrays["source_ids"][row] = self._first_label[source]
             self._reading = self.sources[source]
             self._packed[source].fill(index, {name: a[row] for name, a in arrays.items()})
         return arrays
 
     def describe_batch(self, step: int) -> list[str]:
-        """What the global batch at a step holds: a line a row, its source and its documents.
+        """Source and documents of each row of the global batch at a step, a line a row.
 
-        Documents are numbered as they stand in the source's training text, from 0.
+        Documents are numbered in the order of the source's training text, from 0.
         """
         lines = []
-        for source, index in self._places(step, slice(None)):
+        for source, index in self._locate(step, slice(None)):
             packed = self._packed[source]
             lines.append(f"{packed.name}: {', '.join(map(str, packed.documents(index)))}")
         return lines
@@ -243,7 +243,7 @@ class Feed:
         return any(store.kind == PREFERENCES for store in stores)
 
     def order(self) -> dict[str, Any]:
-        """All that the order of batches follows from: plain data, the same for the same order."""
+        """Everything that the order of batches depends on: plain data, equal for equal orders."""
         stages = [
             {"name": stage.name, "steps": stage.steps, "shares": dict(stage.mixture.shares)}
             for stage in self._stages
@@ -268,7 +268,7 @@ class Feed:
         return {"order": self.order(), "origin": origin, "rows": rows}
 
     def describe(self) -> dict[str, Any]:
-        """What goes to mixture.json: shares asked for, and what each source holds and is read."""
+        """The content of mixture.json: shares, sizes of sources, and how often each is read."""
         used = np.diff(self._used, axis=0)
         stages = []
         for number, (stage, (start, end)) in enumerate(zip(self._stages, self._spans, strict=True)):
@@ -295,15 +295,15 @@ class Feed:
             for i, source in enumerate(self._packed)
         }
 
-    def _places(self, step: int, rows: slice) -> list[tuple[int, int]]:
+    def _locate(self, step: int, rows: slice) -> list[tuple[int, int]]:
         """Source and index in the source of each row of a batch."""
         stage, first = self._stage_of(step)
-        places = []
+        located = []
         for row in range(self._batch_rows)[rows]:
             position = (step - first) * self._batch_rows + row
             source, rank = self._interleaves[stage].locate(position)
-            places.append((source, int(self._used[stage, source]) + rank))
-        return places
+            located.append((source, int(self._used[stage, source]) + rank))
+        return located
 
     def _used_at(self, step: int) -> np.ndarray:
         """Rows of each source before a step, int64 [sources]."""
@@ -320,7 +320,7 @@ class Feed:
         ]
 
     def _seed_of(self, stage: int) -> tuple[int, ...]:
-        """A stage that another order has begun goes on with draws of its own."""
+        """Seeds of a stage; one that began under another order gets draws of its own."""
         start, end = self._spans[stage]
         begun = self.origin.step and start == self.origin.step and end > start
         return (self._seed, stage, self.origin.step) if begun else (self._seed, stage)
@@ -342,7 +342,7 @@ def build_feed(
     length: int,
     batch_rows: int,
     seed: int,
-    separator: int,
+    eos_id: int,
     references: Mapping[str, np.ndarray] | None = None,
     pairs_per_row: int = 1,
 ) -> Feed:
@@ -354,7 +354,7 @@ def build_feed(
         length: target tokens of a row.
         batch_rows: rows of a global batch.
         seed: of the order.
-        separator: id between texts.
+        eos_id: stands between texts.
         references: of preferences, log-probabilities of each document under the reference model.
         pairs_per_row: how many preferences a row may hold.
 
@@ -374,7 +374,7 @@ def build_feed(
             source,
             length,
             seed,
-            separator,
+            eos_id,
             reference=(references or {}).get(name),
             most=pairs_per_row if source.kind == PREFERENCES else None,
         )

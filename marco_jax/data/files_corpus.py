@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import collections
 import glob
-import gzip
-import json
 import logging
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 from marco_jax.data.corpus import KNOWLEDGE, PARALLEL, SYNTHETIC, Builder, Corpus, Message, Pair
+from marco_jax.data.readers import Record, read_records
 from marco_jax.languages import LANGUAGES, get_language
 
 # Folders that are input for curation, not for training.
@@ -37,7 +35,7 @@ JSONL = (".jsonl", ".jsonl.gz")
 _log = logging.getLogger(__name__)
 
 
-def load(data: str, seed: int) -> Corpus:
+def load_files(data: str, seed: int) -> Corpus:
     """Reads a directory, or JSONL files given by comma-separated paths or globs.
 
     Raises:
@@ -128,13 +126,13 @@ def _read_pairs(file: pathlib.Path, source: str, target: str) -> Iterator[Pair]:
 
 def _read_documents(file: pathlib.Path, language: str, questions: bool, builder: Builder) -> None:
     messages = []
-    for number, row in _rows(file):
+    for place, row in _rows(file):
         if questions:
-            question, answer = _text(row, "q", file, number), row.get("a")
+            question, answer = _text(row, "q", place), row.get("a")
             if answer:
                 messages.append(Message(f"{row.get('id', '')} {question}", f"{question}\n{answer}"))
         else:
-            text = _text(row, "text", file, number)
+            text = _text(row, "text", place)
             messages.append(Message(str(row.get("id") or text), text))
     source = KNOWLEDGE if questions else language
     builder.add_texts(language, messages, source=source, joined=False)
@@ -142,60 +140,40 @@ def _read_documents(file: pathlib.Path, language: str, questions: bool, builder:
 
 def _read_jsonl(file: pathlib.Path, builder: Builder) -> None:
     texts: dict[tuple[str, str], list[Message]] = collections.defaultdict(list)
-    for number, row in _rows(file):
+    for place, row in _rows(file):
         try:
             if "target" in row:
-                sides = [_text(row, name, file, number) for name in ("source", "target")]
+                sides = [_text(row, name, place) for name in ("source", "target")]
                 codes = [
-                    get_language(_text(row, name, file, number)).code
+                    get_language(_text(row, name, place)).code
                     for name in ("source_language", "target_language")
                 ]
                 key = str(row.get("id") or sides[1 if codes[1] == "en" else 0])
                 builder.add_pairs([Pair(key, *codes, *sides)])
                 continue
-            code = get_language(_text(row, "language", file, number)).code
+            code = get_language(_text(row, "language", place)).code
             source = row.get("source") or code
             if source not in (code, KNOWLEDGE, PARALLEL, SYNTHETIC):
                 raise ValueError(
                     f"source {source!r} is not the language, {KNOWLEDGE} or {SYNTHETIC}"
                 )
         except ValueError as error:
-            place = f"{file}:{number}"
             raise ValueError(str(error) if place in str(error) else f"{place}: {error}") from None
-        text = _text(row, "text", file, number)
+        text = _text(row, "text", place)
         texts[source, code].append(Message(str(row.get("id") or text), text))
     for (source, code), messages in texts.items():
         builder.add_texts(code, messages, source=source, joined=False)
 
 
-def _rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}:{number} is no JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{file}:{number} is no JSON object")
-        yield number, row
+def _rows(file: pathlib.Path) -> Iterator[tuple[str, Record]]:
+    return read_records(str(file), "jsonl")
 
 
-def _text(row: dict[str, Any], name: str, file: pathlib.Path, number: int) -> str:
+def _text(row: Record, name: str, place: str) -> str:
     if not isinstance(row.get(name), str):
-        raise ValueError(f'{file}:{number} has no text under "{name}"')
+        raise ValueError(f'{place} has no text under "{name}"')
     return row[name]
 
 
 def _lines(file: pathlib.Path) -> list[str]:
-    """Lines ended by a newline alone: a text may hold other separators."""
-    raw = file.read_bytes()
-    if file.suffix == ".gz":
-        raw = gzip.decompress(raw)
-    lines = []
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        try:
-            lines.append(line.decode("utf-8").rstrip("\r"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}:{number} is not UTF-8: {error.reason}") from None
-    return lines[:-1] if lines and not lines[-1] else lines
+    return [record["text"] for _, record in read_records(str(file), "lines")]

@@ -15,9 +15,9 @@ from marco_jax.tokenizers.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
 
-# A language shows so much text, the same as the others: enough for thousands of pieces.
+# Characters of each language to learn from: enough for thousands of pieces.
 CHARACTERS = 5_000_000
-# Fertility is measured on so many held-out texts.
+# Held-out texts that fertility is measured on.
 _TEXTS = 2000
 
 

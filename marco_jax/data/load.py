@@ -25,7 +25,7 @@ def load_corpus(data: str = "default", seed: int = 0) -> Corpus:
         require("demo", "the default corpus (config.data='default')")
         from marco_jax.data import default_corpus
 
-        return default_corpus.load(seed)
+        return default_corpus.load_default(seed)
     if data.endswith(".json"):
-        return declared_corpus.load(data, seed)
-    return files_corpus.load(data, seed)
+        return declared_corpus.load_declared(data, seed)
+    return files_corpus.load_files(data, seed)

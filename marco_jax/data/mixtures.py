@@ -64,7 +64,7 @@ class Within:
     max_epochs: float = 4.0
 
     def __post_init__(self) -> None:
-        """Refuses what has no meaning."""
+        """Checks the ranges."""
         if self.method not in WITHIN:
             raise ValueError(f"mixture.within is {self.method!r}: choose one of {WITHIN}")
         if self.temperature <= 0 or self.max_epochs <= 0:
@@ -95,14 +95,14 @@ def get_mixture(
     budget: float = 0.0,
     read: Mapping[str, float] | None = None,
 ) -> Mixture:
-    """The named mixture over the sources that are there.
+    """The named mixture over the sources of a corpus.
 
-    A missing language's share goes to the rest of its group; that of a group that is missing whole
-    is spread over the other groups in proportion. Both are said in `notes`.
+    The share of a missing language goes to the rest of its group; the share of a missing group is
+    spread over the other groups in proportion. `notes` records both.
 
     Args:
         name: one of `mixture_names()`.
-        sources: what there is.
+        sources: of the corpus.
         within: how groups share out their tokens.
         sizes: target tokens of each source; needed by every `within` but "uniform". Where one of
             them is missing the sources of its cell count alike.
@@ -154,7 +154,7 @@ def parse_override(override: str) -> list[OverrideItem]:
     """The items of "kk=0.02,stage2:low-resource=0.2".
 
     Raises:
-        ValueError: names the item that is not of this form, or whose share is none.
+        ValueError: names the item that is not of this form, or whose share is not a number.
     """
     items = []
     for text in filter(None, (part.strip() for part in override.split(","))):
@@ -167,7 +167,7 @@ def parse_override(override: str) -> list[OverrideItem]:
         if not separator:
             raise ValueError(f"mixture.override: {text!r} is not of the form source=share")
         if not 0 <= share <= 1:
-            raise ValueError(f"mixture.override: {text!r} is no share; write 0.02 for 2%")
+            raise ValueError(f"mixture.override: {text!r} is not a share: write 0.02 for 2%")
         items.append(OverrideItem(text, target if colon else name, share, stage if colon else ""))
     return items
 
@@ -193,7 +193,7 @@ def apply_override(
     Args:
         shares: of the stage's mixture.
         override: the items.
-        sources: what is known of the corpus.
+        sources: of the corpus.
         stage: its name.
         elsewhere: sources that other stages read.
 
@@ -218,10 +218,12 @@ def apply_override(
     rest = {source: share for source, share in shares.items() if source not in fixed}
     before = sum(rest.values())
     if left < -1e-9 or (left > 1e-9 and not before):
+        most = " or less" if before else ""
         raise ValueError(
-            f"mixture.override: {override!r} gives {1 - left:.4g} of the tokens away, not 1 at most"
+            f"mixture.override: the shares of {override!r} add up to {1 - left:.4g}: make them add "
+            f"up to 1{most}"
         )
-    # What rounding has left over is nothing: no source can be read in such shares.
+    # A remainder of rounding counts as zero.
     scale = left / before if before and left > 1e-9 else 0.0
     return {source: fixed.get(source, share * scale) for source, share in shares.items()}
 
@@ -239,7 +241,7 @@ def find_sources(
     """The sources of a mixture that a name means: a source, a language, a kind, or a group.
 
     Raises:
-        ValueError: it means none.
+        ValueError: it means no source.
     """
     if target in shares:
         return [target]
@@ -308,10 +310,10 @@ def _of_kind(kind: str) -> Callable[[Sources], list[_Group]]:
 
 _BUILDERS: dict[str, Callable[[Sources], list[_Group]]] = {
     **{stage: _table_2(shares) for stage, shares in STAGE_SHARES.items()},
-    # Both in one: what the two stages are held against.
+    # Both stages in one: the baseline of the two stages.
     "flat": _table_2(FLAT_SHARES),
-    # What a base model has seen before continual pretraining: high-resource languages only, in
-    # Stage-I's proportions.
+    # What a base model is trained on before continual pretraining: high-resource languages only,
+    # in Stage-I's proportions.
     "base": _table_2(STAGE_SHARES["stage1"], ("English", "Chinese", "other high-resource")),
     # Every source is a cell of one group: mixture.within alone decides.
     "all": _everything,
@@ -330,7 +332,7 @@ def _builder(name: str) -> Callable[[Sources], list[_Group]]:
 
 
 def _fit(groups: list[_Group]) -> tuple[list[_Group], list[str]]:
-    """The groups that have sources, and notes on what is not there."""
+    """The groups that have sources, and notes on those that have none."""
     fitted, notes = [], []
     for group in groups:
         if not group.cells:
@@ -385,7 +387,7 @@ def _unimax(caps: list[float], budget: float) -> list[float]:
     if sum(caps) <= budget:
         return [cap / sum(caps) if sum(caps) else 1 / len(caps) for cap in caps]
     parts, left = [0.0] * len(caps), budget
-    for place, index in enumerate(sorted(range(len(caps)), key=caps.__getitem__)):
-        parts[index] = min(caps[index], left / (len(caps) - place))
+    for rank, index in enumerate(sorted(range(len(caps)), key=caps.__getitem__)):
+        parts[index] = min(caps[index], left / (len(caps) - rank))
         left -= parts[index]
     return [part / budget for part in parts]

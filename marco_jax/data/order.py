@@ -34,7 +34,7 @@ class Interleave:
     """An endless sequence of source indices with given weights, by position."""
 
     def __init__(self, weights: Sequence[float], seed: Sequence[int]) -> None:
-        """Takes one weight a source, not all zero; `seed` is any sequence of integers.
+        """Takes one weight for each source, not all zero; `seed` is any sequence of integers.
 
         Raises:
             ValueError: a negative weight, none above zero, or one of less than a millionth.
@@ -51,37 +51,37 @@ class Interleave:
         self._seed = tuple(seed)
         self._size = len(values)
         self._small = np.flatnonzero(small) if nested else np.zeros(0, np.int64)
-        # What a place of a block says: a source, or (the last number) the small ones.
-        places = np.where(small, 0.0, shares) if nested else shares
-        places = np.append(places, shares[small].sum() if nested else 0.0)
+        # An entry of a block is a source, or (the last number) one of the small ones.
+        entries = np.where(small, 0.0, shares) if nested else shares
+        entries = np.append(entries, shares[small].sum() if nested else 0.0)
         self._turns = Interleave(shares[small], (*self._seed, _BLOCK)) if nested else None
-        cumulative = np.cumsum(places)
-        # Entries after the last one with a weight end at one as well: they get nothing.
+        cumulative = np.cumsum(entries)
+        # Entries after the last one that has a weight get nothing.
         self._bounds = [0, *(min(_ONE, round(share * _ONE)) for share in cumulative[:-1]), _ONE]
-        last = int(np.flatnonzero(places)[-1])
-        self._bounds[last + 1 :] = [_ONE] * (len(places) - last)
+        last = int(np.flatnonzero(entries)[-1])
+        self._bounds[last + 1 :] = [_ONE] * (len(entries) - last)
         self.block = _BLOCK
-        while self.block * places[places > 0].min() < _ROWS:
+        while self.block * entries[entries > 0].min() < _ROWS:
             self.block *= 2
         self._cached_block = functools.lru_cache(maxsize=4)(self._make_block)
 
     def counts(self, rows: int) -> np.ndarray:
         """How many of the first `rows` rows come from each source, int64 [sources]."""
         blocks, rest = divmod(rows, self.block)
-        places = self._whole(blocks * self.block)
+        counted = self._whole(blocks * self.block)
         if rest:
             first, _ = self._cached_block(blocks)
-            places = places + np.bincount(first[:rest], minlength=len(places))
-        counts = places[: self._size]
+            counted = counted + np.bincount(first[:rest], minlength=len(counted))
+        counts = counted[: self._size]
         if self._turns:
-            counts[self._small] += self._turns.counts(int(places[-1]))
+            counts[self._small] += self._turns.counts(int(counted[-1]))
         return counts
 
     def locate(self, row: int) -> tuple[int, int]:
         """Source of a row, and how many earlier rows came from the same source."""
-        block, place = divmod(row, self.block)
+        block, index = divmod(row, self.block)
         entries, ranks = self._cached_block(block)
-        entry, rank = int(entries[place]), int(ranks[place])
+        entry, rank = int(entries[index]), int(ranks[index])
         if entry < self._size:
             return entry, rank
         turn, rank = self._turns.locate(rank)
@@ -104,10 +104,10 @@ class Interleave:
 
 
 def _small(shares: np.ndarray) -> np.ndarray:
-    """Which sources share a place of the block: bool [sources].
+    """Which sources share an entry of the block: bool [sources].
 
-    Those that are too small for places of their own, and as many of the next ones as it takes for
-    the place to be large enough. None if that is one source (it takes no turns with itself) or all.
+    They are the sources that are too small for an entry of their own, and as many of the next ones
+    as make the shared entry large enough. None if that is one source alone, or all.
     """
     order = np.argsort(shares, kind="stable")
     order = order[shares[order] > 0]

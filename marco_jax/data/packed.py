@@ -1,7 +1,7 @@
-"""One source as an endless sequence of packed rows, any of which is known at once.
+"""One source as an endless sequence of packed rows, any of which can be asked for at once.
 
-Documents are shuffled by a permutation that takes no memory and packed window by window. What is
-kept is how many rows each window has: a row is found by its window, which is packed again.
+Documents are shuffled by a permutation that takes no memory, and packed window by window. Only the
+number of rows of each window is kept: to read a row, its window is packed again.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from marco_jax.data.examples import Segment, create_examples
 from marco_jax.data.order import Permutation
 from marco_jax.data.packing import VERSION, PackingPlan, fill_row, pack, window_documents
 from marco_jax.data.store import TokenStore
-from marco_jax.data.streams import Stream, create_units
 from marco_jax.files import new_file
 
 # Windows that are kept packed: rows are read window after window.
@@ -26,7 +26,7 @@ _KEPT_WINDOWS = 3
 
 
 class PackedSource:
-    """The rows of one source: packed once, in another order every epoch."""
+    """The packed rows of one source, in another order every epoch."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class PackedSource:
         store: TokenStore,
         length: int,
         seed: int,
-        separator: int,
+        eos_id: int,
         *,
         reference: np.ndarray | None = None,
         most: int | None = None,
@@ -46,9 +46,9 @@ class PackedSource:
             store: its documents.
             length: target tokens that a row holds.
             seed: of the order.
-            separator: id between documents.
+            eos_id: stands between texts.
             reference: log-probabilities of preferences under the reference model.
-            most: units that a row may hold; None: any number.
+            most: examples that a row may hold; None: any number.
 
         Raises:
             ValueError: a store without documents, or none that fits into a row.
@@ -58,12 +58,12 @@ class PackedSource:
         self.name, self.store, self.length = name, store, length
         self.fingerprint = store.fingerprint
         self._seed, self._most = (seed, zlib.crc32(name.encode())), most
-        self._units = create_units(store, separator, reference)
+        self._examples = create_examples(store, eos_id, reference)
         self.targets = store.targets
-        # What losses are told apart by: the source, or its languages.
+        # What losses are summed by: the source, or its languages.
         self.labels = tuple(f"{name}/{code or 'other'}" for code in store.languages) or (name,)
-        self._window_size = window_documents(self._units.count, self._units.places, length)
-        self._shuffle = Permutation(self._units.count, (*self._seed, 0))
+        self._window_size = window_documents(self._examples.count, self._examples.targets, length)
+        self._shuffle = Permutation(self._examples.count, (*self._seed, 0))
         self._windows = functools.lru_cache(maxsize=_KEPT_WINDOWS)(self._make_window)
         self._orders = functools.lru_cache(maxsize=_KEPT_WINDOWS)(self._make_order)
         self._epoch = functools.lru_cache(maxsize=2)(self._make_epoch)
@@ -77,58 +77,58 @@ class PackedSource:
 
     @property
     def targets_per_row(self) -> float:
-        """Mean target tokens of a row that are learnt."""
+        """Mean number of target tokens of a row."""
         return self.targets / self.rows
 
     def fill(self, index: int, out: Mapping[str, np.ndarray]) -> None:
         """Writes the index-th row of the source's endless sequence into arrays of zeros.
 
-        What is there in `source_ids` goes up by the place of a unit's label in `labels`.
+        `source_ids` holds the id of the first of `labels`: the index of an example's own is added.
         """
         plan, row = self._locate(index)
-        streams: list[Stream] = []
+        segments: list[Segment] = []
         start = 0
         for piece in range(plan.starts[row], plan.starts[row + 1]):
-            unit, size = int(plan.document[piece]), int(plan.size[piece])
-            streams += self._units.streams(unit, int(plan.offset[piece]), size)
-            out["source_ids"][start : start + size] += self._units.language(unit)
+            number, size = int(plan.document[piece]), int(plan.size[piece])
+            segments += self._examples.segments(number, int(plan.offset[piece]), size)
+            out["source_ids"][start : start + size] += self._examples.language(number)
             start += size
-        fill_row(out, streams)
+        fill_row(out, segments)
 
     def documents(self, index: int) -> list[int]:
-        """Numbers of the units that the index-th row holds pieces of: of documents, or of pairs."""
+        """Numbers of the documents, or pairs, that the index-th row holds pieces of."""
         plan, row = self._locate(index)
         return plan.document[plan.starts[row] : plan.starts[row + 1]].tolist()
 
     def describe(self) -> dict[str, Any]:
-        """What there is of it."""
-        padding = 1 - self._units.places / (self.rows * self.length)
+        """Its size, for mixture.json."""
+        padding = 1 - self._examples.targets / (self.rows * self.length)
         return {
             "documents": len(self.store.lengths),
             "tokens": self.targets,
             "rows": self.rows,
-            # Conversations that are cut count with their whole length: hence the 0.
+            # Conversations that are cut count with their whole length: hence the maximum.
             "padding": round(max(padding, 0.0), 4),
-            **self._units.left_out(self.length),
+            **self._examples.left_out(self.length),
         }
 
     def _locate(self, index: int) -> tuple[PackingPlan, int]:
-        """The window that a row is in, and its place there."""
-        epoch, place = divmod(index, self.rows)
+        """The window that a row is in, and its index there."""
+        epoch, row = divmod(index, self.rows)
         windows, ends = self._epoch(epoch)
-        number = int(np.searchsorted(ends, place, side="right"))
+        number = int(np.searchsorted(ends, row, side="right"))
         window = int(windows[number])
-        place -= int(ends[number - 1]) if number else 0
-        return self._windows(window), int(self._orders(epoch, window)[place])
+        row -= int(ends[number - 1]) if number else 0
+        return self._windows(window), int(self._orders(epoch, window)[row])
 
     def _make_window(self, window: int) -> PackingPlan:
         first = window * self._window_size
-        last = min(first + self._window_size, self._units.count)
-        units = self._shuffle(np.arange(first, last))
-        sizes = self._units.sizes(units, self.length)
+        last = min(first + self._window_size, self._examples.count)
+        numbers = self._shuffle(np.arange(first, last))
+        sizes = self._examples.sizes(numbers, self.length)
         there = sizes > 0
-        cut = self._units.may_be_cut
-        return pack(units[there], sizes[there], self.length, most=self._most, cut=cut)
+        cut = self._examples.may_be_cut
+        return pack(numbers[there], sizes[there], self.length, most=self._most, cut=cut)
 
     def _make_order(self, epoch: int, window: int) -> np.ndarray:
         """The rows of a window in an epoch's order."""
@@ -140,11 +140,11 @@ class PackedSource:
         return windows, np.cumsum(self._rows_of_window[windows])
 
     def _count_rows(self) -> np.ndarray:
-        """Rows of each window, int64; read from beside the store where they have been counted."""
+        """Rows of each window, int64; counted once, and kept beside the store."""
         most = () if self._most is None else (self._most,)
         key = "-".join(map(str, (VERSION, self.length, *self._seed, self._window_size, *most)))
         path = self.store.directory / f"rows-{key}.npy"
-        windows = -(-self._units.count // self._window_size)
+        windows = -(-self._examples.count // self._window_size)
         if path.exists():
             try:
                 counts = np.load(path)
@@ -161,6 +161,6 @@ class PackedSource:
 
 
 def _save(path: pathlib.Path, counts: np.ndarray) -> None:
-    """Writes in one piece; a store that may not be written to is counted anew each time."""
+    """Keeps the counts; a store that cannot be written to is counted again each time."""
     with contextlib.suppress(OSError), new_file(path) as file:
         np.save(file, counts)

@@ -1,10 +1,8 @@
-"""Packing documents into rows, from the number of their targets alone.
+"""Packing documents into rows (sequences of a batch), from their numbers of targets alone.
 
-A text's stream is [separator] + ids + [separator]: the first predicts the document's first token,
-the last is learnt as its end. Inputs are stream[:-1], targets stream[1:], so a text of n ids has
-n + 1 targets. Streams longer than a row are cut, and so are a few that would leave a row emptier
-than SLACK; every target stands in exactly one row. What streams other documents have, which are
-never cut in two, is said in units.py.
+A text of n ids has n + 1 targets (examples.py says why). Examples longer than a row are cut, and so
+are a few that would leave a row emptier than SLACK; every target stands in exactly one row.
+Conversations are never cut in two.
 """
 
 from __future__ import annotations
@@ -14,16 +12,16 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from marco_jax.data.streams import Stream
+from marco_jax.data.examples import Segment
 
 # Pieces that are packed together, about: enough choice for rows to close full, little enough to be
-# packed again in milliseconds whenever one of their rows is asked for.
+# packed again in milliseconds whenever one of their rows is read.
 WINDOW = 4096
 # A row may stay empty by this share of it. Emptier ones are filled up with the front of another
 # document, which is cut for it: documents of about two thirds of a row would leave a third of every
 # row empty. A cut leaves no shorter end over.
 SLACK = 1 / 64
-# Changes with the rows that are made of the same documents.
+# Changes when the same documents make other rows.
 VERSION = 2
 
 
@@ -97,24 +95,24 @@ def pack(
     return PackingPlan(starts, document[index], offset[index] + skipped, taken)
 
 
-def fill_row(out: Mapping[str, np.ndarray], streams: Iterable[Stream]) -> None:
+def fill_row(out: Mapping[str, np.ndarray], segments: Iterable[Segment]) -> None:
     """Writes segments into a row: arrays of zeros, [length] each.
 
     Args:
         out: tokens, targets, positions, segment_ids (from 1), loss_weights; and where there is such
-            an array, reference, which has a segment's on its first place.
-        streams: the segments.
+            an array, reference: that of a segment goes to its first position.
+        segments: of the row, in order.
     """
     start = 0
-    for segment, stream in enumerate(streams, start=1):
-        size = len(stream.ids) - 1
+    for number, segment in enumerate(segments, start=1):
+        size = len(segment.ids) - 1
         part = slice(start, start + size)
-        out["tokens"][part], out["targets"][part] = stream.ids[:-1], stream.ids[1:]
+        out["tokens"][part], out["targets"][part] = segment.ids[:-1], segment.ids[1:]
         out["positions"][part] = np.arange(size)
-        out["segment_ids"][part] = segment
-        out["loss_weights"][part] = stream.weights
+        out["segment_ids"][part] = number
+        out["loss_weights"][part] = segment.loss_mask
         if "reference" in out:
-            out["reference"][start] = stream.reference
+            out["reference"][start] = segment.reference
         start += size
 
 
@@ -134,7 +132,7 @@ def _best_fit(sizes: np.ndarray, length: int, most: int | None) -> list[list[int
     """Rows of piece indices: the largest piece first, each into the fullest row that takes it."""
     rows: list[list[int]] = []
     open_rows: list[list[int]] = [[] for _ in range(length + 1)]  # by free space
-    free = 0  # bit s is set where a row with s free places is open
+    free = 0  # bit s is set where a row with s free positions is open
     for piece in np.argsort(-sizes, kind="stable").tolist():
         size = int(sizes[piece])
         fitting = free >> size

@@ -44,15 +44,15 @@ def prepare_stores(
     *,
     part: tuple[int, int] = (0, 1),
 ) -> dict[str, TokenStore]:
-    """The stores of some sources; what has not been tokenised yet is, and kept in `cache_dir`.
+    """The token stores of some sources; those that `cache_dir` lacks are tokenised and kept there.
 
     Args:
         corpus: has the sources.
         tokenizer: of the model.
         names: of sources.
-        cache_dir: one that processes share lets them share the work.
+        cache_dir: processes that share it share the work.
         part: (number, of how many processes): every process begins with sources of its own, then
-            makes what is still missing, so that it also works where nothing is shared.
+            makes what is still missing; without a shared folder each makes everything.
 
     Raises:
         ValueError: a source that the corpus does not have, or a record that cannot be read.
@@ -62,17 +62,17 @@ def prepare_stores(
         if name not in known:
             raise ValueError(f"the mixture has a source {name!r} and the data has none: {known}")
     cache = pathlib.Path(cache_dir) / tokenizer.fingerprint[:12]
-    places = {
+    directories = {
         name: cache / f"{name}-{task_fingerprint(corpus, tokenizer, name)[:12]}" for name in names
     }
     number, count = part
     own = [name for index, name in enumerate(names) if index % count == number]
     for name in [*own, *(name for name in names if name not in own)]:
-        if not (places[name] / MANIFEST).exists():
+        if not (directories[name] / MANIFEST).exists():
             _log.info(f"tokenising {name}")
             with Progress(f"tokenising {name}", unit="tokens") as progress:
-                _tokenise(corpus, tokenizer, name, places[name], progress)
-    return {name: TokenStore(places[name]) for name in names}
+                _tokenise(corpus, tokenizer, name, directories[name], progress)
+    return {name: TokenStore(directories[name]) for name in names}
 
 
 def _tokenise(
@@ -82,7 +82,7 @@ def _tokenise(
     directory: pathlib.Path,
     progress: Callable[[int], None],
 ) -> None:
-    """Writes a store of what the source's SeqIO task (tasks.py) gives, without TensorFlow."""
+    """Writes the store of a source; its SeqIO task (seqio_tasks.py) gives the same tokens."""
     fingerprint = f"{task_fingerprint(corpus, tokenizer, name)}-{tokenizer.fingerprint}"
     kind = {CHAT: CONVERSATIONS, PREFERENCE: PREFERENCES}.get(kind_of(corpus, name), TEXTS)
     about = {"source": name, "fingerprint": fingerprint, "kind": kind}
@@ -97,7 +97,7 @@ def _tokenise(
 def _counted(
     documents: Iterable[np.ndarray | Record], progress: Callable[[int], None]
 ) -> Iterator[np.ndarray | Record]:
-    """The same documents; `progress` is told the tokens of each."""
+    """The same documents, while `progress` counts their tokens."""
     for document in documents:
         progress(len(document.ids if isinstance(document, Record) else document))
         yield document
@@ -107,8 +107,8 @@ def _conversations(corpus: Corpus, tokenizer: Tokenizer, name: str) -> Iterator[
     template = chat_template(tokenizer)
     for document in corpus.documents(name, TRAIN):
         text, spans = render_document(document, template)
-        ids, weights = tokenize_conversation(tokenizer, text, spans)
-        yield Record(ids, weights, document.language)
+        ids, loss_mask = tokenize_conversation(tokenizer, text, spans)
+        yield Record(ids, loss_mask, document.language)
 
 
 def _ids(corpus: Corpus, tokenizer: Tokenizer, name: str) -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
-"""Records of raw text files, streamed: what is read is never held whole.
+"""Records of raw text files, streamed: no file is held in memory.
 
 Files are local or lie wherever TensorFlow's file system reaches ("gs://..."). Every record comes
-with the place it stands at, for messages.
+with its location, for messages.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
-import pyarrow
-import pyarrow.parquet
-
 Record = Mapping[str, Any]
-# A line longer than this is no text but a mistake.
+# A line longer than this is a mistake, not a text.
 LINE_BYTES = 1 << 28
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 
 
-def expand(patterns: Sequence[str]) -> list[str]:
+def expand_globs(patterns: Sequence[str]) -> list[str]:
     """The files that paths or globs ("**" too) name: sorted within a pattern, each once.
 
     Raises:
@@ -44,7 +41,7 @@ def form_of(path: str) -> str:
     """The form of a file by its name: a key of FORMS.
 
     Raises:
-        ValueError: the name tells none.
+        ValueError: the name does not tell.
     """
     name = path
     for suffix in COMPRESSED:
@@ -52,14 +49,16 @@ def form_of(path: str) -> str:
     extension = name.rpartition(".")[2]
     form = {"txt": "text", "json": "jsonl", "tfrecords": "tfrecord"}.get(extension, extension)
     if form not in FORMS:
-        raise ValueError(f"{path}: what it holds is not clear; set format to one of {list(FORMS)}")
+        raise ValueError(
+            f"{path}: its name does not tell its format: set format to one of {list(FORMS)}"
+        )
     return form
 
 
 def read_records(
     path: str, form: str = "", columns: Sequence[str] = ()
 ) -> Iterator[tuple[str, Record]]:
-    """The records of a file in their order, each with its place.
+    """The records of a file in their order, each with its location.
 
     Args:
         path: of the file; .gz and .zst are read through.
@@ -73,8 +72,8 @@ def read_records(
     yield from FORMS[form or form_of(path)](path, columns)
 
 
-def fingerprint(path: str) -> tuple[str, int, int]:
-    """Name, size in bytes, and time of change in nanoseconds: what changes when a file does."""
+def file_fingerprint(path: str) -> tuple[str, int, int]:
+    """Name, size in bytes, and time of change in nanoseconds: they change when a file does."""
     status = _gfile().stat(path) if "://" in path else _stat(path)
     return path.rpartition("/")[2], int(status[0]), int(status[1])
 
@@ -96,6 +95,8 @@ def _open(path: str) -> Iterator[IO[bytes]]:
         if path.endswith(".gz"):
             raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
         elif path.endswith(".zst"):
+            import pyarrow
+
             raw = stack.enter_context(pyarrow.CompressedInputStream(raw, "zstd"))
         yield raw
 
@@ -103,7 +104,7 @@ def _open(path: str) -> Iterator[IO[bytes]]:
 def _lines(path: str) -> Iterator[tuple[str, str]]:
     """Lines ended by a newline alone: a text may hold other separators."""
     with _open(path) as stream:
-        buffered = io.BufferedReader(_Raw(stream), 1 << 20)
+        buffered = io.BufferedReader(_RawStream(stream), 1 << 20)
         number = 0
         while line := buffered.readline(LINE_BYTES):
             number += 1
@@ -116,7 +117,7 @@ def _lines(path: str) -> Iterator[tuple[str, str]]:
                 raise ValueError(f"{place} is not UTF-8: {error.reason}") from None
 
 
-class _Raw(io.RawIOBase):
+class _RawStream(io.RawIOBase):
     """Any stream of bytes as one that can be buffered."""
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -138,9 +139,9 @@ def _jsonl(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{place} is no JSON: {error}") from None
+            raise ValueError(f"{place} is not valid JSON: {error}") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{place} is no JSON object")
+            raise ValueError(f"{place} is not a JSON object")
         yield place, record
 
 
@@ -168,6 +169,8 @@ def _tsv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
 
 
 def _parquet(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
+    import pyarrow.parquet
+
     with _open(path) as stream:
         try:
             number = 0
@@ -176,7 +179,7 @@ def _parquet(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
                     number += 1
                     yield f"{path}, row {number}", record
         except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is no Parquet file: {error}") from None
+            raise ValueError(f"{path} is not a Parquet file: {error}") from None
 
 
 def _tfrecord(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:

@@ -1,4 +1,4 @@
-"""The order of the data across restarts: it goes on as it was, or its change is said and wanted."""
+"""The order of the data across restarts: unchanged, or changed with the user's consent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where an order begins: a step, and the rows of each source that were read before it."""
+    """Where an order begins: a step, and the rows of each source read before it."""
 
     step: int = 0
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -20,7 +20,7 @@ START = Origin()
 
 
 class OrderChanged(ValueError):
-    """A restart would read other data than the run before it; the message says what differs."""
+    """A restart would read other data than the run did before; the message names what differs."""
 
 
 def resume_order(

@@ -1,7 +1,7 @@
-"""Sources as SeqIO tasks, and mixtures in SeqIO's registry.
+"""Sources as SeqIO tasks, and mixtures in SeqIO's registry, for SeqIO's own tools.
 
-SeqIO is the language in which sources, preprocessing and rates are declared. The order of training
-is not left to it: a task is materialised once (store.py) and mixed by index (feed.py).
+A task gives the same tokens that training reads. Training itself reads token stores (store.py),
+which are mixed by index (feed.py).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _BATCH = 256
 
 
 def register_task(corpus: Corpus, tokenizer: Tokenizer, source: str) -> seqio.Task:
-    """A source as a task: documents in their order -> text -> `tokens` (no separator added).
+    """A source as a task: documents in their order -> text -> `tokens` (no EOS added).
 
-    Conversations are written with the tokenizer's chat template and have `weights` too, 1 for every
-    token that is learnt, and their `language`. Preferences give two conversations each, the chosen
-    one first.
+    Conversations are rendered with the tokenizer's chat template and have a `loss_mask` too, 1 for
+    every token that is trained on, and their `language`. Preferences give two conversations each,
+    the chosen one first.
 
     Registering the same source and tokenizer again gives the same task.
     """
@@ -47,8 +47,8 @@ def register_task(corpus: Corpus, tokenizer: Tokenizer, source: str) -> seqio.Ta
         features = {"tokens": feature}
         read, tokenize = _documents(corpus, source), _tokenize
         if has_conversations(corpus, source):
-            weights = seqio.PassThroughVocabulary(2)
-            features["weights"] = seqio.Feature(weights, add_eos=False, dtype=tf.int32)
+            loss_mask = seqio.PassThroughVocabulary(2)
+            features["loss_mask"] = seqio.Feature(loss_mask, add_eos=False, dtype=tf.int32)
             read = _conversations(corpus, source, chat_template(tokenizer))
             tokenize = _tokenize_conversations
         seqio.TaskRegistry.add(
@@ -123,7 +123,7 @@ def _conversations(corpus: Corpus, source: str, template: str) -> seqio.Function
 def _tokenize_conversations(
     dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
 ) -> tf.data.Dataset:
-    """Text and spans -> `tokens` and `weights`."""
+    """Text and spans -> `tokens` and `loss_mask`."""
     tokenizer = output_features["tokens"].vocabulary.tokenizer
 
     def encode(text: bytes, spans: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -131,9 +131,9 @@ def _tokenize_conversations(
 
     def tokenize(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs = [example["text"], example["spans"]]
-        tokens, weights = tf.numpy_function(encode, inputs, (tf.int32, tf.int32))
+        tokens, loss_mask = tf.numpy_function(encode, inputs, (tf.int32, tf.int32))
         tokens.set_shape([None])
-        weights.set_shape([None])
-        return {"tokens": tokens, "weights": weights, "language": example["language"]}
+        loss_mask.set_shape([None])
+        return {"tokens": tokens, "loss_mask": loss_mask, "language": example["language"]}
 
     return dataset.map(tokenize)

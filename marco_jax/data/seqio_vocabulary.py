@@ -30,7 +30,7 @@ class TokenizerVocabulary(seqio.Vocabulary):
 
     @property
     def eos_id(self) -> int:
-        """The document separator."""
+        """The token that ends a document."""
         return self.tokenizer.eos_id
 
     @property

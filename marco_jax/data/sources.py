@@ -28,7 +28,7 @@ from marco_jax.data.readers import FORMS
 from marco_jax.languages import get_language
 
 LANGUAGE_NAMES = ("english", "source", "target", "mixed")
-_PLACES = ("files", "aligned", "tfds", "seqio")
+_ORIGINS = ("files", "aligned", "tfds", "seqio")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Source:
     """A declared source.
 
     Attributes:
-        name: how mixtures, metrics and overrides call it.
+        name: in mixtures, metrics and overrides.
         kind: one of corpus.KINDS.
         language: of a text, knowledge or synthetic source. Of conversations and preferences too;
             where it is left out, a record's own "language" is its language.
@@ -53,12 +53,12 @@ class Source:
             of preferences prompt, chosen and rejected.
         text, id: fields of a record that hold the text and its key ("" where there is none).
         held_out: share of the keys that is held out; at most `held_out_documents` are evaluated on.
-        language_names: how templates call languages: in English, in the source or the target
-            language, or one of the three for each document.
+        language_names: the language in which templates name languages: English, the source or the
+            target language, or ("mixed") one of the three for each document.
         both_directions: whether pairs are read both ways.
         partners: languages that each line of aligned texts is paired with.
-        streamed: tokenise while training instead of before: nothing to wait for, but a restart
-            reads through what it had read, and how large the source is stays unknown.
+        streamed: tokenise while training instead of before: training starts at once, but a restart
+            reads again what had been read, and the size of the source stays unknown.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Source:
 
     @property
     def info(self) -> SourceInfo:
-        """What mixtures know of it."""
+        """The source as mixtures see it."""
         return SourceInfo(self.name, self.kind, self.language, self.streamed)
 
 
@@ -100,7 +100,7 @@ def read_sources(path: str) -> list[Source]:
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))["sources"]
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: it is no JSON: {error.msg}") from None
+        raise ValueError(f"{path}:{error.lineno}: it is not valid JSON: {error.msg}") from None
     except (KeyError, TypeError):
         raise ValueError(f'{path}: it has no list "sources"') from None
     sources = [_source(entry, f"{path}, source {n}") for n, entry in enumerate(entries, 1)]
@@ -113,7 +113,7 @@ def read_sources(path: str) -> list[Source]:
 
 def _source(entry: Any, place: str) -> Source:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise ValueError(f'{place}: it is no object with a "name"')
+        raise ValueError(f'{place}: it is not an object with a "name"')
     place = f"{place} ({entry['name']})"
     fields = {field.name: field for field in dataclasses.fields(Source)}
     values: dict[str, Any] = {}
@@ -126,12 +126,14 @@ def _source(entry: Any, place: str) -> Source:
         if isinstance(default, tuple):
             value = (value,) if isinstance(value, str) else value
             if not (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)):
-                raise ValueError(f"{place}: {name} is no text and no list of texts")
+                raise ValueError(f"{place}: {name} is neither a text nor a list of texts")
             value = tuple(value)
         elif default is not dataclasses.MISSING and not isinstance(
             value, (int, float) if isinstance(default, float) else type(default)
         ):
-            raise ValueError(f"{place}: {name} is {value!r}, which is no {type(default).__name__}")
+            raise ValueError(
+                f"{place}: {name} is {value!r}, which is not of type {type(default).__name__}"
+            )
         values[name] = value
     if "kind" not in values:
         raise ValueError(f"{place}: it has no kind; choose one of {', '.join(KINDS)}")
@@ -146,9 +148,9 @@ def _source(entry: Any, place: str) -> Source:
 def _check(source: Source) -> None:
     if source.kind not in KINDS:
         raise ValueError(f"kind is {source.kind!r}; choose one of {', '.join(KINDS)}")
-    places = [name for name in _PLACES if getattr(source, name)]
-    if len(places) != 1:
-        raise ValueError(f"it has {places or 'no data'}: set one of {', '.join(_PLACES)}")
+    origins = [name for name in _ORIGINS if getattr(source, name)]
+    if len(origins) != 1:
+        raise ValueError(f"it has {origins or 'no data'}: set one of {', '.join(_ORIGINS)}")
     if source.kind == PARALLEL:
         if not source.aligned and (len(source.languages) != 2 or source.language):
             raise ValueError('it is parallel: set "languages" to two codes')

@@ -17,8 +17,8 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 TOKENS, LENGTHS, MANIFEST = "tokens-{:05d}.array_record", "lengths.npy", "manifest.json"
 LANGUAGES = "languages.npy"
-# Kinds of stores: whole texts; conversations of which some tokens are learnt; preferences, of which
-# two documents that follow one another are a pair. The last two hold a weight beside each token.
+# Kinds of stores: texts; conversations, of which some tokens are trained on; preferences, of which
+# two consecutive documents are a pair. The last two hold a loss mask beside the tokens.
 TEXTS, CONVERSATIONS, PREFERENCES = "texts", "conversations", "preferences"
 KINDS = (TEXTS, CONVERSATIONS, PREFERENCES)
 
@@ -26,15 +26,15 @@ KINDS = (TEXTS, CONVERSATIONS, PREFERENCES)
 RESIDENT_TOKENS = 64 << 20
 # A file is closed after this many tokens (1 GiB).
 FILE_TOKENS = 256 << 20
-# Documents are read one by one, in an order of ours: no reader needs threads or a look ahead.
+# Documents are read one by one in shuffled order: reading ahead would not help.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class Record(NamedTuple):
-    """A document of a store that holds weights: int32 ids, 1 where learnt, and its language."""
+    """A document with a loss mask: int32 ids, 1 where a token is trained on, and its language."""
 
     ids: np.ndarray  # [tokens]
-    weights: np.ndarray  # uint8 [tokens]
+    loss_mask: np.ndarray  # uint8 [tokens]
     language: str = ""
 
 
@@ -56,7 +56,7 @@ class TokenStore:
         self.lengths: np.ndarray = np.load(directory / LENGTHS, mmap_mode="r")  # int32 [documents]
         self.tokens = int(self.manifest["tokens"])
         self.kind = self.manifest.get("kind", TEXTS)
-        # Languages that its documents name, and which of them each is in; none: they name none.
+        # Languages of its documents; empty where they have none.
         self.languages = tuple(self.manifest.get("languages", ()))
         self._language_of = (
             np.load(directory / LANGUAGES, mmap_mode="r") if self.languages else None
@@ -75,10 +75,10 @@ class TokenStore:
 
     @property
     def targets(self) -> int:
-        """Tokens that are learnt, in one reading of all documents."""
+        """Target tokens of one epoch."""
         if self.kind == TEXTS:
             return self.tokens + len(self.lengths)
-        return int(self.manifest["learnt"])
+        return int(self.manifest["targets"])
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
         """Ids start..stop of a document, int32."""
@@ -87,15 +87,15 @@ class TokenStore:
             return ids[starts[document] + start : starts[document] + stop]
         return self._ids(self._record(document))[start:stop]
 
-    def read_weights(self, document: int) -> np.ndarray:
-        """1 for each token of a document that is learnt, float32; of texts all are."""
+    def read_loss_mask(self, document: int) -> np.ndarray:
+        """1 for each token of a document that is trained on, float32 [tokens]; in texts all are."""
         if self.kind == TEXTS:
             return np.ones(int(self.lengths[document]), np.float32)
         record = np.frombuffer(self._record(document), np.uint8)
         return record[4 * int(self.lengths[document]) :].astype(np.float32)
 
     def language(self, document: int) -> int:
-        """The place in `languages` of a document's; 0 where it has none."""
+        """The index in `languages` of a document's language; 0 where it has none."""
         return 0 if self._language_of is None else int(self._language_of[document])
 
     def _record(self, document: int) -> bytes:
@@ -104,7 +104,7 @@ class TokenStore:
         return self._readers[file].read([document - first])[0]
 
     def _ids(self, record: bytes) -> np.ndarray:
-        """The tokens of a record; weights, a byte each, follow them."""
+        """The tokens of a record; the loss mask, a byte each, follows them."""
         if self.kind == TEXTS:
             return np.frombuffer(record, np.int32)
         return np.frombuffer(record, np.int32, count=len(record) // 5)
@@ -128,6 +128,8 @@ def _read_manifest(directory: pathlib.Path) -> dict:
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         manifest["documents"], manifest["tokens"], manifest["files"], manifest["fingerprint"]
+        if manifest.get("kind", TEXTS) != TEXTS:
+            manifest["targets"]
     except (OSError, ValueError, KeyError):
         raise ValueError(
             f"{directory / MANIFEST} is missing or damaged: delete {directory}, "
@@ -141,7 +143,7 @@ def write_store(
     documents: Iterable[np.ndarray | Record],
     about: dict[str, str],
 ) -> TokenStore:
-    """Writes a store in one piece: `directory` is there whole or not at all.
+    """Writes a store in one piece: a reader sees all of it or nothing.
 
     Two writers of one directory do not disturb each other; the first to finish stays.
 
@@ -172,10 +174,10 @@ def write_store(
 
 
 class _Seen:
-    """What there is to know of records as they are written: learnt tokens, and languages."""
+    """Counts target tokens and languages of records while they are written."""
 
     def __init__(self) -> None:
-        self.learnt = 0
+        self.targets = 0
         self.records = False
         self.numbers: dict[str, int] = {}
         self.language_of: list[int] = []
@@ -185,17 +187,17 @@ class _Seen:
         if not isinstance(document, Record):
             return len(document), np.ascontiguousarray(document, np.int32).tobytes()
         self.records = True
-        self.learnt += int(document.weights.sum())
+        self.targets += int(document.loss_mask.sum())
         number = self.numbers.setdefault(document.language, len(self.numbers))
         self.language_of.append(number)
         ids = np.ascontiguousarray(document.ids, np.int32).tobytes()
-        return len(document.ids), ids + np.ascontiguousarray(document.weights, np.uint8).tobytes()
+        return len(document.ids), ids + np.ascontiguousarray(document.loss_mask, np.uint8).tobytes()
 
     def counts(self) -> dict[str, object]:
         if not self.records:
             return {}
         named = {"languages": list(self.numbers)} if any(self.numbers) else {}
-        return {"learnt": self.learnt, **named}
+        return {"targets": self.targets, **named}
 
 
 def _write_files(

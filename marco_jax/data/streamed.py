@@ -1,8 +1,8 @@
-"""A source that is tokenised as it is read: nothing to prepare, and only the next row at hand.
+"""A source that is tokenised as it is read: nothing to prepare, and only the next rows in memory.
 
 Documents come in the order of the files, a window at a time; a window is shuffled and packed like
-those of a prepared source. What a checkpoint keeps is where the window begins: a restart goes
-through the records before it without tokenising them, and reads the same rows from there. Every
+those of a prepared source. A checkpoint keeps where the window begins: a restart skips the records
+before it without tokenising them, and reads the same rows from there. Every
 host reads all windows and fills its own rows.
 """
 
@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from marco_jax.data.examples import Segment
 from marco_jax.data.packing import PackingPlan, fill_row, pack
-from marco_jax.data.streams import Stream
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # Documents that are shuffled and packed together.
 STREAM_WINDOW = 1024
-# Beginnings that are remembered: batches are made ahead of the step that is saved.
+# Windows that are remembered: batches are made ahead of the step that is saved.
 _KEPT_WINDOWS = 4096
-# Rows of documents of ordinary lengths are about this full; shares of tokens follow from it.
+# How full rows are, about: it turns shares of tokens into shares of rows.
 _FULL = 0.98
 
 
@@ -38,7 +38,7 @@ class Window(NamedTuple):
 
 
 class StreamedSource:
-    """The rows of one source, in their order and in no other."""
+    """The rows of one source, which can only be read in order."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class StreamedSource:
         """Goes on with a window that `window_at` gave."""
         self._begin(Window(**window))
 
-    def window_at(self, index: int) -> dict[str, int]:
-        """The window that the index-th row, or the row before it, is in: plain data."""
-        place = bisect.bisect_right(self._windows, index, key=lambda window: window.row) - 1
-        return self._windows[max(place, 0)]._asdict()
+    def window_at(self, row: int) -> dict[str, int]:
+        """The window of a row, or of the row before it: plain data."""
+        index = bisect.bisect_right(self._windows, row, key=lambda window: window.row) - 1
+        return self._windows[max(index, 0)]._asdict()
 
     def fill(self, index: int, out: Mapping[str, np.ndarray]) -> None:
         """Writes the index-th row into arrays of zeros.
@@ -86,10 +86,10 @@ class StreamedSource:
         """
         row = self._row(index)
         pieces = range(self._plan.starts[row], self._plan.starts[row + 1])
-        fill_row(out, (self._stream(piece) for piece in pieces))
+        fill_row(out, (self._segment(piece) for piece in pieces))
 
     def describe(self) -> dict[str, Any]:
-        """What there is of it: unknown before it is read."""
+        """Its size, which is unknown before it is read."""
         return dict.fromkeys(("documents", "tokens", "rows", "padding"))
 
     def documents(self, index: int) -> list[int]:
@@ -106,7 +106,7 @@ class StreamedSource:
         self._reader: Iterator[str] | None = None
 
     def _row(self, index: int) -> int:
-        """The place of a row in the window, after reading up to it."""
+        """The index of a row in its window, after reading up to it."""
         while self._plan is None or index >= self._current.row + self._plan.rows:
             self._read_window()
         if index < self._current.row:
@@ -145,11 +145,10 @@ class StreamedSource:
             start.record + len(texts),
         )
 
-    def _stream(self, piece: int) -> Stream:
-        """Inputs and targets of a piece: size + 1 entries of [separator] + ids + [separator]."""
+    def _segment(self, piece: int) -> Segment:
+        """Inputs and targets of a piece: size + 1 entries of [EOS] + ids + [EOS]."""
         ids = self._ids[int(self._plan.document[piece])]
         offset, size = int(self._plan.offset[piece]), int(self._plan.size[piece])
-        separator = [self._tokenizer.eos_id]
-        stream = np.concatenate([separator, ids, separator])
-        ids = stream[offset : offset + size + 1].astype(np.int32)
-        return Stream(ids, np.ones(size, np.float32))
+        eos = [self._tokenizer.eos_id]
+        ids = np.concatenate([eos, ids, eos])[offset : offset + size + 1].astype(np.int32)
+        return Segment(ids, np.ones(size, np.float32))

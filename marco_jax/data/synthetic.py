@@ -116,9 +116,9 @@ def load_template(name: str) -> Template:
         template = Template(name, path.read_text(encoding="utf-8").strip())
         named = all(field.isidentifier() for field in template.fields)
     except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} is no template: {error}") from None
+        raise ValueError(f"{name} is not a valid template: {error}") from None
     if not named or not template.fields:
-        raise ValueError(f"{name} is no template: it needs fields such as {{keywords}}")
+        raise ValueError(f"{name} is not a valid template: it needs fields such as {{keywords}}")
     return template
 
 

@@ -18,7 +18,7 @@ TEMPLATES: tuple[str, ...] = (
 )
 
 
-def render(template: int, source_language: str, target_language: str, x: str, y: str) -> str:
+def render_pair(template: int, source_language: str, target_language: str, x: str, y: str) -> str:
     """Fills template number `template` (0..10) with language names and texts."""
     # Texts may hold braces (placeholders of an interface), so they are not formatted themselves.
     return TEMPLATES[template].format(src=source_language, tgt=target_language, x=x, y=y)

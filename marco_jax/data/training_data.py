@@ -93,7 +93,7 @@ class TrainingData:
             length=config.batch.length,
             batch_rows=plan.batch_rows,
             seed=config.seed,
-            separator=tokenizer.eos_id,
+            eos_id=tokenizer.eos_id,
             references=references(stores) if references else None,
             pairs_per_row=pairs_per_row,
         )

@@ -116,5 +116,5 @@ def reference_scores(
 def _request(store: TokenStore, document: int) -> ScoreRequest:
     """The answer of a conversation (its target tokens) behind its prompt."""
     ids = store.read(document, 0, int(store.lengths[document])).tolist()
-    first = int(np.flatnonzero(store.read_weights(document))[0])
+    first = int(np.flatnonzero(store.read_loss_mask(document))[0])
     return ScoreRequest(ids[:first], ids[first:])

@@ -73,6 +73,6 @@ def corpus_feed() -> Callable[..., Feed]:
             if any(stage.mixture.shares.get(name) for stage in stages)
         ]
         stores = prepare_stores(corpus, tokenizer, names, cache_dir)
-        return build_feed(stores, stages, separator=tokenizer.eos_id, **options)
+        return build_feed(stores, stages, eos_id=tokenizer.eos_id, **options)
 
     return build

@@ -217,7 +217,7 @@ def test_conversations_have_their_messages(tmp_path):
     )
     (document,) = corpus.documents("chat", TRAIN)
     assert document.text == "Сәлем\nHi!"
-    assert document.turns == (Turn("user", "Сәлем"), Turn("assistant", "Hi!", learnt=True))
+    assert document.turns == (Turn("user", "Сәлем"), Turn("assistant", "Hi!", trained=True))
 
 
 def test_a_source_is_tokenised_again_only_when_it_changes(tmp_path, tokenizer, caplog):
@@ -252,9 +252,9 @@ GOOD = {"name": "kk", "kind": "text", "language": "kk", "files": "a.jsonl"}
         (GOOD | {"language": "xx"}, "xx"),
         ({"name": "kk", "kind": "text", "language": "kk"}, "set one of files, aligned, tfds"),
         (GOOD | {"held_out": 2}, "held_out is 2: write a share"),
-        (GOOD | {"held_out": "1%"}, "held_out is '1%', which is no float"),
+        (GOOD | {"held_out": "1%"}, "held_out is '1%', which is not of type float"),
         (GOOD | {"kind": "parallel"}, 'it is parallel: set "languages" to two codes'),
-        (GOOD | {"files": [1]}, "files is no text and no list of texts"),
+        (GOOD | {"files": [1]}, "files is neither a text nor a list of texts"),
         (GOOD | {"format": "doc"}, "format is 'doc'; choose one of"),
     ],
 )
@@ -266,8 +266,8 @@ def test_a_bad_declaration_is_named_with_its_remedy(tmp_path, entry, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b'{"text": "a"}\n{"text": }\n', r"a.jsonl:2 is no JSON"),
-        (b'{"text": "a"}\n[1]\n', r"a.jsonl:2 is no JSON object"),
+        (b'{"text": "a"}\n{"text": }\n', r"a.jsonl:2 is not valid JSON"),
+        (b'{"text": "a"}\n[1]\n', r"a.jsonl:2 is not a JSON object"),
         (b'{"text": "a"}\n{"body": "b"}\n', r'a.jsonl:2 has no text under "text"'),
         (b'{"text": "a"}\n\xff\xfe\n', r"a.jsonl:2 is not UTF-8"),
     ],

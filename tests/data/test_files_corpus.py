@@ -63,8 +63,8 @@ def test_jsonl_files_of_both_forms(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "a.jsonl:2 is no JSON"),
-        ("[1]", "a.jsonl:2 is no JSON object"),
+        ("{", "a.jsonl:2 is not valid JSON"),
+        ("[1]", "a.jsonl:2 is not a JSON object"),
         ('{"language": "kk"}', 'a.jsonl:2 has no text under "text"'),
         ('{"text": "x"}', 'a.jsonl:2 has no text under "language"'),
         ('{"text": "x", "language": "kz"}', "a.jsonl:2: language 'kz' is unknown"),

@@ -224,10 +224,10 @@ def test_override_leaves_stages_as_they_are_that_do_not_read_its_source():
         ("kk", "'kk' is not of the form source=share"),
         ("en=0.1,kk=a lot", "'kk=a lot' is not of the form source=share"),
         ("kkk=0.1", "no source 'kkk'; did you mean 'kk'"),
-        ("kk=1.5", "'kk=1.5' is no share"),
-        ("kk=nan", "'kk=nan' is no share"),
-        ("kk=0.6,en=0.6", "gives 1.2 of the tokens away"),
-        ("kk=0.5,en=0.2,ne=0.1", "not 1"),
+        ("kk=1.5", "'kk=1.5' is not a share"),
+        ("kk=nan", "'kk=nan' is not a share"),
+        ("kk=0.6,en=0.6", "add up to 1.2: make them add up to 1 or less"),
+        ("kk=0.5,en=0.2,ne=0.1", "add up to 0.8: make them add up to 1"),
     ],
 )
 def test_bad_override_names_the_item(override, message):

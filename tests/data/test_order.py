@@ -50,7 +50,7 @@ def stores(tmp_path):
 
 def feed_of(stores, *stages, rows=16, seed=0, length=128) -> Feed:
     named = [Stage(f"s{n}", Mixture(f"m{n}", s), steps) for n, (s, steps) in enumerate(stages)]
-    options = {"length": length, "batch_rows": rows, "seed": seed, "separator": SEPARATOR}
+    options = {"length": length, "batch_rows": rows, "seed": seed, "eos_id": SEPARATOR}
     return build_feed(stores, named, **options)
 
 
@@ -245,7 +245,7 @@ def streaming_feed(stores, tokenizer, texts) -> Feed:
     stream = StreamedSource("stream", lambda: iter(texts), tokenizer, "f", length, seed=0)
     sources = {"source00": stores["source00"], "stream": stream}
     stages = [Stage("s", Mixture("m", {"source00": 0.4, "stream": 0.6}), 200)]
-    return build_feed(sources, stages, length=length, batch_rows=8, seed=0, separator=SEPARATOR)
+    return build_feed(sources, stages, length=length, batch_rows=8, seed=0, eos_id=SEPARATOR)
 
 
 def test_a_streamed_source_goes_on_from_what_was_saved(stores, tokenizer):

@@ -63,7 +63,7 @@ def test_a_template_of_ones_own(tmp_path):
     assert load_template(str(path)).render({"topic": "tea"}, "r") == "Ask about tea: {}"
     for text in ("no fields", "{0}", "{broken"):
         path.write_text(text)
-        with pytest.raises(ValueError, match="is no template"):
+        with pytest.raises(ValueError, match="is not a valid template"):
             load_template(str(path))
     with pytest.raises(ValueError, match="known are keyword_explanation"):
         load_template("kewyord")
@@ -93,7 +93,7 @@ def test_documents_are_a_source_by_config_alone(chat_model, tmp_path, capsys):
     mixture = get_mixture("stage1", corpus.infos())
     assert mixture.shares == {"story": 1.0}
     stores = prepare_stores(corpus, tokenizer, ["story"], tmp_path / "cache")
-    options = {"length": 64, "batch_rows": 2, "seed": 0, "separator": tokenizer.eos_id}
+    options = {"length": 64, "batch_rows": 2, "seed": 0, "eos_id": tokenizer.eos_id}
     feed = build_feed(stores, [Stage("only", mixture, 2)], **options)
     batch = feed.batch(0)
     assert batch["loss_weights"].sum() > 0

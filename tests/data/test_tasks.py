@@ -56,10 +56,10 @@ def test_a_task_of_conversations_gives_what_a_store_of_them_holds(kind, tmp_path
     assert len(given) == len(store.lengths) == {"chat": 1, "preference": 2}[kind]
     for document, example in enumerate(given):
         np.testing.assert_array_equal(example["tokens"], store.read(document, 0, 1 << 20))
-        np.testing.assert_array_equal(example["weights"], store.read_weights(document))
+        np.testing.assert_array_equal(example["loss_mask"], store.read_loss_mask(document))
         learnt = tokenizer.encode("оқиды<|im_end|>the run<|im_end|>")
         if kind == "chat":
-            found = example["tokens"][example["weights"] == 1].tolist()
+            found = example["tokens"][example["loss_mask"] == 1].tolist()
             assert tokenizer.decode(found) == tokenizer.decode(learnt)
             assert found.count(tokenizer.encode("<|im_end|>")[0]) == 2
     assert store.languages == ("kk",)
@@ -98,7 +98,7 @@ def test_mixture_rates_are_those_of_table_2(small_corpus, tokenizer, name):
 def build(corpus, tokenizer, cache_dir):
     stages = [Stage("s", Mixture("m", {"kk": 1.0}), 3)]
     stores = prepare_stores(corpus, tokenizer, ["kk"], cache_dir)
-    return build_feed(stores, stages, length=32, batch_rows=2, seed=0, separator=tokenizer.eos_id)
+    return build_feed(stores, stages, length=32, batch_rows=2, seed=0, eos_id=tokenizer.eos_id)
 
 
 def test_tokenised_sources_are_kept_and_used_again(small_corpus, tokenizer, tmp_path):

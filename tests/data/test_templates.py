@@ -1,6 +1,6 @@
 """The eleven templates, against the text of Table 13."""
 
-from marco_jax.data.templates import TEMPLATES, render
+from marco_jax.data.templates import TEMPLATES, render_pair
 
 RENDERED = [
     "English phrase: Save\nKazakh phrase: Сақтау",
@@ -20,11 +20,11 @@ RENDERED = [
 def test_all_eleven():
     assert len(TEMPLATES) == 11
     numbers = range(len(TEMPLATES))
-    assert [render(n, "English", "Kazakh", "Save", "Сақтау") for n in numbers] == RENDERED
+    assert [render_pair(n, "English", "Kazakh", "Save", "Сақтау") for n in numbers] == RENDERED
 
 
 def test_braces_of_a_text_are_text():
     for number in range(len(TEMPLATES)):
-        assert "{x} %(name)s {0} {" in render(
+        assert "{x} %(name)s {0} {" in render_pair(
             number, "English", "Kazakh", "{x} %(name)s {0} {", "}"
         )

@@ -111,7 +111,7 @@ def examples(pairs):
         sides = []
         for document in (first, first + 1):
             ids = store.read(document, 0, int(store.lengths[document])).tolist()
-            start = int(np.flatnonzero(store.read_weights(document))[0])
+            start = int(np.flatnonzero(store.read_loss_mask(document))[0])
             sides.append((ids[:start], ids[start:]))
         (prompt, chosen), (again, rejected) = sides
         assert prompt == again
@@ -143,7 +143,7 @@ def ours(pairs, directories, options, devices, axes):
         length=LENGTH,
         batch_rows=ROWS,
         seed=0,
-        separator=tokenizer.eos_id,
+        eos_id=tokenizer.eos_id,
         references=references,
         pairs_per_row=options.pairs_per_row,
     )

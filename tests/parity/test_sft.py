@@ -100,7 +100,7 @@ def batches(talks, qwen_dir, tmp_path_factory):
         length=LENGTH,
         batch_rows=1,
         seed=0,
-        separator=tokenizer.eos_id,
+        eos_id=tokenizer.eos_id,
     )
     rows = feed.describe()["sources"]["talks"]["rows"]
     return feed.labels, [feed.batch(step) for step in range(rows)]
