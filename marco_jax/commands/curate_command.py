@@ -12,7 +12,7 @@ from marco_jax.weights.engines import create_engine, run_config
 from marco_jax.weights.models import LoadedModel, load_model
 
 
-def curate(arguments: argparse.Namespace) -> int:
+def curate_command(arguments: argparse.Namespace) -> int:
     """Curates raw text into a corpus."""
     import logging
     import shlex
@@ -21,13 +21,13 @@ def curate(arguments: argparse.Namespace) -> int:
     # of what it raises besides.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    from marco_jax.curation.curate import curate as run
+    from marco_jax.curation.curate import curate
     from marco_jax.files import write_text
     from marco_jax.reports.curation_page import curation_page
     from marco_jax.training.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
-    report = run(
+    report = curate(
         names_in(arguments.input),
         pathlib.Path(arguments.out),
         config,

@@ -7,7 +7,7 @@ import pathlib
 import sys
 from typing import Any
 
-from marco_jax.commands.pairwise_command import compare
+from marco_jax.commands.pairwise_command import compare_answers
 from marco_jax.files import write_json
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
@@ -15,7 +15,7 @@ from marco_jax.weights.engines import create_engine, read_mesh, run_config
 from marco_jax.weights.models import load_model
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
+def eval_command(arguments: argparse.Namespace) -> int:
     """Scores a model: the figures that the training loop reports for the same parameters."""
     from marco_jax.data.load import load_corpus
     from marco_jax.evaluation.benchmark_tasks import is_benchmark
@@ -28,7 +28,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.contamination:
         return _contamination(arguments)
     if arguments.against:
-        return compare(arguments)
+        return compare_answers(arguments)
     if arguments.judge or arguments.input:
         raise ValueError("--judge and --input compare answers: give --against")
     if not arguments.model:

@@ -82,5 +82,5 @@ EXAMPLES = (
 
 
 def examples_of(command: str) -> list[Example]:
-    """Those of one command, such as "train"."""
+    """The examples of one command, such as "train"."""
     return [example for example in EXAMPLES if example.line.split()[1] == command]

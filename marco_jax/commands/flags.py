@@ -11,12 +11,12 @@ _PATHS = (
     *("workdir", "model", "against", "hf", "config", "compare", "template"),
     *("input", "data", "data_dir", "out", "rejects", "verdicts", "hlo"),
 )
-# Commands whose --out is a file; of the others it is a folder.
+# Commands whose --out is a file; that of the others is a folder.
 _OUT_IS_A_FILE = ("eval", "generate", "translate", "plan", "report")
 
 
 def check_paths(arguments: argparse.Namespace) -> None:
-    """Refuses paths that no command can serve, before it begins and anything is created.
+    """Refuses paths that cannot be used, before anything is created.
 
     Raises:
         ValueError: a path of an object store or a hub.
@@ -36,10 +36,10 @@ def check_paths(arguments: argparse.Namespace) -> None:
 def generation_flags(
     parser: argparse.ArgumentParser, field: str, max_new_tokens: str, temperature: str
 ) -> None:
-    """What decides a generated text, and where it goes."""
+    """Flags of generation."""
     parser.add_argument(
         "--out",
-        help=f"JSONL with the field `{field}` added (with --input); a job that was cut off goes on",
+        help=f"JSONL with the field `{field}` added (with --input); an interrupted job continues",
     )
     mesh_flag(parser)
     parser.add_argument("--max_new_tokens", type=int, help=f"default: {max_new_tokens}")
@@ -57,18 +57,19 @@ def generation_flags(
 
 
 def comparison_flags(parser: argparse.ArgumentParser) -> None:
-    """A comparison of two models."""
+    """Flags of a comparison of two models."""
     against = parser.add_argument_group(
         "wins, losses and ties",
         "Instead of scoring: answer the same prompts (--input, or --tasks with --data_dir) with "
-        "--model and --against, and let a judge compare each pair of answers in both orders; what "
-        "they disagree on is a tie. The results have shares by language, their means over all, "
-        "high-resource and low-resource languages, and standard errors.",
+        "--model and --against, and let a judge compare each pair of answers in both orders; where "
+        "the two orders disagree it is a tie. The results have shares by language, their means "
+        "over all, high-resource and low-resource languages, and standard errors.",
     )
     against.add_argument(
         "--against",
         metavar="MODEL|ANSWERS.jsonl",
-        help="another model, or a file of answers (of `marco generate`); so may --model be then",
+        help="another model, or a file of answers (of `marco generate`); with it, --model may be "
+        "such a file, too",
     )
     against.add_argument(
         "--input", help='JSONL of {"prompt": ...} or {"messages": [...]}, each with its "language"'
@@ -76,8 +77,8 @@ def comparison_flags(parser: argparse.ArgumentParser) -> None:
     against.add_argument(
         "--judge",
         help="a scorer as of `marco generate --pairs`, or module:function or file.py:function, "
-        "called with rows, first and second answers, giving a number each: above 0 where the "
-        "first is the better, below 0 where the second is",
+        "called with rows, first and second answers; it returns a number each, above 0 where the "
+        "first is better, below 0 where the second is",
     )
     against.add_argument(
         "--reference", default="reference", metavar="FIELD", help="field with the right answer"
@@ -89,7 +90,7 @@ def comparison_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def mesh_flag(parser: argparse.ArgumentParser) -> None:
-    """A model over several devices."""
+    """The flag that splits a model over several devices."""
     parser.add_argument(
         "--mesh",
         metavar="AXIS=N,..",
@@ -98,13 +99,13 @@ def mesh_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def pairs_flags(parser: argparse.ArgumentParser) -> None:
-    """Preference pairs from own answers."""
+    """Flags of preference pairs from the model's own answers."""
     pairs = parser.add_argument_group(
         "preference pairs",
         "Draw several answers to each row of --input in the model's chat template, rank them, and "
         "write the best beside the worst: {prompt, chosen, rejected, chosen_score, rejected_score, "
         'margin} and the row\'s other fields, as sources of kind "preference" read them. Answers '
-        "that are empty or were cut at --max_new_tokens do not count.",
+        "that are empty or reached --max_new_tokens are left out.",
     )
     pairs.add_argument("--pairs", action="store_true", help="write pairs instead of texts")
     pairs.add_argument("--samples", type=int, default=8, metavar="N", help="answers drawn a prompt")
@@ -112,14 +113,15 @@ def pairs_flags(parser: argparse.ArgumentParser) -> None:
         "--scorer",
         help="chrf or chrf++ (against --reference), language (1 in the row's language), "
         "instructions (share of Marco-Bench-MIF's that are followed), or "
-        "module:function or file.py:function, called with rows and answers, giving a number each",
+        "module:function or file.py:function, called with rows and answers, which returns a "
+        "number each",
     )
     pairs.add_argument(
         "--reference",
         default="reference",
         metavar="FIELD",
-        help="field with the right answer; where a row's messages end with the assistant's, that "
-        "is it; default: reference",
+        help="field with the right answer; messages that end with the assistant's bring their own; "
+        "default: reference",
     )
     pairs.add_argument(
         "--margin",
@@ -130,7 +132,7 @@ def pairs_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def synthetic_flags(parser: argparse.ArgumentParser) -> None:
-    """Documents from templates."""
+    """Flags of synthetic documents."""
     synthetic = parser.add_argument_group(
         "synthetic documents",
         "Fill a template with the fields of each row of --input, and write documents as the field "
@@ -156,22 +158,22 @@ def counts(text: str) -> tuple[int, ...]:
     except ValueError:
         counts = ()
     if not counts or min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of counts, such as 1,2,4")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of counts such as 1,2,4")
     return counts
 
 
 def dtype_flag(parser: argparse.ArgumentParser) -> None:
-    """The dtype of weights that are written."""
+    """The flag of the dtype of written weights."""
     parser.add_argument(
         "--dtype",
         choices=("stored", "bfloat16", "float16", "float32"),
         default="stored",
-        help="of the weights that are written; default: as they are stored",
+        help="of the weights that are written; default: their own",
     )
 
 
 def model_flag(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """The model to use."""
+    """The flag of the model to use."""
     parser.add_argument(
         "--model",
         required=required,

@@ -15,15 +15,15 @@ from marco_jax.runtime.progress import Progress
 from marco_jax.weights.engines import create_engine, read_mesh, run_config
 from marco_jax.weights.models import FoundModel, find_model, load_weights
 
-# New tokens of one answer, unless asked otherwise.
+# New tokens of one answer by default.
 _NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_DOCUMENTS = 64, 512, 1024
 _NEW_TOKENS_OF_TRANSLATION = 256
-# What of the arguments does not decide what is generated.
+# Arguments that do not change what is generated.
 _NOT_SETTINGS = ("parser", "out", "margin", "keep_cut")
 
 
-def generate(arguments: argparse.Namespace) -> int:
-    """Continues one prompt, or those of a JSONL file; with --pairs, ranks several answers."""
+def generate_command(arguments: argparse.Namespace) -> int:
+    """Continues one prompt, or the prompts of a JSONL file; with --pairs, ranks several answers."""
     if arguments.pairs and arguments.template:
         raise ValueError("--pairs and --template: leave one out")
     if arguments.scorer and not arguments.pairs:
@@ -42,7 +42,7 @@ def generate(arguments: argparse.Namespace) -> int:
     return _generate(arguments, found, rows, requests, "text", prompts.end_ids)
 
 
-def translate(arguments: argparse.Namespace) -> int:
+def translate_command(arguments: argparse.Namespace) -> int:
     """Translates one text, or those of a JSONL or text file, between any two languages.
 
     The prompt is a template of the paper's translation data; a text's lines become one.
@@ -127,7 +127,7 @@ class _Source:
         return [drawn[first : first + count] for first in range(0, len(drawn), count)]
 
     def cut(self) -> str:
-        """How many inputs were too long, for a line that tells of a job; "" for none."""
+        """How many inputs were too long, for the last line of a job; empty if none."""
         count = self._engine.truncated
         return f", {count:,} inputs cut on the left" if count else ""
 
@@ -175,8 +175,8 @@ def _documents(arguments: argparse.Namespace) -> int:
 
     before = _with_bar(run, len(rows))
     lost = f"{len(rows) - kept:,} empty, cut or with banned words"
-    said = f"{_describe(len(rows), before)}{source.cut()}: {kept:,} documents, {lost}"
-    print(f"{said}: {arguments.out}", file=sys.stderr)
+    summary = f"{_describe(len(rows), before)}{source.cut()}: {kept:,} documents, {lost}"
+    print(f"{summary}: {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -197,7 +197,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
         for row, answer in zip(rows, prompts.answers, strict=True)
     ]
     if arguments.scorer in SCORERS:
-        # A field that is missing is told before a model has run.
+        # A missing field is an error before a model has run.
         score(scorer, full, ["0"] * len(rows))
     source, count = _Source(arguments, found, prompts), arguments.samples
 
@@ -211,7 +211,9 @@ def _pairs(arguments: argparse.Namespace) -> int:
 
     def run(progress: Callable[[int], None]) -> int:
         return run_blocks(
-            *(answer, rows, pathlib.Path(arguments.out)),
+            answer,
+            rows,
+            pathlib.Path(arguments.out),
             settings=_settings(arguments),
             progress=progress,
             block=max(1, BLOCK // count),
@@ -219,8 +221,8 @@ def _pairs(arguments: argparse.Namespace) -> int:
         )
 
     before = _with_bar(run, len(rows))
-    said = f"{_describe(len(rows), before)}{source.cut()}: {writer.summary()}"
-    print(f"{said}: {arguments.out}", file=sys.stderr)
+    summary = f"{_describe(len(rows), before)}{source.cut()}: {writer.summary()}"
+    print(f"{summary}: {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -248,7 +250,7 @@ def _check_beams(arguments: argparse.Namespace) -> None:
     """Usage of --beams, before a model is looked for (ValueError)."""
     beams = arguments.beams
     if beams < 1:
-        raise ValueError(f"--beams is {beams}: 1 is no search, 2 or more search")
+        raise ValueError(f"--beams is {beams}: write 1 (no search) or more")
     if beams > 1 and arguments.temperature:
         raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
 

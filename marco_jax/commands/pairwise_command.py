@@ -17,13 +17,13 @@ from marco_jax.runtime.progress import Progress
 from marco_jax.weights.engines import create_engine, read_mesh, run_config
 from marco_jax.weights.models import find_model, load_weights
 
-# New tokens of an answer, unless asked otherwise.
+# New tokens of an answer by default.
 _NEW_TOKENS = 512
 # Fields of a file of answers that may hold them.
 _ANSWERS = ("text", "answer", "response", "output", "translation")
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def compare_answers(arguments: argparse.Namespace) -> int:
     """Judges a model's answers against another's, in both orders, and writes the table."""
     from marco_jax.evaluation.pairwise import judge_pairs, load_judge, table
     from marco_jax.evaluation.results import write_results
@@ -49,7 +49,7 @@ def compare(arguments: argparse.Namespace) -> int:
             {**row, "answer": our, "against": their, **verdict._asdict()}
             for row, our, their, verdict in found
         ]
-        _write_lines(pathlib.Path(arguments.verdicts), lines)
+        write_json_lines(pathlib.Path(arguments.verdicts), lines)
     print(format_results(results))
     print(f"{len(everything):,} prompts; written to {arguments.out}", file=sys.stderr)
     return 0
@@ -94,7 +94,9 @@ def _benchmark_rows(
     from marco_jax.evaluation.benchmarks import prompts
 
     if not is_benchmark(name):
-        raise ValueError(f"--tasks: {name!r} is no benchmark, whose prompts can be asked")
+        raise ValueError(
+            f"--tasks: {name!r} is not a benchmark: name one whose answers are written"
+        )
     if not arguments.data_dir:
         raise ValueError(f"--data_dir is missing: the folder with the files of {name}")
     task = BenchmarkTask.parse(name)
@@ -177,10 +179,6 @@ def _read_answers(path: str, rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _key(row: dict[str, Any]) -> str:
-    """What tells a row's prompt from others; "" for a row without one."""
+    """Identifies the prompt of a row; empty for a row without one."""
     asked = row.get("messages", row.get("prompt"))
     return json.dumps(asked, sort_keys=True) if asked else ""
-
-
-def _write_lines(path: pathlib.Path, lines: Sequence[dict[str, Any]]) -> None:
-    write_json_lines(path, lines)

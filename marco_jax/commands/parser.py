@@ -22,12 +22,12 @@ from marco_jax.commands.flags import (
 from marco_jax.languages import LOW_RESOURCE
 
 _EXAMPLES = "examples:"
-# Adds a command by its name, summary, function and perhaps a note.
+# Adds a command: name, summary, function, and a note if there is one.
 Command = Callable[..., argparse.ArgumentParser]
 
 
 class _Help(argparse.HelpFormatter):
-    """Fills prose, and leaves examples as they are: they are to be copied."""
+    """Wraps prose and leaves examples as they are, to be copied."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         prose, mark, examples = text.partition(_EXAMPLES)
@@ -36,16 +36,16 @@ class _Help(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells an error in one line, a misspelt flag before one that is missing without it."""
+    """Prints an error in one line; a misspelt flag is reported before a missing one."""
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         self._given = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        said = self._misspelt() or message
-        remedy = "" if said.endswith("?") else f"; {self.prog} --help shows what there is"
-        self.exit(2, f"{self.prog}: {said}{remedy}\n")
+        error = self._misspelt() or message
+        remedy = "" if error.endswith("?") else f"; {self.prog} --help lists the flags"
+        self.exit(2, f"{self.prog}: {error}{remedy}\n")
 
     def _misspelt(self) -> str:
         flags = [one for one in self._option_string_actions if one.startswith("--")]
@@ -100,7 +100,7 @@ def _add_train(command: Command) -> None:
     train = command(
         "train",
         "Train as a config file says; resumes in its workdir.",
-        "train_commands.train",
+        "train_commands.train_command",
         "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03. On a CPU the "
         "process keeps freed memory for the next step; MARCO_KEEP_MEMORY=0 gives it back.",
     )
@@ -114,7 +114,7 @@ def _add_train(command: Command) -> None:
 
 
 def _add_evaluate(command: Command) -> None:
-    evaluate = command("eval", "Score a model on few-shot tasks.", "eval_command.evaluate")
+    evaluate = command("eval", "Score a model on few-shot tasks.", "eval_command.eval_command")
     model_flag(evaluate, required=False)
     evaluate.add_argument(
         "--tasks",
@@ -140,19 +140,18 @@ def _add_evaluate(command: Command) -> None:
         "--chat",
         action="store_true",
         default=None,
-        help="ask for benchmarks' written answers in the model's chat template, as a user's "
-        "message; default: as in the model's run",
+        help="render the prompts of generated answers in the model's chat template; default: as in "
+        "the model's run",
     )
     evaluate.add_argument(
         "--max_new_tokens",
         type=int,
-        help="of benchmarks' written answers; default: the run's, else the benchmark's; with "
-        "--against 512",
+        help="of generated answers; default: the run's, else the benchmark's; with --against 512",
     )
     evaluate.add_argument(
         "--contamination",
         action="store_true",
-        help="instead of scoring: which items of the benchmarks stand in a corpus",
+        help="instead of scoring: list benchmark items that occur in a corpus",
     )
     evaluate.add_argument(
         "--data", help="the corpus to search, as config.data; default: that of the model's run"
@@ -163,20 +162,25 @@ def _add_evaluate(command: Command) -> None:
 
 
 def _add_generate(command: Command) -> None:
-    generate = command("generate", "Continue prompts.", "generate_command.generate")
+    generate = command("generate", "Continue prompts.", "generate_command.generate_command")
     model_flag(generate)
     prompts = generate.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
     prompts.add_argument("--input", help='JSONL of {"prompt": ...} or {"messages": [...]}')
-    generate.add_argument("--stop", action="append", default=[], help="cut before this string")
+    generate.add_argument(
+        "--stop", action="append", default=[], help="end the text before this string"
+    )
     generate.add_argument(
         "--chat",
         action="store_true",
-        help="prompts are a user's messages, in the model's chat template; rows with messages "
-        "always are",
+        help="render prompts as a user's message in the model's chat template; rows with messages "
+        "always use it",
     )
     generation_flags(
-        generate, "text", "64; with --pairs 512, --template 1024", "0, greedy; with those two 1"
+        generate,
+        "text",
+        "64; with --pairs 512, --template 1024",
+        "0 (greedy); with --pairs or --template 1",
     )
     pairs_flags(generate)
     synthetic_flags(generate)
@@ -184,7 +188,7 @@ def _add_generate(command: Command) -> None:
 
 def _add_translate(command: Command) -> None:
     translate = command(
-        "translate", "Translate between any two languages.", "generate_command.translate"
+        "translate", "Translate between any two languages.", "generate_command.translate_command"
     )
     model_flag(translate)
     translate.add_argument("--src", required=True, help="language of the texts, such as en")
@@ -192,16 +196,16 @@ def _add_translate(command: Command) -> None:
     texts = translate.add_mutually_exclusive_group(required=True)
     texts.add_argument("--text", help="one text; its translation goes to standard output")
     texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
-    generation_flags(translate, "translation", "256", "0, greedy")
+    generation_flags(translate, "translation", "256", "0 (greedy)")
 
 
 def _add_importing(command: Command) -> None:
     importing = command(
         "import",
         "Hugging Face Qwen2 -> Orbax checkpoint.",
-        "weights_commands.import_model",
-        "One tensor is in memory at a time. Killed, the same command goes on where it was; "
-        "what fails leaves nothing.",
+        "weights_commands.import_command",
+        "One tensor is in memory at a time. After a kill the same command continues; a failed "
+        "import leaves nothing behind.",
     )
     importing.add_argument("--hf", required=True, help="a Hugging Face directory")
     importing.add_argument("--out", required=True, help="a new directory")
@@ -211,13 +215,13 @@ def _add_importing(command: Command) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="learn N more pieces for a byte-level BPE tokenizer; their rows begin as the mean of "
-        "those that wrote them before; OUT/vocabulary.json says what they save",
+        help="learn N more pieces for a byte-level BPE tokenizer; each new row starts as the mean "
+        "of the rows of its old tokens; OUT/vocabulary.json has the tokens saved",
     )
     importing.add_argument(
         "--languages",
         default=",".join(LOW_RESOURCE),
-        help="with --extend_vocabulary: whose text they are learned from; default: the paper's "
+        help="with --extend_vocabulary: the languages to learn from; default: the paper's "
         "low-resource ones",
     )
     importing.add_argument(
@@ -227,7 +231,7 @@ def _add_importing(command: Command) -> None:
 
 def _add_export(command: Command) -> None:
     export = command(
-        "export", "Any model -> Hugging Face directory.", "weights_commands.export_model"
+        "export", "Any model -> Hugging Face directory.", "weights_commands.export_command"
     )
     model_flag(export)
     export.add_argument("--out", required=True, help="a new directory")
@@ -235,7 +239,7 @@ def _add_export(command: Command) -> None:
     export.add_argument(
         "--adapter",
         action="store_true",
-        help="of a run with lora.rank: adapters alone, as peft reads them; else they are merged",
+        help="of a run with lora.rank: write the adapters alone, for peft; default: merge them",
     )
     export.add_argument("--license", help="for the model card, such as apache-2.0")
     export.add_argument("--license_link", help="for the model card: where its text is")
@@ -245,12 +249,14 @@ def _add_export(command: Command) -> None:
 
 def _add_plan(command: Command) -> None:
     plan = command(
-        "plan", "Compile a training step for TPUs without TPUs, and report.", "train_commands.plan"
+        "plan",
+        "Compile a training step for TPUs without TPUs, and report.",
+        "train_commands.plan_command",
     )
     plan.add_argument("--config", required=True, help="a file such as configs/qwen2_7b.py")
-    plan.add_argument("--topology", help="such as v5p:4x4x4; default: the config's own")
+    plan.add_argument("--topology", help="such as v5p:4x4x4; default: config.topology")
     plan.add_argument("--num_slices", type=int, help="default: config.mesh.num_slices")
-    plan.add_argument("--out", help="the figures as JSON")
+    plan.add_argument("--out", help="the numbers as JSON")
     plan.add_argument("--hlo", help="the step's optimized HLO text")
     plan.add_argument(
         "--only",
@@ -269,13 +275,15 @@ def _add_plan(command: Command) -> None:
         type=counts,
         metavar="N,N",
         default=(1, 2, 4, 8, 16),
-        help="values of batch.sequences_per_chip to search; tokens a step change with it",
+        help="values of batch.sequences_per_chip to search; tokens per step change with it",
     )
 
 
 def _add_curate(command: Command) -> None:
     curate = command(
-        "curate", "Raw text -> a corpus for training, on Apache Beam.", "curate_command.curate"
+        "curate",
+        "Raw text -> a corpus for training, on Apache Beam.",
+        "curate_command.curate_command",
     )
     curate.add_argument(
         "--input",
@@ -292,32 +300,36 @@ def _add_curate(command: Command) -> None:
         help="options of that runner, e.g. '--flink_master=HOST:8081'",
     )
     curate.add_argument("--workers", type=int, default=1, help="processes of the local runner")
-    curate.add_argument("--rejects", help="a new directory for what was thrown away, and why")
+    curate.add_argument("--rejects", help="a new directory for rejected documents and the reasons")
     curate.add_argument(
         "--sample",
         type=int,
         default=0,
         metavar="N",
-        help="texts a reason in the report",
+        help="sample texts per reason in the report",
     )
-    curate.add_argument("--explain", metavar="ID", help="tell what became of one document")
+    curate.add_argument("--explain", metavar="ID", help="print what happened to one document")
 
 
 def _add_sweep(command: Command) -> None:
     sweep = command(
-        "sweep", "Which mixture? Proxy runs, a fit, and one to try next.", "train_commands.sweep"
+        "sweep",
+        "Ablate a mixture: proxy runs, a fit, and a proposal.",
+        "train_commands.sweep_command",
     )
     sweep.add_argument("--config", required=True, help="a file such as configs/mixture_ablation.py")
-    sweep.add_argument("--workdir", required=True, help="runs, figures and the report; resumes")
+    sweep.add_argument("--workdir", required=True, help="runs, metrics and the report; resumes")
     sweep.add_argument(
-        "--dry_run", action="store_true", help="say what would run and what it costs, and end"
+        "--dry_run", action="store_true", help="print what would run and what it costs"
     )
 
 
 def _add_report(command: Command) -> None:
-    report = command("report", "One HTML page of a run, and its figures.", "train_commands.report")
+    report = command(
+        "report", "One HTML page of a run, and its metrics.", "train_commands.report_command"
+    )
     which = report.add_mutually_exclusive_group(required=True)
-    which.add_argument("--workdir", help="of the run; its page is report.html there")
+    which.add_argument("--workdir", help="of the run; its page is report.html inside")
     which.add_argument(
         "--compare", nargs="+", metavar="WORKDIR", help="two runs or more, side by side in --out"
     )
@@ -325,7 +337,7 @@ def _add_report(command: Command) -> None:
 
 
 def _epilog(command: str, note: str) -> str:
-    """A note, and the command's examples, each with what it is for."""
+    """A note, and the command's examples with their purposes."""
     lines = [note, _EXAMPLES]
     for example in examples_of(command):
         needs = f" (needs {example.needs})" if example.needs else ""

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from marco_jax.languages import names_in
 
 
-def train(arguments: argparse.Namespace) -> int:
+def train_command(arguments: argparse.Namespace) -> int:
     """Trains as a config file says, in a workdir."""
     from marco_jax.runtime.processes import join, watch_others
     from marco_jax.training.config import load_config
@@ -24,15 +24,15 @@ def train(arguments: argparse.Namespace) -> int:
         print(describe_run(config, arguments.workdir))
         return 0
     host = join(config.distributed)
-    from marco_jax.training.loop import train as run
+    from marco_jax.training.loop import train
 
     with watch_others(host):
-        return run(config, arguments.workdir)
+        return train(config, arguments.workdir)
 
 
-def plan(arguments: argparse.Namespace) -> int:
-    """Compiles a training step for a TPU topology and reports what it takes."""
-    # The machine that plans need not be the one that runs: no TPU is started.
+def plan_command(arguments: argparse.Namespace) -> int:
+    """Compiles a training step for a TPU topology and reports memory, FLOPs and bytes sent."""
+    # The TPUs are described by the topology: none is started.
     jax.config.update("jax_platforms", "cpu")
     from marco_jax.files import write_json
     from marco_jax.planning.plan import DoesNotFit, plan_step
@@ -83,7 +83,7 @@ def plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def sweep(arguments: argparse.Namespace) -> int:
+def sweep_command(arguments: argparse.Namespace) -> int:
     """Ablates a mixture: proxy runs, a fit, a proposal and its confirmation."""
     from marco_jax.runtime.compilation_cache import enable_compilation_cache
     from marco_jax.runtime.processes import join, watch_others
@@ -91,16 +91,16 @@ def sweep(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.overrides)
     host = join(config.distributed)
-    # Runs that differ in their mixture alone compile once.
+    # Runs that differ only in their mixture compile once.
     enable_compilation_cache()
-    from marco_jax.ablation.sweep import sweep as run
+    from marco_jax.ablation.sweep import sweep
 
     with watch_others(host):
-        return run(config, arguments.workdir, arguments.config, dry_run=arguments.dry_run)
+        return sweep(config, arguments.workdir, arguments.config, dry_run=arguments.dry_run)
 
 
-def report(arguments: argparse.Namespace) -> int:
-    """Writes the page of a run and prints its figures; or a page of several side by side."""
+def report_command(arguments: argparse.Namespace) -> int:
+    """Writes the page of a run and prints its metrics, or one page of several runs."""
     from marco_jax.reports.run_page import format_summary, summary, write_report
 
     if arguments.compare:

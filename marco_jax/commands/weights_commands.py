@@ -10,7 +10,7 @@ from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
 
 
-def import_model(arguments: argparse.Namespace) -> int:
+def import_command(arguments: argparse.Namespace) -> int:
     """Turns a Hugging Face directory into a checkpoint."""
     from marco_jax.weights.convert import import_huggingface
 
@@ -38,7 +38,7 @@ def import_model(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def export_model(arguments: argparse.Namespace) -> int:
+def export_command(arguments: argparse.Namespace) -> int:
     """Writes a model as a Hugging Face directory."""
     from marco_jax.weights.convert import export_model as export
     from marco_jax.weights.model_card import Terms

@@ -59,7 +59,7 @@ def preference_options(config: ConfigDict) -> PreferenceOptions | None:
     if config.objective != DPO:
         return None
     fields = config.dpo.to_dict()
-    # Two answers of 32 tokens are short ones.
+    # A pair has 64 tokens or more, if answers are not very short.
     fields["pairs_per_row"] = fields["pairs_per_row"] or max(1, config.batch.length // 64)
     return PreferenceOptions(**fields)
 

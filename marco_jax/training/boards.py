@@ -1,4 +1,4 @@
-"""Where figures go besides metrics.jsonl: TensorBoard always, Weights & Biases when asked."""
+"""TensorBoard always, and Weights & Biases when asked: metrics besides metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from marco_jax.extras import optional
 
 
 class Boards:
-    """Writes scalars; in processes other than the first nothing."""
+    """Writes scalars, in the first process only."""
 
     def __init__(self, workdir: pathlib.Path, config: ConfigDict, *, first: bool) -> None:
-        """Opens them.
+        """Opens the boards.
 
         Args:
             workdir: has TensorBoard's files, and gives the Weights & Biases run its name.
@@ -35,7 +35,7 @@ class Boards:
             self._wandb = _start(workdir, config)
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """Writes one figure of a step."""
+        """Writes one metric of a step."""
         self._tensorboard.add_scalar(name, value, step)
         if self._wandb is None or not math.isfinite(value):
             return
@@ -60,7 +60,7 @@ class Boards:
 def _start(workdir: pathlib.Path, config: ConfigDict) -> Any:
     with optional(f"wandb.project={config.wandb.project!r}"):
         import wandb
-    # A restart goes on with the same run.
+    # A restart continues the same run.
     name = config.wandb.name or workdir.resolve().name
     return wandb.init(
         project=config.wandb.project,

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# What is not training: it counts for the run, not for the speed of its steps.
+# Parts that count for the duration of the run, not for the speed of its steps.
 COMPILE, EVALUATION, CHECKPOINT = "compile", "evaluation", "checkpoint"
 _APART = (COMPILE, EVALUATION, CHECKPOINT)
 # Part of a step: the host waits for the next batch.
 INPUT = "input"
-# What is none of them.
+# Everything else.
 STEP = "step"
 
 
@@ -22,12 +22,12 @@ class Clock:
     """A stopwatch with named parts, read in laps of some steps.
 
     Attributes:
-        doing: the part that runs now, and since when in seconds; others may read it at any time.
-        step: finished steps, for those who ask.
+        doing: the part that runs now, and its start in seconds; other threads may read it.
+        step: finished steps.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        """Starts at once. `now` gives seconds."""
+        """Starts at once; `now` returns seconds."""
         self._now = now
         self._start = self._lap_start = now()
         self._totals = dict.fromkeys((INPUT, *_APART), 0.0)
@@ -50,7 +50,7 @@ class Clock:
             self._lap[name] += seconds
 
     def waiting(self, batches: Iterator[T]) -> Iterator[T]:
-        """The same batches; the wait for each is booked as input."""
+        """Yields the batches, and books the wait for each as input."""
         while True:
             with self.part(INPUT):
                 batch = next(batches, None)

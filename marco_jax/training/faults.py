@@ -1,4 +1,4 @@
-"""What ends a run before its last step: a signal, a stall, numbers that are none, a failure."""
+"""What ends a run before its last step: SIGTERM, a stall, a loss that is not finite, a failure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from marco_jax.training.clock import EVALUATION, Clock
 _log = logging.getLogger(__name__)
 
 POLICIES = ("skip", "stop", "rollback")
-# Of a skipped batch that are described.
+# Rows of a skipped batch that the message describes.
 _ROWS = 32
 
 
 class Preempted(Exception):
-    """SIGTERM has come during work that can be left."""
+    """SIGTERM came during work that may be abandoned."""
 
 
 class Rollback(Exception):
-    """The batches up to `step` are to be passed over, from the parameters of a checkpoint."""
+    """Asks the loop to go back to a checkpoint and to skip the batches up to `step`."""
 
     def __init__(self, step: int) -> None:
         super().__init__(step)
@@ -38,19 +38,19 @@ class Rollback(Exception):
 
 
 class Preemption:
-    """SIGTERM, turned into a question that the loop asks after each step.
+    """Turns SIGTERM into a flag that the loop reads after each step.
 
-    Several processes stop at the same step, whichever of them has the signal: JAX's coordination
-    service hears of it (its own handler takes the signal), asks all for the step they are at, and
-    names the next one. Asking costs a look at a variable of the process, no message. One process
-    leaves an evaluation at once; several finish it, for they would leave it at different points.
+    Several processes stop at the same step, whichever of them gets the signal: JAX's own handler
+    passes it to its coordination service, which asks all processes for their step and chooses the
+    next one. Reading the flag sends no message. A single process abandons an evaluation at once;
+    several finish it, because they would abandon it at different points.
 
     Attributes:
-        received: whether to save and end.
+        received: whether to save and stop.
     """
 
     def __init__(self, clock: Clock, grace_seconds: float) -> None:
-        """After a signal the process has `grace_seconds` to save and end; 0: any time."""
+        """After a signal the process has `grace_seconds` to save and stop; 0: no limit."""
         self._clock, self._grace = clock, grace_seconds
         self.received = False
         self._timer = threading.Timer(grace_seconds, self._give_up)
@@ -58,8 +58,8 @@ class Preemption:
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Takes the signal inside the block."""
-        # With several processes JAX has a handler of its own in place.
+        """Handles the signal inside the block."""
+        # With several processes JAX has its own handler.
         alone = jax.process_count() == 1
         before = signal.signal(signal.SIGTERM, self._receive) if alone else None
         try:
@@ -70,7 +70,7 @@ class Preemption:
                 signal.signal(signal.SIGTERM, before)
 
     def reached(self, step: int) -> bool:
-        """Whether all processes are to save this step and end; asked once for every step."""
+        """Whether all processes save this step and stop; called once for every step."""
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self._note()
         return self.received
@@ -96,13 +96,13 @@ class Preemption:
 
 
 class Watchdog:
-    """Ends the process when one thing has taken longer than anything should.
+    """Ends the process when one part of a step takes longer than any should.
 
-    A collective that waits for a host that has gone raises no error, and holds the main thread.
+    A collective that waits for a lost host raises no error and blocks the main thread.
     """
 
     def __init__(self, clock: Clock, stall_seconds: float) -> None:
-        """Watches what `clock` is doing, in a thread of its own; 0 s: not at all."""
+        """Watches `clock` in a thread of its own; 0 seconds turns it off."""
         self._clock, self._limit = clock, stall_seconds
         self._ended = threading.Event()
         if stall_seconds:
@@ -127,7 +127,7 @@ class Watchdog:
 
 
 class Anomalies:
-    """What is done about the steps that the device has skipped, once the host knows of them."""
+    """Reacts to the steps that the device has skipped, once the host sees their metrics."""
 
     def __init__(
         self,
@@ -137,8 +137,8 @@ class Anomalies:
     ) -> None:
         """Follows `config.anomaly`.
 
-        `describe` says of each row of the batch at a step index what it holds; before there is a
-        checkpoint to go back to, a step is skipped.
+        `describe` lists source and documents of each row of the batch at a step index. While there
+        is no checkpoint to go back to, "rollback" skips the step.
         """
         if fields.nonfinite not in POLICIES:
             raise ValueError(
@@ -150,11 +150,11 @@ class Anomalies:
         self._rollbacks = 0
 
     def inspect(self, row: dict[str, Any]) -> None:
-        """Says which step was skipped and why, and ends or rolls back the run if it is time to.
+        """Logs which step was skipped and why; ends or rolls back the run as the policy says.
 
         Raises:
-            FloatingPointError: the policy is to stop, or there were too many.
-            Rollback: the policy is to.
+            FloatingPointError: the policy is "stop", or there were too many.
+            Rollback: the policy is "rollback".
         """
         if not row.get("skipped"):
             self._in_a_row = 0
@@ -163,7 +163,7 @@ class Anomalies:
         step = row["step"]
         batch = self._batch(step)
         loss, norm = (
-            "no finite number" if row[name] is None else f"{row[name]:.4g}"
+            "not finite" if row[name] is None else f"{row[name]:.4g}"
             for name in ("loss", "grad_norm")
         )
         what = f"step {step}: loss {loss}, gradient norm {norm}; its batch: {batch}"

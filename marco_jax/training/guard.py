@@ -1,8 +1,8 @@
-"""What a step does with a loss that is not a number, or far off: decided on the device.
+"""Skips the update of a step whose loss is not finite or far off, decided on the device.
 
-The decision is a scalar made of scalars that the step has anyway (the loss, the gradient's norm):
-nothing is fetched, no collective is added, and a step that is not skipped gives the bits that it
-would give without a guard.
+The decision is computed from scalars that the step has anyway (the loss, the gradient's norm):
+nothing is fetched to the host, no collective is added, and a step that is not skipped is
+bit-identical to one without a guard.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 
 class Guard(NamedTuple):
-    """What is remembered from step to step.
+    """What is carried from step to step.
 
-    losses: float32 [window], those of the last steps that counted, a ring; empty without spikes.
-    seen: int32, how many have counted since the ring was empty. skipped: int32, of the whole run.
+    losses: float32 [window], a ring of the last losses that were not skipped; empty if spikes are
+    not judged. seen: int32, losses since the ring was empty. skipped: int32, skipped steps so far.
     """
 
     losses: jax.Array
@@ -32,7 +32,7 @@ class GuardOptions:
 
     Always when its loss or its gradient's norm is not finite. With `spike_sigmas` above 0 also when
     its loss is more than so many standard deviations above the mean of the last `spike_window`
-    losses that counted, once there are as many.
+    losses that were not skipped, once there are as many.
     """
 
     spike_sigmas: float = 0.0

@@ -1,4 +1,4 @@
-"""Periodic work of the loop. A hook is called after every step and decides whether it is due."""
+"""Work that follows a step: metrics, checkpoints, progress. A hook decides whether it is due."""
 
 from __future__ import annotations
 

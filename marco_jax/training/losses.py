@@ -1,9 +1,12 @@
-"""The loss over the vocabulary: sums over target tokens, divided by nobody but the step.
+"""Cross-entropy over the vocabulary, summed over target tokens; the step divides by their count.
 
-Logits are made a chunk of tokens at a time and never held whole. The gradients with respect to the
-hidden states and the head are computed in the same pass, so that no logit is computed twice. Where
-the vocabulary is shared out over ranks, a chunk of tokens is exchanged instead of the head: a head
-of 152,064 words is far larger than the tokens of a device.
+Logits are computed a chunk of tokens at a time, and only one chunk is ever in memory. `_summed` has
+a custom VJP: its forward pass computes the logits of a chunk, and from them at once the gradients
+of the loss by the hidden states of the chunk and by the head, which it accumulates. The backward
+pass only scales these gradients, so that no logit is computed twice. `_apart` returns one loss a
+token instead; what each is worth is known only in the backward pass, which computes the logits
+again. Where the vocabulary is split over ranks, they exchange a chunk of tokens instead of the
+head: a head of 152,064 rows is far larger than the tokens of a device.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from marco_jax.model.layout import Manual
 
 @dataclasses.dataclass(frozen=True)
 class LossOptions:
-    """How the loss is defined, and how it is cut.
+    """How the loss is defined, and in which chunks it is computed.
 
     logits_mib: float32 logits that a device holds at once. z_loss: weight of the squared
     log-normaliser. vocab_size: rows of the head past it are left out of the normaliser; None keeps
@@ -39,9 +42,9 @@ class LossOptions:
 def default_logits_mib(platform: str) -> float:
     """LossOptions.logits_mib for a platform.
 
-    Every chunk of tokens goes over the gradient of the whole head. On an accelerator that costs
-    less than the memory of larger chunks; on a CPU, where memory is plenty and slow, it doubles
-    the time of the loss at 152k words.
+    Every chunk of tokens reads and writes the gradient of the whole head. An accelerator does that
+    fast and has little memory for larger chunks; on a CPU it doubles the time of the loss with a
+    vocabulary of 152k.
     """
     return 640.0 if platform == "cpu" else LossOptions.logits_mib
 
@@ -54,19 +57,19 @@ def cross_entropy(
     options: LossOptions = LossOptions(),
     layout: Manual | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The weighted sum of losses, to differentiate, and every token's cross-entropy, to look at.
+    """The weighted sum of losses, to differentiate, and every token's cross-entropy, for metrics.
 
     Args:
         hidden: [batch, length, embed], after the last norm.
         table: float32 [vocab, embed], the output matrix; under a layout, this device's shard.
         targets: int32 [batch, length].
-        weights: float32 [batch, length]; 0 takes a place out of the sum.
+        weights: float32 [batch, length]; 0 leaves a token out of the sum.
         options: definition and chunks.
-        layout: inside shard_map, who holds which words and which tokens.
+        layout: inside shard_map, which rank holds which vocabulary rows and which tokens.
 
     Returns:
-        float32 scalar: sum of weights * (cross-entropy + z_loss * log-normaliser ** 2), of the
-        tokens here; and float32 [batch, length], cross-entropies in nats without gradient.
+        float32 scalar: sum of weights * (cross-entropy + z_loss * log-normaliser ** 2) over this
+        device's tokens; and float32 [batch, length], cross-entropies in nats without gradient.
     """
     cut = _cutter(targets.size, table, options, layout)
     total, losses = _summed(cut(hidden), table, cut(targets), cut(weights), options, layout)
@@ -82,8 +85,7 @@ def token_losses(
 ) -> jax.Array:
     """Every token's cross-entropy, each of which may be differentiated; else as `cross_entropy`.
 
-    The backward pass makes the logits a second time: it has to know what the losses are worth.
-    There is no z_loss in it.
+    The backward pass computes the logits again. There is no z_loss.
 
     Returns:
         float32 [batch, length], in nats.
@@ -98,10 +100,10 @@ def _cutter(
     rows: int, table: jax.Array, options: LossOptions, layout: Manual | None
 ) -> Callable[[jax.Array], jax.Array]:
     """Cuts arrays of [batch, length, ...] into chunks of tokens, [chunks, tokens, ...]."""
-    together, words = rows, table.shape[0]
+    together, vocab = rows, table.shape[0]
     if layout is not None:
-        together, words = rows * layout.exchange_ranks, layout.head_words(words)
-    chunks = _chunks(rows, together * words * 4 / 2**20 / options.logits_mib)
+        together, vocab = rows * layout.exchange_ranks, layout.head_words(vocab)
+    chunks = _chunks(rows, together * vocab * 4 / 2**20 / options.logits_mib)
     padding = -rows % chunks
 
     def cut(x: jax.Array) -> jax.Array:
@@ -113,7 +115,7 @@ def _cutter(
 
 
 def _chunks(rows: int, least: float) -> int:
-    """How many chunks to cut `rows` in: a number that divides them if one is near."""
+    """How many chunks to cut `rows` into: a divisor if there is one near `least`."""
     least = max(1, math.ceil(least))
     divisors = (count for count in range(least, min(rows, 2 * least) + 1) if rows % count == 0)
     return min(rows, next(divisors, least))
@@ -145,7 +147,7 @@ def _forward(
     options: LossOptions,
     layout: Manual | None,
 ) -> tuple[tuple, tuple]:
-    # The head is gathered when the layers are through, not before: it is as large as they are.
+    # The barrier keeps the head from being gathered before the layers are done: it is large.
     hidden, table = jax.lax.optimization_barrier((hidden, table))
     head, scatter = jax.vjp(lambda table: _head(table, hidden.dtype, layout), table)
 
@@ -167,14 +169,14 @@ def _forward(
     if options.frozen_head:
         return (total, losses), (grads, None)
     (table_grad,) = scatter(head_grad.astype(head.dtype))
-    # The backward pass starts when the head's gradient is scattered: what was gathered is free.
+    # The backward pass starts after the head's gradient is scattered, and the gathered head freed.
     return (total, losses), jax.lax.optimization_barrier((grads, table_grad))
 
 
 def _backward(
     options: LossOptions, layout: Manual | None, grads: tuple, cotangents: tuple
 ) -> tuple:
-    scale, _ = cotangents  # the losses to look at have no gradient
+    scale, _ = cotangents  # losses for metrics have no gradient
     hidden, table = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
     return hidden, table, None, None
 
@@ -215,7 +217,7 @@ _apart.defvjp(_apart_forward, _apart_backward)
 
 
 def _head(table: jax.Array, dtype: jnp.dtype, layout: Manual | None) -> jax.Array:
-    """[embed, words]: the words that are scored here."""
+    """The vocabulary rows that this device scores, [embed, vocab]."""
     return table.astype(dtype).T if layout is None else layout.head(table, dtype)
 
 
@@ -227,9 +229,9 @@ def _chunk(
     options: LossOptions,
     layout: Manual | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """One chunk: the sum here, the losses here, and for the gradient d_logits and its rows.
+    """One chunk: its sum, its losses, and for the gradient d_logits and the hidden states.
 
-    Where ranks exchange tokens, the rows are those of all of them, [ranks * rows, embed].
+    Where ranks exchange tokens, the hidden states are those of all ranks, [ranks * rows, embed].
     """
     axes = layout.vocab_axes if layout is not None else ()
     exchange = layout.vocab_axis if layout is not None else None
@@ -263,16 +265,16 @@ def _chunk(
 
 
 def _chosen(
-    logits: jax.Array, chosen: jax.Array, places: jax.Array, layout: Manual | None
+    logits: jax.Array, chosen: jax.Array, columns: jax.Array, layout: Manual | None
 ) -> jax.Array:
-    """[rows]: every row's logit of its target, 0 where another rank has the word.
+    """Every row's logit of its target, [rows]; 0 where another rank has it.
 
-    A TPU adds up `chosen` while it goes over the logits; a CPU would write all of them again.
+    A TPU sums over `chosen` while it reads the logits; a CPU would write all of them again.
     """
     if layout is None or layout.sharding.platform != "cpu":
         return jnp.where(chosen, logits, 0).sum(axis=1)
-    here = (places >= 0) & (places < logits.shape[1])
-    found = jnp.take_along_axis(logits, jnp.where(here, places, 0)[:, None], axis=1)[:, 0]
+    here = (columns >= 0) & (columns < logits.shape[1])
+    found = jnp.take_along_axis(logits, jnp.where(here, columns, 0)[:, None], axis=1)[:, 0]
     return jnp.where(here, found, 0)
 
 

@@ -23,7 +23,7 @@ from marco_jax.training.step import Trainer
 _log = logging.getLogger(__name__)
 
 # Peak dense bf16 FLOP/s of one device as JAX counts devices, by jax's device_kind (the vendors'
-# data sheets). A kind that is not here has no MFU.
+# data sheets). Other kinds have no MFU.
 PEAK_FLOPS = {
     **{kind: chip.peak_flops for chip in CHIPS.values() for kind in chip.kinds},
     "NVIDIA H100 80GB HBM3": 989e12,

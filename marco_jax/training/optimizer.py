@@ -54,7 +54,7 @@ class StageSchedule:
             body = optax.join_schedules([optax.constant_schedule(self.peak), fall], [rest - decay])
         if not self.warmup_steps:
             return body
-        # The first step already moves: step 0 of n has 1/n of the peak.
+        # Step 0 of n already has 1/n of the peak.
         first = self.peak / self.warmup_steps
         warmup = optax.linear_schedule(first, self.peak, max(1, self.warmup_steps - 1))
         return optax.join_schedules([warmup, body], [self.warmup_steps])
@@ -77,9 +77,9 @@ def create_optimizer(
     clip_norm: float,
     lora: LoraOptions | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW behind a clip of the global norm; norms and biases do not decay.
+    """AdamW after a clip of the global norm; norms and biases do not decay.
 
-    A `clip_norm` of 0 clips nothing. With `lora` it is of the adapters.
+    A `clip_norm` of 0 clips nothing. With `lora` the adapters are optimized.
 
     Raises:
         ValueError: a negative clip_norm.
@@ -101,7 +101,7 @@ def optimizer_shardings(
     shardings: Params,
     replicated: jax.sharding.Sharding,
 ) -> optax.OptState:
-    """Shardings of the optimizer state: moments lie as their parameters, scalars everywhere."""
+    """Shardings of the optimizer state: moments as their parameters, scalars replicated."""
     state = jax.eval_shape(optimizer.init, params)
     return optax.tree_map_params(
         optimizer,

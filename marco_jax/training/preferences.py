@@ -1,4 +1,4 @@
-"""Losses of preferences: what is asked of a chosen and a rejected answer, pair by pair.
+"""Losses of preferences, pair by pair of a chosen and a rejected answer (DPO and variants).
 
 Rows hold whole pairs: segments 2n - 1 and 2n of a row are the chosen and the rejected answer of its
 n-th pair. With logp the sum of an answer's log-probabilities, delta the difference, chosen less
@@ -8,7 +8,7 @@ rejected, of logp less the reference's, and s the logistic function:
 - smoothed: the same with labels that are wrong with probability e, -(1 - e) log s(beta delta) -
   e log s(-beta delta) (Mitchell 2023, "conservative DPO");
 - robust: (-(1 - e) log s(beta delta) + e log s(-beta delta)) / (1 - 2 e) (Chowdhury et al. 2024,
-  arXiv 2403.00409), which the wrong labels leave unbiased;
+  arXiv 2403.00409), which stays unbiased under wrong labels;
 - ipo: (delta' - 1 / (2 beta))^2, delta' of means over tokens (Azar et al. 2023, arXiv 2310.12036;
   the mean is the authors' own reading);
 - simpo: -log s(beta d - gamma), d the difference of mean log-probabilities, without a reference
@@ -32,7 +32,7 @@ REFERENCES = ("cached", "live")
 
 @dataclasses.dataclass(frozen=True)
 class PreferenceOptions:
-    """How pairs are judged; fields as in `config.dpo`."""
+    """The loss of a pair; fields as in `config.dpo`."""
 
     variant: str = "sigmoid"
     beta: float = 0.1
@@ -74,9 +74,9 @@ class PreferenceOptions:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """Sums over the learnt targets of each answer; float32, any shape, the same for all.
+    """Sums over the target tokens of each answer; float32, all of one shape.
 
-    logp: log-probability. reference: that of the reference. tokens: how many they are.
+    logp: log-probability. reference: that of the reference model. tokens: their number.
     """
 
     logp: jax.Array
@@ -114,12 +114,12 @@ def pair_losses(chosen: Answers, rejected: Answers, options: PreferenceOptions) 
 def pair_metrics(
     chosen: Answers, rejected: Answers, options: PreferenceOptions
 ) -> dict[str, jax.Array]:
-    """What is looked at besides the loss, of every pair.
+    """Metrics of every pair besides its loss.
 
     reward_chosen, reward_rejected: beta times the log-ratio (for simpo, the mean log-probability).
     reward_margin: their difference. reward_accuracy: 1 where it is above zero. kl: the mean
     log-ratio of both answers in nats, which estimates KL(model || reference) where they were drawn
-    from the model, and elsewhere says how far it has moved on them.
+    from the model, and otherwise measures how far it has moved on them.
     """
     rewards = [
         options.beta * (a.log_ratio if options.has_reference else a.mean)
@@ -145,8 +145,8 @@ def metric_names(options: PreferenceOptions) -> tuple[str, ...]:
 class RowAnswers(NamedTuple):
     """The answers of the rows of a device, float32 [batch, 2 * pairs]: chosen, rejected, chosen...
 
-    logp: log-probability. reference: that of the reference model. tokens: learnt ones, 0 where
-    there is no such answer. source: the source id.
+    logp: log-probability. reference: that of the reference model. tokens: target tokens, 0
+    where there is no such answer. source: the source id.
     """
 
     logp: jax.Array
@@ -155,7 +155,7 @@ class RowAnswers(NamedTuple):
     source: jax.Array
 
     def compared_with(self, reference: jax.Array) -> RowAnswers:
-        """The same answers beside other log-probabilities of the reference."""
+        """The same answers with other log-probabilities of the reference model."""
         return self._replace(reference=reference)
 
     def side(self, rejected: bool) -> Answers:
@@ -174,7 +174,7 @@ def answers_of(
     Args:
         losses: float32 [batch, length], every token's cross-entropy.
         batch: a Batch, the device's.
-        options: say how many pairs a row may have.
+        options: have the number of pairs in a row.
         layout: of the device.
     """
     segments = jax.nn.one_hot(batch.segment_ids - 1, 2 * options.pairs_per_row)
@@ -182,8 +182,8 @@ def answers_of(
     stacked = jnp.stack([*columns, jnp.ones_like(losses)])  # [5, batch, length]
     # Whole float32 products: on a TPU the default would round every log-probability to bfloat16.
     sums = jnp.einsum("kbl,bls->kbs", stacked, segments, precision=jax.lax.Precision.HIGHEST)
-    logp, reference, tokens, source, places = layout.sum_length(sums)
-    return RowAnswers(logp, reference, tokens, source / jnp.maximum(places, 1.0))
+    logp, reference, tokens, source, positions = layout.sum_length(sums)
+    return RowAnswers(logp, reference, tokens, source / jnp.maximum(positions, 1.0))
 
 
 def pair_sums(
@@ -193,7 +193,7 @@ def pair_sums(
     sources: int,
     layout: Manual,
 ) -> tuple[jax.Array, Sums]:
-    """The sum of losses, to differentiate, and what there is to look at, by source.
+    """The sum of losses, to differentiate, and metrics by source.
 
     `sft` is the weight of a chosen token's cross-entropy, in units of a pair's loss.
     """

@@ -53,7 +53,7 @@ class Batch(NamedTuple):
 
     tokens, targets, positions, segment_ids (0: padding), source_ids: int32. loss_weights: float32.
     reference: of preferences, float32, the log-probability of an answer under the reference model,
-    on one place of its segment; their segments are as preferences.py says.
+    on one position of its segment; preferences.py has the order of segments.
     """
 
     tokens: jax.Array

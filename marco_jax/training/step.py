@@ -32,7 +32,7 @@ from marco_jax.training.state import Batch, StepMetrics, StepOptions, TrainState
 
 
 class Trainer:
-    """Holds the compiled step, the layout of its state, and how to make a first state."""
+    """The compiled step, the sharding of its state, and the first state."""
 
     def __init__(
         self,
@@ -72,19 +72,19 @@ class Trainer:
 
     @property
     def frozen_dtype(self) -> jnp.dtype:
-        """Of frozen parameters: adapters say theirs, a reference is of the computation's."""
+        """The dtype of frozen parameters: `lora.base_dtype`, or that of the computation."""
         lora = self.options.lora
         return jnp.dtype(self.options.dtype if lora is None else lora.base_dtype)
 
     def init(self, seed: int, params: Params | None = None, *, donate: bool = False) -> TrainState:
-        """The first state: random parameters, or given ones laid on the mesh.
+        """The first state: random parameters, or given ones sharded over the mesh.
 
-        With adapters the parameters are what they adapt, and adapters begin as `seed` says.
+        With adapters, the parameters become the frozen base, and `seed` initialises the adapters.
 
         Args:
             seed: of what is random.
             params: of the model, any dtype.
-            donate: `params` lie on the mesh and are used up, so that there are not two of them.
+            donate: `params` are sharded already and may be overwritten, so that there is one copy.
         """
         if params is None:
             params, donate = init_params(self.config, seed, self.sharding), True
@@ -102,7 +102,7 @@ class Trainer:
         return state._replace(frozen=frozen)
 
     def freeze(self, params: Params, *, donate: bool = False) -> Params | None:
-        """What a state holds as `frozen` of the parameters that a run starts from."""
+        """The `frozen` part of a state, from the parameters that a run starts from."""
         if not self.options.is_frozen:
             return None
         dtype = self.frozen_dtype
@@ -115,7 +115,7 @@ class Trainer:
         return copy(jax.device_put(params, self.state_shardings.frozen))
 
     def model_params(self, state: TrainState) -> Params:
-        """The parameters of the model that a state has come to: adapters are merged in."""
+        """The model parameters of a state; adapters are merged into their base."""
         lora = self.options.lora
         if lora is None:
             return state.params
@@ -126,7 +126,7 @@ class Trainer:
         return merged(state.frozen, state.params)
 
     def forget_losses(self, state: TrainState) -> TrainState:
-        """The state without the losses that spikes are measured by: a new mixture has its own."""
+        """The state without past losses, by which spikes are judged: a new mixture has others."""
         if not self.options.guard.window:
             return state
 
@@ -137,7 +137,7 @@ class Trainer:
         return state._replace(guard=fresh)
 
     def pass_over(self, state: TrainState, steps: int) -> TrainState:
-        """The state as if the next `steps` steps had been skipped; `state` is used up."""
+        """The state as if the next `steps` steps had been skipped; donates `state`."""
 
         def passed(state: TrainState) -> TrainState:
             guard = state.guard._replace(skipped=state.guard.skipped + steps)
@@ -146,7 +146,7 @@ class Trainer:
         return jax.jit(passed, out_shardings=self.state_shardings, donate_argnums=0)(state)
 
     def abstract_state(self) -> TrainState:
-        """ShapeDtypeStruct of a state with its shardings: what a checkpoint restores into."""
+        """ShapeDtypeStructs of a state with shardings, to restore a checkpoint into."""
         params = self._abstract_trained()
         frozen = None
         if self.options.is_frozen:
@@ -182,9 +182,9 @@ class Trainer:
     ) -> tuple[Sums, Params]:
         """Sums over a global batch by source, and gradients of what trains.
 
-        The loss that the gradients belong to is the sum over target tokens, or over pairs. Those of
-        the layers' matrices, which arrive in the dtype of the computation, stay in it if there is
-        one microbatch; all others are float32.
+        The gradients are of the sum of losses over target tokens, or over pairs. Gradients of the
+        layers' matrices keep the dtype of the computation if there is one microbatch; all others
+        are float32.
         """
         preference, sft = self.options.preference, jnp.float32(0)
         if preference is not None and preference.sft_weight:
@@ -202,7 +202,7 @@ class Trainer:
             mesh=self.sharding.mesh,
             in_specs=(specs, self.batch_sharding.spec, frozen_specs, whole),
             out_specs=(whole, specs),
-            # The gradient of a replicated array is what `_complete` makes of it.
+            # `_complete` adds up the gradients of replicated arrays.
             check_vma=False,
         )(params, batch, frozen, sft)
 
@@ -227,7 +227,7 @@ class Trainer:
     def _device_gradients(
         self, params: Params, batch: Batch, frozen: Params | None, sft: jax.Array
     ) -> tuple[Sums, Params]:
-        """What `gradients` is made of on one device: its rows and its shards."""
+        """`gradients` on one device: its rows of the batch and its shards of the parameters."""
         layout = self.layout(batch)
         params, frozen = self._cast(params), frozen and self._cast(frozen)
         gradient = jax.grad(functools.partial(self._loss_sum, layout, frozen, sft), has_aux=True)
@@ -248,7 +248,7 @@ class Trainer:
         return self._complete(sums, grads, layout)
 
     def _cast(self, params: Params) -> Params:
-        """The layers' matrices in the dtype of the computation, so that their gradients are too."""
+        """Casts the layers' matrices to the dtype of the computation; so are their gradients."""
         dtype = self.options.dtype
         return unflatten(
             {
@@ -258,7 +258,7 @@ class Trainer:
         )
 
     def layout(self, batch: Batch) -> Manual:
-        """How this step lies on the mesh, for a device's [rows, length]."""
+        """The layout of this step on the mesh, for a device's [rows, length]."""
         rows, length = batch.tokens.shape
         attention = choose_attention(
             self.options.attention,
@@ -273,7 +273,7 @@ class Trainer:
         return Manual(self.config, self.sharding, attention, axis)
 
     def _complete(self, sums: Sums, grads: Params, layout: Manual) -> tuple[Sums, Params]:
-        """Adds up over the ranks what the backward pass has left apart."""
+        """Adds up over ranks the gradients and sums that the backward pass left per rank."""
 
         def complete(path: str, grad: jax.Array) -> jax.Array:
             spec = self.sharding.spec(self._rows[path].logical_axes)
@@ -323,7 +323,7 @@ class Trainer:
         return hidden, model.head
 
     def _trained_rows(self) -> Sequence[Parameter | AdapterMatrix]:
-        """The rows of the tables of what trains."""
+        """The rows of the parameter table that train."""
         lora = self.options.lora
         return parameter_table(self.config) if lora is None else adapter_table(self.config, lora)
 
@@ -337,13 +337,13 @@ class Trainer:
 
 
 def vocab_axis(config: Qwen2Config, sharding: Sharding, tokens: int) -> str | None:
-    """The mesh axis to share the loss's vocabulary over, for `tokens` a device; None: no axis.
+    """The mesh axis to split the loss's vocabulary over, for `tokens` per device; None: no axis.
 
-    Whichever puts less on the wire: exchanging the tokens' hidden states and their gradients within
-    the axis, or gathering the words of all its ranks and scattering their gradient.
+    The cheaper of two exchanges is taken: the tokens' hidden states and their gradients within the
+    axis, or the vocabulary rows of all its ranks and their gradient.
     """
     name, ways = "fsdp_minor", sharding.mesh.shape["fsdp_minor"]
-    words = config.vocab_size // sharding.ways("vocab")
-    if ways == 1 or words % ways:
+    vocab = config.vocab_size // sharding.ways("vocab")
+    if ways == 1 or vocab % ways:
         return None
-    return name if tokens * (ways - 1) < words * (ways - 1) / ways else None
+    return name if tokens * (ways - 1) < vocab * (ways - 1) / ways else None

@@ -194,14 +194,14 @@ def test_a_step_without_a_number_is_skipped_and_said(poisoned, command, finished
     assert rows[0]["loss"] == figures(finished)[0][1]
     assert all(np.isfinite(row["loss"]) for row in rows if "skipped" not in row)
     [said] = [line for line in lines(capsys) if "skipped" in line]
-    assert "WARNING skipped step 2: loss no finite number" in said
+    assert "WARNING skipped step 2: loss not finite" in said
     assert "its batch: " in said and "en" in said.partition("its batch: ")[2]
 
 
 def test_stop_ends_with_the_last_good_checkpoint(poisoned, command, tmp_path, capsys):
     poisoned(4)
     assert command(tmp_path, "anomaly.nonfinite=stop") == 1
-    assert lines(capsys)[-1].startswith("marco train: step 5: loss no finite number")
+    assert lines(capsys)[-1].startswith("marco train: step 5: loss not finite")
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
 
