@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from marco_jax.commands.flags import check_paths
+from marco_jax.commands.flags import check_path_flags
 from marco_jax.commands.parser import create_parser
 from marco_jax.extras import missing_extra
 from marco_jax.runtime.host_memory import keep_freed_memory
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     module, _, function = arguments.function.partition(".")
     try:
-        check_paths(arguments)
+        check_path_flags(arguments)
         run = getattr(importlib.import_module(f"marco_jax.commands.{module}"), function)
         return run(arguments)
     except (ValueError, OSError) as error:

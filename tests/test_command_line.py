@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from marco_jax.__main__ import main
-from marco_jax.commands.examples import EXAMPLES, examples_of
+from marco_jax.commands.command_examples import EXAMPLES, examples_of
 from marco_jax.commands.parser import create_parser
 from tests.conftest import TEXTS
 

@@ -15,7 +15,7 @@ _PATHS = (
 _OUT_IS_A_FILE = ("eval", "generate", "translate", "plan", "report")
 
 
-def check_paths(arguments: argparse.Namespace) -> None:
+def check_path_flags(arguments: argparse.Namespace) -> None:
     """Refuses paths that cannot be used, before anything is created.
 
     Raises:

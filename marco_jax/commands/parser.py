@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from marco_jax.commands.examples import examples_of
+from marco_jax.commands.command_examples import examples_of
 from marco_jax.commands.flags import (
     comparison_flags,
     counts,
