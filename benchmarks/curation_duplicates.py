@@ -24,7 +24,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from marco_jax.curation.curation_config import curation_config
-from marco_jax.curation.duplicates import clusters, comparison, describe, grams, links
+from marco_jax.curation.duplicates import clusters, comparison, describe_text, grams, links
 from marco_jax.ngrams import normalized_words
 
 SHARES = (0.01, 0.03, 0.06, 0.12, 0.2, 0.3)
@@ -84,7 +84,7 @@ def exact(rows: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, ...]]:
 def found(rows: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
     """The pairs that were linked, and the best of each document's group."""
     settings = curation_config()
-    described = [describe(text, code) for code, text in rows]
+    described = [describe_text(text, code) for code, text in rows]
     order = np.lexsort((np.arange(len(rows)), [-len(text) for _, text in rows])).argsort()
     compare = comparison(
         np.stack([one.signature for one in described]),

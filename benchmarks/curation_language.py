@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 import py3langid
 import pycld2
 
-from marco_jax.curation.language import CLOSE, candidates, identify
+from marco_jax.curation.language import CLOSE, candidate_languages, identify
 from marco_jax.languages import LANGUAGES
 
 # The Declaration's own names of versions in a language.
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--corpora", type=pathlib.Path, default=pathlib.Path("../shared/corpora"))
     parser.add_argument("--most", type=int, default=400, help="sentences of a language and source")
     args = parser.parse_args()
-    candidates("warm")
+    candidate_languages("warm")
     right: collections.Counter = collections.Counter()
     total: collections.Counter = collections.Counter()
     seconds: collections.Counter = collections.Counter()

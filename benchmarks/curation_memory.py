@@ -111,7 +111,7 @@ def tables(work: pathlib.Path, documents: int) -> dict[str, Any]:
     before, begin = peak(), time.perf_counter()
     for column in range(joins.COLUMNS + 1):
         joins.link_column(column, job)
-    joins.settle(job)
+    joins.resolve_duplicates(job)
     removed = sum(
         bool(row[0]) for p in (job.work / "verdicts").glob("*") for row in storage.rows(p)
     )

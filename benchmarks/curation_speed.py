@@ -31,12 +31,12 @@ from typing import Any
 from marco_jax.curation.cascade import normalised, prepare
 from marco_jax.curation.curate import curate
 from marco_jax.curation.curation_config import curation_config
-from marco_jax.curation.decontamination import Benchmarks
-from marco_jax.curation.documents import Document
-from marco_jax.curation.duplicates import describe
-from marco_jax.curation.language import identify, own_lines
+from marco_jax.curation.decontamination import BenchmarkItems
+from marco_jax.curation.documents import RawDocument
+from marco_jax.curation.duplicates import describe_text
+from marco_jax.curation.language import identify, lines_in_language
 from marco_jax.curation.personal import mask
-from marco_jax.curation.rules import EVERY, Text
+from marco_jax.curation.rules import ALL_RULES, MeasuredText
 from marco_jax.curation.urls import bad_url
 
 LANGUAGES = ("en", "de", "es", "fr", "it", "pt")
@@ -65,28 +65,28 @@ def pages(corpora: pathlib.Path) -> Iterator[dict[str, str]]:
 
 def ours(rows: list[dict], html: list[dict], items: list[str]) -> dict[str, Callable[[], Any]]:
     """Each stage as a call."""
-    benchmarks = Benchmarks([(item, "") for item in items])
+    benchmarks = BenchmarkItems([(item, "") for item in items])
 
     def rules() -> None:
         for row in rows:
-            text = Text(row["text"], row["language"])
-            for rule in EVERY:
+            text = MeasuredText(row["text"], row["language"])
+            for rule in ALL_RULES:
                 rule.broken(rule.measure(text), row["language"])
 
     def extraction() -> None:
         for row in html:
-            prepare(Document(row["id"], row["text"]), frozenset())
+            prepare(RawDocument(row["id"], row["text"]), frozenset())
 
     return {
         "extraction": extraction,
         "address": lambda: [bad_url(row["url"]) for row in rows],
         "language": lambda: [identify(row["text"]) for row in rows],
         "rules": rules,
-        "signatures": lambda: [describe(row["text"], row["language"]) for row in rows],
+        "signatures": lambda: [describe_text(row["text"], row["language"]) for row in rows],
         "personal": lambda: [mask(row["text"]) for row in rows],
         "normalisation": lambda: [normalised(row["text"]) for row in rows],
-        "lines": lambda: [own_lines(row["text"], row["language"]) for row in rows],
-        "benchmark_items": lambda: [benchmarks.found(row["text"]) for row in rows],
+        "lines": lambda: [lines_in_language(row["text"], row["language"]) for row in rows],
+        "benchmark_items": lambda: [benchmarks.match(row["text"]) for row in rows],
     }
 
 

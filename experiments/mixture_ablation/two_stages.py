@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, figures_of
+from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, target_values
 from marco_jax.ablation.sweep_charts import change_bars
 from marco_jax.data.mixtures import GROUPS
 from marco_jax.files import write_json, write_text
@@ -96,7 +96,7 @@ def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, 
 
 def _bits(runs: Runs, proxy: Proxy, step: int | None) -> dict[str, float]:
     """Bits per byte by language after a step of a run."""
-    found = figures_of(runs.results(proxy, step))
+    found = target_values(runs.results(proxy, step))
     return {
         name.removeprefix(_BITS): value
         for name, value in found.items()

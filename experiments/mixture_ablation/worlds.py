@@ -36,7 +36,7 @@ class Trial:
 
     @property
     def inside(self) -> bool:
-        """Whether all units of the optimum lie in the interval."""
+        """Whether all components of the optimum lie in the interval."""
         found = self.proposal
         if found.weights is None:
             return False
@@ -47,13 +47,13 @@ class Trial:
 def planted(kind: str, seed: int) -> dict[str, Response]:
     """A response a target: figures from about 0.5 to 3, as bits per byte are."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])
-    units = len(PRIOR)
+    components = len(PRIOR)
     found = {}
     for name in TARGETS:
-        linear, pairs = rng.normal(0, 0.6, units), np.zeros((units, units))
+        linear, pairs = rng.normal(0, 0.6, components), np.zeros((components, components))
         if kind == "interactions":
             for _ in range(5):
-                first, second = rng.choice(units, 2, replace=False)
+                first, second = rng.choice(components, 2, replace=False)
                 pairs[first, second] += rng.normal(0, 0.75)
         if kind == "none":
             linear[:] = 0

@@ -1,1 +1,1 @@
-"""Which mixture? Proxy runs around a prior, a fit of their figures, and a mixture to try next."""
+"""Mixture ablation: trains proxy runs around a prior, fits their metrics and proposes a mixture."""

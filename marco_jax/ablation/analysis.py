@@ -1,4 +1,4 @@
-"""What the runs of a sweep say: a fit a target, a proposal, and the trade-off around it."""
+"""Analyses the runs of a sweep: one fit per target, a proposed mixture and a trade-off curve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.ablation.fit import Fit, fit_target
 from marco_jax.ablation.propose import Objective, Proposal, propose, trade_off
-from marco_jax.ablation.proxies import Runs, figures_of
+from marco_jax.ablation.proxies import Runs, target_values
 from marco_jax.ablation.swarm import Swarm
 from marco_jax.ablation.sweep_config import FITS, parse_shares, resolve_targets
 from marco_jax.ablation.trees import TreeFit, fit_trees, propose_by_search
@@ -27,20 +27,20 @@ _FITS = dict(zip(FITS, (fit_target, fit_trees), strict=True))
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """Figures, fits and what follows from them.
+    """Measured metrics, fits and the proposal.
 
     Attributes:
         swarm: the runs.
-        figures: of each run by target; all runs that have any.
-        start: figures of the base.
-        fits: by target.
-        objective: what was asked for, by target.
-        proposal: what follows.
+        measured: by run and target, the metrics of all runs that have any.
+        start: metrics of the base by target.
+        fits: fits by target.
+        objective: the objective, with weights and bounds by target.
+        proposal: the proposed mixture.
         curve: (allowed rise of the first bound, weights) pairs.
     """
 
     swarm: Swarm
-    figures: dict[str, dict[str, float]]
+    measured: dict[str, dict[str, float]]
     start: dict[str, float]
     fits: dict[str, Fit | TreeFit]
     objective: Objective
@@ -48,30 +48,30 @@ class Analysis:
     curve: list[tuple[float, np.ndarray]]
 
     def lines(self, config: ConfigDict, source: str) -> Iterator[str]:
-        """What to print."""
+        """Lines of text that summarise the analysis."""
         width = max(len(name) for name in self.fits)
         yield f"{'target':<{width}}  rank correlation  error, left out   of the mean"
         for name, fit in self.fits.items():
-            q, blind = fit.quality, "" if fit.quality.predicts() else "  no better than the mean"
+            q, note = fit.quality, "" if fit.quality.predicts() else "  no better than the mean"
             yield (
                 f"{name:<{width}}  {q.rank_correlation:>16.3f}  {q.error:>15.4f}"
-                f"  {q.error_of_mean:>12.4f}{blind}"
+                f"  {q.error_of_mean:>12.4f}{note}"
             )
         found = self.proposal
         for name in found.left_out:
-            yield f"the objective goes without {name}, which no fit predicts"
+            yield f"{name} is left out of the objective: its fit predicts nothing"
         for name in self.unsure:
-            yield f"warning: the bound on {name} rests on a fit no better than the mean"
+            yield f"warning: the fit behind the bound on {name} is no better than the mean"
         if found.weights is None:
             yield f"no proposal: {found.reason}"
             return
-        yield f"{'unit':<24}{'prior':>9}{'proposed':>10}   95% interval"
+        yield f"{'component':<24}{'prior':>9}{'proposed':>10}   95% interval"
         columns = zip(
-            self.swarm.units.members, self.swarm.prior, found.weights, found.low, found.high,
+            self.swarm.components.members, self.swarm.prior, found.weights, found.low, found.high,
             strict=True,
         )  # fmt: skip
-        for unit, prior, weight, low, high in columns:
-            yield f"{unit:<24}{prior:>9.2%}{weight:>10.2%}   {low:.2%} to {high:.2%}"
+        for component, prior, weight, low, high in columns:
+            yield f"{component:<24}{prior:>9.2%}{weight:>10.2%}   {low:.2%} to {high:.2%}"
         for name in {**self.objective.targets, **self.objective.bounds}:
             change = found.predicted[name] / found.before[name] - 1
             low, high = (ratio - 1 for ratio in found.ranges[name])
@@ -80,16 +80,16 @@ class Analysis:
 
     @property
     def unsure(self) -> list[str]:
-        """Bounds whose fits predict nothing: only a run can tell whether they hold."""
+        """Bounds whose fits predict nothing: only a run can show whether they hold."""
         return [name for name in self.objective.bounds if not self.fits[name].quality.predicts()]
 
     def command(self, config: ConfigDict, source: str) -> str:
-        """Trains on the proposal from the sweep's base, with the steps of the confirmation."""
+        """The command that trains on the proposal, with the base and steps of the confirmation."""
         fields = {
             "data": config.data,
             "init_from": config.init_from,
             "mixture.name": config.mixture.name,
-            "mixture.override": self.swarm.units.override(self.proposal.weights),
+            "mixture.override": self.swarm.components.override(self.proposal.weights),
             "steps": config.sweep.confirm.steps or 2 * config.steps,
         }
         given = " ".join(_quoted(f"--config.{k}={v}") for k, v in fields.items() if v)
@@ -97,11 +97,11 @@ class Analysis:
 
     def to_json(self) -> dict[str, Any]:
         """Fits, proposal and trade-off as plain data."""
-        units, found = list(self.swarm.units.members), self.proposal
-        runs = [name for name in self.swarm.design.names if name in self.figures]
+        components, found = list(self.swarm.components.members), self.proposal
+        runs = [name for name in self.swarm.design.names if name in self.measured]
 
-        def by_unit(row: np.ndarray | None) -> dict[str, float] | None:
-            return None if row is None else dict(zip(units, row.tolist(), strict=True))
+        def by_component(row: np.ndarray | None) -> dict[str, float] | None:
+            return None if row is None else dict(zip(components, row.tolist(), strict=True))
 
         return {
             "runs": runs,
@@ -118,11 +118,11 @@ class Analysis:
                 for name, fit in self.fits.items()
             },
             "objective": dataclasses.asdict(self.objective) | {"caps": list(self.objective.caps)},
-            "prior": by_unit(self.swarm.prior),
+            "prior": by_component(self.swarm.prior),
             "proposal": {
-                "weights": by_unit(found.weights),
-                "low": by_unit(found.low),
-                "high": by_unit(found.high),
+                "weights": by_component(found.weights),
+                "low": by_component(found.low),
+                "high": by_component(found.high),
                 "predicted": dict(found.predicted),
                 "before": dict(found.before),
                 "ranges": {name: list(ends) for name, ends in found.ranges.items()},
@@ -130,12 +130,12 @@ class Analysis:
                 "reason": found.reason,
                 "override": None
                 if found.weights is None
-                else self.swarm.units.override(found.weights),
+                else self.swarm.components.override(found.weights),
             },
             "trade_off": [
                 {
                     "rise": rise,
-                    "weights": by_unit(row),
+                    "weights": by_component(row),
                     "changes": {
                         name: float(fit.predict(row) / fit.predict(self.swarm.prior) - 1)
                         for name, fit in self.fits.items()
@@ -147,38 +147,38 @@ class Analysis:
         }
 
     def _effects(self, fit: Fit | TreeFit) -> dict[str, list[float]] | None:
-        """By unit: what a point more does, in per cent, with its interval."""
+        """By component: the effect of one percentage point more, in per cent, with its interval."""
         if not isinstance(fit, Fit):
             return None
         columns = fit.effects(self.swarm.prior).T.tolist()
-        return dict(zip(self.swarm.units.members, columns, strict=True))
+        return dict(zip(self.swarm.components.members, columns, strict=True))
 
     def write(self, directory: pathlib.Path) -> None:
-        """Writes analysis.json, and runs.csv: weights and figures, a run a line."""
+        """Writes analysis.json, and runs.csv with the weights and metrics of each run."""
         write_json(directory / "analysis.json", self.to_json())
-        units = list(self.swarm.units.members)
+        components = list(self.swarm.components.members)
         weights = dict(zip(self.swarm.design.names, self.swarm.design.weights, strict=True))
-        targets = list(next(iter(self.figures.values())))
+        targets = list(next(iter(self.measured.values())))
         text = io.StringIO(newline="")
         table = csv.writer(text)
-        table.writerow(["run", *(f"weight/{unit}" for unit in units), *targets])
-        for name, figures in self.figures.items():
-            row = weights.get(name, [""] * len(units))
-            table.writerow([name, *row, *(figures.get(target, "") for target in targets)])
+        table.writerow(["run", *(f"weight/{component}" for component in components), *targets])
+        for name, measured in self.measured.items():
+            row = weights.get(name, [""] * len(components))
+            table.writerow([name, *row, *(measured.get(target, "") for target in targets)])
         write_text(directory / "runs.csv", text.getvalue())
 
 
 def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
-    """Fits the figures of all runs that have any, and proposes.
+    """Fits the metrics of all runs that have any, and proposes a mixture.
 
     Raises:
-        ConfigError: fields of the fit that name nothing.
+        ConfigError: a field of the fit names an unknown target.
     """
     fields = config.sweep
-    figures = {p.name: figures_of(runs.results(p)) for p in swarm.proxies if runs.results(p)}
-    start = figures_of(runs.results(swarm.proxies[0], 0))
-    rows = [n for n, name in enumerate(swarm.design.names) if name in figures]
-    done = [figures[swarm.design.names[n]] for n in rows]
+    measured = {p.name: target_values(runs.results(p)) for p in swarm.proxies if runs.results(p)}
+    start = target_values(runs.results(swarm.proxies[0], 0))
+    rows = [n for n, name in enumerate(swarm.design.names) if name in measured]
+    done = [measured[swarm.design.names[n]] for n in rows]
     names = _targets(fields.targets, done)
     objective = Objective(
         targets=resolve_targets(
@@ -198,28 +198,28 @@ def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
             curve = trade_off(fits, swarm.prior, objective, first)
     else:
         proposal = propose_by_search(fits, swarm.prior, objective)
-    return Analysis(swarm, figures, start, fits, objective, proposal, curve)
+    return Analysis(swarm, measured, start, fits, objective, proposal, curve)
 
 
 def _targets(text: str, done: list[dict[str, float]]) -> list[str]:
-    """Targets that `sweep.targets` names, of languages that every run has."""
-    everywhere = [name for name in done[0] if all(name in figures for figures in done)]
+    """Targets of the tasks in `sweep.targets`, in the languages that every run has."""
+    everywhere = [name for name in done[0] if all(name in run for run in done)]
     found = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         task, _, metric = item.partition("/")
-        meant = [
+        matching = [
             name
             for name in everywhere
             if name.split("/")[0] == task
             and (not metric or name.split("/")[1] == metric)
             and name.rpartition("/")[2] in LANGUAGES
         ]
-        if not meant:
+        if not matching:
             known = sorted({name.rpartition("/")[0] for name in everywhere})
             raise ConfigError(f"sweep.targets: no run has {item!r}; there are {', '.join(known)}")
-        # Without a metric the first of the task counts, its headline.
-        headline = meant[0].rpartition("/")[0]
-        found += [name for name in meant if name.rpartition("/")[0] == headline]
+        # Without a metric, take the first one of the task, its main metric.
+        main = matching[0].rpartition("/")[0]
+        found += [name for name in matching if name.rpartition("/")[0] == main]
     return found
 
 

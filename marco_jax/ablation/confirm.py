@@ -1,4 +1,4 @@
-"""The proposal against the prior, at a larger budget and with several seeds."""
+"""Confirms a proposal: trains it and the prior with a larger budget and several seeds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import scipy.stats
 from ml_collections import ConfigDict
 
 from marco_jax.ablation.analysis import Analysis
-from marco_jax.ablation.proxies import Proxy, Runs, figures_of
+from marco_jax.ablation.proxies import Proxy, Runs, target_values
 from marco_jax.ablation.swarm import Swarm
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A target under the proposal, against the prior; all as ratios less one.
+    """The relative change of a target from the prior to the proposal (ratio less one).
 
     Attributes:
-        target: its name.
-        predicted: with `predicted_range`, its 95% interval, from the proxies.
-        measured: with the same seed each, [seeds].
+        target: name of the target.
+        predicted: change predicted from the proxies.
+        predicted_range: its 95% interval.
+        measured: measured change for each seed, [seeds].
     """
 
     target: str
@@ -33,12 +34,12 @@ class Change:
 
     @property
     def mean(self) -> float:
-        """Of the seeds."""
+        """Mean measured change over seeds."""
         return float(np.mean(self.measured))
 
     @property
     def half_width(self) -> float:
-        """Of the mean's 95% interval over seeds (Student's t); infinite with one seed."""
+        """Half the width of the mean's 95% interval (Student's t); infinite with one seed."""
         count = len(self.measured)
         if count < 2:
             return float("inf")
@@ -51,20 +52,21 @@ class Confirmation:
     """Predicted and measured changes.
 
     Attributes:
-        steps: of each run. seeds: those that both runs have figures of.
-        changes: by target, those of the objective and the bounds first.
-        figures: of each run by target.
+        steps: steps of each run.
+        seeds: seeds for which both runs have metrics.
+        changes: changes by target, targets of the objective and the bounds first.
+        measured: metrics by run and target.
     """
 
     steps: int
     seeds: tuple[int, ...]
     changes: tuple[Change, ...]
-    figures: dict[str, dict[str, float]]
+    measured: dict[str, dict[str, float]]
 
     def lines(self) -> Iterator[str]:
-        """What to print."""
+        """Lines of text that summarise the confirmation."""
         if not self.changes:
-            yield "confirmation: no seed has figures of both runs"
+            yield "confirmation: no seed has metrics of both runs"
             return
         yield f"proposal against prior, {self.steps:,} steps, {len(self.seeds)} seeds"
         yield f"{'target':<40}{'predicted':>10}   {'measured':>9}"
@@ -73,7 +75,7 @@ class Confirmation:
             yield f"{change.target:<40}{change.predicted:>+10.2%}   {change.mean:>+9.2%}{around}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """The confirmation as plain data."""
         changes = [
             dataclasses.asdict(change)
             | {
@@ -86,33 +88,33 @@ class Confirmation:
             "steps": self.steps,
             "seeds": list(self.seeds),
             "changes": changes,
-            "figures": self.figures,
+            "figures": self.measured,
         }
 
 
 def confirm(
     config: ConfigDict, swarm: Swarm, analysis: Analysis, runs: Runs
 ) -> tuple[int, Confirmation]:
-    """Trains both mixtures with several seeds, or goes on with it.
+    """Trains the prior and the proposal with several seeds, or resumes doing so.
 
     Args:
-        config: of the sweep.
-        swarm: of its runs.
-        analysis: with a proposal.
-        runs: whose `proxies` are replaced by the runs of the confirmation.
+        config: the sweep's config.
+        swarm: the sweep's runs.
+        analysis: an analysis with a proposal.
+        runs: the confirmation's directory; its `proxies` are replaced by the runs to confirm.
 
     Returns:
-        0, or 143 where a SIGTERM has ended it, and what is known.
+        0, or 143 after a SIGTERM, and the results so far.
     """
     fields = config.sweep.confirm
     steps = fields.steps or 2 * config.steps
     overrides = {
-        "prior": swarm.units.override(swarm.prior),
-        "proposed": swarm.units.override(analysis.proposal.weights),
+        "prior": swarm.components.override(swarm.prior),
+        "proposed": swarm.components.override(analysis.proposal.weights),
     }
     pairs = []
     for number in range(fields.seeds):
-        # Another proposal, after another fit, has runs of its own.
+        # The digest separates runs of different proposals.
         pairs.append(
             tuple(
                 Proxy(
@@ -129,12 +131,12 @@ def confirm(
         )
     runs.proxies = [proxy for pair in pairs for proxy in pair]
     code = runs.run()
-    found = [tuple(figures_of(runs.results(proxy)) for proxy in pair) for pair in pairs]
+    found = [tuple(target_values(runs.results(proxy)) for proxy in pair) for pair in pairs]
     whole = [number for number, pair in enumerate(found) if all(pair)]
-    figures = {p.name: f for pair, own in zip(pairs, found, strict=True)
+    measured = {p.name: f for pair, own in zip(pairs, found, strict=True)
                for p, f in zip(pair, own, strict=True) if f}  # fmt: skip
-    asked = {**analysis.objective.targets, **analysis.objective.bounds}
-    names = [*asked, *(name for name in analysis.fits if name not in asked)] if whole else []
+    first = {**analysis.objective.targets, **analysis.objective.bounds}
+    names = [*first, *(name for name in analysis.fits if name not in first)] if whole else []
     proposal = analysis.proposal
     changes = tuple(
         Change(
@@ -146,7 +148,7 @@ def confirm(
         for name in names
         if name in proposal.ranges
     )
-    return code, Confirmation(steps, tuple(whole), changes, figures)
+    return code, Confirmation(steps, tuple(whole), changes, measured)
 
 
 def _short_digest(text: str) -> str:

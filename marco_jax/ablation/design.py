@@ -1,9 +1,9 @@
-"""The mixtures of a swarm: a prior, a uniform one, and random ones around the prior.
+"""Draws the mixtures of a sweep: the prior, a uniform mixture, and random ones around the prior.
 
-Random mixtures are Dirichlet draws of strengths between 0.1 and 5, as many as a few times the
-number of units, and weights under 0.002 are dropped: the defaults of Olmix (arXiv 2602.12237).
-Their centre is the square root of the prior, scaled, as in RegMix (arXiv 2407.01492): around the
-prior itself a unit of half a per cent would be left out of nearly all of them.
+Random mixtures are Dirichlet draws with strengths between 0.1 and 5 times the number of components;
+weights under 0.002 become 0. Both are defaults of Olmix (arXiv 2602.12237). The draws are centred
+on the normalised square root of the prior, as in RegMix (arXiv 2407.01492): centred on the prior, a
+component of half a per cent would be missing from nearly all of them.
 """
 
 from __future__ import annotations
@@ -13,27 +13,25 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from marco_jax.ablation.simplex import cap_weights
-
 STRENGTHS = (0.1, 5.0)
 LEAST_WEIGHT = 0.002
 # Exponent of the prior in the centre of the draws.
 _TEMPER = 0.5
-# Draws that break a cap are drawn again so many times before the cap is called too tight.
+# Maximum number of draws, including those rejected for breaking a cap.
 _TRIES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """A swarm: weights [runs, units], each row a mixture, with a name a row."""
+    """The mixtures of a sweep: weights [runs, components] with a name for each row."""
 
-    units: tuple[str, ...]
+    components: tuple[str, ...]
     names: tuple[str, ...]
     weights: np.ndarray
 
     @property
     def prior(self) -> np.ndarray:
-        """The weights of the prior, [units]."""
+        """The weights of the prior, [components]."""
         return self.weights[0]
 
 
@@ -45,39 +43,41 @@ def draw_design(
     caps: Mapping[str, float] | None = None,
     least: float = LEAST_WEIGHT,
 ) -> Design:
-    """A prior, a uniform mixture, and random ones: `runs` mixtures in all.
+    """Draws a design of `runs` mixtures: the prior, a uniform one, and random ones.
 
     Args:
-        prior: weights by unit (a source, or sources that are tied to a group); scaled to sum 1.
-        runs: number of mixtures; below three times the units a fit has little to go by.
-        seed: of the draws.
-        caps: largest weight of a unit, such as what a number of epochs of it allows.
+        prior: weights by component; normalised to sum 1.
+        runs: number of mixtures; fits need about three times the number of components.
+        seed: seed of the draws.
+        caps: maximum weight by component, such as the weight at a number of epochs.
         least: smaller weights become 0.
 
     Raises:
-        ValueError: fewer than 4 runs, a weight that is none, or caps that leave no room.
+        ValueError: fewer than 4 runs, a weight that is not positive, or caps that are too tight.
     """
-    units = tuple(prior)
-    base = np.array([prior[unit] for unit in units], np.float64)
-    if runs < 4 or len(units) < 2:
-        raise ValueError(f"{runs} runs over {len(units)} units: take 4 runs and 2 units at least")
+    components = tuple(prior)
+    base = np.array([prior[component] for component in components], np.float64)
+    if runs < 4 or len(components) < 2:
+        raise ValueError(
+            f"{runs} runs over {len(components)} components: use at least 4 runs and 2 components"
+        )
     if base.min() <= 0 or not np.isfinite(base).all():
-        raise ValueError(f"the prior {dict(prior)} must give every unit a weight above zero")
+        raise ValueError(f"the prior {dict(prior)} must give every component a weight above zero")
     base = base / base.sum()
-    top = np.array([(caps or {}).get(unit, 1.0) for unit in units])
+    top = np.array([(caps or {}).get(component, 1.0) for component in components])
     if top.sum() < 1:
         raise ValueError(
-            f"the caps {_round(caps)} add up to less than a whole mixture: raise sweep.max_epochs, "
-            "or lower sweep.target_tokens"
+            f"the caps {_round(caps)} add up to less than 1: raise sweep.max_epochs, or lower "
+            "sweep.target_tokens"
         )
     centre = base**_TEMPER / (base**_TEMPER).sum()
-    rng = np.random.default_rng(np.random.SeedSequence([seed, len(units)]))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, len(components)]))
     low, high = np.log(STRENGTHS)
     drawn: list[np.ndarray] = []
     for _ in range(_TRIES):
         if len(drawn) == runs - 2:
             break
-        strength = np.exp(rng.uniform(low, high)) * len(units)
+        strength = np.exp(rng.uniform(low, high)) * len(components)
         weights = rng.dirichlet(np.maximum(centre * strength, 1e-3))
         weights = np.where(weights < least, 0.0, weights)
         weights = weights / weights.sum()
@@ -85,11 +85,30 @@ def draw_design(
             drawn.append(weights)
     else:
         raise ValueError(f"the caps {_round(caps)} are too tight to draw {runs} mixtures")
-    uniform = cap_weights(np.full(len(units), 1 / len(units)), top)
+    uniform = cap_weights(np.full(len(components), 1 / len(components)), top)
     rows = np.array([cap_weights(base, top), uniform, *drawn])
     names = ("prior", "uniform", *(f"random{number:03d}" for number in range(len(drawn))))
-    return Design(units, names, rows)
+    return Design(components, names, rows)
 
 
 def _round(caps: Mapping[str, float] | None) -> dict[str, float]:
-    return {unit: round(cap, 4) for unit, cap in (caps or {}).items()}
+    return {component: round(cap, 4) for component, cap in (caps or {}).items()}
+
+
+def cap_weights(weights: np.ndarray, caps: np.ndarray) -> np.ndarray:
+    """Limits weights [components] to caps; the excess goes to the others in proportion.
+
+    The result sums to 1. If the others are all 0, the excess is distributed by the room below
+    their caps.
+    """
+    weights = np.maximum(weights, 0) / np.maximum(weights, 0).sum()
+    for _ in range(len(weights)):
+        if not (weights > caps).any():
+            break
+        excess = np.maximum(weights - caps, 0).sum()
+        room = np.where(weights >= caps, 0.0, weights)
+        weights = np.minimum(weights, caps)
+        if not room.sum():
+            room = caps - weights
+        weights = weights + excess * room / room.sum()
+    return weights / weights.sum()

@@ -1,14 +1,17 @@
-"""From mixtures to figures: log-linear regression with what it does not know, and its test.
+"""Fits a target as a function of the mixture: log-linear Bayesian regression.
 
-The figure of a mixture w is c + exp(t.w + interactions) + noise: the data mixing law (arXiv
-2403.16952), with pairs of units that may help or hinder each other. Where the data says so w stands
-for roots of the weights: of a language that the base has hardly seen, the first per cent teaches
-more than the tenth. Coefficients have normal
-priors whose sizes follow from the data (the largest marginal likelihood): where the data shows no
-interactions theirs shrinks to nothing; where it cannot tell, what is not known stays.
+The target of a mixture w is c + exp(t.w + interactions) + noise: the data mixing law (arXiv
+2403.16952), extended by interactions of pairs of components. Alternatively w stands for square
+roots of the weights: in a language that the base has hardly seen, the first per cent helps more
+than the tenth. Models with different floors c and powers of the weights are compared by marginal
+likelihood: the best one gives the estimate, and draws come from all in proportion to it.
 
-Intervals come from draws out of the posterior, where few pairs may matter and much (sparse.py).
-Resampled runs, the ordinary bootstrap, would say nothing of directions that no run has tried.
+Within a model, log(target - c) is a linear regression with normal priors on the coefficients. The
+standard deviations of linear coefficients, of pair coefficients and of the noise maximise the
+marginal likelihood (empirical Bayes), so interactions that the data does not show shrink to zero.
+
+Intervals come from posterior draws with a sparse prior of pairs (sparse.py). A bootstrap over runs
+would not show the uncertainty in directions that no run has tried.
 """
 
 from __future__ import annotations
@@ -18,19 +21,67 @@ import dataclasses
 import numpy as np
 import scipy.linalg
 import scipy.optimize
+import scipy.stats
 
-from marco_jax.ablation.quality import Quality, judge
 from marco_jax.ablation.sparse import draw_coefficients
 
-# Powers of the weights, and what keeps the slopes of roots finite: the least weight of a design.
+# Powers of the weights. _SHIFT, a design's smallest weight, keeps the slopes of roots finite.
 _POWERS, _SHIFT = (1.0, 0.5), 0.002
-# Shares of the smallest figure that the floor c may be.
+# Candidates for the floor c, relative to the smallest measured value.
 _FLOORS = (0.0, 0.4, 0.6, 0.75, 0.85, 0.92, 0.96)
-# Logarithms of: size of the linear coefficients, of those of pairs, and of the noise. Where their
-# weak priors lie, where the search for them begins, and its bounds.
+# Logarithms of the standard deviations of linear coefficients, pair coefficients and noise: mean
+# and deviation of their weak priors, starts and bounds of the search.
 _CENTRE, _SPREAD = np.array((1.0, -1.0, -1.5)), 2.0
 _STARTS = ((1.0, -1.0, -1.5), (1.0, -4.0, -2.5), (1.0, 0.5, -2.5), (-2.0, -4.0, 0.0))
 _BOUNDS = ((-6.0, 5.0), (-7.0, 5.0), (-6.0, 1.0))
+# Significance level of `Quality.predicts`, over all targets of an objective together.
+SIGNIFICANCE = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """How well a fit predicts runs that it was not fitted to (leave-one-out).
+
+    Attributes:
+        left_out: prediction for each run from the others, [runs].
+        rank_correlation: Spearman's correlation of predictions and measured values.
+        error: root mean square error of the predictions.
+        error_of_mean: root mean square error if each run is predicted by the mean of the others.
+        p_value: one-sided p-value of the rank correlation.
+    """
+
+    left_out: np.ndarray
+    rank_correlation: float
+    error: float
+    error_of_mean: float
+    p_value: float
+
+    def predicts(self, targets: int = 1) -> bool:
+        """Whether the fit is better than the mean, significantly among so many targets."""
+        return self.error < self.error_of_mean and self.p_value < SIGNIFICANCE / targets
+
+    def describe(self) -> str:
+        """One line for a log."""
+        return (
+            f"left-out error {self.error:.4g}, of the mean {self.error_of_mean:.4g}, "
+            f"rank correlation {self.rank_correlation:.2f}"
+        )
+
+
+def assess_fit(left_out: np.ndarray, values: np.ndarray) -> Quality:
+    """Compares predictions for left-out runs with the measured values, both [runs]."""
+    others = (values.sum() - values) / (len(values) - 1)
+    rank, p_value = 0.0, 1.0
+    if np.ptp(left_out) > 1e-12 * abs(left_out).max() and np.ptp(values) > 0:
+        found = scipy.stats.spearmanr(left_out, values, alternative="greater")
+        rank, p_value = float(found.statistic), float(found.pvalue)
+    return Quality(
+        left_out=left_out,
+        rank_correlation=rank,
+        error=float(np.sqrt(np.mean((left_out - values) ** 2))),
+        error_of_mean=float(np.sqrt(np.mean((others - values) ** 2))),
+        p_value=p_value,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +89,9 @@ class Fit:
     """A fitted target.
 
     Attributes:
-        response: the estimate, a function of mixtures.
-        noise: standard deviation of log(figure - c) that it leaves.
-        quality: how well it predicts runs that were left out.
+        response: the estimated function of mixtures.
+        noise: residual standard deviation of log(target - c).
+        quality: how well the fit predicts left-out runs.
     """
 
     response: Response
@@ -50,27 +101,28 @@ class Fit:
     _chances: np.ndarray
 
     def predict(self, weights: np.ndarray) -> np.ndarray:
-        """Figures of mixtures, [..., units] -> [...]."""
+        """Predicted target of mixtures, [..., components] -> [...]."""
         return self.response.value(weights)
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Response]:
-        """Functions out of the posterior; see the top of the file."""
+        """Draws functions of mixtures from the posterior over all models."""
         counts = rng.multinomial(count, self._chances)
         drawn = [
             model.response(row)
             for model, own in zip(self._models, counts, strict=True)
             for row in model.draw(own, rng)
         ]
-        # Draws of several targets are put side by side: their floors must not go in step.
+        # Shuffled, because callers combine draws of several targets by index: without it, draws
+        # with low floors would be combined with each other.
         return [drawn[number] for number in rng.permutation(count)]
 
     def effects(self, prior: np.ndarray, draws: int = 400, seed: int = 0) -> np.ndarray:
-        """What one point more of each unit does to the figure of a prior, in per cent.
+        """Change of the target, in per cent, for one percentage point more of each component.
 
-        The point is taken from the other units in proportion.
+        The point is taken from the prior's other components in proportion.
 
         Returns:
-            [3, units]: the estimate, and the ends of its 95% interval.
+            [3, components]: the estimate, and the ends of its 95% interval.
         """
         directions = 0.01 * (np.eye(len(prior)) - prior) / (1 - prior)[:, None]
         responses = [self.response, *self.draw(draws, np.random.default_rng(seed))]
@@ -80,9 +132,9 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """floor + exp(mean + scale * (linear.x + x.pairs.x)), and its gradient.
+    """The function floor + exp(mean + scale * (linear.x + x.pairs.x)) and its gradient.
 
-    x are the weights, or powers of them that go from 0 to 1 as the weights do.
+    x are the weights, or powers of them that are scaled to range from 0 to 1.
     """
 
     floor: float
@@ -93,53 +145,53 @@ class Response:
     power: float = 1.0
 
     def value(self, weights: np.ndarray) -> np.ndarray:
-        """Figures of mixtures, [..., units] -> [...]."""
+        """Value for mixtures, [..., components] -> [...]."""
         x, _ = raised(weights, self.power)
         exponent = x @ self.linear + ((x @ self.pairs) * x).sum(axis=-1)
         return self.floor + np.exp(np.minimum(self.mean + self.scale * exponent, 50.0))
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
-        """Of the figure of one mixture, [units] -> [units]."""
+        """Gradient at one mixture, [components] -> [components]."""
         x, slope = raised(weights, self.power)
         slope = slope * (self.linear + 2 * self.pairs @ x)
         return (self.value(weights) - self.floor) * self.scale * slope
 
 
 def raised(weights: np.ndarray, power: float) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of weights that go from 0 to 1, and their slopes, both of the weights' shape."""
+    """Powers of weights, scaled to [0, 1], and their slopes; both have the weights' shape."""
     if power == 1:
         return weights, np.ones_like(weights)
     low, high = _SHIFT**power, (1 + _SHIFT) ** power
-    # An optimiser may ask for a little less than nothing.
+    # An optimiser may pass slightly negative weights.
     base = np.maximum(weights, 0.0) + _SHIFT
     return (base**power - low) / (high - low), power * base ** (power - 1) / (high - low)
 
 
 def features(weights: np.ndarray) -> np.ndarray:
-    """Weights and products of pairs: [..., units] -> [..., units + pairs].
+    """Weights and products of pairs: [..., components] -> [..., components + pairs].
 
-    Products are scaled so that a pair at a half each counts as much as a unit alone.
+    Products are scaled to 1 at a half each, like a single weight of 1.
     """
     first, second = np.triu_indices(weights.shape[-1], 1)
     pairs = 4 * weights[..., first] * weights[..., second]
     return np.concatenate([weights, pairs], axis=-1)
 
 
-def fit_target(weights: np.ndarray, figures: np.ndarray) -> Fit:
+def fit_target(weights: np.ndarray, values: np.ndarray) -> Fit:
     """Fits one target.
 
     Args:
-        weights: [runs, units], mixtures.
-        figures: [runs], positive: the lower the better, such as bits per byte.
+        weights: [runs, components], mixtures.
+        values: [runs], positive, lower is better, such as bits per byte.
 
     Raises:
-        ValueError: figures that are not positive numbers.
+        ValueError: a value is not a positive number.
     """
-    figures = np.asarray(figures, np.float64)
-    if not (np.isfinite(figures).all() and figures.min() > 0):
-        raise ValueError("figures must be positive numbers, one a run")
+    values = np.asarray(values, np.float64)
+    if not (np.isfinite(values).all() and values.min() > 0):
+        raise ValueError("values must be positive numbers, one per run")
     models = tuple(
-        _Model(weights, figures, share * figures.min(), power)
+        _Model(weights, values, share * values.min(), power)
         for power in _POWERS
         for share in _FLOORS
     )
@@ -149,23 +201,28 @@ def fit_target(weights: np.ndarray, figures: np.ndarray) -> Fit:
     return Fit(
         response=best.response(best.estimate()),
         noise=float(best.scale * np.exp(best.sizes[2])),
-        quality=judge(best.left_out(), figures),
+        quality=assess_fit(best.left_out(), values),
         _models=models,
         _chances=chances / chances.sum(),
     )
 
 
 class _Model:
-    """The regression for one floor and one power."""
+    """The regression for one floor and one power.
 
-    def __init__(
-        self, weights: np.ndarray, figures: np.ndarray, floor: float, power: float
-    ) -> None:
-        self.floor, self.power, self.units = floor, power, weights.shape[1]
-        self.inputs, logs = features(raised(weights, power)[0]), np.log(figures - floor)
+    It is solved in the space of runs, as a Gaussian process: with coefficients integrated out, the
+    standardised targets are normal with the covariance sum_k exp(2 * sizes[k]) * parts[k]. The
+    parts are the Gram matrices of linear and pair features and the identity (noise). `sizes` are
+    found by gradient descent from several starts; coefficients and leave-one-out predictions follow
+    in closed form.
+    """
+
+    def __init__(self, weights: np.ndarray, values: np.ndarray, floor: float, power: float) -> None:
+        self.floor, self.power, self.components = floor, power, weights.shape[1]
+        self.inputs, logs = features(raised(weights, power)[0]), np.log(values - floor)
         self.mean, self.scale = logs.mean(), max(logs.std(), 1e-12)
         self.targets = (logs - self.mean) / self.scale
-        linear, pairs = np.split(self.inputs, [self.units], axis=1)
+        linear, pairs = np.split(self.inputs, [self.components], axis=1)
         self.parts = (linear @ linear.T, pairs @ pairs.T, np.eye(len(logs)))
         options = {"method": "L-BFGS-B", "jac": True, "bounds": _BOUNDS}
         best = min(
@@ -173,49 +230,50 @@ class _Model:
             key=lambda result: result.fun,
         )
         self.sizes = best.x
-        # In terms of the figures: the change of variables counts.
+        # The Jacobian of the logarithm makes models with different floors comparable.
         self.evidence = float(-best.fun - len(logs) * np.log(self.scale) - logs.sum())
 
     def loss(self, sizes: np.ndarray) -> tuple[float, np.ndarray]:
-        """Minus the log likelihood and the weak priors of the sizes, and its gradient.
+        """Negative log of marginal likelihood and prior of the sizes, and its gradient.
 
-        The priors keep sizes from running away where the data does not mind.
+        The weak priors keep sizes finite if the data does not determine them.
         """
         factor = scipy.linalg.cho_factor(self.covariance(sizes), lower=True)
         solved = scipy.linalg.cho_solve(factor, self.targets)
         inverse = scipy.linalg.cho_solve(factor, self.parts[2])
-        away = (np.asarray(sizes) - _CENTRE) / _SPREAD
+        deviation = (np.asarray(sizes) - _CENTRE) / _SPREAD
         likelihood = 0.5 * self.targets @ solved + np.log(np.diag(factor[0])).sum()
         slopes = [
             np.exp(2 * size) * (np.sum(inverse * part) - solved @ part @ solved)
             for size, part in zip(sizes, self.parts, strict=True)
         ]
-        return float(likelihood + 0.5 * np.sum(away**2)), np.array(slopes) + away / _SPREAD
+        loss = float(likelihood + 0.5 * np.sum(deviation**2))
+        return loss, np.array(slopes) + deviation / _SPREAD
 
     def covariance(self, sizes: np.ndarray | None = None) -> np.ndarray:
-        """Of the targets, [runs, runs]; by default with the most likely sizes."""
+        """Covariance of the targets, [runs, runs]; by default with the most likely sizes."""
         sizes = self.sizes if sizes is None else sizes
         return sum(np.exp(2 * size) * part for size, part in zip(sizes, self.parts, strict=True))
 
     def estimate(self) -> np.ndarray:
-        """The most likely coefficients, [units + pairs]."""
-        pairs = self.inputs.shape[1] - self.units
-        variances = np.repeat(np.exp(2 * self.sizes[:2]), [self.units, pairs])
+        """The most likely coefficients, [components + pairs]."""
+        pairs = self.inputs.shape[1] - self.components
+        variances = np.repeat(np.exp(2 * self.sizes[:2]), [self.components, pairs])
         return variances * (self.inputs.T @ np.linalg.solve(self.covariance(), self.targets))
 
     def left_out(self) -> np.ndarray:
         """Prediction for each run from the others, [runs]."""
         inverse = np.linalg.inv(self.covariance())
-        missed = inverse @ self.targets / np.diag(inverse)
-        return self.floor + np.exp(self.mean + self.scale * (self.targets - missed))
+        residuals = inverse @ self.targets / np.diag(inverse)
+        return self.floor + np.exp(self.mean + self.scale * (self.targets - residuals))
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Coefficients out of the posterior, [count, units + pairs]."""
-        return draw_coefficients(self.inputs, self.targets, self.units, count, rng)
+        """Draws coefficients from the posterior with sparse pairs, [count, components + pairs]."""
+        return draw_coefficients(self.inputs, self.targets, self.components, count, rng)
 
     def response(self, coefficients: np.ndarray) -> Response:
-        """The function of mixtures that some coefficients make."""
-        pairs = np.zeros((self.units, self.units))
-        pairs[np.triu_indices(self.units, 1)] = 2 * coefficients[self.units :]
-        linear = coefficients[: self.units]
+        """The function of mixtures with given coefficients."""
+        pairs = np.zeros((self.components, self.components))
+        pairs[np.triu_indices(self.components, 1)] = 2 * coefficients[self.components :]
+        linear = coefficients[: self.components]
         return Response(self.floor, self.mean, self.scale, linear, pairs + pairs.T, self.power)

@@ -1,4 +1,9 @@
-"""From fits to a mixture: the optimum under constraints, and how sure it is."""
+"""Proposes a mixture: the optimum of fitted targets under constraints, with its uncertainty.
+
+An objective is a weighted sum of targets plus a pull to the prior, with upper bounds on other
+targets and caps on weights. It is minimised by SLSQP from several starts, since interactions make
+it non-convex. The same optimisation of posterior draws gives intervals of the optimum.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +14,44 @@ from typing import Protocol
 import numpy as np
 import scipy.optimize
 
-from marco_jax.ablation.fit import Fit
-from marco_jax.ablation.quality import Quality
-from marco_jax.ablation.simplex import cap_weights
+from marco_jax.ablation.design import cap_weights
+from marco_jax.ablation.fit import Fit, Quality
 
-# Mixtures among which a search begins at the best.
+# Random mixtures; the search starts at the best of them.
 _CANDIDATES = 256
+# Weights are at least this in logarithms.
 _LEAST = 1e-9
 
 
 class Fitted(Protocol):
-    """A fitted target, of which the quality is known."""
+    """A fitted target with a quality."""
 
     quality: Quality
 
 
 class Valued(Protocol):
-    """A figure as a function of a mixture: lower is better."""
+    """A target as a function of the mixture; lower is better."""
 
     def value(self, weights: np.ndarray) -> np.ndarray:
-        """[..., units] -> [...]."""
+        """[..., components] -> [...]."""
 
 
 class Target(Valued, Protocol):
-    """One that has slopes."""
+    """A target with a gradient."""
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
-        """[units] -> [units]."""
+        """[components] -> [components]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised, and what must hold.
+    """What to minimise, and the constraints.
 
     Attributes:
-        targets: weight of each target's predicted figure, relative to the prior's.
-        bounds: largest rise of a target over the prior, such as {"en": 0.01} for one per cent.
+        targets: weight of each target; a target counts by its predicted value over the prior's.
+        bounds: maximum rise of a target over the prior, such as {"en": 0.01} for one per cent.
         closeness: weight of the Kullback-Leibler divergence from the prior.
-        caps: largest weight of each unit, [units]; empty: none.
+        caps: maximum weight of each component, [components]; empty for no caps.
     """
 
     targets: Mapping[str, float]
@@ -57,15 +62,16 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A mixture and its uncertainty.
+    """A proposed mixture and its uncertainty.
 
     Attributes:
-        weights: [units]; None where the fits predict nothing, and `reason` says so.
-        low, high: [units], joint 95% interval of the optimum.
-        predicted: figures of the targets at `weights`; `before`, at the prior.
-        ranges: 95% intervals of the ratio of the two.
-        left_out: targets that no fit predicts, which the objective goes without.
-        reason: why there is no proposal.
+        weights: [components]; None if the fits predict nothing.
+        low, high: [components], joint 95% interval of the optimum.
+        predicted: predicted targets at `weights`.
+        before: predicted targets at the prior.
+        ranges: 95% intervals of predicted over before.
+        left_out: targets that were left out of the objective, since their fits predict nothing.
+        reason: why there is no proposal; "" if there is one.
     """
 
     weights: np.ndarray | None
@@ -86,26 +92,26 @@ def propose(
     draws: int = 200,
     seed: int = 0,
 ) -> Proposal:
-    """The best mixture under an objective, or none where the fits cannot tell.
+    """Finds the best mixture under an objective; no mixture if the fits predict nothing.
 
     Args:
-        fits: by target; all that the objective names.
-        prior: [units].
-        objective: what is wanted.
-        draws: refits whose optima make the interval.
-        seed: of the draws.
+        fits: fits by target, of all targets in the objective.
+        prior: [components].
+        objective: what to minimise under which constraints.
+        draws: number of posterior draws whose optima give the interval.
+        seed: seed of the draws.
     """
-    asked, objective = objective, predictable(fits, objective)
-    blind = tuple(name for name in asked.targets if name not in objective.targets)
+    given, objective = objective, predictable(fits, objective)
+    unpredicted = tuple(name for name in given.targets if name not in objective.targets)
     if not objective.targets:
-        return no_proposal(fits, blind)
+        return no_proposal(fits, unpredicted)
     used = {name: fits[name] for name in {**objective.targets, **objective.bounds}}
     weights = minimise(_responses(used), prior, objective)
     rng = np.random.default_rng(seed)
     drawn = {name: fit.draw(draws, rng) for name, fit in fits.items()}
     functions = [{name: drawn[name][n] for name in fits} for n in range(draws)]
     optima = np.array([minimise(f, prior, objective, [weights]) for f in functions])
-    # Joint: every unit's interval holds at once in 95% of the draws, about (Bonferroni).
+    # A joint interval: all components lie in theirs in about 95% of the draws (Bonferroni).
     tail = 0.025 / len(prior)
     low, high = np.quantile(optima, [tail, 1 - tail], axis=0)
     ratios = {
@@ -119,27 +125,27 @@ def propose(
         {name: float(fit.predict(weights)) for name, fit in fits.items()},
         {name: float(fit.predict(prior)) for name, fit in fits.items()},
         {name: tuple(np.quantile(r, [0.025, 0.975]).tolist()) for name, r in ratios.items()},
-        blind,
+        unpredicted,
     )
 
 
-def no_proposal(fits: Mapping[str, Fitted], blind: Sequence[str]) -> Proposal:
-    """Why there is none: how far from predicting anything the fits of `blind` are."""
-    said = "; ".join(f"{name}: {fits[name].quality.describe()}" for name in blind)
-    reason = f"no fit predicts better than the mean does ({said})"
-    return Proposal(None, left_out=tuple(blind), reason=reason)
+def no_proposal(fits: Mapping[str, Fitted], unpredicted: Sequence[str]) -> Proposal:
+    """A proposal without a mixture, whose reason gives the quality of the fits."""
+    qualities = "; ".join(f"{name}: {fits[name].quality.describe()}" for name in unpredicted)
+    reason = f"no fit predicts better than the mean does ({qualities})"
+    return Proposal(None, left_out=tuple(unpredicted), reason=reason)
 
 
 def cost_and_excess(
     functions: Mapping[str, Valued], prior: np.ndarray, objective: Objective, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What an objective makes of mixtures [..., units]: cost and broken bounds, both [...]."""
+    """Cost of mixtures [..., components], and their excess over bounds and caps, both [...]."""
     problem = _Problem(functions, prior, objective)
     return problem.cost(weights), problem.excess(weights)
 
 
 def predictable(fits: Mapping[str, Fitted], objective: Objective) -> Objective:
-    """The objective without targets that no fit predicts: they say nothing about where to go."""
+    """The objective without targets whose fits predict nothing."""
     count = len(objective.targets)
     targets = {
         name: share
@@ -152,14 +158,14 @@ def predictable(fits: Mapping[str, Fitted], objective: Objective) -> Objective:
 def trade_off(
     fits: Mapping[str, Fit], prior: np.ndarray, objective: Objective, bound: str, points: int = 9
 ) -> list[tuple[float, np.ndarray]]:
-    """The optimum for each allowed rise of one target: the curve of gain against forgetting.
+    """Optima for several bounds on one target: the curve of gain against forgetting.
 
-    It runs from the least rise that the other bounds leave open to the rise at which this bound no
-    longer holds anything back. Without the pull to the prior, which would hide what is gained and
-    lost.
+    The bounds range from the smallest rise that is possible under the other bounds to the rise at
+    the optimum without this bound. `closeness` is 0, since the pull to the prior would hide the
+    trade-off.
 
     Returns:
-        (rise, weights [units]) pairs; none where no fit predicts.
+        (rise, weights [components]) pairs; empty if the fits predict nothing.
     """
     objective = dataclasses.replace(predictable(fits, objective), closeness=0.0)
     if not objective.targets:
@@ -168,16 +174,16 @@ def trade_off(
     free = dataclasses.replace(objective, bounds=others)
     least = dataclasses.replace(free, targets={bound: 1.0})
     functions = _responses(fits)
-    ends = [minimise(functions, prior, asked) for asked in (least, free)]
+    ends = [minimise(functions, prior, problem) for problem in (least, free)]
     before = fits[bound].predict(prior)
     first, last = (float(fits[bound].predict(weights) / before - 1) for weights in ends)
     if last - first < 1e-6:
         return [(last, ends[1])]
     curve, starts = [], [ends[0]]
-    # The first end need not be an optimum of the objective: every rise but that has room.
+    # The curve leaves out the first end, which minimises the bounded target, not the objective.
     for rise in np.linspace(first, last, points + 1)[1:-1]:
-        asked = dataclasses.replace(objective, bounds={**others, bound: float(rise)})
-        starts.append(minimise(functions, prior, asked, starts[-1:]))
+        bounded = dataclasses.replace(objective, bounds={**others, bound: float(rise)})
+        starts.append(minimise(functions, prior, bounded, starts[-1:]))
         curve.append((float(rise), starts[-1]))
     return [*curve, (last, ends[1])]
 
@@ -192,25 +198,26 @@ def minimise(
     objective: Objective,
     starts: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
-    """The optimum of known functions under an objective, [units].
+    """The optimum of known functions under an objective, [components].
 
-    Figures of interacting units have more than one valley: the search begins at the best of many
-    mixtures, and at `starts`.
+    Interactions make several local optima, so the search starts at the best of many random
+    mixtures, and at `starts`. The best result within all bounds is returned; if there is none, the
+    best random mixture, which is at worst the prior.
     """
     problem = _Problem(functions, prior, objective)
     candidates = np.array([*starts, *_candidates(prior, problem.caps)])
     costs = problem.cost(candidates) + 1e3 * problem.excess(candidates)
-    # A given start is tried whatever it costs.
+    # Given starts are always used; without any, the prior, the first candidate.
     first = list(range(len(starts))) or [len(starts)]
     found = [problem.descend(candidates[n]) for n in {*first, int(np.argmin(costs))}]
     allowed = [w for w in found if problem.excess(w[None])[0] < 1e-6]
-    # The prior itself breaks no bound.
+    # A fallback: the prior, among the candidates, breaks no bound.
     pool = np.array([*allowed, candidates[int(np.argmin(costs))]])
     return pool[int(np.argmin(problem.cost(pool) + 1e3 * problem.excess(pool)))]
 
 
 def _candidates(prior: np.ndarray, caps: np.ndarray) -> np.ndarray:
-    """The prior and mixtures around it, near and far, all within the caps."""
+    """The prior and random mixtures near and far from it, all within the caps."""
     rng = np.random.default_rng(0)
     strengths = np.exp(rng.uniform(np.log(0.5), np.log(50.0), _CANDIDATES))
     drawn = [rng.dirichlet(np.maximum(prior * len(prior) * s, 1e-2)) for s in strengths]
@@ -218,7 +225,7 @@ def _candidates(prior: np.ndarray, caps: np.ndarray) -> np.ndarray:
 
 
 class _Problem:
-    """Cost and constraints of mixtures, and their gradients."""
+    """Cost and constraints of an objective, with gradients."""
 
     def __init__(
         self, functions: Mapping[str, Valued], prior: np.ndarray, objective: Objective
@@ -236,24 +243,24 @@ class _Problem:
         ]
 
     def cost(self, weights: np.ndarray) -> np.ndarray:
-        """[..., units] -> [...]."""
+        """[..., components] -> [...]."""
         weights = np.clip(weights, _LEAST, 1.0)
         gain = sum(share * function.value(weights) for share, function in self.targets)
         return gain + self.closeness * (weights * np.log(weights / self.prior)).sum(axis=-1)
 
     def slope(self, weights: np.ndarray) -> np.ndarray:
-        """Gradient of the cost, [units] -> [units]."""
+        """Gradient of the cost, [components] -> [components]."""
         weights = np.clip(weights, _LEAST, 1.0)
         gain = sum(share * function.gradient(weights) for share, function in self.targets)
         return gain + self.closeness * (np.log(weights / self.prior) + 1)
 
     def excess(self, weights: np.ndarray) -> np.ndarray:
-        """By how much bounds and caps are broken in all, [..., units] -> [...]."""
+        """Total relative excess over bounds and caps, [..., components] -> [...]."""
         broken = [np.maximum(f.value(weights) / limit - 1, 0) for limit, f in self.bounds]
         return sum(broken) + np.maximum(weights - self.caps, 0).sum(axis=-1)
 
     def descend(self, start: np.ndarray) -> np.ndarray:
-        """A local optimum."""
+        """A local optimum by SLSQP, [components]."""
         constraints = [
             {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones_like(w)}
         ]

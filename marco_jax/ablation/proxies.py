@@ -1,9 +1,9 @@
-"""Runs of a sweep: ordinary training runs, one after the other, each in a workdir of its own.
+"""Trains the runs of a sweep one after the other, each as an ordinary run in its own workdir.
 
-They run in sequence, in this process. A run already spreads over the whole mesh, evaluates and
-saves itself; several at once, by `vmap` over parameters, would share one data feed, one
-checkpoint and one fate, and gain only where a proxy leaves the mesh idle. In one process, programs
-that are alike are compiled once (JAX's cache), and JAX and TensorFlow start once.
+A run already uses the whole mesh, evaluates itself and saves checkpoints. Runs in parallel, by
+`vmap` over parameters, would share one data feed and one checkpoint and fail together; they would
+gain only if a proxy leaves the mesh idle. In one process, equal programs are compiled once (JAX's
+cache), and JAX and TensorFlow start once.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _log = logging.getLogger(__name__)
 
 STATUS = "status.json"
 DONE, STOPPED = 0, 143
-# Starts of a run that end without a word (the process dies) until it counts as failed.
+# A run counts as failed after its process has died so often without a new checkpoint.
 _ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Proxy:
-    """One run: its name, and the fields in which its config differs from the sweep's."""
+    """A run of a sweep: its name, and the config fields that differ from the sweep's."""
 
     name: str
     changes: Mapping[str, Any]
@@ -53,14 +53,14 @@ class Proxy:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What is known of a run: "left", "running", "done" or "failed", with its time and its fault.
+    """The recorded state of a run.
 
     Attributes:
-        status: one of these.
-        seconds: wall clock over all its starts.
-        attempts: starts that have not come to an end.
-        reason: why it failed.
-        step: of its newest checkpoint when it was started last.
+        status: "left" (to do), "running", "done" or "failed".
+        seconds: wall-clock time over all starts.
+        attempts: consecutive starts after which the process died.
+        reason: why the run failed.
+        step: step of the newest checkpoint at the last start.
     """
 
     status: str = "left"
@@ -80,23 +80,23 @@ class Runs:
         proxies: Sequence[Proxy],
         train: Callable[[ConfigDict, str], int],
     ) -> None:
-        """Reads what is there.
+        """Sets up runs below a directory.
 
         Args:
-            root: has a workdir a run.
-            config: of the sweep.
-            proxies: in the order in which they run.
+            root: directory with one workdir per run.
+            config: the sweep's config.
+            proxies: the runs, in order.
             train: trains a config in a workdir: `marco_jax.training.loop.train`.
         """
         self.root, self.base, self.proxies, self._train = root, config, list(proxies), train
         self._keep = "sweep" in config and config.sweep.keep
 
     def workdir(self, proxy: Proxy) -> pathlib.Path:
-        """Where a run's files are."""
+        """The workdir of a run."""
         return self.root / proxy.name
 
     def state(self, proxy: Proxy) -> State:
-        """What is known of a run."""
+        """The state of a run; "done" if its last evaluation exists."""
         try:
             state = State(**json.loads((self.workdir(proxy) / STATUS).read_text("utf-8")))
         except (OSError, ValueError, TypeError):
@@ -105,9 +105,9 @@ class Runs:
         return dataclasses.replace(state, status="done") if done else state
 
     def run(self) -> int:
-        """Trains what is not done; 143 where a SIGTERM has ended it, 0 otherwise.
+        """Trains all runs that are not done; returns 143 after a SIGTERM, otherwise 0.
 
-        A run that fails is said and left; the next start of the sweep tries it again.
+        A failed run is logged and skipped; the next start of the sweep tries it again.
         """
         for proxy in self.proxies:
             if agree("done" if self.state(proxy).status == "done" else ""):
@@ -123,14 +123,14 @@ class Runs:
         before, start = self.state(proxy), time.perf_counter()
         saved = self.workdir(proxy) / CHECKPOINTS
         newest = max(finished_steps(saved), default=0) if saved.is_dir() else 0
-        # A run that got further, however often it was cut off, is no hopeless one.
+        # A start that reached a new checkpoint does not count as an attempt.
         stuck = before.status == "running" and newest == before.step
         attempts = before.attempts if stuck else 0
         if attempts >= _ATTEMPTS:
-            self._record(proxy, State("failed", before.seconds, 0, "the process died with it"))
-            _log.warning(f"{proxy.name} is left out: the process has died with it {attempts} times")
+            self._record(proxy, State("failed", before.seconds, 0, "the process died in it"))
+            _log.warning(f"{proxy.name} is skipped: the process has died in it {attempts} times")
             return DONE
-        # Written before: a process that dies says nothing after.
+        # Recorded before training, since a process that dies cannot record it.
         self._record(proxy, State("running", before.seconds, attempts + 1, "", newest))
         code, status, reason = DONE, "done", ""
         try:
@@ -139,12 +139,12 @@ class Runs:
         except KeyboardInterrupt:
             self._record(proxy, dataclasses.replace(before, status="left"))
             raise
-        except Exception as error:  # One run is not the sweep.
+        except Exception as error:  # A failed run must not end the sweep.
             status, reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())
             _log.warning(f"{proxy.name} has failed: {reason}")
         seconds = before.seconds + time.perf_counter() - start
         self._record(proxy, State(status, seconds, 0, reason))
-        # Other programs, other data: nothing of this run is wanted again.
+        # Free the memory of programs that later runs do not use.
         jax.clear_caches()
         if status == "done" and not self._keep and jax.process_index() == 0:
             shutil.rmtree(saved, ignore_errors=True)
@@ -161,7 +161,7 @@ class Runs:
         return ", ".join(f"{field}={value}" for field, value in proxy.changes.items())
 
     def table(self) -> list[str]:
-        """What is done, failed and left, and the time to go."""
+        """Lines with the numbers of runs by status, the remaining time, and faults."""
         states = [(proxy, self.state(proxy)) for proxy in self.proxies]
         kinds = ("done", "failed", "running", "left")
         count = {kind: sum(state.status == kind for _, state in states) for kind in kinds}
@@ -179,16 +179,16 @@ class Runs:
         return [f"runs: {line}", *failed]
 
     def results(self, proxy: Proxy, step: int | None = None) -> list[Result]:
-        """Figures of a run after a step, by default the last; none where they are not there."""
+        """Evaluation results of a run after a step, by default the last; empty if missing."""
         step = self._steps(proxy) if step is None else step
         path = self.workdir(proxy) / "eval" / f"{step}.json"
         return read_results(path) if path.exists() else []
 
 
-def figures_of(results: Sequence[Result]) -> dict[str, float]:
-    """Figures by "TASK/METRIC/LANGUAGE", all such that lower is better and positive.
+def target_values(results: Sequence[Result]) -> dict[str, float]:
+    """Targets by "TASK/METRIC/LANGUAGE", as positive values of which lower is better.
 
-    Shares of right answers become those of wrong ones, and BLEU and chrF what is missing of 100.
+    Accuracies become error rates, and BLEU and chrF are subtracted from 100.
     """
     found = {}
     for result in results:

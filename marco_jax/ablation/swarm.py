@@ -1,4 +1,4 @@
-"""The runs of a sweep, from its config and the data: units, mixtures, and what they cost."""
+"""Plans the runs of a sweep from its config and data: components, mixtures and costs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from marco_jax.ablation.components import Components, find_components
 from marco_jax.ablation.design import Design, draw_design
-from marco_jax.ablation.design_units import Units, find_units
 from marco_jax.ablation.proxies import Proxy
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
@@ -37,24 +37,25 @@ from marco_jax.weights.models import find_model
 _log = logging.getLogger(__name__)
 
 TWO_STAGES = "two_stages"
-# Share of the peak that a step is thought to reach where nothing has been measured.
+# Assumed share of peak FLOP/s if no run has been measured.
 _UTILISATION = 0.4
 
 
 @dataclasses.dataclass(frozen=True)
 class Swarm:
-    """All that a sweep is going to run, and the rest of what was read to know it.
+    """The planned runs of a sweep.
 
     Attributes:
-        units: what is moved.
-        design: the mixtures that are fitted.
-        proxies: a run for each row of the design, then those that are only compared.
-        caps: largest weight of each unit, [units].
+        components: the components whose weights vary.
+        design: the mixtures to fit.
+        proxies: one run per row of the design, then runs for comparison only.
+        caps: maximum weight of each component, [components].
         tokens: target tokens of a proxy.
-        seconds: what a proxy is going to take; `basis` says why.
+        seconds: estimated time of a proxy.
+        basis: what the estimate is based on.
     """
 
-    units: Units
+    components: Components
     design: Design
     proxies: tuple[Proxy, ...]
     caps: np.ndarray
@@ -64,23 +65,23 @@ class Swarm:
 
     @property
     def prior(self) -> np.ndarray:
-        """Weights of the prior, [units]."""
+        """Weights of the prior, [components]."""
         return self.design.prior
 
 
 def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
-    """Reads the data's sources and sizes, draws the design, and counts what it costs.
+    """Reads the data's sources and sizes, draws the design and estimates its cost.
 
     Raises:
-        ValueError: fields that do not fit together; nothing has run.
+        ValueError: config fields are inconsistent; nothing has run.
     """
     fields = config.sweep
     if config.stages != "proxy":
         raise ConfigError(f"stages is {config.stages!r}: a sweep's runs have one stage, 'proxy'")
     if not config.init_from and not config.tokenizer.path:
         raise ConfigError(
-            "init_from is empty: all runs of a sweep start from one base; train one and give its "
-            "workdir, or tokenizer.path to start from random weights"
+            "init_from is empty: all runs of a sweep start from one base; set it to a base's "
+            "workdir, or set tokenizer.path to start from random weights"
         )
     sharding = create_sharding(config)
     per_step = global_rows(config, sharding) * config.batch.length
@@ -91,32 +92,33 @@ def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
     within = Within(config.mixture.within, config.mixture.temperature, config.mixture.max_epochs)
     if within.method != "uniform":
         raise ConfigError(
-            f"mixture.within is {within.method!r}: a sweep knows 'uniform' alone; name units of "
-            "their own in sweep.units to have their weights found"
+            f"mixture.within is {within.method!r}: a sweep supports only 'uniform'; to vary "
+            "weights within a group, list its sources in sweep.units"
         )
     if config.mixture.override:
-        raise ConfigError("mixture.override is what a sweep is to find: leave it empty")
+        raise ConfigError("mixture.override is set by a sweep: leave it empty")
     mixture = get_mixture(config.mixture.name, infos, within)
     for note in mixture.notes:
         _log.info(f"mixture {mixture.name}: {note}")
-    units = find_units(fields.units, mixture.shares, infos)
+    components = find_components(fields.units, mixture.shares, infos)
     tokens = float(config.steps * per_step)
     confirm_steps = fields.confirm.steps or 2 * config.steps
     target = fields.target_tokens or float(confirm_steps * per_step)
-    caps = units.caps(_sizes(config, corpus, units, workdir), target, fields.max_epochs)
-    runs = fields.runs or 4 * len(units.members)
-    capped = dict(zip(units.members, caps.tolist(), strict=True))
-    design = draw_design(units.prior, runs, fields.seed, caps=capped, least=fields.least)
+    caps = components.caps(_sizes(config, corpus, components, workdir), target, fields.max_epochs)
+    runs = fields.runs or 4 * len(components.members)
+    capped = dict(zip(components.members, caps.tolist(), strict=True))
+    design = draw_design(components.prior, runs, fields.seed, caps=capped, least=fields.least)
     seconds, basis = _estimate(config, tokens)
-    return Swarm(units, design, _proxies(config, units, design), caps, tokens, seconds, basis)
+    proxies = _proxies(config, components, design)
+    return Swarm(components, design, proxies, caps, tokens, seconds, basis)
 
 
-def _proxies(config: ConfigDict, units: Units, design: Design) -> tuple[Proxy, ...]:
+def _proxies(config: ConfigDict, components: Components, design: Design) -> tuple[Proxy, ...]:
     found = []
     for name, weights in zip(design.names, design.weights, strict=True):
-        # The base's own figures are the same for all: the prior's run has them.
+        # All runs start from the same base: only the prior's run evaluates it.
         first = name == design.names[0]
-        changes = {"mixture.override": units.override(weights), "evaluation.at_start": first}
+        changes = {"mixture.override": components.override(weights), "evaluation.at_start": first}
         found.append(Proxy(name, changes))
     if config.sweep.two_stages:
         stages = "stage1,stage2"
@@ -126,11 +128,11 @@ def _proxies(config: ConfigDict, units: Units, design: Design) -> tuple[Proxy, .
 
 
 def _sizes(
-    config: ConfigDict, corpus: Corpus, units: Units, workdir: pathlib.Path
+    config: ConfigDict, corpus: Corpus, components: Components, workdir: pathlib.Path
 ) -> dict[str, float]:
-    """Target tokens of each source that is tokenised before it is read."""
+    """Target tokens of each source that is tokenised in advance (not streamed)."""
     tokenizer = _tokenizer(config)
-    names = [s.name for s in units.sources if s.name in units.shares and not s.streamed]
+    names = [s.name for s in components.sources if s.name in components.shares and not s.streamed]
     with first_process_first("sizes"):
         cache = config.data_cache or workdir / "data"
         stores = prepare_stores(corpus, tokenizer, names, cache)
@@ -144,16 +146,16 @@ def _tokenizer(config: ConfigDict) -> Tokenizer:
 
 
 def _estimate(config: ConfigDict, tokens: float) -> tuple[float, str]:
-    """Seconds of one run, and what the estimate rests on."""
+    """Estimates the seconds of one run; also returns the basis of the estimate."""
     base = pathlib.Path(config.init_from) if config.init_from else None
     rows = read_metrics(base / "metrics.jsonl") if base else []
     if rows and rows[-1].get("tokens_per_second"):
         last = rows[-1]
         rate = float(np.median([row["tokens_per_second"] for row in rows]))
-        apart = sum(last.get(f"{n}_seconds", 0) for n in ("compile", "evaluation", "checkpoint"))
-        return tokens / rate + apart, (
-            f"{rate:,.0f} tokens/s and {apart:.0f} s for compiling, evaluation and checkpoints, "
-            "as in the base's own run"
+        other = sum(last.get(f"{n}_seconds", 0) for n in ("compile", "evaluation", "checkpoint"))
+        return tokens / rate + other, (
+            f"{rate:,.0f} tokens/s and {other:.0f} s for compiling, evaluation and checkpoints, "
+            "as in the base's run"
         )
     if base:
         model = find_model(base).config
@@ -171,7 +173,7 @@ def _estimate(config: ConfigDict, tokens: float) -> tuple[float, str]:
 
 
 def _measured_flops(dtype: str) -> float:
-    """FLOP/s of a product of two matrices on the first device."""
+    """Measures the FLOP/s of a matrix product on the first device."""
     size = 1024
     matrix = jnp.ones((size, size), dtype)
     product = jax.jit(lambda x: x @ x)
@@ -181,9 +183,9 @@ def _measured_flops(dtype: str) -> float:
     return 2 * size**3 / (time.perf_counter() - start)
 
 
-def describe(swarm: Swarm, config: ConfigDict) -> list[str]:
-    """The design, a run a line, and what it costs."""
-    names = list(swarm.units.members)
+def design_lines(swarm: Swarm, config: ConfigDict) -> list[str]:
+    """Lines of text with the weights of each run, and the estimated cost."""
+    names = list(swarm.components.members)
     width = max(8, *(len(name) + 1 for name in names))
     lines = [f"{'weights, %':<14}" + "".join(f"{name:>{width}}" for name in names)]
     lines.append(f"{'cap':<14}" + "".join(f"{100 * cap:>{width}.2f}" for cap in swarm.caps))
@@ -191,9 +193,9 @@ def describe(swarm: Swarm, config: ConfigDict) -> list[str]:
         lines.append(f"{name:<14}" + "".join(f"{100 * w:>{width}.2f}" for w in weights))
     if config.sweep.two_stages:
         lines.append(f"{TWO_STAGES:<14}  stage1, then stage2, with the same tokens")
-    for unit, own in swarm.units.members.items():
-        if own != (unit,):
-            lines.append(f"{unit}: {', '.join(own)}")
+    for component, own in swarm.components.members.items():
+        if own != (component,):
+            lines.append(f"{component}: {', '.join(own)}")
     runs, confirm = len(swarm.proxies), config.sweep.confirm
     lines.append(
         f"{runs} runs of {config.steps:,} steps, {swarm.tokens:,.0f} tokens each: "
@@ -218,22 +220,22 @@ def _time(seconds: float) -> str:
 
 
 def design_rows(swarm: Swarm) -> list[Mapping[str, object]]:
-    """The design as plain data: a name and weights by unit a run."""
+    """The design as plain data: the name and the weights by component of each run."""
     return [
-        {"run": name, "weights": dict(zip(swarm.units.members, row.tolist(), strict=True))}
+        {"run": name, "weights": dict(zip(swarm.components.members, row.tolist(), strict=True))}
         for name, row in zip(swarm.design.names, swarm.design.weights, strict=True)
     ]
 
 
 def check_same(path: pathlib.Path, plan: Mapping[str, object]) -> None:
-    """Refuses to go on with a sweep whose runs would be others than those of its first start.
+    """Checks that a sweep resumes with the plan of its first start.
 
     Args:
-        path: of what the first start wrote.
-        plan: what this start would write: plain data.
+        path: the file that the first start wrote.
+        plan: the plan of this start, as plain data.
 
     Raises:
-        ConfigError: names what differs.
+        ConfigError: the plans differ; the message names the fields.
     """
     if not path.exists():
         return
@@ -243,6 +245,6 @@ def check_same(path: pathlib.Path, plan: Mapping[str, object]) -> None:
         lines = ["the design: the data has changed"]
     if lines:
         raise ConfigError(
-            f"{path.parent} has a sweep of other runs ({'; '.join(lines)}): set that back, or give "
-            "a new workdir"
+            f"{path.parent} has a sweep with other settings ({'; '.join(lines)}): set them back "
+            "or use a new workdir"
         )

@@ -1,7 +1,6 @@
-"""`marco sweep`: the runs, the fit, the proposal, its confirmation and a page about them.
+"""`marco sweep`: trains proxy runs, fits them, proposes and confirms a mixture, writes a page.
 
-Every part looks at what is there and does what is missing: the same command goes on where a killed
-one has stopped.
+Each part skips what exists, so that the same command resumes a killed sweep.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from marco_jax.ablation.proxies import DONE, STOPPED, Runs
 from marco_jax.ablation.swarm import (
     Swarm,
     check_same,
-    describe,
+    design_lines,
     design_rows,
     plan_swarm,
 )
-from marco_jax.ablation.sweep_config import OF_THE_FIT, check_fields
+from marco_jax.ablation.sweep_config import FIT_FIELDS, check_fields
 from marco_jax.files import write_json
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
@@ -36,20 +35,20 @@ PLAN, PROXIES, CONFIRMATION = "sweep.json", "proxies", "confirm"
 
 
 def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = False) -> int:
-    """Runs a sweep in `workdir`, or goes on with it.
+    """Runs a sweep in `workdir`, or resumes it.
 
     Args:
-        config: with the fields of settings.py.
-        workdir: gets sweep.json, a workdir a run, the figures and the page.
+        config: a config with the fields of sweep_config.py.
+        workdir: gets sweep.json, a workdir for each run, the metrics and the page.
         source: the config's file, for the command that is printed at the end.
-        dry_run: says what would run and what it would cost, and ends.
+        dry_run: only print the runs and their estimated cost.
 
     Returns:
-        0, or 143 where a SIGTERM has ended it after saving.
+        0, or 143 after a SIGTERM, with checkpoints saved.
 
     Raises:
-        ValueError: a config, data or a workdir that cannot be used.
-        RunFailed: too few runs are left to fit.
+        ValueError: the config, the data or the workdir is invalid.
+        RunFailed: too few runs have metrics to fit.
     """
     if "sweep" not in config:
         raise ConfigError(f"--config={source} has no config.sweep: see configs/mixture_ablation.py")
@@ -58,10 +57,10 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
     check_config(config)
     directory.mkdir(parents=True, exist_ok=True)
     if not config.data_cache:
-        # Tokenised once, for all runs.
+        # Shared, so that all runs tokenise the data once.
         config.data_cache = str(directory / "data")
     swarm = plan_swarm(config, directory)
-    _tell(describe(swarm, config))
+    _print(design_lines(swarm, config))
     plan = _plan(config, swarm)
     check_same(directory / PLAN, plan)
     if dry_run:
@@ -78,23 +77,23 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
 def _conclude(
     config: ConfigDict, directory: pathlib.Path, source: str, swarm: Swarm, runs: Runs
 ) -> int:
-    """Fit, proposal, confirmation and report of runs that are done."""
+    """Fits finished runs, proposes and confirms a mixture, and writes the report."""
     from marco_jax.ablation.analysis import analyse
     from marco_jax.ablation.confirm import confirm
     from marco_jax.ablation.sweep_page import write_sweep_report
 
     missing = [p.name for p in swarm.proxies if not runs.results(p)]
     if len(swarm.design.names) - len(missing) < 4:
-        raise RunFailed(f"{len(missing)} runs have no figures: {', '.join(missing[:5])}")
+        raise RunFailed(f"{len(missing)} runs have no metrics: {', '.join(missing[:5])}")
     analysis = analyse(config, swarm, runs)
-    _tell(analysis.lines(config, source))
+    _print(analysis.lines(config, source))
     if jax.process_index() == 0:
         analysis.write(directory)
     code = DONE
     if analysis.proposal.weights is not None and config.sweep.confirm.seeds:
         confirmed = Runs(directory / CONFIRMATION, config, (), train)
         code, confirmation = confirm(config, swarm, analysis, confirmed)
-        _tell(confirmation.lines())
+        _print(confirmation.lines())
         if jax.process_index() == 0:
             write_json(directory / "confirmation.json", confirmation.to_json())
     if jax.process_index() == 0:
@@ -102,24 +101,24 @@ def _conclude(
     return code
 
 
-def _tell(lines: Iterable[str]) -> None:
-    """Prints what the user has asked for, and not how it goes, which `say` is for."""
+def _print(lines: Iterable[str]) -> None:
+    """Prints results to stdout from the first process; progress is logged instead."""
     for line in lines:
         if jax.process_index() == 0:
             print(line, flush=True)
 
 
 def _plan(config: ConfigDict, swarm: Swarm) -> dict[str, object]:
-    """What must not change between starts, as plain data."""
+    """The parts of a sweep that must not change between starts, as plain data."""
     resolved = json.loads(config.to_json())
     resolved.pop("distributed", None)
-    resolved["sweep"] = {k: v for k, v in resolved["sweep"].items() if k not in OF_THE_FIT}
-    units = {unit: list(own) for unit, own in swarm.units.members.items()}
+    resolved["sweep"] = {k: v for k, v in resolved["sweep"].items() if k not in FIT_FIELDS}
+    components = {component: list(own) for component, own in swarm.components.members.items()}
     changes = [{"run": p.name, "changes": dict(p.changes)} for p in swarm.proxies]
     return {
         "config": resolved,
-        "units": units,
-        "prior_shares": dict(swarm.units.shares),
+        "units": components,
+        "prior_shares": dict(swarm.components.shares),
         "caps": swarm.caps.tolist(),
         "design": json.loads(json.dumps(design_rows(swarm))),
         "proxies": changes,

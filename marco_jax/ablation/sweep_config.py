@@ -1,4 +1,4 @@
-"""Fields of `config.sweep`, and what they mean."""
+"""The fields of `config.sweep`, their defaults and checks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from marco_jax.training.defaults import training_config, training_stage
 
 # Regressions; see fit.py and trees.py.
 FITS = ("log-linear", "lightgbm")
-# Fields that may change between starts: they are of the fit, not of the runs.
-OF_THE_FIT = ("fit", "targets", "objective", "bounds", "closeness", "draws", "confirm", "keep")
+# Fields that may change between starts, since they affect the fit and not the runs.
+FIT_FIELDS = ("fit", "targets", "objective", "bounds", "closeness", "draws", "confirm", "keep")
 
 
 def sweep_config() -> ConfigDict:
     """A training config whose one stage is a proxy run, with the fields of a sweep."""
     c = training_config()
-    # The prior, which all mixtures are drawn around: what Marco-LLM's two stages read in all.
+    # The prior, around which mixtures are drawn: the mixture of both stages of Marco-LLM together.
     c.mixture.name = "flat"
     c.stages = "proxy"
     c.stage = ConfigDict(
         {
             "proxy": training_stage(1, 1e-5, warmup_share=0.02, final_share=0.1),
-            # Of the run that is compared with one flat stage.
+            # Stages of the run that is compared with one flat stage.
             "stage1": training_stage(160, 1e-5, warmup_share=0.02, final_share=0.6),
             "stage2": training_stage(140, 6e-6, warmup_share=0.0, final_share=0.1),
         }
@@ -37,42 +37,42 @@ def sweep_config() -> ConfigDict:
     c.evaluation.tasks = "bits_per_byte"
     c.evaluation.every_tasks = "bits_per_byte"
     c.evaluation.every = 0
-    # Of proxies, one checkpoint is kept while they run.
+    # Proxies keep one checkpoint while they run.
     c.checkpoint.keep = 1
     c.sweep = ConfigDict(
         {
-            # What is moved, see units.py: "groups", "sources", or names, such as
-            # "kk,ne,low-resource".
+            # The components whose weights vary, see components.py: "groups", "sources", or names
+            # such as "kk,ne,low-resource".
             "units": "groups",
-            # Proxy runs, the prior and the uniform mixture among them; 0: four a unit.
+            # Number of proxy runs, with prior and uniform mixture; 0 for four per component.
             "runs": 0,
             "seed": 0,
             # Smaller weights of a drawn mixture become 0 (Olmix, arXiv 2602.12237).
             "least": 0.002,
-            # No weight that reads a source more often than this in `target_tokens` tokens: those
-            # of the run that the mixture is for; 0: of the confirmation.
+            # Weights are capped so that no source is read more often than this in `target_tokens`
+            # tokens, the budget of the run that the mixture is for; 0: that of the confirmation.
             "max_epochs": 4.0,
             "target_tokens": 0.0,
-            # One more run: Stage-I, then Stage-II, with the tokens of a proxy.
+            # Also run Stage-I, then Stage-II, with the tokens of a proxy.
             "two_stages": True,
             # "log-linear", or "lightgbm", the baseline of RegMix (arXiv 2407.01492).
             "fit": "log-linear",
-            # Tasks whose figures are fitted, language by language, each "TASK[/METRIC]".
+            # Tasks whose metrics are fitted for each language, each "TASK[/METRIC]".
             "targets": "bits_per_byte",
-            # Languages (or groups, or "all") whose figures are to improve, with weights if they
-            # should not count alike: "low-resource", or "kk=2,ne=1".
+            # Languages (or groups, or "all") to improve, with weights if they should not be equal:
+            # "low-resource", or "kk=2,ne=1".
             "objective": "low-resource",
-            # By how much of the prior's figure languages may get worse.
+            # By how much, relative to the prior, languages may get worse.
             "bounds": "en=0.01,zh=0.01",
             # Weight of the Kullback-Leibler divergence from the prior, against the mean of the
-            # objective's figures, each a share of the prior's.
+            # objective's targets relative to the prior.
             "closeness": 0.05,
-            # Functions out of the posterior, behind the intervals.
+            # Number of posterior draws for the intervals.
             "draws": 400,
-            # Whether done proxies keep their checkpoint.
+            # Whether finished proxies keep their checkpoint.
             "keep": False,
-            # The proposal and the prior, each with so many seeds (0: not at all) and steps (0:
-            # twice those of a proxy).
+            # Confirmation runs of proposal and prior: number of seeds (0 for none) and steps (0
+            # for twice those of a proxy).
             "confirm": {"seeds": 3, "steps": 0},
         }
     )
@@ -80,15 +80,16 @@ def sweep_config() -> ConfigDict:
 
 
 def check_fields(config: ConfigDict) -> None:
-    """Refuses what would come to light only after the runs (ConfigError).
+    """Checks the sweep's fields before any run; raises ConfigError.
 
-    Which languages have figures is known after the first of them; names of none are refused here.
+    Which languages have metrics is known only after the first run; here, names must be languages
+    that are evaluated.
     """
     fields = config.sweep
     if fields.fit not in FITS:
         raise ConfigError(f"sweep.fit is {fields.fit!r}: choose one of {', '.join(FITS)}")
     if fields.fit == "lightgbm":
-        # Known before the runs, not after them.
+        # Raise before the runs, not after them.
         require("sweep", "sweep.fit='lightgbm'")
     if not _names(fields.targets):
         raise ConfigError("sweep.targets is empty: name a task, such as bits_per_byte")
@@ -109,7 +110,7 @@ def check_fields(config: ConfigDict) -> None:
             if not known:
                 near = difflib.get_close_matches(name, [*GROUPS, *LANGUAGES], n=1)
                 hint = f"did you mean {near[0]!r}?" if near and near[0] != name else ""
-                raise ConfigError(f"{field}: {name!r} is no language that is evaluated; {hint}")
+                raise ConfigError(f"{field}: {name!r} is not an evaluated language; {hint}")
 
 
 def _names(text: str) -> list[str]:
@@ -117,10 +118,10 @@ def _names(text: str) -> list[str]:
 
 
 def parse_shares(text: str, field: str, default: float | None = None) -> dict[str, float]:
-    """Names with numbers: "en=0.01,zh=0.02". Names alone have the default.
+    """Parses names with numbers, "en=0.01,zh=0.02"; names without a number get the default.
 
     Raises:
-        ConfigError: the item that cannot be read.
+        ConfigError: an item is malformed.
     """
     found = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -135,29 +136,30 @@ def parse_shares(text: str, field: str, default: float | None = None) -> dict[st
 def resolve_targets(
     shares: Mapping[str, float], targets: Sequence[str], field: str
 ) -> dict[str, float]:
-    """Weights by target, from names of languages, groups, or "all".
+    """Converts numbers by language, group or "all" to numbers by target.
 
     Args:
-        shares: by name. A language means its target of the first task; a target may be named whole
-            ("belebele/accuracy/kk"). A group's languages share its weight.
-        targets: what runs have figures of, as "TASK/METRIC/LANGUAGE".
-        field: for messages.
+        shares: numbers by name. A language means its target in the first task; a target may also
+            be named in full ("belebele/accuracy/kk"). A group's number is divided equally among
+            its languages.
+        targets: the targets of the runs, as "TASK/METRIC/LANGUAGE".
+        field: name of the config field, for messages.
 
     Raises:
-        ConfigError: a name that means no target.
+        ConfigError: a name matches no target.
     """
     first = targets[0].rpartition("/")[0]
     by_language = {t.rpartition("/")[2]: t for t in targets if t.rpartition("/")[0] == first}
     found: dict[str, float] = {}
     for name, share in shares.items():
         languages = list(by_language) if name == "all" else GROUPS.get(name, (name,))
-        meant = [by_language[code] for code in languages if code in by_language]
+        matching = [by_language[code] for code in languages if code in by_language]
         if name in targets:
-            meant = [name]
-        if not meant:
+            matching = [name]
+        if not matching:
             near = difflib.get_close_matches(name, [*by_language, *GROUPS], n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(by_language)}"
-            raise ConfigError(f"{field}: no figure of {name!r}; {hint}")
-        for target in meant:
-            found[target] = found.get(target, 0.0) + share / len(meant)
+            raise ConfigError(f"{field}: no metric of {name!r}; {hint}")
+        for target in matching:
+            found[target] = found.get(target, 0.0) + share / len(matching)
     return found

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from marco_jax.ablation import sweep_charts as figures
-from marco_jax.ablation.proxies import STATUS, figures_of
+from marco_jax.ablation.proxies import STATUS, target_values
 from marco_jax.ablation.sweep_charts import label_of
 from marco_jax.evaluation.results import read_results
 from marco_jax.files import write_text
@@ -167,7 +167,9 @@ def _figures(root: pathlib.Path) -> dict[str, dict[str, float]]:
     for workdir in sorted(path for path in root.iterdir() if (path / "eval").is_dir()):
         steps = [int(path.stem) for path in (workdir / "eval").glob("*.json") if path.stem != "0"]
         if steps:
-            found[workdir.name] = figures_of(read_results(workdir / "eval" / f"{max(steps)}.json"))
+            found[workdir.name] = target_values(
+                read_results(workdir / "eval" / f"{max(steps)}.json")
+            )
     return found
 
 

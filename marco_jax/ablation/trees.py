@@ -1,7 +1,7 @@
-"""LightGBM on mixtures, the regression of RegMix (arXiv 2407.01492): the baseline.
+"""Fits targets by LightGBM, the regression of RegMix (arXiv 2407.01492), as a baseline.
 
-Trees know no slope and do not reach beyond the runs: the optimum is looked for among many random
-mixtures, and is the mean of the best of them. Intervals are those of a bootstrap over runs.
+Trees have no gradients and do not extrapolate: the proposal is the mean of the best among many
+random mixtures. Intervals come from a bootstrap over runs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from marco_jax.ablation.design import cap_weights
+from marco_jax.ablation.fit import Quality, assess_fit
 from marco_jax.ablation.propose import (
     Objective,
     Proposal,
@@ -19,11 +21,9 @@ from marco_jax.ablation.propose import (
     no_proposal,
     predictable,
 )
-from marco_jax.ablation.quality import Quality, judge
-from marco_jax.ablation.simplex import cap_weights
 from marco_jax.extras import optional
 
-# Mixtures that are looked at, and how many of the best are averaged (RegMix: 1M and 128).
+# Number of random mixtures, and of the best ones that are averaged (RegMix: 1M and 128).
 _CANDIDATES, _BEST = 20_000, 64
 _BOOTSTRAP = 20
 _SETTINGS = {
@@ -42,55 +42,55 @@ _ROUNDS = 150
 
 @dataclasses.dataclass(frozen=True)
 class TreeFit:
-    """A fitted target; see `fit.Fit` for what its fields mean."""
+    """A target fitted by LightGBM, with the runs it was fitted to; compare `fit.Fit`."""
 
     model: Any
     weights: np.ndarray
-    figures: np.ndarray
+    values: np.ndarray
     quality: Quality
 
     def predict(self, weights: np.ndarray) -> np.ndarray:
-        """Figures of mixtures, [..., units] -> [...]."""
+        """Predicted target of mixtures, [..., components] -> [...]."""
         return self.value(weights)
 
     def value(self, weights: np.ndarray) -> np.ndarray:
-        """The same."""
+        """The same as `predict`, for `propose.Valued`."""
         rows = np.atleast_2d(weights)
         found = self.model.predict(rows.reshape(-1, rows.shape[-1]))
         return found.reshape(weights.shape[:-1])
 
     def resampled(self, rng: np.random.Generator) -> TreeFit:
-        """Fitted to runs drawn with replacement."""
-        rows = rng.integers(len(self.figures), size=len(self.figures))
-        model = _train(self.weights[rows], self.figures[rows])
+        """A fit to runs drawn with replacement."""
+        rows = rng.integers(len(self.values), size=len(self.values))
+        model = _train(self.weights[rows], self.values[rows])
         return dataclasses.replace(self, model=model)
 
 
-def fit_trees(weights: np.ndarray, figures: np.ndarray) -> TreeFit:
-    """Fits one target, as `fit.fit_target` does.
+def fit_trees(weights: np.ndarray, values: np.ndarray) -> TreeFit:
+    """Fits one target by LightGBM; the arguments are those of `fit.fit_target`.
 
     Raises:
         MissingExtra: LightGBM is not installed.
     """
-    figures = np.asarray(figures, np.float64)
-    kept = ~np.eye(len(figures), dtype=bool)
+    values = np.asarray(values, np.float64)
+    kept = ~np.eye(len(values), dtype=bool)
     left_out = np.array(
         [
-            _train(weights[rows], figures[rows]).predict(weights[n : n + 1])[0]
+            _train(weights[rows], values[rows]).predict(weights[n : n + 1])[0]
             for n, rows in enumerate(kept)
         ]
     )
-    return TreeFit(_train(weights, figures), weights, figures, judge(left_out, figures))
+    return TreeFit(_train(weights, values), weights, values, assess_fit(left_out, values))
 
 
 def propose_by_search(
     fits: Mapping[str, TreeFit], prior: np.ndarray, objective: Objective, *, seed: int = 0
 ) -> Proposal:
-    """The best of many random mixtures, or none where the fits cannot tell."""
-    asked, objective = objective, predictable(fits, objective)
-    blind = tuple(name for name in asked.targets if name not in objective.targets)
+    """Proposes the best of many random mixtures; no mixture if the fits predict nothing."""
+    given, objective = objective, predictable(fits, objective)
+    unpredicted = tuple(name for name in given.targets if name not in objective.targets)
     if not objective.targets:
-        return no_proposal(fits, blind)
+        return no_proposal(fits, unpredicted)
     rng = np.random.default_rng(seed)
     candidates = _draw(prior, objective, rng)
     weights = _best(fits, candidates, prior, objective)
@@ -107,14 +107,14 @@ def propose_by_search(
         {name: float(fit.predict(weights)) for name, fit in fits.items()},
         {name: float(fit.predict(prior)) for name, fit in fits.items()},
         {name: tuple(np.quantile(r, [0.025, 0.975]).tolist()) for name, r in ratios.items()},
-        blind,
+        unpredicted,
     )
 
 
-def _train(weights: np.ndarray, figures: np.ndarray) -> Any:
+def _train(weights: np.ndarray, values: np.ndarray) -> Any:
     with optional("sweep.fit='lightgbm'"):
         import lightgbm
-    data = lightgbm.Dataset(weights, figures, params={"verbosity": -1, "min_data_in_bin": 1})
+    data = lightgbm.Dataset(weights, values, params={"verbosity": -1, "min_data_in_bin": 1})
     return lightgbm.train(_SETTINGS, data, num_boost_round=_ROUNDS)
 
 

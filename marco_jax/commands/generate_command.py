@@ -10,7 +10,7 @@ from typing import Any
 
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
-from marco_jax.evaluation.input_rows import check_field, read_rows
+from marco_jax.evaluation.input_rows import check_field, read_input_rows
 from marco_jax.runtime.progress import Progress
 from marco_jax.weights.engines import create_engine, read_mesh, run_config
 from marco_jax.weights.models import FoundModel, find_model, load_weights
@@ -184,7 +184,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
     """Draws several answers a prompt, ranks them, and writes the best beside the worst."""
     from marco_jax.decoding.jobs import BLOCK, run_blocks
     from marco_jax.evaluation.ranking import PairWriter, rank, usable
-    from marco_jax.evaluation.scorers import SCORERS, load_scorer, score
+    from marco_jax.evaluation.scorers import SCORERS, load_scorer, score_answers
 
     _set_defaults(arguments, _NEW_TOKENS_OF_PAIRS, temperature=1.0)
     _check_pairs(arguments)
@@ -198,7 +198,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
     ]
     if arguments.scorer in SCORERS:
         # A missing field is an error before a model has run.
-        score(scorer, full, ["0"] * len(rows))
+        score_answers(scorer, full, ["0"] * len(rows))
     source, count = _Source(arguments, found, prompts), arguments.samples
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
@@ -290,4 +290,4 @@ def _rows_of(arguments: argparse.Namespace, lines: str = "prompt") -> list[dict[
     """The rows of --input, whose results need --out."""
     if not arguments.out:
         raise ValueError("--input needs --out, a file for the results")
-    return read_rows(arguments.input, lines)
+    return read_input_rows(arguments.input, lines)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from marco_jax.evaluation.chat_prompts import Prompts
-from marco_jax.evaluation.input_rows import read_rows
+from marco_jax.evaluation.input_rows import read_input_rows
 from marco_jax.files import write_json_lines
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
@@ -24,8 +24,8 @@ _ANSWERS = ("text", "answer", "response", "output", "translation")
 
 
 def compare_answers(arguments: argparse.Namespace) -> int:
-    """Judges a model's answers against another's, in both orders, and writes the table."""
-    from marco_jax.evaluation.pairwise import judge_pairs, load_judge, table
+    """Judges a model's answers against another's, in both orders, and writes the outcomes."""
+    from marco_jax.evaluation.pairwise import judge_pairs, load_judge, outcome_table
     from marco_jax.evaluation.results import write_results
     from marco_jax.reports.summary import format_results
 
@@ -40,7 +40,7 @@ def compare_answers(arguments: argparse.Namespace) -> int:
     results, start = [], 0
     for task, rows in sets.items():
         stop = start + len(rows)
-        results += table(rows, verdicts[start:stop], task=task, signature=signature)
+        results += outcome_table(rows, verdicts[start:stop], task=task, signature=signature)
         start = stop
     write_results(arguments.out, results)
     if arguments.verdicts:
@@ -72,7 +72,7 @@ def _prompt_sets(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]
 
     languages = names_in(arguments.languages or "")
     if arguments.input:
-        rows = read_rows(arguments.input)
+        rows = read_input_rows(arguments.input)
         rows = [row for row in rows if not languages or row.get("language") in languages]
         if arguments.examples:
             rows = _first_of_each(rows, arguments.examples)
@@ -159,7 +159,7 @@ def _read_answers(path: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     Raises:
         ValueError: a row has no answer there.
     """
-    found = read_rows(path, lines=_ANSWERS[0])
+    found = read_input_rows(path, lines=_ANSWERS[0])
     texts = []
     for number, row in enumerate(found, 1):
         text = next((row[name] for name in _ANSWERS if isinstance(row.get(name), str)), None)

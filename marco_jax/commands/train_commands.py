@@ -38,7 +38,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     from marco_jax.planning.plan import DoesNotFit, plan_step
     from marco_jax.planning.plan_decoding import KERNELS, plan_kernels
     from marco_jax.planning.plan_text import format_comparison, format_plan
-    from marco_jax.planning.search import format_search, search
+    from marco_jax.planning.search import format_search, search_meshes
     from marco_jax.training.config import ConfigError, load_config
 
     def load(path: str) -> tuple[ConfigDict, str]:
@@ -52,7 +52,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     hlo = pathlib.Path(arguments.hlo) if arguments.hlo else None
     try:
         if arguments.search:
-            found = search(
+            found = search_meshes(
                 *load(arguments.config),
                 compiles=arguments.search,
                 sequences=arguments.search_sequences,

@@ -1,7 +1,7 @@
-"""The stages that need one document alone, in the order of the paper.
+"""The stages that need only one document: extraction, URL, language and rules.
 
-Marco-LLM (arXiv 2412.04003, on web data) names the order: main content, address, language, rules,
-perplexity, duplicates. Personal data and benchmark items come after.
+Marco-LLM (arXiv 2412.04003, on web data) gives the order: main content, URL, language, rules,
+perplexity, duplicates. Personal data and benchmark items follow.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import unicodedata
 from collections.abc import Callable
 
 from marco_jax.curation import language as languages
-from marco_jax.curation.documents import HTML_START, Document
-from marco_jax.curation.rules import DAMAGE, LENGTH, RULES, Rule, Text, judge
+from marco_jax.curation.documents import HTML_START, RawDocument
+from marco_jax.curation.rules import DAMAGE, LENGTH, RULES, MeasuredText, Rule, first_broken_rule
 from marco_jax.curation.urls import bad_url
 from marco_jax.languages import LANGUAGES
 
-# Perplexity of texts in languages, as bits a byte: models of any vocabulary compare.
+# (texts, languages) -> perplexity in bits per byte, which is comparable across vocabularies.
 Perplexity = Callable[[list[str], list[str]], list[float]]
 
-# Characters of a page that may well be no main content yet.
-LITTLE = 500
-# Of a text's letters, this share is in the script of its language: foreign names may be most of a
-# page, but a romanised text has next to none.
-LEAST_IN_SCRIPT = 0.15
+# Extracted texts with fewer characters may lack the main content: try a slower extractor.
+SHORT_EXTRACT = 500
+# Minimum share of a text's letters in the script of its language. It is low because a page may
+# consist mostly of foreign names; a romanised text has almost no letters of the script.
+MIN_SCRIPT_SHARE = 0.15
 
 
-def prepare(document: Document, blocked: frozenset[str]) -> Document:
-    """The document after extraction and address, its text normalised."""
-    # An address costs least to judge: what it condemns needs no extraction.
+def prepare(document: RawDocument, blocked: frozenset[str]) -> RawDocument:
+    """Checks the URL, extracts the main content and normalises the text."""
+    # The URL is cheapest to check, and saves the extraction of rejected pages.
     if reason := document.url and bad_url(document.url, blocked):
         return document.rejected("url", reason)
     document = _extract(document)
@@ -40,47 +40,47 @@ def prepare(document: Document, blocked: frozenset[str]) -> Document:
     return dataclasses.replace(document, text=normalised(document.text))
 
 
-def judged(document: Document, foreign: float, accepted: frozenset[str]) -> Document:
-    """The document after language and rules; rejected at the first failure.
+def apply_rules(document: RawDocument, foreign: float, accepted: frozenset[str]) -> RawDocument:
+    """Identifies the language and applies the rules; the first failure rejects the document.
 
     Args:
-        document: prepared.
-        foreign: the largest share of lines in another language; a smaller one is taken out.
+        document: a document after `prepare`.
+        foreign: maximum share of text in lines of another language; such lines are removed.
         accepted: codes of languages to keep; empty for all.
     """
     if not document.text:
         return document.rejected("boilerplate", "nothing else")
     scores: dict[str, float] = {}
     document = dataclasses.replace(document, scores=scores)
-    if rule := judge(Text(document.text), DAMAGE[:2], scores):
-        return _broken(document, rule)
+    if rule := first_broken_rule(MeasuredText(document.text), DAMAGE[:2], scores):
+        return _rejected_by(document, rule)
     found = languages.identify(document.text, document.claimed)
     document = dataclasses.replace(document, language=found)
-    text = Text(document.text, found)
-    if rule := judge(text, (LENGTH, *DAMAGE[2:]), scores):
-        return _broken(document, rule)
+    text = MeasuredText(document.text, found)
+    if rule := first_broken_rule(text, (LENGTH, *DAMAGE[2:]), scores):
+        return _rejected_by(document, rule)
     if document.claimed and found != document.claimed:
         return document.rejected("language", f"not {document.claimed}")
     if accepted and found not in accepted:
         return document.rejected("language", "not asked for")
     script = LANGUAGES[found].script if found in LANGUAGES else ""
-    scores["script"] = round(languages.in_script(document.text, script), 4)
-    if scores["script"] < LEAST_IN_SCRIPT:
+    scores["script"] = round(languages.script_share(document.text, script), 4)
+    if scores["script"] < MIN_SCRIPT_SHARE:
         return document.rejected("language", "script")
-    own, share = languages.own_lines(document.text, found)
+    own, share = languages.lines_in_language(document.text, found)
     scores["mixed"] = round(share, 4)
     if share > foreign:
         return document.rejected("language", "mixed")
-    document, text = dataclasses.replace(document, text=own), Text(own, found)
-    rule = judge(text, (LENGTH, *RULES), scores)
-    return _broken(document, rule) if rule else document
+    document, text = dataclasses.replace(document, text=own), MeasuredText(own, found)
+    rule = first_broken_rule(text, (LENGTH, *RULES), scores)
+    return _rejected_by(document, rule) if rule else document
 
 
 def normalised(text: str) -> str:
-    """The text decoded rightly, in NFC, without control characters."""
+    """Repairs mojibake, normalises to NFC and removes control characters."""
     import ftfy
 
-    # Width, quotes and ligatures are the author's: only what was decoded wrongly is put right.
+    # Only repair wrong decoding: keep the author's character width, quotes and ligatures.
     text = ftfy.fix_text(
         _redecoded(text),
         unescape_html=False,
@@ -93,10 +93,10 @@ def normalised(text: str) -> str:
 
 
 def _redecoded(text: str) -> str:
-    """The text with one wrong decoding undone in all of its lines.
+    """Undoes one wrong decoding in all lines of a text.
 
-    A page is decoded as a whole. Where ftfy is sure of what went wrong with some lines, the same is
-    tried on those that it takes for right.
+    A page is decoded as a whole, but ftfy detects mojibake line by line. So the most frequent
+    repair that ftfy finds for single lines is tried on every line.
     """
     import ftfy
     from ftfy import badness
@@ -121,7 +121,7 @@ def _plan(line: str) -> list[tuple[str, str]]:
     return [] if line.isascii() else list(ftfy.fix_encoding_and_explain(line).explanation or ())
 
 
-# Control characters, marks of order and of direction, and the byte order mark.
+# Control characters, zero-width space, soft hyphen and byte order mark.
 _UNWANTED = {
     code: None
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x200B, 0xFEFF, 0x00AD)
@@ -129,27 +129,27 @@ _UNWANTED = {
 }
 
 
-def _broken(document: Document, rule: Rule) -> Document:
+def _rejected_by(document: RawDocument, rule: Rule) -> RawDocument:
     return document.rejected(rule.stage, rule.reason)
 
 
-def _extract(document: Document) -> Document:
+def _extract(document: RawDocument) -> RawDocument:
     if not document.text.lstrip()[:15].lower().startswith(HTML_START):
         return document
     import trafilatura
 
-    # Other extractors are asked only where trafilatura's own finds next to nothing.
+    # fast=True skips trafilatura's fallback extractors, which are tried only for short results.
     extract = functools.partial(
         trafilatura.extract, document.text, include_comments=False, favor_precision=True
     )
     try:
         text = extract(fast=True) or ""
-        if len(text) < LITTLE:
+        if len(text) < SHORT_EXTRACT:
             text = extract() or text
     except (ValueError, RecursionError):
         return document.rejected("extraction", "unreadable page")
     if not text:
         return document.rejected("extraction", "no main content")
-    # The page's title, where it is but the beginning of what follows.
+    # Drop the title if the following text starts with it.
     first, _, rest = text.partition("\n")
     return dataclasses.replace(document, text=rest if rest.startswith(first) else text)

@@ -1,4 +1,4 @@
-"""One job of curation: raw files in, a directory of corpus, manifest and report out."""
+"""Runs a curation job: reads raw files, writes a corpus with manifest and report."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from marco_jax.curation import storage
 from marco_jax.curation.cascade import Perplexity
 from marco_jax.curation.curation_config import check
 from marco_jax.curation.curation_report import bounds_of, report_of
-from marco_jax.curation.inputs import Part, expand, parts_of, read
+from marco_jax.curation.inputs import Part, matching_files, parts_of, read
 from marco_jax.curation.pair_rules import Similarity
-from marco_jax.curation.pipeline import LOCAL, Engine, run
+from marco_jax.curation.pipeline import LOCAL, BeamEngine, run
 from marco_jax.curation.stages import Job
 from marco_jax.curation.tally import Tally
 from marco_jax.curation.thresholds import THRESHOLDS
@@ -42,32 +42,33 @@ def curate(
     similarity: Similarity | None = None,
     count_tokens: Callable[[str], int] | None = None,
 ) -> dict[str, Any]:
-    """Runs the cascade; `out` appears whole or not at all.
+    """Runs all curation stages and creates `out` atomically.
 
-    The corpus lies in docs/xx.NNNNN.jsonl.gz and pairs/xx-yy.NNNNN.jsonl.gz, which training reads
-    as `config.data`; beside it are manifest.json and report.json. A run that was
-    killed goes on where it was when it is started again with the same input and settings.
+    `out` holds the corpus, docs/xx.NNNNN.jsonl.gz and pairs/xx-yy.NNNNN.jsonl.gz, which training
+    reads as `config.data`, with manifest.json and report.json. A killed run resumes if it is
+    started again with the same input and settings.
 
     Args:
         inputs: paths and globs.
-        out: a new directory, which all workers see, as they do the inputs.
-        config: fields of settings.py.
+        out: a new directory; all workers must see it and the inputs.
+        config: fields of curation_config.py.
         runner: "local", or the name of a Beam runner.
-        options: of that runner.
+        options: options of that runner.
         workers: processes of the local runner.
-        rejects: a new directory for what was thrown away.
-        sample: texts of each fate to show in the report.
+        rejects: a new directory for rejected documents.
+        sample: number of texts per language and outcome to show in the report.
         explain: the id of a document to trace.
-        perplexity: bits a byte of texts; must be picklable for runners with several processes.
-        similarity: of the meaning of two sentences, 0 to 1; by default words learnt from the pairs.
-        count_tokens: tokens of a text, for the report.
+        perplexity: computes bits per byte; must be picklable for runners with several processes.
+        similarity: similarity in meaning of two sentences, 0 to 1; by default from a lexicon that
+            is estimated from the pairs.
+        count_tokens: counts the tokens of a text, for the report.
 
     Returns:
-        The report, with lines under "explained" where a document was asked for.
+        The report, with lines under "explained" if `explain` is set.
 
     Raises:
-        ValueError: a setting that makes no sense, or a directory that is not new.
-        FileNotFoundError: no input.
+        ValueError: a setting is invalid, or a directory already exists.
+        FileNotFoundError: there is no input.
         MissingExtra: a package of the extra "curation" is not installed.
     """
     require("curation")
@@ -76,12 +77,14 @@ def curate(
         if directory.exists():
             raise ValueError(f"{directory} exists: name a new directory")
     if rejects and out.resolve() in rejects.resolve().parents:
-        raise ValueError(f"--rejects={rejects} lies in --out: it would be read as training text")
+        raise ValueError(
+            f"--rejects={rejects} is inside --out and would be read as training text: move it"
+        )
     if config.perplexity_model and perplexity is None:
         raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
-    parts = parts_of(expand(inputs))
-    # Names that match nothing are told of before any work is done.
-    expand(names_in(config.lexicon_pairs))
+    parts = parts_of(matching_files(inputs))
+    # Raise for names that match nothing before any work is done.
+    matching_files(names_in(config.lexicon_pairs))
     items = tuple(_items(config.benchmarks))
     blocked = frozenset()
     if config.blocked_hosts:
@@ -94,7 +97,7 @@ def curate(
         perplexity, similarity, count_tokens,
     )  # fmt: skip
     _begin(job, parts)
-    run(Engine(runner, options, workers), parts, job)
+    run(BeamEngine(runner, options, workers), parts, job)
     tally = Tally(sample)
     for path in sorted((work / "counts").glob("*.json")):
         tally.merge(json.loads(path.read_text(encoding="utf-8")))
@@ -117,7 +120,7 @@ def curate(
 
 
 def _begin(job: Job, parts: list[Part]) -> None:
-    """Makes the directory of the work; what another job has left there is removed."""
+    """Prepares the work directory; removes the files of a job with other input or settings."""
     about = [vars(part) for part in parts], job.settings, job.items, sorted(job.blocked)
     switches = [job.with_rejects, job.sample, bool(job.similarity), bool(job.count_tokens)]
     sizes = [pathlib.Path(p.path).stat() for p in parts if pathlib.Path(p.path).exists()]
@@ -133,7 +136,7 @@ def _begin(job: Job, parts: list[Part]) -> None:
 
 def _items(paths: str) -> Iterator[tuple[str, str]]:
     for path in names_in(paths):
-        for part in parts_of(expand((path,))):
+        for part in parts_of(matching_files((path,))):
             for record, fault in read(part):
                 if record is None:
                     raise ValueError(f"config.benchmarks: {part.path}: {fault}")
@@ -145,7 +148,7 @@ def _items(paths: str) -> Iterator[tuple[str, str]]:
 
 
 def _explain(work: pathlib.Path, key: str, settings: dict[str, Any]) -> list[str]:
-    """What each rule measured of a document, and what became of it."""
+    """Lines with each score of a document and whether it was kept."""
     for kind in ("docs", "pairs", "rejects"):
         for file in sorted((work / kind).glob("*.jsonl.gz")):
             with gzip.open(file, "rt", encoding="utf-8") as lines:
@@ -157,7 +160,7 @@ def _explain(work: pathlib.Path, key: str, settings: dict[str, Any]) -> list[str
 
 def _fate(key: str, row: dict[str, Any]) -> str:
     fate = f"rejected by {row['stage']}: {row['reason']}" if "stage" in row else ""
-    fate = fate or f"kept, of a group of {row['cluster_size']}"
+    fate = fate or f"kept, from a group of {row['cluster_size']} duplicates"
     return f"{key}: language {row.get('language') or 'unknown'}; {fate}"
 
 

@@ -10,72 +10,74 @@ SHARES = ("foreign_lines", "near_duplicate", "containment", "pair_similarity")
 
 
 def curation_config() -> ConfigDict:
-    """Every field with its default."""
+    """The default curation config."""
     c = ConfigDict()
     # Codes of the languages to keep, comma-separated; empty for all.
     c.languages = ""
-    # Hosts to leave out, with their subdomains: a file, a host a line.
+    # A file with one host per line; pages of these hosts and their subdomains are rejected.
     c.blocked_hosts = ""
-    # Documents to keep of one host; 0 for all.
+    # Documents to keep per host; 0 for all.
     c.host_cap = 0
-    # A short line that stands in so many different documents is boilerplate; 0 to keep all.
+    # A short line that occurs in so many different documents is boilerplate; 0 to keep all.
     c.boilerplate_documents = 10
-    # The largest share of a page in lines of another language; fewer lines are taken out.
+    # Pages with a larger share of text in lines of another language are rejected; in other pages
+    # these lines are removed.
     c.foreign_lines = 0.3
-    # A model (a workdir or a Hugging Face directory) whose bits a byte judge documents, and the
-    # most that are allowed: a number, or one a language as "kk=1.9,ne=1.7"; empty for none.
+    # A model (a workdir or a Hugging Face directory) that scores documents in bits per byte, and
+    # the maximum: a number, or one per language as "kk=1.9,ne=1.7"; empty for none.
     c.perplexity_model = ""
     c.most_bits_per_byte = ""
-    # Documents as similar as this (Jaccard, character 5-grams) are one.
+    # Documents of this similarity (Jaccard, character 5-grams) are near-duplicates.
     c.near_duplicate = 0.6
-    # A document of which this share lies in a longer one is a copy of it.
+    # A document of which a longer one contains this share is a near-duplicate of it.
     c.containment = 0.8
-    # Write how often a kept document of a group of copies is worth reading, as `weight`.
+    # Write `weight` with each kept document: how often to repeat it, by its number of duplicates.
     c.rehydrate = False
-    # Pairs whose words translate one another less than this, 0 to 1, are no translations.
+    # Pairs whose translation probability, 0 to 1, is less are rejected.
     c.pair_similarity = 0.5
-    # Good pairs to learn such words from besides: TSV files named as in en-kk.tsv, comma-separated.
-    # From less than a thousand pairs in all nothing is learnt, and nothing judged.
+    # Further good pairs to estimate word translations from: TSV files named as in en-kk.tsv,
+    # comma-separated. With fewer than a thousand pairs in all, pairs are not scored.
     c.lexicon_pairs = ""
-    # Benchmark items to keep out: JSONL files, comma-separated; every text field is an item's.
+    # Benchmark items to keep out: JSONL files, comma-separated; every text field is matched.
     c.benchmarks = ""
     c.mask_personal_data = True
-    # A tokenizer's directory: the report then counts tokens.
+    # Directory of a tokenizer that counts tokens for the report; empty for no counts.
     c.tokenizer = ""
-    # Files a language.
+    # Files per language.
     c.shards = 1
     return c
 
 
 def check(config: ConfigDict) -> None:
-    """Tells of values that make no sense.
+    """Checks the values of a curation config.
 
     Raises:
-        ValueError: a field, its value and what it should be.
+        ValueError: a value is invalid; the message gives the field, its value and the remedy.
     """
     for name in SHARES:
         if not 0 <= config[name] <= 1:
-            raise ValueError(f"config.{name}={config[name]} is no share: write one of 0 to 1")
+            raise ValueError(f"config.{name}={config[name]}: write a number from 0 to 1")
     for name, least in (("shards", 1), ("host_cap", 0), ("boilerplate_documents", 0)):
         if config[name] < least:
             raise ValueError(f"config.{name}={config[name]}: write {least} or more")
     if bool(config.perplexity_model) != bool(config.most_bits_per_byte):
         raise ValueError(
-            "config.perplexity_model and config.most_bits_per_byte go together: set both or none"
+            "config.perplexity_model and config.most_bits_per_byte belong together: set both or "
+            "neither"
         )
     bits_by_language(config.most_bits_per_byte)
 
 
 def codes(text: str) -> frozenset[str]:
-    """Codes of a comma-separated list."""
+    """Language codes of a comma-separated list."""
     return frozenset(names_in(text))
 
 
 def bits_by_language(text: str) -> dict[str, float]:
-    """Bounds by language from "2.0" or "kk=1.9,ne=1.7"; "" stands for every other language.
+    """Parses bounds by language from "2.0" or "kk=1.9,ne=1.7"; "" is every other language.
 
     Raises:
-        ValueError: no number.
+        ValueError: a bound is not a number.
     """
     bounds = {}
     for part in names_in(str(text)):
@@ -83,6 +85,6 @@ def bits_by_language(text: str) -> dict[str, float]:
         try:
             bounds[code] = float(number)
         except ValueError:
-            message = f"config.most_bits_per_byte={text!r}: {part!r} is no number"
+            message = f"config.most_bits_per_byte={text!r}: {part!r} is not a number"
             raise ValueError(f"{message}: write 2.0, or kk=1.9,ne=1.7") from None
     return bounds

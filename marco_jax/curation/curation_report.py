@@ -1,4 +1,4 @@
-"""What was kept and what was thrown away, by language and reason."""
+"""Makes the curation report: kept and rejected documents by language and reason."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from marco_jax.curation.cascade import LEAST_IN_SCRIPT
+from marco_jax.curation.cascade import MIN_SCRIPT_SHARE
 from marco_jax.curation.curation_config import bits_by_language
-from marco_jax.curation.rules import EVERY
-from marco_jax.curation.tally import Tally, value_of
+from marco_jax.curation.rules import ALL_RULES
+from marco_jax.curation.tally import Tally, bin_start
 
-# In the order in which documents meet them.
+# In the order in which documents pass them.
 STAGES = (
     *("url", "extraction", "boilerplate", "damaged", "length", "machine_text", "language"),
     *("letters", "links", "repetition", "sentences", "stop_words", "perplexity", "pairs"),
@@ -22,13 +22,13 @@ SIZES = ("documents", "bytes", "tokens")
 
 
 def bounds_of(name: str, language: str, settings: Mapping[str, Any]) -> tuple[float, float]:
-    """Between which numbers a score of a language's documents must lie."""
-    for rule in EVERY:
+    """The minimum and maximum that a score of a language's documents may have."""
+    for rule in ALL_RULES:
         if rule.reason == name:
             return rule.bounds(language)
     bits = bits_by_language(settings["most_bits_per_byte"])
     return {
-        "script": (LEAST_IN_SCRIPT, math.inf),
+        "script": (MIN_SCRIPT_SHARE, math.inf),
         "mixed": (0.0, settings["foreign_lines"]),
         "bits a byte": (0.0, bits.get(language, bits.get("", math.inf))),
         "similarity": (settings["pair_similarity"], math.inf),
@@ -36,7 +36,7 @@ def bounds_of(name: str, language: str, settings: Mapping[str, Any]) -> tuple[fl
 
 
 def report_of(tally: Tally, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The report; an empty stage is what was kept."""
+    """Makes the report from the counts of all workers."""
     languages: dict[str, dict[str, Any]] = {}
     samples: list[dict[str, str]] = []
     clusters: collections.Counter[str] = collections.Counter()
@@ -64,7 +64,7 @@ def report_of(tally: Tally, settings: Mapping[str, Any]) -> dict[str, Any]:
         name = f"{stage}: {reason}" if stage else "kept"
         for _, document, text in fate["sample"]:
             samples.append({"language": language, "fate": name, "id": document, "text": text})
-    funnel = _funnel(_together(list(languages.values())))
+    funnel = _funnel(_summed(list(languages.values())))
     for entry in languages.values():
         entry["funnel"] = _funnel(entry)
         del entry["lost"]
@@ -79,8 +79,8 @@ def report_of(tally: Tally, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _together(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all languages kept and lost."""
+def _summed(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums of kept and lost documents over all languages."""
     whole: dict[str, Any] = {name: sum(e[name] for e in entries) for name in ("kept", *SIZES[1:])}
     whole["lost"] = {}
     for entry in entries:
@@ -92,7 +92,7 @@ def _together(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _funnel(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is left after each stage, from all that was read; idle stages are not named."""
+    """Documents, bytes and tokens left after each stage that rejected any."""
     left = {"documents": entry["kept"], "bytes": entry["bytes"], "tokens": entry["tokens"]}
     stages = sorted(entry["lost"], key=lambda stage: STAGES.index(stage) if stage in STAGES else 99)
     rows = []
@@ -103,19 +103,19 @@ def _funnel(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _histograms(tally: Tally, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """By language and rule: the least value of each class, its count, and the rule's bounds."""
+    """By language and rule: the lower edge and count of each bin, and the rule's bounds."""
     found = []
     for key, counts in sorted(tally.histograms.items()):
         language, name = key.split("\t")
         low, high = bounds_of(name, language, settings)
-        classes = sorted((int(number), count) for number, count in counts.items())
+        bins = sorted((int(number), count) for number, count in counts.items())
         found.append(
             {
                 "language": language,
                 "rule": name,
                 "least": low if low else None,
                 "most": None if math.isinf(high) else high,
-                "counts": [[round(value_of(name, n), 4), count] for n, count in classes],
+                "counts": [[round(bin_start(name, n), 4), count] for n, count in bins],
             }
         )
     return found

@@ -1,4 +1,4 @@
-"""Benchmark items that stand in a document: whole runs of words, or most of an item's letters."""
+"""Finds benchmark items in documents: by shared word n-grams, or by most of an item's letters."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterable, Sequence
 
 from marco_jax.ngrams import CHARACTERS, NgramIndex, normalized_words
 
-# Items with fewer letters are common phrases, and so are those with fewer words, where words are
-# spaced: an answer, say.
+# Items with fewer words, in languages with spaces, are common phrases such as short answers and
+# are skipped. Items with fewer letters are matched by words only.
 SHORTEST, FEWEST_WORDS = 25, 4
 GRAM = 8
-# Of an item's runs of letters, this share in one place makes a document contaminated: items are
-# edited, and what was put between their words makes the place longer than they are.
+# A document is contaminated if this share of an item's letter n-grams occurs within a window of
+# STRETCHED times the item's length: items are edited, and text is inserted between their words.
 COVERED = 0.6
 STRETCHED = 1.5
 
 
-class Benchmarks:
-    """The items to keep out of training text."""
+class BenchmarkItems:
+    """An index of the benchmark items to keep out of training text."""
 
     def __init__(self, texts: Iterable[tuple[str, str]]) -> None:
-        """Indexes (text, language) of items."""
+        """Indexes the (text, language) of items."""
         self._exact = NgramIndex()
         self._items: dict[str, list[int]] = {}
         self._sizes: list[int] = []
@@ -37,26 +37,26 @@ class Benchmarks:
                 self._items.setdefault(gram, []).append(len(self._sizes))
             self._sizes.append(len(grams))
 
-    def found(self, text: str) -> bool:
-        """Whether an item stands in a text."""
+    def match(self, text: str) -> bool:
+        """Whether a text contains an item."""
         if not self._sizes:
             return False
-        places: dict[int, list[int]] = collections.defaultdict(list)
-        for place, gram in enumerate(_grams(_letters(text))):
+        offsets: dict[int, list[int]] = collections.defaultdict(list)
+        for offset, gram in enumerate(_grams(_letters(text))):
             for item in self._items.get(gram, ()):
-                places[item].append(place)
-        near = any(self._covered(item, found) for item, found in places.items())
+                offsets[item].append(offset)
+        near = any(self._covered(item, found) for item, found in offsets.items())
         return near or bool(self._exact.hits([text])[0])
 
-    def _covered(self, item: int, places: Sequence[int]) -> bool:
-        """Whether enough of an item's grams stand close together."""
+    def _covered(self, item: int, offsets: Sequence[int]) -> bool:
+        """Whether enough of an item's n-grams, at these offsets, lie within one window."""
         needed = COVERED * self._sizes[item]
-        if len(places) < needed:
+        if len(offsets) < needed:
             return False
-        reach = STRETCHED * (self._sizes[item] + GRAM)
+        window = STRETCHED * (self._sizes[item] + GRAM)
         return any(
-            bisect.bisect_right(places, place + reach) - first >= needed
-            for first, place in enumerate(places)
+            bisect.bisect_right(offsets, offset + window) - first >= needed
+            for first, offset in enumerate(offsets)
         )
 
 

@@ -1,4 +1,4 @@
-"""A document or a pair of sentences on its way through the stages."""
+"""The document or sentence pair that curation stages pass on, and its conversion from records."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ HTML_START = ("<!doctype html", "<html")
 
 
 @dataclasses.dataclass(frozen=True)
-class Document:
-    """A text with what is known of it; `stage` and `reason` say why it was rejected, if it was.
+class RawDocument:
+    """A text under curation, with its metadata.
 
-    A pair is "source TAB target" in a language "xx-yy". `scores` are the rules' numbers.
+    A sentence pair has the text "source TAB target" and a language "xx-yy". `claimed` is the
+    language given by the file, `stage` and `reason` tell where and why a document was rejected,
+    `cluster` is the number of its duplicates with itself, `masked` counts masked personal data,
+    and `scores` holds the measurements of rules.
     """
 
     id: str
@@ -31,8 +34,8 @@ class Document:
     masked: int = 0
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def rejected(self, stage: str, reason: str) -> Document:
-        """The same document, thrown away."""
+    def rejected(self, stage: str, reason: str) -> RawDocument:
+        """The same document, marked as rejected."""
         return dataclasses.replace(self, stage=stage, reason=reason)
 
     @property
@@ -42,7 +45,7 @@ class Document:
 
     @property
     def host(self) -> str:
-        """The host of its address, in lower case, without "www."."""
+        """The host of its URL, in lower case, without "www."."""
         try:
             host = urllib.parse.urlsplit(self.url).hostname or ""
         except ValueError:
@@ -50,11 +53,11 @@ class Document:
         return host.lower().removeprefix("www.")
 
     def to_state(self) -> dict[str, Any]:
-        """Everything, for the next stage."""
-        return {name: value for name, value in vars(self).items() if value != _FRESH[name]}
+        """The fields that differ from their defaults, for the next stage."""
+        return {name: value for name, value in vars(self).items() if value != _DEFAULTS[name]}
 
     def to_row(self) -> dict[str, Any]:
-        """What users get: fields that say nothing are left out."""
+        """The record that is written for users; empty fields are left out."""
         row = {"id": self.id, "text": self.text, "language": self.language}
         if self.is_pair and self.text.count("\t") == 1:
             (source, target), codes = self.text.split("\t"), self.language.split("-")
@@ -67,14 +70,14 @@ class Document:
         return {**row, "cluster_size": self.cluster}
 
 
-_FRESH = {field.name: field.default for field in dataclasses.fields(Document)}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(RawDocument)}
 
 
-def document_of(record: Mapping[str, Any]) -> Document:
-    """A record of a file as a document; one without an id is named by its content.
+def document_of(record: Mapping[str, Any]) -> RawDocument:
+    """Makes a document of a file's record; a missing id becomes a hash of the content.
 
     Raises:
-        ValueError: it has neither text nor HTML.
+        ValueError: the record has neither text nor HTML.
     """
     text, html = record.get("text"), record.get("html")
     url = str(record.get("url") or "")
@@ -85,27 +88,27 @@ def document_of(record: Mapping[str, Any]) -> Document:
         content = json.dumps([text, html, url], ensure_ascii=False)
         key = hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=12).hexdigest()
     claimed = str(record.get("lang_hint") or record.get("language") or "").partition("-")[0]
-    # Half a surrogate is what a cut JSON escape leaves: it is no character.
+    # A truncated JSON escape leaves a lone surrogate, which UTF-8 cannot encode.
     page = (text or html or "").encode("utf-8", "replace").decode("utf-8")
-    return Document(str(key), page, url=url, claimed=claimed)
+    return RawDocument(str(key), page, url=url, claimed=claimed)
 
 
 def is_tsv(path: str) -> bool:
-    """Whether a file holds pairs."""
+    """Whether a file holds sentence pairs (TSV)."""
     return path.removesuffix(".gz").removesuffix(".zst").endswith(".tsv")
 
 
-def pair_of(record: Mapping[str, Any], path: str) -> Document:
-    """A line of a TSV; the file's name tells the languages, as in "news.en-kk.tsv".
+def pair_of(record: Mapping[str, Any], path: str) -> RawDocument:
+    """Makes a sentence pair of a TSV line; its languages are in the file's name ("news.en-kk.tsv").
 
     Raises:
-        ValueError: it has not two columns, or the name tells no languages.
+        ValueError: the line does not have two columns, or the name has no languages.
     """
     codes = re.search(r"(?<![a-z])([a-z]{2})-([a-z]{2})(?![a-z])", path.rpartition("/")[2])
     if not codes:
-        raise ValueError("the file's name tells no languages: write it as en-kk.tsv")
+        raise ValueError("the file's name does not contain two languages: name it as en-kk.tsv")
     if record["text"].count("\t") != 1:
         raise ValueError("not two columns")
     text = f"{codes.group()}\t{record['text']}"
     key = hashlib.blake2b(text.encode("utf-8"), digest_size=12).hexdigest()
-    return Document(key, record["text"], codes.group())
+    return RawDocument(key, record["text"], codes.group())

@@ -1,7 +1,7 @@
-"""Near duplicates: MinHash bands find candidates, whole signatures confirm them.
+"""Finds near-duplicates: MinHash bands give candidates, whole signatures confirm them.
 
-A document is described by a few numbers, so that a table of them stands for the whole input. The
-texts themselves are never brought together.
+Each document is reduced to a few numbers, so that tables of these numbers suffice; the texts are
+never compared.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import numpy as np
 
 from marco_jax.ngrams import normalized_words
 
-# Characters a gram: words of other lengths than one are no unit that all scripts share. Chinese and
-# Japanese say as much in three characters as an alphabet does in more than five.
+# Characters per n-gram; not words, which not all scripts separate. Three Chinese or Japanese
+# characters carry as much information as more than five letters of an alphabet.
 GRAM, GRAM_DENSE = 5, 3
-# 40 bands of 5 rows: documents of Jaccard similarity 0.6 share a band with probability 0.96, those
-# of 0.8 with 0.9999999, those of 0.1, as unrelated texts of a language are, with 0.0004.
+# 40 bands of 5 rows: documents of Jaccard similarity 0.6 share a band with probability 0.96, of 0.8
+# with 0.9999999, of 0.1 (unrelated texts of a language) with 0.0004.
 BANDS, ROWS = 40, 5
-# Characters of the beginning, and of the end, that a cut copy shares with the whole.
+# Characters at the start and the end; a truncated duplicate shares one of them with the original.
 EDGE = 60
-# In a group of documents that share a key, so many are compared with those that follow.
+# Among documents that share a key, so many are compared with all others.
 REPRESENTATIVES = 16
+# Pairs per comparison, which bounds memory.
 _PAIRS = 1 << 15
 
 _random = np.random.default_rng(20241204)
@@ -34,11 +35,11 @@ _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What tells whether a document is a copy of another.
+    """Numbers of a document that identify duplicates.
 
-    `digest`: of the text without case and punctuation. `size`: how many different grams it has.
+    `digest`: hash of the text without case and punctuation. `size`: number of different n-grams.
     `signature`: uint16 [BANDS * ROWS], the low bits of MinHash values. `keys`: uint64 [BANDS + 2],
-    of the bands, the beginning and the end; candidates share one.
+    hashes of the bands, the start and the end; candidates share a key.
     """
 
     digest: int
@@ -47,26 +48,26 @@ class Description:
     keys: np.ndarray
 
 
-def describe(text: str, language: str = "") -> Description:
-    """Describes a text; texts of two languages share no key."""
+def describe_text(text: str, language: str = "") -> Description:
+    """Computes the description of a text; texts of different languages share no key."""
     folded = " ".join(normalized_words(text))
     hashed = grams(folded)
-    values = _minima(hashed)  # (BANDS, ROWS)
-    salt = number_of(language)
-    edges = [number_of(part) for part in (folded[:EDGE], folded[-EDGE:] + "\0")]
+    values = _minhash(hashed)  # (BANDS, ROWS)
+    salt = hash64(language)
+    edges = [hash64(part) for part in (folded[:EDGE], folded[-EDGE:] + "\0")]
     keys = np.concatenate([_band_keys(values), np.array(edges, np.uint64)]) ^ np.uint64(salt)
     signature = values.astype(np.uint16).ravel()
-    return Description(number_of(folded), hashed.size, signature, keys)
+    return Description(hash64(folded), hashed.size, signature, keys)
 
 
-def number_of(text: str) -> int:
-    """64 bits of a hash."""
+def hash64(text: str) -> int:
+    """A 64-bit hash of a text."""
     data = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def grams(text: str) -> np.ndarray:
-    """Sorted uint32 hashes of a text's different runs of characters."""
+    """Sorted uint32 hashes of the different character n-grams of a text."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     # CJK ideographs and kana.
     dense = np.count_nonzero((codes >= 0x3040) & (codes <= 0x9FFF)) > 0.3 * codes.size
@@ -83,12 +84,12 @@ def grams(text: str) -> np.ndarray:
 
 
 def similarities(first: Description, second: Description) -> tuple[float, float]:
-    """Estimates of the Jaccard similarity, and of how much of the smaller is in the larger."""
+    """Estimates the Jaccard similarity, and the share of the smaller text that is in the larger."""
     columns = [
         np.stack([one.signature for one in (first, second)]),
         np.array([first.size, second.size], np.int64),
     ]
-    alike, inside = _compared(*columns, np.array([0]), np.array([1]))
+    alike, inside = _estimates(*columns, np.array([0]), np.array([1]))
     return float(alike[0]), float(inside[0])
 
 
@@ -97,19 +98,23 @@ def links(
     order: np.ndarray,
     compare: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """Pairs int64 [pairs, 2] of documents that share a key and are alike, the better first.
+    """Yields pairs int64 [pairs, 2] of similar documents that share a key, the better one first.
+
+    In each round the best document of every group with a shared key is compared with the others of
+    the group; documents that match it leave the group, and the best of the rest heads the next of
+    REPRESENTATIVES rounds. So the cost is linear in the size of a group.
 
     Args:
         keys: uint64 [documents].
         order: int64 [documents], smaller is better.
-        compare: whether documents int64 [n] are copies of others int64 [n].
+        compare: whether documents int64 [n] are duplicates of others int64 [n].
     """
     members = np.lexsort((order, keys))
     for _ in range(REPRESENTATIVES):
         values = keys[members]
         starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if values.size else values
         sizes = np.diff(np.r_[starts, values.size]).astype(np.int64)
-        # A key that one document alone has says nothing.
+        # A key that only one document has gives no pairs.
         members = members[np.repeat(sizes > 1, sizes)]
         sizes = sizes[sizes > 1]
         if not sizes.size:
@@ -129,18 +134,18 @@ def links(
 def comparison(
     signatures: np.ndarray, sizes: np.ndarray, near: float, containment: float
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Tells which documents are copies by their signatures; see `links`."""
+    """Returns a function that compares documents by their signatures, for `links`."""
 
     def compare(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        alike, inside = _compared(signatures, sizes, first, second)
-        # The less there is in common, the worse is the estimate of a containment.
+        alike, inside = _estimates(signatures, sizes, first, second)
+        # The estimate of containment is unreliable at low similarity.
         return (alike >= near) | ((inside >= containment) & (alike >= 0.2))
 
     return compare
 
 
 def clusters(pairs: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each document the best of its group, and the group's size, both int64 [documents]."""
+    """The best document of each document's group, and the group's size, both int64 [documents]."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -150,12 +155,12 @@ def clusters(pairs: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarr
     _, labels = connected_components(graph, directed=False)
     ranked = np.argsort(order)
     best = np.zeros(labels.max(initial=-1) + 1, np.int64)
-    # The last that is written stays: the best of each group.
+    # Written from worst to best, so the best of each group remains.
     best[labels[ranked[::-1]]] = ranked[::-1]
     return best[labels], np.bincount(labels, minlength=best.size)[labels]
 
 
-def _compared(
+def _estimates(
     signatures: np.ndarray, sizes: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     alike = (signatures[first] == signatures[second]).mean(axis=1)
@@ -165,8 +170,8 @@ def _compared(
     return alike, np.minimum(shared / np.maximum(1, np.minimum(one, two)), 1.0)
 
 
-def _minima(hashed: np.ndarray) -> np.ndarray:
-    """uint32 (BANDS, ROWS) of the least value of each permutation; zeros for no grams."""
+def _minhash(hashed: np.ndarray) -> np.ndarray:
+    """uint32 [BANDS, ROWS]: the minimum of each permutation; zeros without n-grams."""
     if not hashed.size:
         return np.zeros((BANDS, ROWS), np.uint32)
     least = np.full(BANDS * ROWS, np.iinfo(np.uint32).max, np.uint32)

@@ -1,4 +1,4 @@
-"""Records of raw files, whatever is wrong with some of them: those are told of and passed over."""
+"""Reads records of raw files; faulty records are reported and skipped."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from marco_jax.extras import optional
 with optional():
     from apache_beam.io.filesystems import FileSystems
 
-# A longer line is no document. It is passed over without being held.
+# A longer line is skipped without being held in memory.
 LINE_BYTES = 32 << 20
 _BLOCK = 1 << 20
 
-# Files of lines are read in parts of this size, side by side; a packed one by one worker.
+# Files of lines are read in parallel parts of this size; a compressed file by one worker.
 PART_BYTES = 256 << 20
 
 _LINES = (".jsonl", ".json", ".ndjson", ".txt", ".tsv")
 
-# A record, or what is wrong with one.
-Found = tuple[dict[str, Any] | None, str]
+# A record and "", or None and its fault.
+RecordOrFault = tuple[dict[str, Any] | None, str]
 
 
-def expand(patterns: tuple[str, ...]) -> list[str]:
-    """The files that paths and globs name, each once, in order.
+def matching_files(patterns: tuple[str, ...]) -> list[str]:
+    """The files that match paths and globs, each once, sorted.
 
     Raises:
-        FileNotFoundError: a pattern that matches nothing.
+        FileNotFoundError: a pattern matches nothing.
     """
     files: set[str] = set()
     for pattern in patterns:
@@ -43,7 +43,7 @@ def expand(patterns: tuple[str, ...]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Lines of a file that start from byte `start` to before `stop`; 0 stands for its end."""
+    """The lines of a file that start in bytes [start, stop); a `stop` of 0 is the file's end."""
 
     number: int
     path: str
@@ -52,7 +52,7 @@ class Part:
 
 
 def parts_of(files: list[str]) -> list[Part]:
-    """What workers can read side by side."""
+    """Splits files into parts that workers can read in parallel."""
     found: list[Part] = []
     for path in files:
         size = FileSystems.match([path])[0].metadata_list[0].size_in_bytes
@@ -64,8 +64,8 @@ def parts_of(files: list[str]) -> list[Part]:
     return found
 
 
-def read(part: Part) -> Iterator[Found]:
-    """The records of a file or of its part; for one that cannot be read, None and why."""
+def read(part: Part) -> Iterator[RecordOrFault]:
+    """Yields the records of a part of a file; None and the fault for an unreadable one."""
     name = part.path.removesuffix(".gz").removesuffix(".zst")
     try:
         with FileSystems.open(part.path) as stream:
@@ -80,17 +80,17 @@ def read(part: Part) -> Iterator[Found]:
                     yield ({"text": line}, "") if isinstance(line, str) else (None, line[0])
     except (OSError, EOFError, ValueError) as error:
         yield None, f"unreadable file: {type(error).__name__}"
-    except Exception as error:  # decompressors raise types of their own
+    except Exception as error:  # decompressors raise their own exception types
         if type(error).__module__.partition(".")[0] not in ("zlib", "zstandard", "pyarrow"):
             raise
         yield None, f"unreadable file: {type(error).__name__}"
 
 
 def _lines(stream: IO[bytes], part: Part) -> Iterator[str | tuple[str]]:
-    """Lines that say something; what is wrong with one comes as a tuple."""
+    """Yields lines that are not blank; the fault of an unreadable line as a tuple."""
     pending: list[bytes] = []
     held = 0
-    # The byte before tells whether a line starts here, or is the last of the part before.
+    # Start one byte early: a line that begins before `start` belongs to the previous part.
     at = max(0, part.start - 1)
     skipping = part.start > 0
     if at:
@@ -129,7 +129,7 @@ def _decoded(pending: list[bytes], held: int, piece: bytes) -> Iterator[str | tu
         yield line
 
 
-def _json(line: str | tuple[str]) -> Found:
+def _json(line: str | tuple[str]) -> RecordOrFault:
     if not isinstance(line, str):
         return None, line[0]
     try:
@@ -139,14 +139,14 @@ def _json(line: str | tuple[str]) -> Found:
     return (record, "") if isinstance(record, dict) else (None, "no JSON object")
 
 
-def _parquet(stream: IO[bytes]) -> Iterator[Found]:
+def _parquet(stream: IO[bytes]) -> Iterator[RecordOrFault]:
     import pyarrow.parquet
 
     for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(1024):
         yield from ((record, "") for record in batch.to_pylist())
 
 
-def _warc(stream: IO[bytes]) -> Iterator[Found]:
+def _warc(stream: IO[bytes]) -> Iterator[RecordOrFault]:
     """Pages of a WARC file, and the texts of a WET file (ISO 28500)."""
     reader = io.BufferedReader(_Raw(stream), _BLOCK)
     while line := reader.readline(_BLOCK):
@@ -184,7 +184,7 @@ def _fields(reader: IO[bytes]) -> dict[str, str]:
 
 
 class _Raw(io.RawIOBase):
-    """Any stream of bytes as one that can be buffered."""
+    """Adapts a stream of bytes to io.RawIOBase, so that it can be buffered."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

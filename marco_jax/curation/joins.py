@@ -1,4 +1,10 @@
-"""What needs the numbers of all documents at once: copies, shared ids, caps a host, lexicons."""
+"""The stages that need all documents at once: duplicates, shared ids, host caps and lexicons.
+
+Documents pass from chunk to chunk as rows of numeric tables: a row's index is its chunk's offset
+plus its position in the chunk. `link_column` finds pairs of duplicates for one key of these tables,
+and can run for all keys in parallel. `resolve_duplicates` joins the pairs into groups and writes
+one verdict per row, in the order of the chunks, which `stages.finish_chunk` applies.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +16,27 @@ import numpy as np
 
 from marco_jax.curation import storage
 from marco_jax.curation.documents import pair_of
-from marco_jax.curation.duplicates import BANDS, clusters, comparison, links, number_of
-from marco_jax.curation.inputs import expand, parts_of, read
+from marco_jax.curation.duplicates import BANDS, clusters, comparison, hash64, links
+from marco_jax.curation.inputs import matching_files, parts_of, read
 from marco_jax.curation.lexical import Lexicon
 from marco_jax.curation.stages import TABLE, Job
 from marco_jax.languages import names_in
 
-# Columns of keys: the bands, the beginning and the end; one more number stands for equal texts.
+# Columns of keys: the bands, the start and the end. Column COLUMNS is the digest of the whole text.
 COLUMNS = BANDS + 2
-# Pairs of sentences that a lexicon is learnt from.
+# Maximum number of sentence pairs that a lexicon is trained on, per source of pairs.
 LEXICON_PAIRS = 20_000
-# How often FineWeb2 (arXiv 2506.20920) reads a document, by the size of its group of copies.
+# How often FineWeb2 (arXiv 2506.20920) repeats a document, by the size of its duplicate group.
 WEIGHTS = ((1, 1), (2, 2), (4, 3), (99, 5), (999, 8))
 
 
 def weight_of(size: int) -> int:
-    """How often a document of a group of so many copies is worth reading."""
+    """How often to repeat the document that is kept of `size` duplicates."""
     return next((weight for most, weight in WEIGHTS if size <= most), 1)
 
 
 def link_column(column: int, job: Job) -> None:
-    """Leaves the pairs of copies among documents that share one key."""
+    """Writes the pairs of duplicates among documents that share the key of one column."""
     path = job.work / "links" / f"{column}.npy"
     if path.exists():
         return
@@ -39,6 +45,7 @@ def link_column(column: int, job: Job) -> None:
     if len(table):
         order = _order(table)
         if column == COLUMNS:
+            # Equal digests need no comparison of signatures.
             keys, compare = table["digest"], lambda one, two: np.ones(one.size, bool)
         else:
             columns = (job.work / "columns" / f"{name}.keys.npy" for name in names)
@@ -48,10 +55,12 @@ def link_column(column: int, job: Job) -> None:
     storage.write_array(path, np.concatenate(pairs))
 
 
-def settle(job: Job) -> None:
-    """Leaves for each document what becomes of it: why it goes, or how many copies it stands for.
+def resolve_duplicates(job: Job) -> None:
+    """Writes a verdict for each document: why it is rejected, or its number of duplicates.
 
-    The best of a group of copies is its longest text, whatever the order of the input.
+    Groups are the connected components of the pairs that `link_column` found. The longest text of
+    a group is kept, whatever the order of the input; then each host keeps at most `host_cap`
+    documents. Documents that share an id are numbered, so that `finish_chunk` can make ids unique.
     """
     table, names = _table(job)
     order = _order(table)
@@ -59,7 +68,7 @@ def settle(job: Job) -> None:
     best, sizes = clusters(pairs, order)
     kept = best == np.arange(best.size)
     numbers = _numbers(table["key"], order)
-    cut = kept & ~_within_cap(table, kept, job.settings["host_cap"])
+    capped = kept & ~_within_cap(table, kept, job.settings["host_cap"])
     ids = _ids(job, names, set(best[~kept].tolist()))
     exact = table["digest"] == table["digest"][best] if best.size else kept
     row = 0
@@ -67,7 +76,7 @@ def settle(job: Job) -> None:
         stop = row + _count(job, name)
         with storage.new_rows(job.work / "verdicts" / f"{name}.zst") as add:
             for at in range(row, stop):
-                reason = "cap" if cut[at] else ""
+                reason = "cap" if capped[at] else ""
                 if not kept[at]:
                     reason = f"{'exact' if exact[at] else 'near'} copy of {ids[int(best[at])]}"
                 size = int(sizes[at])
@@ -75,8 +84,8 @@ def settle(job: Job) -> None:
         row = stop
 
 
-def settle_pairs(job: Job) -> None:
-    """The same for pairs of sentences: one for a text of either side."""
+def resolve_pair_duplicates(job: Job) -> None:
+    """Writes verdicts for sentence pairs: of pairs with an equal side, the first is kept."""
     names = job.chunks("p")
     tables = [np.load(job.work / "columns" / f"{name}.table.npy") for name in names]
     if not tables:
@@ -85,8 +94,8 @@ def settle_pairs(job: Job) -> None:
     order = table["record"].view(np.int64)
     kept = np.ones(len(table), bool)
     for side in ("source", "target"):
-        alive = np.flatnonzero(kept)
-        kept[alive] = _numbers(table[side][alive], order[alive]) == 0
+        remaining = np.flatnonzero(kept)
+        kept[remaining] = _numbers(table[side][remaining], order[remaining]) == 0
     numbers, row = _numbers(table["key"], order), 0
     for name, part in zip(names, tables, strict=True):
         with storage.new_rows(job.work / "verdicts" / f"{name}.zst") as add:
@@ -95,8 +104,8 @@ def settle_pairs(job: Job) -> None:
         row += len(part)
 
 
-def learn_lexicon(languages: str, job: Job) -> None:
-    """Leaves the lexicon of two languages, learnt from pairs that the rules have passed."""
+def train_lexicon(languages: str, job: Job) -> None:
+    """Trains the lexicon of a language pair on sentence pairs that passed the rules; writes it."""
     path = job.work / "lexicons" / f"{languages}.json"
     if path.exists():
         return
@@ -105,22 +114,22 @@ def learn_lexicon(languages: str, job: Job) -> None:
         for name in job.chunks("p"):
             for row in storage.rows(job.work / "judged" / f"{name}.zst"):
                 if row["language"] == languages:
-                    yield number_of(row["text"]), row["text"]
+                    yield hash64(row["text"]), row["text"]
 
-    # The least hashes are the same pairs in any order.
+    # The pairs with the smallest hashes are a random sample that ignores the order of the input.
     drawn = heapq.nsmallest(LEXICON_PAIRS, texts())
     given = _given_pairs(job.settings["lexicon_pairs"], languages)
-    drawn += heapq.nsmallest(LEXICON_PAIRS, ((number_of(text), text) for text in given))
+    drawn += heapq.nsmallest(LEXICON_PAIRS, ((hash64(text), text) for text in given))
     pairs = [tuple(text.split("\t")) for _, text in dict.fromkeys(drawn)]
-    lexicon = Lexicon.learnt(pairs, tuple(languages.split("-")))
+    lexicon = Lexicon.train(pairs, tuple(languages.split("-")))
     if lexicon:
         lexicon.save(path)
 
 
 def _given_pairs(patterns: str, languages: str) -> Iterator[str]:
-    """Pairs of the user's files that are in two languages; other lines are passed over."""
+    """Yields the pairs of the user's files in two languages; skips faulty lines."""
     names = names_in(patterns)
-    for part in parts_of(expand(names)):
+    for part in parts_of(matching_files(names)):
         for record, _ in read(part):
             with contextlib.suppress(ValueError):
                 if (
@@ -131,7 +140,7 @@ def _given_pairs(patterns: str, languages: str) -> Iterator[str]:
 
 
 def pair_languages(job: Job) -> list[str]:
-    """The languages of all pairs, as "xx-yy"."""
+    """The language pairs ("xx-yy") of all sentence pairs."""
     found = set()
     for name in job.chunks("p"):
         rows = storage.rows(job.work / "judged" / f"{name}.zst")
@@ -140,7 +149,7 @@ def pair_languages(job: Job) -> list[str]:
 
 
 def _table(job: Job) -> tuple[np.ndarray, list[str]]:
-    """Numbers of all documents that passed the rules, and the chunks that hold any."""
+    """The table of all documents that passed the rules, and the names of chunks that hold any."""
     names, tables = [], [np.zeros(0, TABLE)]
     for name in job.chunks("d"):
         table = np.load(job.work / "columns" / f"{name}.table.npy")
@@ -155,14 +164,14 @@ def _count(job: Job, name: str) -> int:
 
 
 def _order(table: np.ndarray) -> np.ndarray:
-    """int64 [documents]: places from the best, which the texts alone decide."""
+    """int64 [documents]: rank by length, longest first; ties by content, not by input order."""
     order = np.empty(len(table), np.int64)
     order[np.lexsort((table["record"], -table["length"].astype(np.int64)))] = np.arange(len(table))
     return order
 
 
 def _numbers(keys: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """int64 [documents]: how many that share the key come before in an order."""
+    """int64 [documents]: how many documents with the same key come earlier in `order`."""
     ranked = np.lexsort((order, keys))
     values = keys[ranked]
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if values.size else ranked
@@ -173,7 +182,7 @@ def _numbers(keys: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _within_cap(table: np.ndarray, kept: np.ndarray, cap: int) -> np.ndarray:
-    """Which documents are among the first of their host, in the order of their hashes."""
+    """Which documents are among the first `cap` of their host, in the order of their hashes."""
     within = np.ones(len(table), bool)
     if cap:
         counted = np.flatnonzero(kept & (table["host"] > 0))
@@ -202,7 +211,7 @@ def _compare(
 
 
 class _Signatures:
-    """Signatures of all documents, left on disk: those asked for are read."""
+    """Signatures of all documents, memory-mapped; indexing reads the requested rows."""
 
     def __init__(self, paths: list, counts: list[int]) -> None:
         self._parts = [np.load(path, mmap_mode="r") for path in paths]

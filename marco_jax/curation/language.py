@@ -1,4 +1,4 @@
-"""Which language a text is in: two identifiers, and the claim of whoever collected it."""
+"""Identifies the language of a text by py3langid, pycld2 and the language its source claims."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import functools
 import re
 from typing import Any
 
-from marco_jax.curation.malay import leaning
+from marco_jax.curation.malay import malay_balance
 
-# Written so alike that a short text does not tell them apart.
+# Languages so similar in writing that short texts are ambiguous.
 CLOSE = ({"id", "ms"}, {"hi", "ne"}, {"cs", "sk"}, {"az", "tr"}, {"ru", "uk"})
-# Lines shorter than this say little about their language.
+# Shorter lines are too short to identify their language.
 LINE_CHARACTERS = 40
-# Characters of a document that the identifiers see.
-SEEN = 1000
-# py3langid's answer stands over pycld2's where it is so much likelier (natural logarithms): among
-# sentences of news and of the web the latter is right in four of five cases below, seldom above.
+# Characters of a document that are passed to the identifiers.
+MAX_CHARACTERS = 1000
+# py3langid's answer is preferred to pycld2's if it is more likely by this log-probability (natural
+# logarithm). On sentences of news and the web, pycld2 is right in four of five cases below this
+# margin, and seldom above.
 MARGIN = 10.0
-# One word that only one of Malay and Indonesian has may be borrowed; more are not.
+# A single word that only one of Malay and Indonesian has may be borrowed; more are evidence.
 MALAY_WORDS = 2
-# pycld2's names for what has another code here, and py3langid's for varieties that one standard
-# language stands for where pycld2 says so.
+# pycld2 codes that differ from ours, and py3langid codes of varieties, which become the standard
+# language if pycld2 identifies that.
 _CODES = {"zh-Hant": "zh", "iw": "he", "jw": "jv", "un": "", "xxx": ""}
 _VARIETIES = {"wuu": "zh", "arz": "ar"}
 
@@ -40,26 +41,29 @@ _SCRIPTS = {
 }
 _LETTERS = {script: re.compile(f"[{ranges}]") for script, ranges in _SCRIPTS.items()}
 _LETTER = re.compile(r"[^\W\d_]")
-# pycld2 refuses text with these.
+# pycld2 raises for texts with these characters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
-def candidates(text: str) -> tuple[str, str]:
-    """Codes by py3langid and by pycld2; "" where pycld2 is not sure."""
+def candidate_languages(text: str) -> tuple[str, str]:
+    """The language codes by py3langid and by pycld2, "" if pycld2 is not sure."""
     import py3langid
 
-    text = text[:SEEN]
-    return str(py3langid.classify(text)[0]), _second(text)
+    text = text[:MAX_CHARACTERS]
+    return str(py3langid.classify(text)[0]), _pycld2_code(text)
 
 
 def identify(text: str, claimed: str = "") -> str:
-    """The code of a text's language, which may be none of the 29.
+    """Identifies a text's language, which may be outside the 29.
 
-    A claim decides between languages that are written alike, and where the two identifiers differ.
+    A claim is accepted if either identifier agrees with it, unless words clearly contradict it for
+    Malay and Indonesian. Otherwise identifiers that disagree are decided by py3langid's margin.
     """
-    text = text[:SEEN]
-    first, second = candidates(text)
-    contradicted = claimed in CLOSE[0] and leaning(text) * (1 if claimed == "ms" else -1) <= -3
+    text = text[:MAX_CHARACTERS]
+    first, second = candidate_languages(text)
+    contradicted = (
+        claimed in CLOSE[0] and malay_balance(text) * (1 if claimed == "ms" else -1) <= -3
+    )
     if claimed and claimed in (first, second) and not contradicted:
         return claimed
     if first in CLOSE[0] and second in CLOSE[0] | {""}:
@@ -71,18 +75,19 @@ def identify(text: str, claimed: str = "") -> str:
     return second if _gap(text, first, second) < MARGIN else first
 
 
-def in_script(text: str, script: str) -> float:
-    """Of a text's letters, the share in a script; 1 for scripts that are not listed."""
+def script_share(text: str, script: str) -> float:
+    """The share of a text's letters in a script; 1 for scripts that are not listed."""
     if script not in _LETTERS:
         return 1.0
     total = len(_LETTER.findall(text))
     return min(1.0, len(_LETTERS[script].findall(text)) / total) if total else 0.0
 
 
-def own_lines(text: str, language: str) -> tuple[str, float]:
-    """The text without lines in another language, and the share of characters that those had.
+def lines_in_language(text: str, language: str) -> tuple[str, float]:
+    """Removes lines in another language; also returns their share of characters.
 
-    Both identifiers must say so, of a line long enough to tell.
+    Only lines of LINE_CHARACTERS or more count, and both identifiers must agree on the other
+    language.
     """
     kept, total, foreign = [], 0, 0
     for line in text.split("\n"):
@@ -98,16 +103,16 @@ def own_lines(text: str, language: str) -> tuple[str, float]:
 def _is_foreign(line: str, language: str) -> bool:
     import py3langid
 
-    # The faster of the two is asked first; where it agrees the other need not be.
-    second = _second(line)
+    # pycld2 is faster; py3langid is not needed if pycld2 confirms the language.
+    second = _pycld2_code(line)
     if language in CLOSE[0] and second in CLOSE[0]:
-        return leaning(line) * (1 if language == "ms" else -1) <= -MALAY_WORDS
+        return malay_balance(line) * (1 if language == "ms" else -1) <= -MALAY_WORDS
     if second in ("", language):
         return False
     return str(py3langid.classify(line)[0]) == second
 
 
-def _second(text: str) -> str:
+def _pycld2_code(text: str) -> str:
     import pycld2
 
     try:
@@ -119,7 +124,7 @@ def _second(text: str) -> str:
 
 
 def _malay_or_indonesian(text: str) -> str:
-    words = leaning(text)
+    words = malay_balance(text)
     if abs(words) >= MALAY_WORDS:
         return "ms" if words > 0 else "id"
     return str(_malay_detector().detect(text).iso_code)
@@ -127,7 +132,7 @@ def _malay_or_indonesian(text: str) -> str:
 
 @functools.cache
 def _malay_detector() -> Any:
-    """Of the libraries that know both, langidentify has the fewest of either wrong."""
+    """A detector of Indonesian and Malay; of the libraries that know both, it errs least."""
     import langidentify
 
     pair = langidentify.Language.from_comma_separated("id,ms")
@@ -135,7 +140,7 @@ def _malay_detector() -> Any:
 
 
 def _gap(text: str, first: str, second: str) -> float:
-    """How much likelier one language is than another by py3langid, as a natural logarithm."""
+    """The log-probability (natural logarithm) of one language over another by py3langid."""
     import py3langid
 
     scores = {str(code): float(score) for code, score in py3langid.rank(text)}

@@ -1,10 +1,12 @@
-"""How likely two sentences translate one another, by words learnt from the pairs themselves.
+"""Estimates the probability that two sentences are translations, by a lexicon of their own corpus.
 
-IBM Model 1 (Brown et al. 1993, Computational Linguistics 19:2), both ways, on stems of five
-letters, or on pairs of characters where words are unspaced. A pair is scored by a model of the
-other half of the pairs, so that a wrong pair does not vouch for itself. Scores of pairs and of
-sentences put together at random turn a score into a probability. It needs no download and serves
-any language; an embedding is better where one knows both languages.
+IBM Model 1 (Brown et al. 1993, Computational Linguistics 19:2) is trained in both directions, on
+stems of five letters, or on pairs of characters in languages without spaces. The pairs are split
+into two halves by hash, and a pair is scored by the model of the other half, so that a wrong pair
+does not confirm itself. A pair's score is the mean log-likelihood ratio of its words, summed over
+both directions. Normal distributions are fitted to the scores of the pairs and of shuffled pairs;
+their densities and a prior turn a score into a probability. This needs no download and works for
+any language; a sentence embedding is better if one covers both languages.
 """
 
 from __future__ import annotations
@@ -17,21 +19,22 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from marco_jax.curation.duplicates import number_of
+from marco_jax.curation.duplicates import hash64
 from marco_jax.files import write_json
 from marco_jax.ngrams import CHARACTERS, normalized_words
 
 STEM = 5
-# Words of a side that count.
+# At most so many words of each side are used.
 WORDS = 40
-# Fewer pairs teach nothing that holds for others.
+# Minimum number of pairs; lexicons of fewer pairs do not generalise.
 FEWEST = 1000
+# Iterations of expectation maximisation.
 ROUNDS = 5
-# Translations less likely than this are not kept.
+# Minimum probability of the translations that are kept.
 LEAST = 0.01
-# Weight of a word's frequency beside its translations.
+# Weight of a word's frequency, which is interpolated with its translation probability.
 BACKGROUND = 0.1
-# Of the pairs that the rules have passed, as many are translations.
+# Assumed share of translations among pairs that passed the rules.
 PRIOR = 0.9
 
 _Table = dict[str, dict[str, float]]
@@ -39,13 +42,13 @@ _Table = dict[str, dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class _Direction:
-    """Probabilities of words: alone, and given a word of the other language."""
+    """Probabilities of target words: `alone` unconditional, `given` by source word."""
 
     alone: dict[str, float]
     given: _Table
 
     def score(self, source: Sequence[str], target: Sequence[str]) -> float:
-        """Mean gain, as a logarithm, of knowing the source's words for those of the target."""
+        """Mean log-likelihood ratio of the target's words with and without the source's words."""
         gains = []
         tables = [self.given[word] for word in source if word in self.given]
         for word in target:
@@ -57,7 +60,11 @@ class _Direction:
 
 @dataclasses.dataclass(frozen=True)
 class Lexicon:
-    """Two halves of directions there and back, and how scores of pairs lie: (mean, deviation)."""
+    """Translation models of a language pair, and the distributions of their scores.
+
+    `halves` holds for each half of the pairs the models of both directions that score it.
+    `aligned` and `shuffled` are (mean, standard deviation) of the scores of true and random pairs.
+    """
 
     languages: tuple[str, str]
     halves: tuple[tuple[_Direction, _Direction], ...]
@@ -65,29 +72,29 @@ class Lexicon:
     shuffled: tuple[float, float]
 
     @classmethod
-    def learnt(cls, pairs: Sequence[tuple[str, str]], languages: tuple[str, str]) -> Lexicon | None:
-        """Learns from pairs; None where they are too few to learn from."""
+    def train(cls, pairs: Sequence[tuple[str, str]], languages: tuple[str, str]) -> Lexicon | None:
+        """Trains on sentence pairs; None if there are fewer than FEWEST."""
         if len(pairs) < FEWEST:
             return None
         split = [[_tokens(s, code) for s, code in zip(p, languages, strict=True)] for p in pairs]
         half = [_half(*pair) for pair in pairs]
         halves = []
         for one in (0, 1):
-            # The model for a half is learnt from the other.
-            known = [sides for sides, number in zip(split, half, strict=True) if number != one]
-            halves.append((_learnt(known), _learnt([(t, s) for s, t in known])))
+            # The model that scores a half is trained on the other half.
+            other = [sides for sides, number in zip(split, half, strict=True) if number != one]
+            halves.append((_train(other), _train([(t, s) for s, t in other])))
         empty = cls(languages, tuple(halves), (0.0, 1.0), (0.0, 1.0))
         scores = np.array([empty._score(*pair) for pair in pairs])
+        # Wrong pairs for comparison: each source with the target of the seventh pair after it.
         moved = [(s, t) for (s, _), (_, t) in zip(pairs, [*pairs[7:], *pairs[:7]], strict=True)]
         wrong = np.array([empty._score(*pair) for pair in moved])
-        # Some of the pairs are wrong themselves: the middle of them is robust.
-        return dataclasses.replace(empty, aligned=_middle(scores), shuffled=_middle(wrong))
+        return dataclasses.replace(empty, aligned=_fit(scores), shuffled=_fit(wrong))
 
     def similarity(self, source: str, target: str) -> float:
-        """The probability that two sentences translate one another."""
+        """The probability that two sentences are translations of each other."""
         score = self._score(source, target)
         odds = _density(score, self.aligned) - _density(score, self.shuffled)
-        # Beyond either middle a score is no less telling.
+        # A normal's tails would make the ratio fall again for scores above the aligned mean.
         if score >= self.aligned[0]:
             return 1.0
         odds = min(odds, 50.0) + math.log(PRIOR / (1 - PRIOR))
@@ -99,7 +106,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> Lexicon | None:
-        """Reads what `save` wrote; None where there is nothing."""
+        """Reads a lexicon that `save` wrote; None if the file does not exist."""
         if not path.exists():
             return None
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -109,13 +116,13 @@ class Lexicon:
         )
 
     def _score(self, source: str, target: str) -> float:
-        there, back = self.halves[_half(source, target)]
+        forward, backward = self.halves[_half(source, target)]
         one, two = (_tokens(s, c) for s, c in zip((source, target), self.languages, strict=True))
-        return there.score(one, two) + back.score(two, one)
+        return forward.score(one, two) + backward.score(two, one)
 
 
 def _half(source: str, target: str) -> int:
-    return number_of(f"{source}\t{target}") & 1
+    return hash64(f"{source}\t{target}") & 1
 
 
 def _tokens(text: str, language: str) -> list[str]:
@@ -132,26 +139,32 @@ def _numbered(sides: Iterable[Sequence[str]]) -> tuple[list[str], list[np.ndarra
     return list(names), rows
 
 
-def _learnt(pairs: Sequence[Sequence[Sequence[str]]]) -> _Direction:
-    """Expectation and maximisation over all words that stand in a pair together."""
+def _train(pairs: Sequence[Sequence[Sequence[str]]]) -> _Direction:
+    """Trains IBM Model 1 by expectation maximisation on pairs of (source words, target words).
+
+    Every co-occurrence of a source and a target word in a pair is one entry of flat arrays; entries
+    with the same two words have the same `kind`. The E-step normalises the entries' probabilities
+    over the source words of each target position, the M-step sums them by kind and normalises by
+    source word (`head`). `share` thus is the probability of a kind's target word given its source
+    word, and starts uniform.
+    """
     sources, source_rows = _numbered(source for source, _ in pairs)
     targets, target_rows = _numbered(target for _, target in pairs)
     counts = np.bincount(np.concatenate(target_rows), minlength=len(targets))
     alone = counts / counts.sum()
-    # One entry for each word of the target with each of the source; `place` is the target word's.
-    words, given, place, at = [], [], [], 0
+    words, given, position, at = [], [], [], 0
     for source, target in zip(source_rows, target_rows, strict=True):
         words.append(np.repeat(target, source.size))
         given.append(np.tile(source, target.size))
-        place.append(np.repeat(np.arange(at, at + target.size), source.size))
+        position.append(np.repeat(np.arange(at, at + target.size), source.size))
         at += target.size
     entries = np.concatenate(given) * len(targets) + np.concatenate(words)
     kinds, kind = np.unique(entries, return_inverse=True)
-    places, head = np.concatenate(place), kinds // len(targets)
+    positions, head = np.concatenate(position), kinds // len(targets)
     share = np.ones(kinds.size)
     for _ in range(ROUNDS):
         weight = share[kind]
-        weight /= np.bincount(places, weight, minlength=at)[places]
+        weight /= np.bincount(positions, weight, minlength=at)[positions]
         share = np.bincount(kind, weight, minlength=kinds.size)
         share /= np.bincount(head, share, minlength=len(sources))[head]
     table: _Table = {}
@@ -161,10 +174,12 @@ def _learnt(pairs: Sequence[Sequence[Sequence[str]]]) -> _Direction:
     return _Direction(dict(zip(targets, alone.tolist(), strict=True)), table)
 
 
-def _middle(scores: np.ndarray) -> tuple[float, float]:
-    low, middle, high = np.quantile(scores, [0.25, 0.5, 0.75])
-    return float(middle), float(max(1e-3, (high - low) / 1.349))
+def _fit(scores: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation of a normal by quartiles, which are robust against wrong pairs."""
+    low, median, high = np.quantile(scores, [0.25, 0.5, 0.75])
+    return float(median), float(max(1e-3, (high - low) / 1.349))
 
 
-def _density(score: float, law: tuple[float, float]) -> float:
-    return -0.5 * ((score - law[0]) / law[1]) ** 2 - math.log(law[1])
+def _density(score: float, normal: tuple[float, float]) -> float:
+    """Logarithm of a normal's density, up to a constant."""
+    return -0.5 * ((score - normal[0]) / normal[1]) ** 2 - math.log(normal[1])

@@ -1,7 +1,7 @@
-"""Malay and Indonesian: which of the two a text is in.
+"""Distinguishes Malay from Indonesian by word lists.
 
-They share most words, and identifiers confuse them in one sentence of eight. What differs is known:
-words that one side spells, borrows or says in another way.
+They share most words, and identifiers confuse them in one sentence of eight. The lists hold words
+that one language has and the other spells, borrows or expresses differently.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ MALAY = _words(
 )
 
 
-def leaning(text: str) -> int:
-    """How many words more are Malay than Indonesian."""
+def malay_balance(text: str) -> int:
+    """The number of Malay words less the number of Indonesian words."""
     words = normalized_words(text)
     malay = sum(word in MALAY or word.endswith("iti") for word in words)
     return malay - sum(word in INDONESIAN or word.endswith("itas") for word in words)

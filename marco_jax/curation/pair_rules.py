@@ -1,4 +1,4 @@
-"""Rules about one pair of sentences that should say the same."""
+"""Rules that reject sentence pairs which are not translations."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from marco_jax.curation.language import candidates
+from marco_jax.curation.language import candidate_languages
 from marco_jax.ngrams import normalized_words
 
-# Letters of one side for a letter of the other, at most; dense scripts weigh more.
+# Maximum ratio of the sides' lengths; letters of dense scripts count more than once.
 RATIO = 3.0
 DENSE = {"zh": 3.0, "ja": 2.2, "ko": 1.8}
-# Sides as alike as this (difflib's ratio) were not translated.
+# Sides of this similarity (difflib's ratio) were not translated.
 COPIED = 0.85
-# More than this of a longer side in symbols is no sentence.
+# Maximum share of symbols in a side.
 SYMBOLS = 0.25
 _MARKS = frozenset(".,:;!?'\"()-“”‘’«»„—–…。、，؛؟،।")
-# Identifiers are not asked about less.
+# Shorter sides are not checked for language, length ratio and symbols.
 LANGUAGE_CHARACTERS = 25
 
 _TOKEN = re.compile(r"https?://\S+|%\(\w+\)\w|%[sd]|\{\w*\}")
 _NUMBER = re.compile(r"\d+")
 
-# Tells how alike in meaning two texts are, 0 to 1; an embedding's cosine, say.
+# Similarity in meaning of two texts, 0 to 1, such as the cosine of sentence embeddings.
 Similarity = Callable[[str, str], float]
 
 
@@ -35,14 +35,14 @@ def bad_pair(
     similarity: Similarity | None = None,
     least: float = 0.7,
 ) -> str:
-    """Why a pair is no translation, or nothing.
+    """Returns the reason why a sentence pair is not a translation, or "".
 
     Args:
-        source: of the first language.
-        target: of the second.
-        languages: their codes.
-        similarity: of meaning, where there is a model for it; the pair must reach `least`.
-        least: similarity that is enough.
+        source: text in the first language.
+        target: text in the second language.
+        languages: the language codes.
+        similarity: similarity in meaning, if there is a model; the pair must reach `least`.
+        least: minimum similarity.
     """
     source, target = (unicodedata.normalize("NFC", side).strip() for side in (source, target))
     words = [" ".join(normalized_words(side)) for side in (source, target)]
@@ -59,7 +59,7 @@ def bad_pair(
     if max(sizes) > RATIO * min(sizes) and max(sizes) > LANGUAGE_CHARACTERS:
         return "length ratio"
     for side, code in zip((source, target), languages, strict=True):
-        found = candidates(side) if len(side) >= LANGUAGE_CHARACTERS else (code,)
+        found = candidate_languages(side) if len(side) >= LANGUAGE_CHARACTERS else (code,)
         if code not in found and "" not in found:
             return f"not {code}"
     if sorted(_TOKEN.findall(source)) != sorted(_TOKEN.findall(target)):
@@ -72,7 +72,7 @@ def bad_pair(
 
 
 def _symbols(text: str) -> float:
-    """The share of a side's visible characters that neither spell words nor mark sentences."""
+    """The share of a side's visible characters that are not letters, digits or punctuation."""
     signs = "".join(_TOKEN.sub("", text).split())
     if len(signs) < LANGUAGE_CHARACTERS:
         return 0.0
@@ -82,5 +82,5 @@ def _symbols(text: str) -> float:
 
 
 def _numbers(text: str) -> set[int]:
-    """Numbers of two digits or more, whatever the digits of the script: small ones are spelt."""
+    """Numbers of two digits or more, in any script; smaller ones are often spelt out."""
     return {int(found) for found in _NUMBER.findall(text) if len(found) > 1}

@@ -1,4 +1,4 @@
-"""Personal data in text is replaced by the name of its kind, as <EMAIL>."""
+"""Masks personal data in texts by the name of its kind, such as <EMAIL>."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PHONE = re.compile(r"(?<![\w])\+\d[\d ().-]{6,18}\d")
 
 
 def mask(text: str) -> tuple[str, int]:
-    """The text with personal data masked, and how many were."""
+    """Masks personal data in a text; also returns the number of masked items."""
     count = 0
-    for may_be, pattern, name, valid in _KINDS:
-        if not may_be(text):
+    for precheck, pattern, name, valid in _KINDS:
+        if not precheck(text):
             continue
 
         def replaced(match: re.Match, name: str = name, valid: _Check = valid) -> str:
@@ -33,14 +33,14 @@ def mask(text: str) -> tuple[str, int]:
 
 
 def _is_card(found: str) -> bool:
-    """Luhn's check of a card's number (ISO/IEC 7812-1)."""
+    """Whether a card number has a valid Luhn checksum (ISO/IEC 7812-1)."""
     digits = [int(char) for char in reversed(found) if char.isdigit()]
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0 and len(set(digits)) > 1
 
 
 def _is_iban(found: str) -> bool:
-    """The remainder of 97 that ISO 13616 asks for."""
+    """Whether an IBAN has a valid checksum modulo 97 (ISO 13616)."""
     compact = found.replace(" ", "")
     return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
 
@@ -67,8 +67,7 @@ def _any(found: str) -> bool:
 
 
 _Check = Callable[[str], bool]
-# A test that costs little and passes over most texts, the pattern, what stands in for a match, and
-# whether it is one.
+# A cheap precheck that skips most texts, the pattern, the mask, and a check of each match.
 _KINDS: tuple[tuple[Callable, re.Pattern, str, _Check], ...] = (
     (re.compile(r"://[^\s/:@]+:[^\s/@]+@").search, _LOGIN, "<LOGIN>@", _any),
     (re.compile(r"@[\w-]+\.[\w-]").search, _EMAIL, "<EMAIL>", _any),

@@ -1,4 +1,4 @@
-"""The cascade as Apache Beam jobs, one after another; workers meet at files in one directory."""
+"""Runs the curation stages as consecutive Apache Beam jobs, which exchange files in a directory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ with optional():
 LOCAL = "local"
 
 
-class Engine:
+class BeamEngine:
     """A Beam runner with its options."""
 
     def __init__(self, runner: str, options: Sequence[str], workers: int) -> None:
-        """Chooses one.
+        """Sets up a runner.
 
         Args:
-            runner: "local", or the name of any of Beam's.
-            options: Beam's own, e.g. `--flink_master=...`.
+            runner: "local", or the name of a Beam runner.
+            options: Beam options, e.g. `--flink_master=...`.
             workers: processes of the local runner.
         """
         self._options = list(options)
@@ -45,7 +45,7 @@ class Engine:
                 ]
 
     def each(self, function: Callable[[Any], None], elements: Sequence[Any]) -> None:
-        """Calls a function for each element, wherever there is a worker."""
+        """Calls a function for each element, on any worker."""
         if not elements:
             return
         stage = function.func.__name__
@@ -56,21 +56,21 @@ class Engine:
             (pipeline | beam.Create(list(elements), reshuffle=True) | stage >> beam.Map(function))
 
 
-def run(engine: Engine, parts: list[Part], job: Job) -> None:
-    """All of the cascade; leaves shards, counts and rejects in the job's directory."""
+def run(engine: BeamEngine, parts: list[Part], job: Job) -> None:
+    """Runs all stages; writes shards, counts and rejects to the job's directory."""
 
     def each(function: Callable, elements: Sequence[Any], **others: Any) -> None:
         engine.each(functools.partial(function, job=job, **others), elements)
 
     each(stages.read_part, parts)
-    each(stages.shared_lines, range(boilerplate.PARTS))
+    each(stages.collect_boilerplate, range(boilerplate.PARTS))
     each(stages.judge_chunk, job.chunks())
     each(joins.link_column, range(joins.COLUMNS + 1))
-    with Progress("curating, settle duplicates"):
-        joins.settle(job)
+    with Progress("curating, resolve duplicates"):
+        joins.resolve_duplicates(job)
     if job.similarity is None:
-        each(joins.learn_lexicon, joins.pair_languages(job))
-    joins.settle_pairs(job)
+        each(joins.train_lexicon, joins.pair_languages(job))
+    joins.resolve_pair_duplicates(job)
     each(stages.finish_chunk, job.chunks())
     for kind in ("docs", "pairs", "rejects"):
         each(stages.merge_shard, _shards(job, kind), target=job.work / kind)

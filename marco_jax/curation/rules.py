@@ -1,7 +1,7 @@
-"""Rules about one document's text: each measures something that prose has within bounds.
+"""Quality rules of a document's text: measurements that lie within bounds for prose.
 
-A rule is a number and its bounds, so that a report can show how the numbers lie about them. The
-order is the paper's (arXiv 2412.04003): what is cheap and certain comes first.
+A rule is a number and its bounds, so that a report can show the distribution of the numbers. The
+order is the paper's (arXiv 2412.04003): cheap and certain rules come first.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from marco_jax.ngrams import normalized_words
 
 UNSPACED = frozenset({"zh", "ja", "th", "my", "km", "lo"})
 FINAL = tuple(".!?…。！？।॥؟۔።:;\"”»)」』'’")
-# Visible characters. One of Chinese or Japanese says about as much as three of an alphabet.
+# Minimum number of visible characters. A Chinese or Japanese character carries about as much
+# information as three letters.
 SHORTEST, SHORTEST_DENSE = 120, 40
-# Prose breaks off less often than once in so many characters.
+# Prose has fewer ellipses and similar breaks than one in so many characters.
 TEASER_CHARACTERS = 200
-# Texts with fewer words are too short for shares of words to mean anything.
+# Shares of words are not measured in texts with fewer words.
 FEWEST_WORDS = 40
 
-# Texts of news and of the web have 0.2 to 0.5, words made of a language's letters at random at most
-# 0.17. Where words are unspaced these are shares of characters.
+# Minimum share of stop words. News and web texts have 0.2 to 0.5, random words of a language's
+# letters at most 0.17. In languages without spaces these are shares of characters.
 STOP_WORDS = {"zh": 0.04, "ja": 0.1, "th": 0.25, "": 0.15}
 
 _LINK = re.compile(r"\]\([^)]*\)|https?://|www\.")
@@ -36,13 +37,13 @@ _LOG = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d|\b(INFO|WARN|ERROR|DEBUG)\b")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]{60,}")
 _CODE = re.compile(r"[{};]|=>|==|\(\)|\bfunction\b|\bvar\b|\bconst\b")
 _TEASER = re.compile(r"\.\.\.|…|>>|→")
-# What stands between words of prose; an apostrophe or a hyphen stands within.
+# Punctuation between words, not within words as apostrophes and hyphens.
 _MARK = re.compile(r"[.!?…。！？।॥؟۔።,;:،؛、，；：]")
 _NONE = float("inf")
 
 
-class Text:
-    """A text with what several rules ask about it, found once."""
+class MeasuredText:
+    """A text with cached properties that several rules use."""
 
     def __init__(self, text: str, language: str = "") -> None:
         """Wraps a text of a language."""
@@ -50,31 +51,31 @@ class Text:
 
     @functools.cached_property
     def lines(self) -> list[str]:
-        """Lines that say something."""
+        """Lines that are not blank, stripped."""
         return [line.strip() for line in self.text.split("\n") if line.strip()]
 
     @functools.cached_property
     def words(self) -> list[str]:
-        """Runs between spaces."""
+        """Runs of characters between spaces."""
         return self.text.split()
 
     @functools.cached_property
     def visible(self) -> int:
-        """Characters that are no spaces."""
+        """Number of characters without spaces."""
         return sum(map(len, self.words))
 
     def share_of_lines(self, found: Callable[[str], bool]) -> float:
-        """Of the lines, the share of which something is true."""
+        """The share of lines for which `found` is true."""
         return sum(map(bool, map(found, self.lines))) / max(1, len(self.lines))
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A number that must lie within the bounds of the text's language."""
+    """A measurement that must lie within bounds, which depend on the text's language."""
 
     stage: str
     reason: str
-    measure: Callable[[Text], float]
+    measure: Callable[[MeasuredText], float]
     bounds: Callable[[str], tuple[float, float]]
 
     def broken(self, value: float, language: str) -> bool:
@@ -83,38 +84,38 @@ class Rule:
         return not low <= value <= high
 
 
-def _damage(text: Text) -> float:
+def _damage(text: MeasuredText) -> float:
     from ftfy import badness
 
     return badness.badness(text.text) / max(200, len(text.text))
 
 
-def _digits(text: Text) -> float:
+def _digits(text: MeasuredText) -> float:
     return sum(map(str.isdigit, text.text)) / max(1, text.visible)
 
 
-def _letters(text: Text) -> float:
+def _letters(text: MeasuredText) -> float:
     signs = collections.Counter("".join(text.words))
     letters = sum(n for char, n in signs.items() if unicodedata.category(char)[0] in "LM")
     return letters / max(1, text.visible)
 
 
-def _links(text: Text) -> float:
+def _links(text: MeasuredText) -> float:
     return text.share_of_lines(_LINK.search) if len(text.lines) >= 3 else 0.0
 
 
-def _linked(text: Text) -> float:
-    """The share of characters that are addresses, or stand in brackets before one."""
+def _linked(text: MeasuredText) -> float:
+    """The share of characters in URLs and in Markdown links."""
     spans = re.findall(r"\[[^\]]*\]\([^)]*\)|https?://\S+|www\.\S+", text.text)
     return sum(map(len, spans)) / max(1, len(text.text))
 
 
-def _teasers(text: Text) -> float:
+def _teasers(text: MeasuredText) -> float:
     broken = len(_TEASER.findall(text.text))
     return broken * TEASER_CHARACTERS / max(1, len(text.text)) if broken >= 4 else 0.0
 
 
-def _repeated_lines(text: Text) -> float:
+def _repeated_lines(text: MeasuredText) -> float:
     seen: set[str] = set()
     repeated = 0
     for line in text.lines:
@@ -123,7 +124,7 @@ def _repeated_lines(text: Text) -> float:
     return repeated / max(1, len(text.text))
 
 
-def _repeated_phrases(text: Text) -> float:
+def _repeated_phrases(text: MeasuredText) -> float:
     unspaced = text.language in UNSPACED
     pieces = "".join(text.words) if unspaced else text.words
     size = 15 if unspaced else 5
@@ -133,20 +134,20 @@ def _repeated_phrases(text: Text) -> float:
     return sum(n for n in collections.Counter(grams).values() if n > 1) / len(grams)
 
 
-def _compressed(text: Text) -> float:
-    """How many bytes are left of one: texts that repeat themselves say little."""
+def _compressed(text: MeasuredText) -> float:
+    """Compressed size over size, which is low for repetitive texts."""
     data = text.text.encode("utf-8", "replace")
     return len(zlib.compress(data, 6)) / max(1, len(data)) if len(data) > 500 else 1.0
 
 
-def _variety(text: Text) -> float:
-    """Of the first words, the share that are different: lists of search words are made of few."""
+def _variety(text: MeasuredText) -> float:
+    """The share of different words among the first 200, which is low for lists of keywords."""
     words = [word.casefold() for word in text.words[:200]]
     return len(set(words)) / len(words) if len(words) >= FEWEST_WORDS else 1.0
 
 
-def _word_length(text: Text) -> float:
-    # Within the bounds of every language, where words are not spaced.
+def _word_length(text: MeasuredText) -> float:
+    # Not measurable without spaces between words: return a value within all bounds.
     return 5.0 if text.language in UNSPACED else text.visible / max(1, len(text.words))
 
 
@@ -157,16 +158,16 @@ def _word_bounds(language: str) -> tuple[float, float]:
     return bounds.shortest_word * 0.8, bounds.longest_word * 1.5
 
 
-def _ended(text: Text) -> float:
-    """The share of lines that end as sentences do."""
+def _ended(text: MeasuredText) -> float:
+    """The share of lines that end with sentence punctuation."""
     lines = [line for line in text.lines if len(line) > 10]
     if not lines or _MARK.search(text.text):
         return 1.0 if lines else 0.0
     return sum(line.endswith(FINAL) for line in lines) / len(lines)
 
 
-def _stop_words(text: Text) -> float:
-    """The share of words that hold sentences together; of characters where words are unspaced."""
+def _stop_words(text: MeasuredText) -> float:
+    """The share of stop words; a share of characters in languages without spaces."""
     known = stop_words(text.language)
     pieces = normalized_words(text.text)
     if text.language in UNSPACED:
@@ -188,7 +189,7 @@ def _shortest(language: str) -> tuple[float, float]:
     return (SHORTEST_DENSE if language in ("zh", "ja", "ko") else SHORTEST), _NONE
 
 
-# What confuses the identifiers is told before the language is asked.
+# Checked before language identification, which damaged or machine-made text would confuse.
 DAMAGE = (
     Rule(
         "damaged",
@@ -244,11 +245,13 @@ RULES = (
         lambda language: (STOP_WORDS.get(language, STOP_WORDS[""]), 1.0),
     ),
 )
-EVERY = (*DAMAGE, LENGTH, *RULES)
+ALL_RULES = (*DAMAGE, LENGTH, *RULES)
 
 
-def judge(text: Text, rules: tuple[Rule, ...], measured: dict[str, float]) -> Rule | None:
-    """The first rule that a text breaks; the numbers are added to `measured` by reason."""
+def first_broken_rule(
+    text: MeasuredText, rules: tuple[Rule, ...], measured: dict[str, float]
+) -> Rule | None:
+    """The first rule that a text breaks; adds all measurements to `measured` by reason."""
     for rule in rules:
         value = measured[rule.reason] = round(rule.measure(text), 4)
         if rule.broken(value, text.language):

@@ -1,8 +1,7 @@
-"""What workers do with one part of the input, or with one chunk of documents.
+"""The stages that workers run on one part of the input, or on one chunk of documents.
 
-Each leaves its results in files that appear whole, its counts last: work that was done is not done
-again when a killed run is started anew. Texts pass through one worker at a time; only tables of
-numbers are brought together.
+Each stage writes its results atomically, its counts last: a restarted run skips stages whose counts
+exist. Only tables of numbers are ever combined over chunks, never texts.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from marco_jax.curation import boilerplate, storage
-from marco_jax.curation.cascade import Perplexity, judged, prepare
+from marco_jax.curation.cascade import Perplexity, apply_rules, prepare
 from marco_jax.curation.curation_config import bits_by_language, codes
-from marco_jax.curation.decontamination import Benchmarks
-from marco_jax.curation.documents import Document, document_of, is_tsv, pair_of
-from marco_jax.curation.duplicates import describe, number_of
+from marco_jax.curation.decontamination import BenchmarkItems
+from marco_jax.curation.documents import RawDocument, document_of, is_tsv, pair_of
+from marco_jax.curation.duplicates import describe_text, hash64
 from marco_jax.curation.inputs import Part, read
 from marco_jax.curation.lexical import Lexicon
 from marco_jax.curation.pair_rules import Similarity, bad_pair
@@ -33,26 +32,26 @@ from marco_jax.curation.tally import UNKNOWN, Tally
 from marco_jax.files import new_file, write_json
 from marco_jax.ngrams import normalized_words
 
-# Text of one chunk, in bytes: what a worker holds numbers of at a time.
+# Size of a chunk's text, which bounds the memory for its numbers.
 CHUNK_BYTES = 64 << 20
 # Files that are merged at once.
-MERGED = 128
-# Documents that a model scores at once.
-SCORED = 64
+MERGE_FILES = 128
+# Documents per call of the perplexity model.
+SCORE_BATCH = 64
 
-# Of a document: hashes of its id, of all of it, of its folded text, and of its host; the number of
-# its grams, and its length, by which the best of a group is chosen.
+# A document: hashes of its id, of all of it, of its folded text, and of its host; the number of
+# its n-grams, and its length, by which the best of a group is chosen.
 TABLE = np.dtype(
     [(name, np.uint64) for name in ("key", "record", "digest", "host")]
     + [("size", np.uint32), ("length", np.uint32)]
 )
-# Of a pair: hashes of its id and of its sides.
+# A pair: hashes of its id, of all of it, and of its sides.
 PAIRS = np.dtype([(name, np.uint64) for name in ("key", "record", "source", "target")])
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What all workers know."""
+    """The settings that all workers share; see `curate.curate`."""
 
     work: pathlib.Path
     settings: dict[str, Any]
@@ -70,11 +69,11 @@ class Job:
         return sorted(path.name.removesuffix(".zst") for path in found)
 
     def done(self, stage: str, name: str) -> bool:
-        """Whether a worker has finished this before."""
+        """Whether a stage has finished a part or chunk."""
         return self._counts(stage, name).exists()
 
     def finish(self, stage: str, name: str, tally: Tally) -> None:
-        """Leaves the counts, and with them that the work is done."""
+        """Writes the counts, which also marks the work as done."""
         write_json(self._counts(stage, name), tally.to_json())
 
     def _counts(self, stage: str, name: str) -> pathlib.Path:
@@ -82,21 +81,21 @@ class Job:
 
 
 class _Pieces:
-    """Documents of one worker by language and shard, written sorted by id."""
+    """Writes the decided documents of one worker by language and shard, sorted by id."""
 
     def __init__(self, job: Job, tally: Tally, name: str) -> None:
         self._job, self._tally, self._name = job, tally, name
         self._rows: dict[tuple[str, str], list[dict[str, Any]]] = collections.defaultdict(list)
         self._size = self._written = 0
 
-    def add(self, document: Document, extra: dict[str, Any] | None = None) -> None:
-        """Counts a document whose fate is known, and keeps it for its file."""
+    def add(self, document: RawDocument, extra: dict[str, Any] | None = None) -> None:
+        """Counts a document whose outcome is decided, and keeps it for its file."""
         count = self._job.count_tokens
         self._tally.add(document, count(document.text) if count else 0)
         if document.stage and not self._job.with_rejects:
             return
         language = document.language or document.claimed or UNKNOWN
-        # A claim is anything: it names a file only where it looks like a code.
+        # A claim may be any text: use it in a file name only if it looks like a code.
         language = language if language.replace("-", "").isalnum() else UNKNOWN
         number = zlib.crc32(document.id.encode("utf-8", "replace")) % self._job.settings["shards"]
         kind = "rejects" if document.stage else "pairs" if document.is_pair else "docs"
@@ -118,7 +117,7 @@ class _Pieces:
 
 
 def read_part(part: Part, job: Job) -> None:
-    """Reads, extracts and normalises; leaves chunks of documents and tables of their lines."""
+    """Reads, extracts and normalises documents; writes chunks and tables of their lines."""
     if job.done("read", f"{part.number:05d}"):
         return
     tally = Tally(job.sample)
@@ -138,8 +137,8 @@ def read_part(part: Part, job: Job) -> None:
     job.finish("read", f"{part.number:05d}", tally)
 
 
-def shared_lines(number: int, job: Job) -> None:
-    """Leaves the boilerplate among the lines of one part of all hashes."""
+def collect_boilerplate(number: int, job: Job) -> None:
+    """Writes the hashes of boilerplate lines, for one part of all hashes."""
     tables = [job.work / "lines" / f"{name}.npy" for name in job.chunks("d")]
     least = job.settings["boilerplate_documents"]
     found = boilerplate.shared_lines(tables, least, number) if least else np.zeros(0, np.uint64)
@@ -147,13 +146,13 @@ def shared_lines(number: int, job: Job) -> None:
 
 
 def judge_chunk(name: str, job: Job) -> None:
-    """Judges documents, and describes those that pass by numbers."""
+    """Applies the rules to a chunk; writes documents that pass, and their numeric tables."""
     if job.done("judge", name):
         return
     tally = Tally(job.sample)
     pieces = _Pieces(job, tally, f"judge{name}")
-    documents = (Document(**row) for row in storage.rows(job.work / "read" / f"{name}.zst"))
-    passed: Iterable[Document] = map(_judged_pair if name[0] == "p" else _judge(job), documents)
+    documents = (RawDocument(**row) for row in storage.rows(job.work / "read" / f"{name}.zst"))
+    passed: Iterable[RawDocument] = map(_judged_pair if name[0] == "p" else _judge(job), documents)
     if job.perplexity and name[0] == "d":
         passed = _scored(passed, job)
     describes = _describe_pair if name[0] == "p" else _describe_document
@@ -171,7 +170,7 @@ def judge_chunk(name: str, job: Job) -> None:
 
 
 def finish_chunk(name: str, job: Job) -> None:
-    """Carries out what was decided about copies, and does what comes after."""
+    """Applies the verdicts on duplicates, masks personal data and rejects benchmark items."""
     if job.done("finish", name):
         return
     tally = Tally(job.sample)
@@ -181,7 +180,7 @@ def finish_chunk(name: str, job: Job) -> None:
     benchmarks = _benchmarks(job.items)
     lexicons = functools.lru_cache(maxsize=None)(functools.partial(_lexicon, job))
     for row, (reason, size, number, weight) in zip(documents, verdicts, strict=True):
-        document = Document(**row)
+        document = RawDocument(**row)
         key = f"{document.id}#{number}" if number else document.id
         document = dataclasses.replace(document, id=key, cluster=size)
         if reason:
@@ -197,21 +196,21 @@ def finish_chunk(name: str, job: Job) -> None:
 
 
 def merge_shard(shard: tuple[str, str], job: Job, target: pathlib.Path) -> None:
-    """Puts the pieces of one shard together, sorted by id, in a file of JSON lines."""
+    """Merges the pieces of one shard, sorted by id, into a file of JSON lines."""
     import gzip
 
     kind, name = shard
     folder = job.work / "pieces" / kind / name
-    # What an earlier, killed merge has left in between.
+    # Skip intermediate files of an earlier, killed merge.
     pieces = sorted(path for path in folder.glob("*.zst") if not path.name.startswith("merged"))
     number = 0
-    while len(pieces) > MERGED:
+    while len(pieces) > MERGE_FILES:
         path = folder / f"merged{number}.zst"
         with storage.new_rows(path) as add:
-            for row in _merged(pieces[:MERGED]):
+            for row in _merged(pieces[:MERGE_FILES]):
                 add(row)
-        pieces, number = [*pieces[MERGED:], path], number + 1
-    # Without a time in its header: the same documents make the same file.
+        pieces, number = [*pieces[MERGE_FILES:], path], number + 1
+    # No time in the gzip header, so that equal documents give equal files.
     with (
         new_file(target / f"{name}.jsonl.gz") as raw,
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as out,
@@ -221,7 +220,7 @@ def merge_shard(shard: tuple[str, str], job: Job, target: pathlib.Path) -> None:
 
 
 class _Columns:
-    """The numbers of a chunk's documents, gathered and written."""
+    """Collects the numbers of a chunk's documents and writes them as tables."""
 
     def __init__(self, job: Job, name: str) -> None:
         self._path, self._ids, self._rows = job.work / "columns", [], []
@@ -240,7 +239,7 @@ class _Columns:
         table = np.array([row[0] for row in self._rows], dtype)
         storage.write_array(path / f"{name}.table.npy", table)
         if name[0] == "d" and self._rows:
-            # One after another by key, as they are read.
+            # [keys, documents]: `joins.link_column` reads one key of all documents.
             keys = np.stack([row[1] for row in self._rows], axis=1)
             storage.write_array(path / f"{name}.keys.npy", np.ascontiguousarray(keys))
             storage.write_array(
@@ -248,22 +247,22 @@ class _Columns:
             )
 
 
-def _describe_document(document: Document) -> tuple:
-    found = describe(document.text, document.language)
-    record = number_of(f"{document.id}\0{document.text}\0{document.url}")
-    host = number_of(document.host) if document.host else 0
+def _describe_document(document: RawDocument) -> tuple:
+    found = describe_text(document.text, document.language)
+    record = hash64(f"{document.id}\0{document.text}\0{document.url}")
+    host = hash64(document.host) if document.host else 0
     length = min(len(document.text), (1 << 32) - 1)
-    row = (number_of(document.id), record, found.digest, host, found.size, length)
+    row = (hash64(document.id), record, found.digest, host, found.size, length)
     return row, found.keys, found.signature
 
 
-def _describe_pair(pair: Document) -> tuple:
+def _describe_pair(pair: RawDocument) -> tuple:
     sides = [" ".join(normalized_words(side)) for side in pair.text.split("\t")]
-    keys = [number_of(f"{pair.language}\t{side}") for side in sides]
-    return ((number_of(pair.id), number_of(f"{pair.id}\0{pair.text}"), *keys),)
+    keys = [hash64(f"{pair.language}\t{side}") for side in sides]
+    return ((hash64(pair.id), hash64(f"{pair.id}\0{pair.text}"), *keys),)
 
 
-def _prepared(part: Part, job: Job, tally: Tally, pieces: _Pieces) -> Iterator[Document]:
+def _prepared(part: Part, job: Job, tally: Tally, pieces: _Pieces) -> Iterator[RawDocument]:
     for record, fault in read(part):
         try:
             if record is None:
@@ -281,12 +280,12 @@ def _prepared(part: Part, job: Job, tally: Tally, pieces: _Pieces) -> Iterator[D
             yield document
 
 
-def _chunked(documents: Iterator[Document]) -> Iterator[Iterator[Document]]:
-    """Documents in groups of about CHUNK_BYTES, each to be read before the next."""
+def _chunked(documents: Iterator[RawDocument]) -> Iterator[Iterator[RawDocument]]:
+    """Yields groups of about CHUNK_BYTES; each must be consumed before the next."""
 
-    def chunk(first: Document) -> Iterator[Document]:
+    def chunk(first: RawDocument) -> Iterator[RawDocument]:
         size = 0
-        document: Document | None = first
+        document: RawDocument | None = first
         while document is not None:
             size += len(document.text)
             yield document
@@ -296,34 +295,34 @@ def _chunked(documents: Iterator[Document]) -> Iterator[Iterator[Document]]:
         yield chunk(first)
 
 
-def _judge(job: Job) -> Callable[[Document], Document]:
+def _judge(job: Job) -> Callable[[RawDocument], RawDocument]:
     paths = sorted((job.work / "shared").glob("*.npy"))
     shared = frozenset(storage.joined(paths).tolist()) if paths else frozenset()
     accepted, foreign = codes(job.settings["languages"]), job.settings["foreign_lines"]
 
-    def judge(document: Document) -> Document:
+    def judge(document: RawDocument) -> RawDocument:
         text = boilerplate.without_lines(document.text, shared)
-        return judged(dataclasses.replace(document, text=text), foreign, accepted)
+        return apply_rules(dataclasses.replace(document, text=text), foreign, accepted)
 
     return judge
 
 
-def _judged_pair(pair: Document) -> Document:
+def _judged_pair(pair: RawDocument) -> RawDocument:
     source, target = pair.text.split("\t")
     first, second = pair.language.split("-")
     reason = bad_pair(source, target, (first, second))
     return pair.rejected("pairs", reason) if reason else pair
 
 
-def _scored(documents: Iterable[Document], job: Job) -> Iterator[Document]:
-    """Documents with the model's bits a byte, rejected where they are too many."""
+def _scored(documents: Iterable[RawDocument], job: Job) -> Iterator[RawDocument]:
+    """Adds the model's bits per byte to documents; rejects those above the bound."""
     most = bits_by_language(job.settings["most_bits_per_byte"])
-    held: list[Document] = []
+    held: list[RawDocument] = []
 
-    def flush() -> Iterator[Document]:
+    def flush() -> Iterator[RawDocument]:
         held.sort(key=lambda document: document.language)
-        for start in range(0, len(held), SCORED):
-            part = held[start : start + SCORED]
+        for start in range(0, len(held), SCORE_BATCH):
+            part = held[start : start + SCORE_BATCH]
             bits = job.perplexity([d.text for d in part], [d.language for d in part])
             for document, value in zip(part, bits, strict=True):
                 document.scores["bits a byte"] = round(float(value), 4)
@@ -336,21 +335,21 @@ def _scored(documents: Iterable[Document], job: Job) -> Iterator[Document]:
             yield document
         else:
             held.append(document)
-            if len(held) >= 16 * SCORED:
+            if len(held) >= 16 * SCORE_BATCH:
                 yield from flush()
     yield from flush()
 
 
-def _masked(document: Document, job: Job, benchmarks: Benchmarks) -> Document:
+def _masked(document: RawDocument, job: Job, benchmarks: BenchmarkItems) -> RawDocument:
     if job.settings["mask_personal_data"]:
         text, count = mask(document.text)
         document = dataclasses.replace(document, text=text, masked=count)
-    if benchmarks.found(document.text):
+    if benchmarks.match(document.text):
         return document.rejected("benchmarks", "holds an item")
     return document
 
 
-def _similar(pair: Document, lexicon: Lexicon | None, job: Job) -> Document:
+def _similar(pair: RawDocument, lexicon: Lexicon | None, job: Job) -> RawDocument:
     measure = job.similarity or (lexicon.similarity if lexicon else None)
     if measure is None:
         return pair
@@ -365,8 +364,8 @@ def _lexicon(job: Job, language: str) -> Lexicon | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _benchmarks(items: tuple[tuple[str, str], ...]) -> Benchmarks:
-    return Benchmarks(items)
+def _benchmarks(items: tuple[tuple[str, str], ...]) -> BenchmarkItems:
+    return BenchmarkItems(items)
 
 
 def _merged(pieces: list[pathlib.Path]) -> Iterator[dict[str, Any]]:

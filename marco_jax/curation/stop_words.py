@@ -1,7 +1,7 @@
-"""Words that hold sentences together, by language: text without them is no prose.
+"""Stop words by language; text with few of them is not prose.
 
-The lists are jusText's (BSD-2), made from the most frequent words of Wikipedia. For languages that
-put no spaces between words a few grammatical characters stand in.
+The lists are jusText's (BSD-2), made from the most frequent words of Wikipedia. Languages without
+spaces between words have a list of a few grammatical characters instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHARACTERS = {
 
 @functools.cache
 def stop_words(language: str) -> frozenset[str]:
-    """The words, normalised; characters for zh, ja and th; empty for an unknown language."""
+    """The stop words of a language, normalised; characters for zh, ja and th; empty if unknown."""
     if language in _CHARACTERS:
         return frozenset(_CHARACTERS[language])
     if language not in _NAMES:

@@ -1,4 +1,4 @@
-"""Files that workers leave for one another: each appears whole or not at all."""
+"""Reads and atomically writes the files that workers exchange."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marco_jax.files import new_file
 
 @contextlib.contextmanager
 def new_rows(path: pathlib.Path) -> Iterator[Any]:
-    """A function that adds a row to a compressed file of JSON lines."""
+    """Opens a compressed file of JSON lines; yields a function that writes a row."""
     import zstandard
 
     with new_file(path) as raw, zstandard.ZstdCompressor(level=1).stream_writer(raw) as out:
@@ -24,7 +24,7 @@ def new_rows(path: pathlib.Path) -> Iterator[Any]:
 
 
 def rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The rows that `new_rows` has written."""
+    """Reads the rows that `new_rows` wrote."""
     import zstandard
 
     with path.open("rb") as raw:
@@ -33,11 +33,11 @@ def rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def write_array(path: pathlib.Path, values: np.ndarray) -> None:
-    """An array as .npy."""
+    """Writes an array as .npy."""
     with new_file(path) as file:
         np.save(file, values)
 
 
 def joined(paths: Iterable[pathlib.Path]) -> np.ndarray:
-    """Arrays of several files, one after another."""
+    """Concatenates the arrays of several files."""
     return np.concatenate([np.load(path) for path in paths])

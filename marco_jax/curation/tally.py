@@ -1,4 +1,4 @@
-"""Counts of what became of documents, which add up whatever the order."""
+"""Counts documents by outcome; the counts of workers can be merged in any order."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import math
 import zlib
 from typing import Any
 
-from marco_jax.curation.documents import Document
+from marco_jax.curation.documents import RawDocument
 
-# Language of a document that was thrown away before its language was known.
+# Language of a document that was rejected before its language was identified.
 UNKNOWN = "und"
-# Shares fall in so many classes; other numbers into quarters of powers of two.
-CLASSES = 40
+# Histogram bins of shares, per unit; other numbers have four bins per power of two.
+BINS = 40
 # Characters of a sample that a report shows.
 SHOWN = 400
 
 
-def class_of(name: str, value: float) -> int:
-    """The class of a rule's number in a histogram."""
+def bin_of(name: str, value: float) -> int:
+    """The histogram bin of a rule's measurement."""
     if name in ("short", "word length", "bits a byte"):
         return int(4 * math.log2(1 + max(0.0, value)))
-    return int(CLASSES * min(max(value, 0.0), 2.0))
+    return int(BINS * min(max(value, 0.0), 2.0))
 
 
-def value_of(name: str, number: int) -> float:
-    """The least value of a class."""
+def bin_start(name: str, number: int) -> float:
+    """The lower edge of a histogram bin."""
     if name in ("short", "word length", "bits a byte"):
         return 2 ** (number / 4) - 1
-    return number / CLASSES
+    return number / BINS
 
 
-def fate_of(document: Document) -> tuple[str, str, str]:
-    """The language, stage and reason that a document is counted under."""
+def fate_of(document: RawDocument) -> tuple[str, str, str]:
+    """The language, stage and reason under which a document is counted."""
     reason = document.reason
     for kind in ("exact", "near"):
         reason = kind if reason.startswith(f"{kind} copy of") else reason
@@ -40,17 +40,17 @@ def fate_of(document: Document) -> tuple[str, str, str]:
 
 
 class Tally:
-    """Documents, bytes and tokens by fate, sizes of clusters, histograms, and samples."""
+    """Documents, bytes and tokens by outcome, duplicate group sizes, histograms and samples."""
 
     def __init__(self, sample: int = 0) -> None:
-        """An empty one that keeps so many samples a fate."""
+        """Starts empty; keeps `sample` texts per outcome."""
         self._sample = sample
         self.fates: dict[str, dict[str, Any]] = {}
         self.faults: collections.Counter[str] = collections.Counter()
         self.histograms: dict[str, collections.Counter[str]] = {}
 
-    def add(self, document: Document, tokens: int = 0) -> None:
-        """Counts a document whose fate is known."""
+    def add(self, document: RawDocument, tokens: int = 0) -> None:
+        """Counts a document whose outcome is decided."""
         fate = fate_of(document)
         language = fate[0]
         size = len(document.text.encode("utf-8", "replace"))
@@ -61,10 +61,10 @@ class Tally:
         self._add_fate("\t".join(fate), one)
         for name, value in document.scores.items():
             counts = self.histograms.setdefault(f"{language}\t{name}", collections.Counter())
-            counts[str(class_of(name, value))] += 1
+            counts[str(bin_of(name, value))] += 1
 
     def merge(self, other: dict[str, Any]) -> None:
-        """Adds what `to_json` of another gave."""
+        """Adds the counts that another tally's `to_json` returned."""
         for fate, one in other["fates"].items():
             self._add_fate(fate, one)
         self.faults.update(other["faults"])
@@ -72,7 +72,7 @@ class Tally:
             self.histograms.setdefault(key, collections.Counter()).update(counts)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """All counts as plain data."""
         return {"fates": self.fates, "faults": self.faults, "histograms": self.histograms}
 
     def _add_fate(self, fate: str, one: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Thresholds of the document rules, by language.
 
-FineWeb2's values (arXiv 2506.20920, its per-language configs): the share of characters in repeated
-lines, the share of lines that end in punctuation, and the range of the average word length.
+The values are FineWeb2's (arXiv 2506.20920, its per-language configs): the share of characters in
+repeated lines, the share of lines that end in punctuation, and the range of the mean word length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Thresholds:
     longest_word: float
 
 
-# Languages without a row of their own.
+# For languages without a row.
 DEFAULT = Thresholds(0.30, 0.10, 2, 25)
 
 _ROWS = {
@@ -56,5 +56,5 @@ THRESHOLDS = {code: Thresholds(*row) for code, row in _ROWS.items()}
 
 
 def thresholds_of(language: str) -> Thresholds:
-    """The bounds of a language, or those for any."""
+    """The bounds of a language; DEFAULT if it has none."""
     return THRESHOLDS.get(language, DEFAULT)

@@ -1,11 +1,11 @@
-"""Addresses of pages that hold no prose worth keeping."""
+"""Rejects pages by URL: adult content, spam, parked domains, piracy and blocked hosts."""
 
 from __future__ import annotations
 
 import re
 import urllib.parse
 
-# Words of a host or path, each a whole run of letters: "essex" is no "sex".
+# Whole words of a host or path: "essex" does not match "sex".
 _ADULT = frozenset(
     ("porn", "porno", "xxx", "sex", "xvideos", "nsfw", "hentai", "escort", "camgirls", "nude")
 )
@@ -19,14 +19,14 @@ _KINDS = {"adult": _ADULT, "spam": _SPAM, "parked": _PARKED, "piracy": _PIRACY}
 
 
 def bad_url(url: str, blocked: frozenset[str] = frozenset()) -> str:
-    """Why a page is left out for its address, or nothing.
+    """The reason why a page is rejected by its URL, or "".
 
     Args:
-        url: of the page; its path is judged for adult content alone.
-        blocked: hosts, which stand for their subdomains too.
+        url: URL of the page; its path is checked for adult content only.
+        blocked: hosts that are rejected with their subdomains.
 
     Returns:
-        "adult", "spam", "parked", "piracy", "blocked", or "".
+        "adult", "spam", "parked", "piracy", "blocked", "malformed", or "".
     """
     try:
         parts = urllib.parse.urlsplit(url)

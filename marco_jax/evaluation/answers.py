@@ -1,4 +1,4 @@
-"""How a written answer is compared with right ones: spans, numbers and mathematics."""
+"""Compares generated answers with references: F1 and exact match of spans, and numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-# Scripts that put no spaces between words: Chinese characters, kana, Thai, Lao, Burmese, Khmer.
+# Scripts without spaces between words: Chinese characters, kana, Thai, Lao, Burmese, Khmer.
 _UNSPACED = re.compile(
     "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u30ff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 )
-# The range that MLQA's own script takes for Chinese.
+# The range that MLQA's evaluation script treats as Chinese.
 _MLQA_CHINESE = re.compile("[\u4e00-\u9fa5]")
 
 _ENGLISH = r"\b(a|an|the)\b"
@@ -24,10 +24,10 @@ _ARABIC = r"(?:^|\s)ال"
 
 @dataclasses.dataclass(frozen=True)
 class SpanRules:
-    """What a benchmark's own script leaves out before it compares spans.
+    """How a benchmark's evaluation script normalises answers before it compares spans.
 
     Attributes:
-        articles: by language, a pattern of words that do not count.
+        articles: by language, a pattern of articles, which are removed.
         segmented: languages in which every Chinese character is a word.
     """
 
@@ -58,9 +58,9 @@ def _punctuation() -> dict[int, None]:
 
 
 def words(text: str, language: str, rules: SpanRules, *, segmented: bool = False) -> list[str]:
-    """The words of an answer that count: lower case, no punctuation, no articles.
+    """Splits an answer into the words that are compared: lower case, no punctuation or articles.
 
-    `segmented` makes words of the characters of every script without spaces, in any language.
+    `segmented` splits every script without spaces into characters, in any language.
     """
     text = text.lower().translate(_punctuation())
     if language in rules.articles:
@@ -80,31 +80,31 @@ def f1(
     *,
     segmented: bool = False,
 ) -> float:
-    """Harmonic mean of precision and recall of words, against the nearest reference."""
+    """F1 of words (harmonic mean of precision and recall), against the nearest reference."""
     given = words(answer, language, rules, segmented=segmented)
 
     def against(reference: str) -> float:
-        right = words(reference, language, rules, segmented=segmented)
-        common = sum((collections.Counter(given) & collections.Counter(right)).values())
+        expected = words(reference, language, rules, segmented=segmented)
+        common = sum((collections.Counter(given) & collections.Counter(expected)).values())
         if not common:
             return 0.0
-        precision, recall = common / len(given), common / len(right)
+        precision, recall = common / len(given), common / len(expected)
         return 2 * precision * recall / (precision + recall)
 
     return max(map(against, references))
 
 
 def exact_match(answer: str, references: Sequence[str], language: str, rules: SpanRules) -> float:
-    """1 where the words are those of a reference, else 0."""
+    """1 if the words equal those of a reference, else 0."""
     given = words(answer, language, rules)
     return float(any(given == words(reference, language, rules) for reference in references))
 
 
 def spans(answer: str) -> list[str]:
-    """Where in a wordy answer the span may stand: all of it, a line, a quotation, after a colon.
+    """Candidate spans in a wordy answer: all of it, its first line, quotations, text after a colon.
 
-    For a variant of F1 that forgives "The answer is: X." and X in quotes; as the best of these
-    counts, it is an upper bound for models that do not keep to the form.
+    F1 of the best candidate forgives "The answer is: X." and X in quotes. It is an upper bound
+    for models that do not answer in the expected form.
     """
     lines = [line for line in answer.strip().splitlines() if line.strip()]
     first = lines[0] if lines else ""
@@ -120,20 +120,20 @@ _NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
 
 def last_number(text: str) -> str:
-    """The last number of a text, as lm-evaluation-harness's flexible-extract finds it."""
+    """The last number in a text, as lm-evaluation-harness's flexible-extract finds it."""
     matches = list(_NUMBER.finditer(text))
     return matches[-1][0].strip() if matches else _INVALID
 
 
 def number_in(text: str, sentence: str) -> str:
-    """The number where a sentence such as "The answer is {}" has its braces (strict-match)."""
+    """The number in a sentence such as "The answer is {}", as in the harness's strict-match."""
     before, _, after = sentence.partition("{}")
     match = re.search(rf"{re.escape(before)}(-?[0-9.,]+){re.escape(after)}", text)
     return match[1].strip() if match else _INVALID
 
 
 def same_number(answer: str, references: Sequence[str]) -> float:
-    """1 where two texts differ in case and ASCII punctuation at most, else 0."""
+    """1 if the answer equals a reference but for case and ASCII punctuation, else 0."""
     drop = str.maketrans("", "", string.punctuation)
 
     def fold(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Benchmarks as tasks of the evaluator: names, languages and suites."""
+"""Makes evaluator tasks of benchmarks: parses names, lists languages, builds suites."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from marco_jax.evaluation.instructions import instructions_of
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
-_OF_INSTRUCTIONS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
+_INSTRUCTION_METRICS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkTask:
-    """A benchmark in a format, as named by `NAME[:FORMAT][@SPLIT]`.
+    """A benchmark in a format, named `NAME[:FORMAT][@SPLIT]`.
 
     Attributes:
-        name: as it was asked for and stands in results.
-        benchmark: what is asked.
+        name: the task's name as requested, also used in results.
+        benchmark: the benchmark.
         format: how prompts are written.
-        split: which split is asked about, the benchmark's own choice for None.
+        split: the split to evaluate; None for the benchmark's default.
     """
 
     name: str
@@ -50,33 +50,34 @@ class BenchmarkTask:
 
     @classmethod
     def parse(cls, name: str) -> BenchmarkTask:
-        """The task of a name.
+        """Parses a task name.
 
         Raises:
-            ValueError: benchmark, format or split is unknown.
+            ValueError: the benchmark, format or split is unknown.
         """
         rest, _, split = name.partition("@")
         task, _, form = rest.partition(":")
         benchmark = get_benchmark(task)
         if split and split not in benchmark.sources:
             known = ", ".join(benchmark.sources)
-            raise ValueError(f"split {split!r} of {task} is unknown: known are {known}")
+            raise ValueError(f"split {split!r} of {task} is unknown: choose one of {known}")
         return cls(name, benchmark, get_format(benchmark, form or None), split or None)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of its figures, the headline first."""
+        """Names of its metrics, the main one first."""
         return self.format.metrics
 
     @property
     def shots(self) -> int:
-        """Solved examples in a prompt unless the caller says otherwise."""
+        """Default number of shots in a prompt."""
         return default_shots(self.benchmark, self.format)
 
     def languages(self, data_dir: str, asked: Sequence[str] | None) -> list[str]:
-        """Those of the languages asked for (None: of all) that have files.
+        """The requested languages (None: all) that have files.
 
-        A benchmark of pairs takes pairs; a single language stands for it and English both ways.
+        A benchmark of language pairs takes pairs; a single language means its pairs with English
+        in both directions.
         """
         found = available_languages(self.benchmark.name, data_dir, self.split)
         if self.benchmark.pairs == "any":
@@ -105,9 +106,9 @@ class BenchmarkTask:
         chat: Chat | None = None,
         max_new_tokens: int | None = None,
     ) -> ChoiceSuite | GenerationSuite:
-        """The requests of the task in a language.
+        """Builds the requests of the task in a language.
 
-        With `chat` the prompts of answers that are written are users' messages in its template.
+        With `chat`, prompts of generation tasks become user messages in the chat template.
 
         Raises:
             ValueError, OSError: see `benchmarks.prompts`.
@@ -130,13 +131,13 @@ class BenchmarkTask:
         context = self.benchmark.pairs == "context"
         judge = Judge(
             self.metrics,
-            # Answers are spans of the context, or translations.
+            # Answers are either spans of the context or translations.
             language=source if context else target,
             rules=self.format.span_rules,
             sentence=self.benchmark.words.get(language, {}).get("answer_sentence", ""),
         )
-        instructed = any(name in _OF_INSTRUCTIONS for name in self.metrics)
-        questions = [_question(prompt, instructed) for prompt in found]
+        has_instructions = any(name in _INSTRUCTION_METRICS for name in self.metrics)
+        questions = [_question(prompt, has_instructions) for prompt in found]
         if max_new_tokens:
             questions = [
                 dataclasses.replace(question, max_new_tokens=max_new_tokens)
@@ -148,7 +149,7 @@ class BenchmarkTask:
 
 
 def is_benchmark(name: str) -> bool:
-    """Whether a task's name is that of a benchmark, maybe with a format and a split."""
+    """Whether a task name (with or without format and split) names a benchmark."""
     return name.partition("@")[0].partition(":")[0] in BENCHMARKS
 
 
@@ -169,13 +170,12 @@ def _in_chat(question: Question, chat: Chat) -> Question:
     )
 
 
-def _question(prompt: Prompt, instructed: bool) -> Question:
+def _question(prompt: Prompt, has_instructions: bool) -> Question:
     if not prompt.references:
         raise DataError(
-            f"{prompt.place}: it has no answer to compare with; some copies are published "
-            "without, get one with answers"
+            f"{prompt.location}: it has no reference answer: get a version of the data with answers"
         )
     return Question(
         *(prompt.context, prompt.references, prompt.stop, prompt.max_new_tokens),
-        instructions=instructions_of(prompt.fields, prompt.place) if instructed else (),
+        instructions=instructions_of(prompt.fields, prompt.location) if has_instructions else (),
     )

@@ -1,4 +1,4 @@
-"""The in-loop tasks, as data."""
+"""The built-in tasks on held-out data, and the lookup of task names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Kind = Literal["rolling", "multiple_choice", "generation"]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a task measures; how its items are built follows from `kind`.
+    """A task on held-out data; `kind` decides how its items are built.
 
     Attributes:
-        name: as it stands in results.
-        kind: "rolling" reads the likelihood of whole texts, "multiple_choice" ranks given
+        name: the name used in results.
+        kind: "rolling" measures the likelihood of whole texts, "multiple_choice" ranks given
             options, "generation" decodes greedily.
-        metrics: names of its figures, the headline first.
-        shots: solved examples in a prompt unless the caller says otherwise.
+        metrics: names of its metrics, the main one first.
+        shots: default number of shots in a prompt.
         max_characters: held-out pairs with a longer side are left out.
-        max_new_tokens: of a generated answer.
-        chance: value of the headline metric for a model that knows nothing.
+        max_new_tokens: maximum length of a generated answer.
+        chance: value of the main metric at random guessing.
     """
 
     name: str
@@ -39,8 +39,8 @@ BITS_PER_BYTE = Task("bits_per_byte", "rolling", ("bits_per_byte",))
 PICK_TRANSLATION = Task(
     "pick_translation",
     "multiple_choice",
-    # Sums and means per byte are ruled by how common an option is; what tells translations
-    # apart in a weak model is what the question adds.
+    # Summed or per-byte log-probability mostly reflects how common an option is. In a weak model
+    # the translations are distinguished by how much the question changes it (PMI).
     ("accuracy_pmi", "accuracy", "accuracy_norm"),
     shots=3,
     chance=0.25,
@@ -50,15 +50,15 @@ TRANSLATION = Task("translation", "generation", ("chrf++",), shots=3)
 TASKS = {task.name: task for task in (BITS_PER_BYTE, PICK_TRANSLATION, TRANSLATION)}
 
 
-# The suffix of a task that is left out where there is no data for it.
+# Suffix of a task name: the task is skipped if there is no data for it.
 OPTIONAL = "?"
 
 
 def named_task(name: str) -> tuple[str, bool]:
-    """A task's name and whether it is optional, from how a config writes it ("translation?").
+    """Splits a config's task name ("translation?") into the name and whether it is optional.
 
     Raises:
-        ValueError: neither a task nor a benchmark has this name; the nearest is named.
+        ValueError: neither a task nor a benchmark has this name; the message gives the nearest.
     """
     plain = name.removesuffix(OPTIONAL)
     # A benchmark is named NAME[:FORMAT][@SPLIT].
@@ -68,10 +68,10 @@ def named_task(name: str) -> tuple[str, bool]:
 
 
 def get_task(name: str) -> Task:
-    """The task of that name.
+    """The built-in task with a name.
 
     Raises:
-        ValueError: there is none; the message names the nearest.
+        ValueError: the name is unknown; the message gives the nearest.
     """
     if name in TASKS:
         return TASKS[name]

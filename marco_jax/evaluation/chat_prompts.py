@@ -1,4 +1,4 @@
-"""Prompts of rows: plain texts, or conversations as the model was taught to read them."""
+"""Prompts of input rows: plain texts, or conversations in the model's chat template."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CONVERSATIONS = ("messages", "conversations")
 
 @dataclasses.dataclass(frozen=True)
 class Chat:
-    """How a model talks.
+    """A model's chat template, and what ends an assistant message in it.
 
     Attributes:
-        template: Jinja, of a conversation.
-        end_ids: the token that ends the assistant's message, where it is one.
-        stop: the text that does, where it is not.
+        template: Jinja template of a conversation.
+        end_ids: the token that ends an assistant message, if it is a single token.
+        stop: the text that ends it, if it is several tokens.
     """
 
     template: str
@@ -33,9 +33,9 @@ class Chat:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Chat:
-        """The chat of the model that a tokenizer belongs to.
+        """Reads the chat template that belongs to a tokenizer.
 
-        What ends a message is what the template writes behind the assistant's.
+        The end of a message is whatever the template writes after an assistant message.
 
         Raises:
             ValueError: the tokenizer has no chat template.
@@ -43,8 +43,8 @@ class Chat:
         template = tokenizer.companions.chat_template
         if not template:
             raise ValueError(
-                "the model has no chat template: give one that was fine-tuned on conversations, or "
-                "put a chat_template.jinja beside its tokenizer"
+                "the model has no chat template: use a model fine-tuned on conversations, or put a "
+                "chat_template.jinja beside its tokenizer"
             )
         exchange = [{"role": USER, "content": "0"}, {"role": ASSISTANT, "content": "0 said 0"}]
         text, [(start, stop)] = render_learnt(template, exchange, [False, True])
@@ -55,23 +55,23 @@ class Chat:
         return cls(template, stop=(end,) if end else ())
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text up to where the assistant begins to answer.
+        """The text of a conversation up to the start of the assistant's answer.
 
         Raises:
-            ValueError: the template refuses the conversation.
+            ValueError: the template rejects the conversation.
         """
         return render_chat(self.template, messages)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """What a model reads for each of several rows.
+    """The prompts of several input rows.
 
     Attributes:
         texts: the prompts.
-        messages: the conversations behind them; none where the prompts are plain.
-        answers: the answers that rows bring, None where one brings none.
-        chat: how the model talks; None where the prompts are plain.
+        messages: their conversations; empty if the prompts are plain texts.
+        answers: the answer that each row holds, or None.
+        chat: the chat template; None if the prompts are plain texts.
     """
 
     texts: list[str]
@@ -81,33 +81,33 @@ class Prompts:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, place: str, *, chat: bool
+        cls, rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, location: str, *, chat: bool
     ) -> Prompts:
-        """The prompts of rows; they are conversations where `chat` is set, or a row has messages.
+        """The prompts of rows: conversations if `chat` is set or a row has messages.
 
         Raises:
-            ValueError: a row at `place` has no prompt, or the model has no chat template.
+            ValueError: a row at `location` has no prompt, or the model has no chat template.
         """
         if not chat and not any(name in row for row in rows for name in CONVERSATIONS):
-            check_field(rows, "prompt", place)
+            check_field(rows, "prompt", location)
             return cls([row["prompt"] for row in rows])
-        talk = Chat.of(tokenizer)
-        found = [question(row, f"{place}:{number}") for number, row in enumerate(rows, 1)]
+        template = Chat.of(tokenizer)
+        found = [question(row, f"{location}:{number}") for number, row in enumerate(rows, 1)]
         messages = [
             [{"role": turn.role, "content": turn.content} for turn in turns] for turns, _ in found
         ]
-        texts = [talk.prompt(asked) for asked in messages]
-        return cls(texts, messages, [answer for _, answer in found], talk)
+        texts = [template.prompt(conversation) for conversation in messages]
+        return cls(texts, messages, [answer for _, answer in found], template)
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer besides the separator."""
+        """Tokens besides EOS that end an answer."""
         return self.chat.end_ids if self.chat else ()
 
     def requests(
         self, tokenizer: Tokenizer, max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[GenerateRequest]:
-        """What the engine is asked; `stop` is told from the text that ends a message."""
+        """Generation requests; `stop` strings are added to the text that ends a message."""
         return text_requests(
             tokenizer, self.texts, max_new_tokens, (*stop, *(self.chat.stop if self.chat else ()))
         )

@@ -1,4 +1,4 @@
-"""Which items of the benchmarks stand in a corpus: `marco eval --contamination`."""
+"""Finds benchmark items whose text occurs in a corpus: `marco eval --contamination`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from marco_jax.ngrams import CHARACTERS, WORDS, NgramIndex
 
 _log = logging.getLogger(__name__)
 
-# Hits that are written out; counts cover all.
+# At most so many hits are written out; counts cover all.
 _HITS = 1000
-# Documents that are searched together.
+# Documents per call of the n-gram index.
 _BLOCK = 256
 
 
 @dataclasses.dataclass
 class Overlap:
-    """Items of one benchmark in one language.
+    """Contamination counts of one benchmark in one language.
 
     Attributes:
-        items: all of them.
-        checked: those with a text of at least one n-gram.
-        hit: indices of those that share one with a document.
-        sources: by mixture source, how many items its documents share one with.
+        items: number of items.
+        checked: number of items with a text of at least one n-gram.
+        hit: indices of the items that share an n-gram with a document.
+        sources: by mixture source, how many items share an n-gram with its documents.
     """
 
     task: str
@@ -67,28 +67,29 @@ def contamination(
     (question, passage, an option): 13 words, or more characters in languages without spaces.
 
     Args:
-        corpus: its training split is searched, every source.
+        corpus: all sources of its training split are searched.
         tasks: benchmarks as `marco eval` names them.
-        data_dir: holds their files.
+        data_dir: the folder of their files.
         languages: codes; None for all that have files.
-        limit: items a language and subject.
+        limit: at most so many items per language and subject.
 
     Returns:
-        JSON-ready: `overlap`, a row a benchmark and language; `documents`, by source how many were
-        read and how many share anything; `hits`, the first 1,000 with what is shared.
+        JSON-ready: `overlap`, one row per benchmark and language; `documents`, by source how many
+        were read and how many share an n-gram; `hits`, the first 1,000 with the shared n-gram.
 
     Raises:
-        ValueError: an unknown task, or a damaged file.
-        FileNotFoundError: a benchmark without files.
+        ValueError: a task is unknown, or a file is damaged.
+        FileNotFoundError: a benchmark has no files.
     """
-    index, overlaps, places = NgramIndex(), [], []
-    for overlap, number, place, texts, unit in _items(tasks, data_dir, languages, limit):
+    # `entries` holds the item of each key of the index.
+    index, overlaps, entries = NgramIndex(), [], []
+    for overlap, number, location, texts, unit in _items(tasks, data_dir, languages, limit):
         if not overlaps or overlaps[-1] is not overlap:
             overlaps.append(overlap)
         overlap.items += 1
-        overlap.checked += index.add(len(places), texts, unit)
-        places.append((overlap, number, place))
-    _log.info(f"{len(places):,} items of {len(overlaps)} benchmarks and languages")
+        overlap.checked += index.add(len(entries), texts, unit)
+        entries.append((overlap, number, location))
+    _log.info(f"{len(entries):,} items of {len(overlaps)} benchmarks and languages")
     documents: dict[str, dict[str, int]] = {}
     hits: list[dict[str, str]] = []
     for source in corpus.sources():
@@ -98,7 +99,7 @@ def contamination(
             counts["documents"] += 1
             counts["contaminated"] += bool(found)
             for key, ngram in found.items():
-                overlap, number, place = places[key]
+                overlap, number, location = entries[key]
                 overlap.hit.add(number)
                 if key not in seen:
                     seen.add(key)
@@ -108,14 +109,15 @@ def contamination(
                         {
                             "task": overlap.task,
                             "language": overlap.language,
-                            "item": place,
+                            "item": location,
                             "source": source,
                             "document": document.key,
                             "shared": ngram,
                         }
                     )
         _log.info(
-            f"{source}: {counts['contaminated']:,} of {counts['documents']:,} documents share text"
+            f"{source}: {counts['contaminated']:,} of {counts['documents']:,} documents share an "
+            "n-gram"
         )
     return {
         "words": WORDS,
@@ -129,7 +131,7 @@ def contamination(
 def _search(
     index: NgramIndex, documents: Iterable[Document]
 ) -> Iterator[tuple[Document, dict[int, str]]]:
-    """Documents with what they share, searched some at a time."""
+    """Yields each document with the n-grams it shares, by item; searches in blocks."""
     documents = iter(documents)
     while block := list(itertools.islice(documents, _BLOCK)):
         yield from zip(block, index.hits([document.text for document in block]), strict=True)
@@ -143,7 +145,7 @@ def _items(
         found = task.languages(data_dir, languages)
         if not found:
             raise FileNotFoundError(
-                f"{name} has no files below data_dir {data_dir} in the languages asked for"
+                f"{name} has no files below data_dir {data_dir} in the requested languages"
             )
         for language in found:
             overlap = Overlap(name, language)
@@ -151,14 +153,14 @@ def _items(
                 task.benchmark.name, language, data_dir, shots=0, limit=limit, split=task.split
             )
             for number, prompt in enumerate(asked):
-                # A pair's texts are in both its languages; the one without spaces decides.
+                # A pair has texts in both languages: count characters if either has no spaces.
                 sides = split_pair(task.benchmark, language)
                 unit = next((side for side in sides if side in CHARACTERS), sides[0])
-                yield overlap, number, prompt.place, list(_texts(prompt.fields)), unit
+                yield overlap, number, prompt.location, list(_texts(prompt.fields)), unit
 
 
 def _texts(value: object) -> Iterator[str]:
-    """All strings of a record, whatever it is nested in."""
+    """Yields all strings of a nested record."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -170,7 +172,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def format_contamination(found: Mapping[str, Any]) -> str:
-    """The table of a contamination report."""
+    """Formats a contamination report as a table."""
     rows = [f"{'benchmark':<24}{'language':<12}{'items':>9}{'checked':>9}{'in corpus':>11}{'%':>8}"]
     rows += [
         f"{row['task']:<24}{row['language']:<12}{row['items']:>9,}{row['checked']:>9,}"
@@ -179,5 +181,7 @@ def format_contamination(found: Mapping[str, Any]) -> str:
     ]
     total = sum(counts["documents"] for counts in found["documents"].values())
     shared = sum(counts["contaminated"] for counts in found["documents"].values())
-    rows.append(f"{shared:,} of {total:,} training documents share {found['words']} words with one")
+    rows.append(
+        f"{shared:,} of {total:,} training documents share {found['words']} words with an item"
+    )
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""Evaluation in the training loop and alone: builds requests once, asks them of any parameters."""
+"""Evaluates tasks: encodes requests once, then runs the parameters of a model or training run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AnyTask = Task | BenchmarkTask
 
 
 class ScoringEngine(Protocol):
-    """What the evaluator needs of `marco_jax.decoding.engine.Engine`."""
+    """The interface of `marco_jax.decoding.engine.Engine` that the evaluator uses."""
 
     tokenizer: Tokenizer
     max_length: int
@@ -41,18 +41,18 @@ class ScoringEngine(Protocol):
     def score(
         self, params: Any, requests: Sequence[ScoreRequest], *, finished: Callable[[int], None]
     ) -> list[Score]:
-        """Log-probabilities in the order asked."""
+        """Log-probabilities, in the order of `requests`."""
         ...
 
     def generate(
         self, params: Any, requests: Sequence[GenerateRequest], *, finished: Callable[[int], None]
     ) -> list[Generation]:
-        """Greedy continuations in the order asked."""
+        """Greedy continuations, in the order of `requests`."""
         ...
 
 
 class HeldOutCorpus(Protocol):
-    """What the evaluator needs of `marco_jax.data.corpus.Corpus`."""
+    """The interface of `marco_jax.data.corpus.Corpus` that the evaluator uses."""
 
     def texts(self, language: str, split: str) -> list[str]:
         """Plain texts of a language."""
@@ -68,9 +68,9 @@ class Evaluation:
     """Results of one evaluation.
 
     Attributes:
-        results: a row a task, language and metric, averages after the languages.
-        seconds: wall clock by task. Tasks of one kind share calls of the engine, whose time is
-            split by their tokens.
+        results: one row per task, language and metric; averages follow the languages.
+        seconds: wall-clock time by task. Tasks of one kind share engine calls, whose time is
+            divided in proportion to their tokens.
     """
 
     results: list[Result]
@@ -78,9 +78,9 @@ class Evaluation:
 
 
 class Evaluator:
-    """Tasks over held-out data, encoded once and asked of the parameters given to `run`.
+    """Encodes the requests of tasks once and evaluates the parameters given to `run`.
 
-    The figures depend on the parameters, the data and the seed, not on batch sizes or on which
+    The metrics depend on the parameters, the data and the seed, not on batch sizes or on which
     other tasks and languages are evaluated.
     """
 
@@ -103,25 +103,26 @@ class Evaluator:
 
         Args:
             engine: scores and generates; its tokenizer encodes the prompts.
-            corpus: held-out texts and pairs, and training pairs for the shots; None where all
-                tasks are benchmarks.
-            tasks: names or tasks; benchmarks as `NAME[:FORMAT][@SPLIT]`. One that is named with a
-                "?" behind it is left out where there is no data for it.
-            data_dir: the files of the benchmarks.
-            languages: codes; by default all of the paper's, for a benchmark all that have files.
-                One without held-out data for a task has no rows of that task.
-            shots: solved examples in each prompt, the task's own number by default.
-            benchmark_shots: the same for benchmarks, where the default is the paper's number.
-            examples: upper bound of items a language, task and part (subject), or one by task
-                name; None for all.
-            seed: of the choice of items, shots and options.
-            chat: how the model talks, if benchmarks whose answers are written are to be asked in
-                its chat template, a prompt as one user's message.
-            max_new_tokens: of answers to these benchmarks, the format's own number by default.
+            corpus: held-out texts and pairs, and training pairs for the shots; None if all tasks
+                are benchmarks.
+            tasks: names or tasks; benchmarks as `NAME[:FORMAT][@SPLIT]`. A name that ends in "?"
+                is skipped if there is no data for it.
+            data_dir: the folder of the benchmarks' files.
+            languages: codes; by default all of the paper, for a benchmark all that have files.
+                A language without held-out data for a task has no rows of that task.
+            shots: shots in each prompt, by default the task's number.
+            benchmark_shots: the same for benchmarks, by default the paper's number.
+            examples: at most so many items per language, task and part (subject), or a number by
+                task name; None for all.
+            seed: seed of the choice of items, shots and options.
+            chat: the model's chat template; if set, each prompt of a generation benchmark is one
+                user message in it.
+            max_new_tokens: length limit of answers to generation benchmarks, by default the
+                format's.
 
         Raises:
             ValueError: a task or language is unknown, a number is too small, or a task has no
-                data in any language, or too few shots.
+                data in any language or too few shots.
         """
         self._engine, self._corpus, self._data_dir, self._seed = engine, corpus, data_dir, seed
         parsed = [_parse(task) if isinstance(task, str) else (task, False) for task in tasks]
@@ -144,30 +145,30 @@ class Evaluator:
                 if suite is not None:
                     self._suites[task.name, language] = suite
             if not any(name == task.name for name, _ in self._suites):
-                self._leave_out(task, languages, task.name in optional)
+                self._drop(task, languages, task.name in optional)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that are evaluated."""
+        """Names of the evaluated tasks."""
         return tuple(task.name for task in self._tasks)
 
-    def _leave_out(self, task: AnyTask, languages: Sequence[str] | None, optional: bool) -> None:
-        """Drops a task that there is no data for; refuses one that is not optional."""
+    def _drop(self, task: AnyTask, languages: Sequence[str] | None, optional: bool) -> None:
+        """Drops an optional task without data; raises for one that is not optional."""
         among = ", ".join(languages or ()) or "any of the 29 languages"
         where = f" below {self._data_dir}" if _is_benchmark(task) else ""
         missing = f"task {task.name!r} has no held-out data{where} in {among}"
         if not optional:
             raise ValueError(f"{missing}: choose other languages or other data")
-        _log.info(f"{missing}: it is left out")
+        _log.info(f"{missing}: the task is skipped")
         self._tasks.remove(task)
 
     def _languages(self, task: AnyTask, asked: Sequence[str] | None) -> Sequence[str]:
         """Languages to try for a task."""
         benchmarks = [task for task in self._tasks if _is_benchmark(task)]
-        elsewhere = {code for other in benchmarks for code in other.benchmark.languages}
+        of_benchmarks = {code for other in benchmarks for code in other.benchmark.languages}
         for code in asked or ():
-            # Benchmarks have languages besides the paper's, and pairs.
-            if code not in elsewhere and not (benchmarks and "-" in code):
+            # Benchmarks also have pairs and languages outside the paper.
+            if code not in of_benchmarks and not (benchmarks and "-" in code):
                 get_language(code)
         if not _is_benchmark(task):
             return [code for code in asked or LANGUAGES if code in LANGUAGES]
@@ -179,7 +180,7 @@ class Evaluator:
         return task.languages(self._data_dir, asked)
 
     def _build(self, task: AnyTask, language: str, examples: int | None) -> Suite | None:
-        """The task's suite in a language, or None where there is no data for it."""
+        """Builds the task's suite in a language; None if there is no data."""
         tokenizer, corpus, seed = self._engine.tokenizer, self._corpus, self._seed
         shots = self._shots[task.name]
         if _is_benchmark(task):
@@ -211,7 +212,7 @@ class Evaluator:
         return GenerationSuite.build(tokenizer, questions, Judge(task.metrics), seed=seed)
 
     def run(self, params: Any) -> Evaluation:
-        """Evaluates parameters, in place on whatever mesh they live."""
+        """Evaluates parameters without moving them off their mesh."""
         seconds = {task.name: 0.0 for task in self._tasks}
         estimates: dict[tuple[str, str], dict[str, Estimate]] = {}
         parts: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
@@ -231,7 +232,7 @@ class Evaluator:
                 estimates[name] = suite.estimates(own)
                 if isinstance(suite, ChoiceSuite):
                     parts[name] = suite.part_estimates(own)
-            _share(seconds, suites, time.perf_counter() - started)
+            _divide_time(seconds, suites, time.perf_counter() - started)
         return Evaluation(self._results(estimates, parts), seconds)
 
     def _results(
@@ -241,17 +242,15 @@ class Evaluator:
     ) -> list[Result]:
         results = []
         for task in self._tasks:
-            figures = {
-                language: figure
-                for (name, language), figure in estimates.items()
-                if name == task.name
+            by_language = {
+                language: own for (name, language), own in estimates.items() if name == task.name
             }
             rows = [
-                self._row(task, language, metric, figure[metric])
+                self._row(task, language, metric, own[metric])
                 for metric in task.metrics
-                for language, figure in figures.items()
-                # Without its model spBLEU has no figure.
-                if metric in figure
+                for language, own in by_language.items()
+                # spBLEU is missing where its SentencePiece model is.
+                if metric in own
             ]
             results += rows + averages(rows)
             for row in rows:
@@ -261,29 +260,29 @@ class Evaluator:
     def _part_rows(
         self, row: Result, parts: Mapping[str, Mapping[str, Estimate]]
     ) -> Iterator[Result]:
-        """The figures behind one of a task in a language: a row a subject, and their mean."""
+        """Yields a result row per part (subject) of a task in a language, then their mean."""
         if not parts:
             return
-        figures = {part: figure[row.metric] for part, figure in parts.items()}
-        figures[MEAN] = metrics.macro_mean(list(figures.values()))
+        estimates = {part: own[row.metric] for part, own in parts.items()}
+        estimates[MEAN] = metrics.macro_mean(list(estimates.values()))
         sizes = {**self._suites[row.task, row.language].part_sizes, MEAN: row.examples}
-        for part, figure in figures.items():
+        for part, estimate in estimates.items():
             yield dataclasses.replace(
-                row, value=figure.value, stderr=figure.stderr, examples=sizes[part], part=part
+                row, value=estimate.value, stderr=estimate.stderr, examples=sizes[part], part=part
             )
 
-    def _row(self, task: AnyTask, language: str, metric: str, figure: Estimate) -> Result:
+    def _row(self, task: AnyTask, language: str, metric: str, estimate: Estimate) -> Result:
         examples = self._suites[task.name, language].examples
         shots = self._shots[task.name]
         suite = self._suites[task.name, language]
         signature = suite.signature(metric) if isinstance(suite, GenerationSuite) else ""
         return Result(
-            task.name, language, shots, metric, figure.value, figure.stderr, examples, signature
+            task.name, language, shots, metric, estimate.value, estimate.stderr, examples, signature
         )
 
 
 def _parse(text: str) -> tuple[AnyTask, bool]:
-    """The task of a name such as "translation?", and whether it is optional."""
+    """The task with a name such as "translation?", and whether it is optional."""
     name, optional = named_task(text)
     return (BenchmarkTask.parse(name) if is_benchmark(name) else get_task(name)), optional
 
@@ -299,9 +298,9 @@ def _shots(task: AnyTask, asked: int | None) -> int:
 
 
 def averages(rows: Sequence[Result]) -> list[Result]:
-    """Macro means over languages of each task and metric: all, high-resource, low-resource.
+    """Macro means over all, high-resource and low-resource languages of each task and metric.
 
-    A group of which no language is there has no row.
+    A group without a language in `rows` has no row.
     """
     results = []
     for task, shots, metric in dict.fromkeys((row.task, row.shots, row.metric) for row in rows):
@@ -313,8 +312,8 @@ def averages(rows: Sequence[Result]) -> list[Result]:
                 examples = sum(row.examples for row in members)
                 signatures = {row.signature for row in members}
                 signature = signatures.pop() if len(signatures) == 1 else "mixed"
-                figures = mean.value, mean.stderr, examples, signature
-                results.append(Result(task, group, shots, metric, *figures))
+                values = mean.value, mean.stderr, examples, signature
+                results.append(Result(task, group, shots, metric, *values))
     return results
 
 
@@ -323,10 +322,10 @@ def _check_at_least(name: str, value: int | None, least: int) -> None:
         raise ValueError(f"{name} is {value}: it must be at least {least}")
 
 
-def _share(
+def _divide_time(
     seconds: dict[str, float], suites: Mapping[tuple[str, str], Suite], elapsed: float
 ) -> None:
-    """Adds the time of a call to its tasks, in proportion to the tokens that they asked about."""
+    """Adds the time of an engine call to its tasks, in proportion to their tokens."""
     tokens = {name: sum(map(_tokens, suite.requests)) for name, suite in suites.items()}
     for (task, _), count in tokens.items():
         seconds[task] += elapsed * count / sum(tokens.values())

@@ -1,4 +1,4 @@
-"""Few-shot translation prompts, and where their tokens part from those of an answer."""
+"""Few-shot translation prompts, and the split of tokens into context and continuation."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from marco_jax.data.corpus import Pair
 from marco_jax.languages import get_language
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
-# The "text" template of the paper's translation data (Table 13), solved examples joined by a
-# blank line.
+# The "text" template of the paper's translation data (Table 13); shots are joined by a blank line.
 TEMPLATE = "{source_language} text: {source}\n{target_language} text:"
 DELIMITER = " "
 SHOT_DELIMITER = "\n\n"
 
-# Characters of the source of a shot, and at most of its target: shorter ones are labels that show
-# little, longer ones fill the row.
+# Characters that a shot's source has at least, and each of its sides at most: shorter texts are
+# labels that demonstrate little, longer ones fill the sequence.
 SHOT_CHARACTERS = (12, 80)
 
 T = TypeVar("T")
 
 
 class PairSource(Protocol):
-    """The part of a corpus that prompts need."""
+    """The corpus interface that prompts need."""
 
     def pairs(self, source_language: str, target_language: str, split: str) -> list[Pair]:
         """Translation pairs of a split, "train" or "held_out"."""
@@ -32,9 +31,9 @@ class PairSource(Protocol):
 
 
 def seeded_order(items: Iterable[T], key: Callable[[T], str], seed: int) -> list[T]:
-    """Items in an order that depends on their keys and the seed, not on the order given.
+    """Sorts items pseudo-randomly by their keys and a seed, whatever order they come in.
 
-    The first n of a list are among the first m > n, so a larger evaluation holds a smaller one.
+    The first n of a list are among the first m > n, so a larger evaluation contains a smaller one.
     """
 
     def rank(item: T) -> bytes:
@@ -44,12 +43,12 @@ def seeded_order(items: Iterable[T], key: Callable[[T], str], seed: int) -> list
 
 
 def fold(text: str) -> str:
-    """What two texts share that differ in case and spacing alone."""
+    """A text without differences of case and spacing, for comparisons."""
     return " ".join(text.casefold().split())
 
 
 def usable_pairs(pairs: Iterable[Pair], max_characters: int) -> list[Pair]:
-    """Pairs that make good items: one line a side, really translated, no side twice."""
+    """Keeps pairs that make good items: one line per side, sides that differ, no side twice."""
     kept, sources, targets = [], set(), set()
     for pair in sorted(pairs, key=lambda pair: (pair.key, pair.target)):
         source, target = fold(pair.source), fold(pair.target)
@@ -75,10 +74,9 @@ def held_out_pairs(corpus: PairSource, source: str, target: str, max_characters:
 
 
 def choose_shots(corpus: PairSource, source: str, target: str, count: int, seed: int) -> list[Pair]:
-    """Solved examples for every prompt of a language: training pairs, none of them held out.
+    """Chooses the shots of a language's prompts: training pairs whose sides are not held out.
 
-    Pairs within SHOT_CHARACTERS come first, in seeded order, then the others,
-    shortest first.
+    Pairs within SHOT_CHARACTERS come first, in seeded order, then the others, shortest first.
 
     Raises:
         ValueError: the training split has fewer than `count` usable pairs.
@@ -86,16 +84,16 @@ def choose_shots(corpus: PairSource, source: str, target: str, count: int, seed:
     if not count:
         return []
     held_out = corpus.pairs(source, target, "held_out")
-    asked = {fold(text) for pair in held_out for text in (pair.source, pair.target)}
+    excluded = {fold(text) for pair in held_out for text in (pair.source, pair.target)}
     pool = [
         pair
         for pair in usable_pairs(corpus.pairs(source, target, "train"), max_characters=1000)
-        if fold(pair.source) not in asked and fold(pair.target) not in asked
+        if fold(pair.source) not in excluded and fold(pair.target) not in excluded
     ]
     if len(pool) < count:
         raise ValueError(
             f"shots is {count}: only {len(pool)} training pairs {source}-{target} can be shown, "
-            "ask for fewer shots"
+            "set fewer shots"
         )
     shortest, longest = SHOT_CHARACTERS
 
@@ -112,7 +110,7 @@ def translation_prompt(shots: Sequence[Pair], pair: Pair) -> str:
 
 
 def translation_premise(shots: Sequence[Pair], pair: Pair) -> str:
-    """The same text without the sentence to translate: its last line alone."""
+    """The prompt of `pair` without the sentence to translate: the question's last line alone."""
     return SHOT_DELIMITER.join([*_solved(shots), _question(pair).rpartition("\n")[2]])
 
 
@@ -131,11 +129,11 @@ def _question(pair: Pair) -> str:
 def encode_pair(
     tokenizer: Tokenizer, context: str, continuation: str
 ) -> tuple[list[int], list[int]]:
-    """Token ids of a context and of the continuation whose likelihood is asked.
+    """Encodes a context and the continuation to score.
 
-    The rule is lm-evaluation-harness' (`TemplateLM._encode_pair`): whitespace at the end of the
-    context moves to the continuation, both are encoded together, and what stands past the
-    length of the encoded context is the continuation. An empty context is the separator.
+    Follows lm-evaluation-harness (`TemplateLM._encode_pair`): whitespace at the end of the
+    context moves to the continuation, both are encoded together, and the tokens past the
+    length of the encoded context are the continuation. An empty context becomes EOS.
 
     Raises:
         ValueError: no token is left for the continuation.

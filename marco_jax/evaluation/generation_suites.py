@@ -1,4 +1,4 @@
-"""The figures of tasks whose answers are written by the model."""
+"""Generation tasks: encodes prompts and computes metrics of the generated answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A prompt, and the answers that are right (the first is the one that corpus scores take).
-
-    Where an answer is to follow instructions instead, `instructions` are these.
-    """
+    """A prompt with its reference answers (corpus metrics use the first) or its instructions."""
 
     prompt: str
     references: tuple[str, ...]
@@ -34,13 +31,13 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """How the answers of a task are compared.
+    """How the answers of a task are compared with references.
 
     Attributes:
         metrics: names of ANSWER_METRICS, CORPUS_METRICS, PROMPT_METRICS or INSTRUCTION_METRICS.
-        language: of the answers.
-        rules: a name of `answers.SPAN_RULES`, for metrics of spans.
-        sentence: what a number stands in, such as "The answer is {}".
+        language: language of the answers.
+        rules: a key of `answers.SPAN_RULES`, for metrics of spans.
+        sentence: the sentence that holds a number, such as "The answer is {}".
     """
 
     metrics: tuple[str, ...]
@@ -50,7 +47,7 @@ class Judge:
 
     @property
     def span_rules(self) -> compare.SpanRules:
-        """What does not count when spans are compared."""
+        """How spans are normalised before they are compared."""
         return compare.SPAN_RULES[self.rules]
 
 
@@ -75,14 +72,14 @@ def _exact_match(answer: str, references: Sequence[str], judge: Judge) -> float:
     return compare.exact_match(answer, references, judge.language, judge.span_rules)
 
 
-# Figures of one answer, whose mean is that of the task.
+# Metrics of one answer; the task's value is their mean.
 ANSWER_METRICS: Mapping[str, AnswerMetric] = {
     # lm-evaluation-harness's f1 and exact_match of TyDi QA and MLQA.
     "f1": _f1,
     "exact_match": _exact_match,
-    # The same with every character of Chinese, Japanese, Thai and the like a word of its own.
+    # F1 in which each character of Chinese, Japanese, Thai and similar scripts is a word.
     "f1_segmented": _f1_segmented,
-    # The same for the best span of a wordy answer: an upper bound.
+    # F1 of the best span in a wordy answer: an upper bound.
     "f1_extracted": _f1_extracted,
     # lm-evaluation-harness's exact_match after flexible-extract and strict-match.
     "exact_match_flexible": lambda answer, references, judge: compare.same_number(
@@ -91,23 +88,23 @@ ANSWER_METRICS: Mapping[str, AnswerMetric] = {
     "exact_match_strict": lambda answer, references, judge: compare.same_number(
         compare.number_in(answer, judge.sentence), references
     ),
-    # lm-evaluation-harness's acc of AGIEval's written parts.
+    # lm-evaluation-harness's acc of AGIEval's generation tasks.
     "math_accuracy": lambda answer, references, judge: float(
         any(math_answers.same_answer(answer, reference) for reference in references)
     ),
 }
 
-# Figures of all answers together.
+# Metrics of all answers together.
 CORPUS_METRICS = ("chrf++", "bleu", "spbleu", "language_rate")
 
 Follows = Callable[[Instruction, str], bool]
 
-# Shares of prompts of which all instructions are followed, under lm-evaluation-harness's names.
+# Share of prompts whose instructions are all followed, under lm-evaluation-harness's names.
 PROMPT_METRICS: Mapping[str, Follows] = {
     "prompt_level_strict_acc": follows,
     "prompt_level_loose_acc": follows_loosely,
 }
-# Shares of instructions that are followed.
+# Share of instructions that are followed.
 INSTRUCTION_METRICS: Mapping[str, Follows] = {
     "inst_level_strict_acc": follows,
     "inst_level_loose_acc": follows_loosely,
@@ -116,7 +113,7 @@ INSTRUCTION_METRICS: Mapping[str, Follows] = {
 
 @dataclasses.dataclass(frozen=True)
 class GenerationSuite:
-    """Greedy answers, compared with references."""
+    """A generation task in a language: greedy answers are compared with references."""
 
     generates: ClassVar[bool] = True
     requests: Sequence[GenerateRequest]
@@ -129,7 +126,7 @@ class GenerationSuite:
     def build(
         cls, tokenizer: Tokenizer, questions: Sequence[Question], judge: Judge, *, seed: int = 0
     ) -> GenerationSuite:
-        """Encodes prompts; `seed` is that of the bootstrap behind standard errors of scores."""
+        """Encodes prompts; `seed` seeds the bootstrap of the standard errors."""
         requests = [
             GenerateRequest(
                 tokenizer.encode(question.prompt) or [tokenizer.eos_id],
@@ -153,7 +150,7 @@ class GenerationSuite:
         return len(self.references)
 
     def estimates(self, answers: Sequence[Generation]) -> dict[str, Estimate]:
-        """The figures that the judge names."""
+        """The metrics that the judge names, with standard errors."""
         texts = [answer.text.strip() for answer in answers]
         return {name: self._estimate(name, texts) for name in self.judge.metrics}
 
@@ -188,7 +185,7 @@ class GenerationSuite:
         return metrics.BLEU_TOKENIZERS.get(self.judge.language, metrics.DEFAULT_BLEU_TOKENIZER)
 
     def signature(self, name: str) -> str:
-        """What tells how a figure came about, as sacrebleu writes it; "" for other figures."""
+        """Sacrebleu's signature of a metric; "" for metrics that sacrebleu does not compute."""
         if name == "chrf++":
             return metrics.chrf_signature()
         return metrics.bleu_signature(self._tokenizer(name)) if "bleu" in name else ""
@@ -197,7 +194,7 @@ class GenerationSuite:
 @functools.cache
 def _warn_no_spbleu() -> None:
     _log.warning(
-        "spbleu is left out, chrf++ stands in: sacrebleu's model is not at %s, copy "
-        "flores200sacrebleuspm (sacrebleu fetches it where it has a network) there",
+        "spbleu is skipped (use chrf++): sacrebleu's model is not at %s, copy "
+        "flores200sacrebleuspm there (sacrebleu downloads it if it has a network)",
         metrics.spbleu_model(),
     )

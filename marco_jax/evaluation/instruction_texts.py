@@ -1,10 +1,10 @@
-"""What instructions ask for in texts of any script: words, sentences, quotes, set phrases."""
+"""Counts words and sentences in any script; quotes and fixed answers that instructions ask for."""
 
 from __future__ import annotations
 
 import regex
 
-# Scripts whose texts put no spaces between words.
+# Scripts without spaces between words.
 UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 
 # Marco-Bench-MIF counts each character of these scripts as a word.
@@ -13,10 +13,10 @@ _COUNTED = regex.compile(
     r"\p{Devanagari}]"
 )
 
-# Marks that end a sentence: ASCII's, the danda of Indic scripts, Arabic's and Urdu's, CJK's. A full
-# stop or another mark of scripts with spaces ends one where a space follows; other ones anywhere.
+# Marks that end a sentence: ASCII, the danda of Indic scripts, Arabic and Urdu, CJK. Marks of
+# scripts with spaces end a sentence only if a space follows; the others do so anywhere.
 _SENTENCE_END = regex.compile(r"(?:[.!?؟۔…]+[\"'”’»)\]]*(?=\s|$))|[।॥。！？｡]+[\"'”’»」』）]*|\n+")
-# A full stop behind a single letter or a title is no end.
+# A full stop after a single letter or an abbreviation does not end a sentence.
 _ABBREVIATION = regex.compile(
     r"(?:^|[\s(])(?:\p{L}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Ltd|Co|vs|etc|e\.g|i\.e|z\.B|bzw|Nr|г|ж)$",
     flags=regex.IGNORECASE,
@@ -24,12 +24,12 @@ _ABBREVIATION = regex.compile(
 
 PUNCTUATION = ".,?!:;'\"-—()[]{}、。，；：“”‘’《》（）【】؟،؛׳״「」『』〜¿¡«»„‟·…*#"
 
-# An opening and a closing mark, of the languages of Marco-Bench-MIF.
+# Opening and closing quotation marks in the languages of Marco-Bench-MIF.
 QUOTES = frozenset(
     [*zip('"“„„„«»”「『', '"”“”"»«”」』', strict=True), ("“", "“"), ("‟", "”"), ("״", "״")]
 )
 
-# "My answer is yes / no / maybe" as Marco-Bench-MIF words it, without the mark at its end.
+# "My answer is yes / no / maybe" in the wording of Marco-Bench-MIF.
 FIXED_ANSWERS = (
     *("My answer is yes.", "My answer is no.", "My answer is maybe."),
     *("إجابتي هي نعم", "إجابتي هي لا", "إجابتي هي ربما"),
@@ -68,13 +68,13 @@ FIXED_ANSWERS = (
 
 
 def count_words(text: str) -> int:
-    """Words of a text, as Marco-Bench-MIF counts them: characters in some scripts, else words."""
+    """Counts words as Marco-Bench-MIF does: characters in some scripts, else words."""
     characters = len(_COUNTED.findall(text))
     return characters + len(regex.findall(r"\w+", _COUNTED.sub(" ", text)))
 
 
 def count_sentences(text: str) -> int:
-    """Sentences of a text in any script; a line that ends is one, too."""
+    """Counts sentences in any script; the end of a line also ends a sentence."""
     count, start = 0, 0
     for match in _SENTENCE_END.finditer(text):
         before = text[start : match.start()]

@@ -1,16 +1,16 @@
-"""Verifiable instructions: whether an answer follows what Marco-Bench-MIF and IFEval ask for.
+"""Checks whether an answer follows the verifiable instructions of Marco-Bench-MIF and IFEval.
 
-An instruction is a name such as "length_constraints:number_words" with its arguments. The rules are
-those of Marco-Bench-MIF's own script (AIDC-AI/Marco-LLM, Marco-Bench-MIF, Apache-2.0), which are
-IFEval's (arXiv 2311.07911) made fit for 30 languages. Where that script draws at random, needs data
-that no package ships, or cannot be followed in a script without spaces, this module differs:
+An instruction is a name such as "length_constraints:number_words" with its arguments. The rules
+follow Marco-Bench-MIF's evaluation script (AIDC-AI/Marco-LLM, Marco-Bench-MIF, Apache-2.0), which
+adapts IFEval (arXiv 2311.07911) to 30 languages. This module differs where that script is random,
+needs data that no package ships, or fails for scripts without spaces:
 
-- Languages are identified by py3langid, not langdetect, which draws at random.
-- Sentences end at the end marks of all scripts; there it is punkt for English, which knows ASCII's
-  alone. Words in capitals are found by a pattern, not by punkt.
-- A letter outside a-z is counted; there another one is drawn in its place.
-- Words with combining marks and words of scripts without spaces are found; there their ends are no
-  word boundaries. Keywords are texts, not patterns.
+- Languages are identified by py3langid, not by langdetect, which is random.
+- Sentences end at the end marks of all scripts; the script uses punkt for English, which knows
+  only ASCII marks. Words in capitals are found by a pattern, not by punkt.
+- A letter outside a-z is counted; the script replaces it by a random letter.
+- Words with combining marks and words of scripts without spaces are found; in the script their
+  ends do not count as word boundaries. Keywords are texts, not patterns.
 """
 
 from __future__ import annotations
@@ -36,46 +36,49 @@ IDS, ARGUMENTS = "instruction_id_list", "kwargs"
 
 
 class Instruction(NamedTuple):
-    """What is asked: a key of CHECKERS, and the checker's arguments."""
+    """A verifiable instruction: a key of CHECKERS, and the checker's arguments."""
 
     name: str
     arguments: Mapping[str, Any]
 
 
-def instructions_of(fields: Mapping[str, Any], place: str) -> tuple[Instruction, ...]:
-    """The instructions of a record with `instruction_id_list` and `kwargs`.
+def instructions_of(fields: Mapping[str, Any], location: str) -> tuple[Instruction, ...]:
+    """Reads the instructions of a record with `instruction_id_list` and `kwargs`.
 
-    Arguments that are None are left out, as some copies hold every name for every instruction.
+    Arguments that are None are left out: some files list every argument for every instruction.
 
     Raises:
-        ValueError: the record at `place` has none, names an unknown one, or lacks an argument.
+        ValueError: the record at `location` has no instructions, names an unknown one, or lacks
+            an argument.
     """
     names, arguments = fields.get(IDS), fields.get(ARGUMENTS)
     if not isinstance(names, Sequence) or isinstance(names, str) or not names:
-        raise ValueError(f'{place} has no list "{IDS}" of instructions')
+        raise ValueError(f'{location} has no list "{IDS}" of instructions')
     if not isinstance(arguments, Sequence) or len(arguments) != len(names):
-        raise ValueError(f'{place}: "{ARGUMENTS}" holds no object for each of {len(names)} names')
+        raise ValueError(
+            f'{location}: "{ARGUMENTS}" does not hold an object for each of {len(names)} names'
+        )
     found = []
     for name, given in zip(names, arguments, strict=True):
         if name not in CHECKERS:
-            raise ValueError(f"{place}: the instruction {name!r} is unknown")
+            raise ValueError(f"{location}: the instruction {name!r} is unknown")
         given = {key: value for key, value in (given or {}).items() if value is not None}
         instruction = Instruction(name, given)
         try:
             follows(instruction, "0")
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{place}: {name} has arguments {given}: {error}") from None
+            raise ValueError(f"{location}: {name} has arguments {given}: {error}") from None
         found.append(instruction)
     return tuple(found)
 
 
 def follows(instruction: Instruction, answer: str) -> bool:
-    """Whether an answer follows an instruction, to the letter; an empty one follows none."""
+    """Whether an answer strictly follows an instruction; an empty answer never does."""
     return bool(answer.strip()) and CHECKERS[instruction.name](answer, **instruction.arguments)
 
 
 def follows_loosely(instruction: Instruction, answer: str) -> bool:
-    """The same without markup (asterisks), first line, last line, or some of these."""
+    """Whether an answer follows an instruction with or without asterisks, first and last line."""
     lines = answer.split("\n")
     variants = [answer, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
     variants += [variant.replace("*", "") for variant in variants]
@@ -87,7 +90,7 @@ def _compares(count: int, relation: str, bound: int) -> bool:
 
 
 def _occurrences(word: str, text: str, *, whole: bool) -> int:
-    """How often a word stands in a text, in any case; whole words alone where there are spaces."""
+    """Counts a word in a text, ignoring case; `whole` counts whole words in scripts with spaces."""
     pattern = regex.escape(word.strip())
     if whole and not UNSPACED.search(word):
         pattern = rf"(?<![\w\p{{M}}]){pattern}(?![\w\p{{M}}])"
@@ -99,8 +102,8 @@ def _first_word(answer: str, num_paragraphs: int, nth_paragraph: int, first_word
     count = sum(bool(paragraph.strip()) for paragraph in paragraphs)
     if count != num_paragraphs or nth_paragraph > count:
         return False
-    begins = paragraphs[nth_paragraph - 1].strip().lstrip(PUNCTUATION + " ")
-    return begins.lower().startswith(first_word.lower())
+    start = paragraphs[nth_paragraph - 1].strip().lstrip(PUNCTUATION + " ")
+    return start.lower().startswith(first_word.lower())
 
 
 def _paragraphs(answer: str, num_paragraphs: int) -> bool:
@@ -173,7 +176,7 @@ def _language(answer: str, language: str) -> bool:
 
 CHECKERS: Mapping[str, Callable[..., bool]] = {
     "change_case:capital_word_frequency": _capital_words,
-    # Capitals are rare in what languages are identified by.
+    # Language identification is trained on few texts in capitals.
     "change_case:english_capital": lambda answer: (
         answer.isupper() and is_in_language(answer.lower(), "en")
     ),

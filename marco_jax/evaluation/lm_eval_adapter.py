@@ -1,13 +1,13 @@
-"""lm-evaluation-harness on our engine: any of its tasks, with its own prompts and metrics.
+"""Runs lm-evaluation-harness on our engine: any of its tasks, with its prompts and metrics.
 
     python -m marco_jax.lm_eval --model marco_jax --model_args pretrained=PATH --tasks xcopa_zh
 
-The harness finds models of its own package only, so `lm_eval --model marco_jax` knows ours after
-`register` has run: marco_jax.lm_eval is a `lm_eval` that has done so. From Python,
+The harness finds models of its own package only: `--model marco_jax` works after `register` has
+run, as it has in `marco_jax.lm_eval`. From Python,
 `lm_eval.simple_evaluate(model=EngineLM(engine, params), ...)` needs no registration.
 
-Tokens, cuts and stop strings are the harness's: TemplateLM encodes pairs (whitespace at the end of
-a context moves to the continuation; an empty context is the document separator).
+Tokenization, truncation and stop strings are the harness's: TemplateLM encodes pairs (whitespace
+at the end of a context moves to the continuation; an empty context becomes EOS).
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ with optional():
 
 NAME = "marco_jax"
 
-# How a model is opened: (path, max_length, tokens_per_batch, dtype) -> engine, parameters and
-# chat template, None for ChatML.
+# Opens a model: (path, max_length, tokens_per_batch, dtype) -> engine, parameters and chat
+# template (None: ChatML).
 Load = Callable[[str, int, int, str], tuple[Engine, Params, str | None]]
 
-# What a request may ask for besides `until` and `max_gen_toks`.
+# Generation options besides `until` and `max_gen_toks`.
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
 
 
 class EngineLM(TemplateLM):
-    """A harness model over an engine; batch sizes are the engine's own."""
+    """An lm-evaluation-harness model that calls our engine; the engine chooses batch sizes."""
 
     def __init__(
         self, engine: Engine, params: Params, *, seed: int = 0, template: str = CHATML
     ) -> None:
-        """Takes an engine whose tokenizer encodes, and the parameters to ask.
+        """Wraps an engine with its tokenizer, and parameters.
 
-        `seed` decides samples where a task asks for a temperature; `template` writes conversations
-        where the harness is told to apply one.
+        `seed` seeds sampling for tasks with a temperature; `template` is the chat template that
+        the harness applies on request.
         """
         super().__init__()
         self._engine, self._params, self._seed = engine, params, seed
@@ -56,33 +56,33 @@ class EngineLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The document separator, which is also the prefix of an empty context."""
+        """EOS, which is also the prefix of an empty context."""
         return self._engine.tokenizer.eos_id
 
     @property
     def max_length(self) -> int:
-        """Tokens that the model reads at most."""
+        """Maximum number of tokens that the model reads."""
         return self._engine.max_length
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """Ids of a text; nothing is added."""
+        """Token ids of a text, without added special tokens."""
         return self._engine.tokenizer.encode(string)
 
     @property
     def tokenizer_name(self) -> str:
-        """What tells requests that were encoded otherwise apart in the harness's cache."""
+        """Identifies the tokenizer in the harness's request cache."""
         return self._engine.tokenizer.fingerprint
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The template that conversations are written with; there is one."""
+        """The chat template; there is only one."""
         return self._template if chat_template else ""
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """A conversation as text: `--apply_chat_template` of the harness."""
+        """Renders a conversation as text, for the harness's `--apply_chat_template`."""
         separator = self._engine.tokenizer.separator
         return render_chat(
             self._template,
@@ -122,7 +122,7 @@ class EngineLM(TemplateLM):
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continuations, cut before the first stop string.
+        """Continuations, truncated before the first stop string.
 
         Raises:
             ValueError: a task asks for generation options that the engine does not have.
@@ -179,11 +179,11 @@ def register(load: Load) -> None:
             seed: int = 0,
             **ignored: Any,
         ) -> None:
-            # The harness hands over its --batch_size and --device, which are the engine's matter.
+            # The harness passes its --batch_size and --device, which the engine chooses itself.
             unknown = set(ignored) - {"batch_size", "max_batch_size", "device"}
             if unknown:
                 raise ValueError(
-                    f"model_args has {sorted(unknown)[0]!r}: known are pretrained, max_length, "
+                    f"model_args has {sorted(unknown)[0]!r}: use pretrained, max_length, "
                     "tokens_per_batch, dtype and seed"
                 )
             opened = load(pretrained, int(max_length), int(tokens_per_batch), dtype)

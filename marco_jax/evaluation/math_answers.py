@@ -1,7 +1,7 @@
-r"""Whether two pieces of LaTeX are the same answer, by string.
+r"""Compares the final answers of two LaTeX solutions as normalised strings.
 
-The rules are those of the MATH benchmark (Hendrycks et al. 2021) with AGIEval's extraction, which
-lm-evaluation-harness uses: no algebra is done, 1/2, \frac12 and 0.5 are made alike and little else.
+The rules are those of the MATH benchmark (Hendrycks et al. 2021) with AGIEval's extraction, as
+lm-evaluation-harness has them: 1/2, \frac12 and 0.5 become equal, but no algebra is done.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ _PLAIN_NUMBER = re.compile(r"(?:\$)?\d+(?:\.\d+)?(?![\w\d])")
 
 
 def same_answer(given: str, right: str) -> bool:
-    """Whether the final answers of two texts are alike."""
+    """Whether the final answers of two texts are equal after normalisation."""
     first, second = final_answer(given), final_answer(right)
     try:
-        return normalize(first) == normalize(second)
+        return normalize_answer(first) == normalize_answer(second)
     except (AttributeError, IndexError, ValueError):
-        # What cannot be put in normal form is compared as it is.
+        # Malformed answers are compared without normalisation.
         return first == second
 
 
 def final_answer(text: str) -> str | None:
-    r"""The answer in a solution; None where nothing looks like one.
+    r"""Extracts the final answer of a solution; None if there is none.
 
-    What the last \boxed holds; else what stands between dollar signs; else what follows the last
-    equals sign; else the last number.
+    It is the content of the last \boxed; else the last formula between dollar signs; else the
+    text after the last equals sign; else the last number.
     """
     if "\\boxed" in text:
         return _boxed(text)
@@ -55,11 +55,11 @@ def _boxed(text: str) -> str | None:
     return _after_equals(box[len("\\boxed{") : -1]) if box.startswith("\\boxed{") else None
 
 
-def normalize(text: str) -> str:
-    """An answer's normal form.
+def normalize_answer(text: str) -> str:
+    """Brings a LaTeX answer into a normal form.
 
     Raises:
-        AttributeError, IndexError, ValueError: it is malformed.
+        AttributeError, IndexError, ValueError: the answer is malformed.
     """
     for old, new in (
         ("\n", ""),

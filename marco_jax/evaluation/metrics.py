@@ -1,4 +1,4 @@
-"""Figures and their standard errors."""
+"""Metrics with standard errors: means, ratios, BLEU, chrF++ and language identification."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-# Resamples behind the standard error of chrF++; its own relative error is then about 4 %.
+# Bootstrap resamples for the standard error of chrF++, which then has a relative error of 4 %.
 RESAMPLES = 300
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure and its standard error, nan where a single observation leaves it open."""
+    """A value and its standard error, which is nan for a single observation."""
 
     value: float
     stderr: float
@@ -33,9 +33,9 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
-    """Sum over sum, such as bits per byte over documents.
+    """Sum of numerators over sum of denominators, such as bits per byte of documents.
 
-    The standard error is the ratio estimator's, linearised: documents are the sampling unit.
+    The standard error is that of a linearised ratio estimator with documents as sampling units.
     """
     top, bottom = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     value, count = float(top.sum() / bottom.sum()), len(top)
@@ -47,7 +47,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
 
 
 def macro_mean(estimates: Sequence[Estimate]) -> Estimate:
-    """Unweighted mean of independent figures, such as one a language."""
+    """Unweighted mean of independent estimates, such as one per language."""
     stderr = math.hypot(*(estimate.stderr for estimate in estimates)) / len(estimates)
     return Estimate(float(np.mean([estimate.value for estimate in estimates])), stderr)
 
@@ -55,9 +55,9 @@ def macro_mean(estimates: Sequence[Estimate]) -> Estimate:
 def pooled(parts: Sequence[Sequence[float]]) -> Estimate:
     """Mean over all items of several parts, such as subjects.
 
-    The standard error comes from the spread within parts (pooled variance), as
-    lm-evaluation-harness takes it for groups that weight their tasks by size. A part of one item
-    says nothing of its spread.
+    The standard error comes from the variance within parts (pooled variance), as in
+    lm-evaluation-harness for groups that weight their tasks by size. A part with one item does
+    not contribute to the variance.
     """
     sizes = [len(part) for part in parts]
     total = sum(sizes)
@@ -68,8 +68,8 @@ def pooled(parts: Sequence[Sequence[float]]) -> Estimate:
     return Estimate(float(value), math.sqrt(squares / (total - len(parts)) / total))
 
 
-# sacrebleu's tokenizers of BLEU. Those for Japanese and Korean words need dictionaries that are
-# installed apart, so characters stand for words there; a score without its signature means nothing.
+# sacrebleu's BLEU tokenizers. Its Japanese and Korean word tokenizers need dictionaries that are
+# installed separately, so characters are used there; scores are comparable by signature only.
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char"}
 DEFAULT_BLEU_TOKENIZER = "13a"
 
@@ -77,19 +77,19 @@ DEFAULT_BLEU_TOKENIZER = "13a"
 def bleu(
     hypotheses: Sequence[str], references: Sequence[str], tokenizer: str, seed: int = 0
 ) -> Estimate:
-    """Corpus BLEU (0 to 100) as sacrebleu computes it, one reference a hypothesis.
+    """Corpus BLEU (0 to 100) as sacrebleu computes it, one reference per hypothesis.
 
-    `tokenizer` is one of sacrebleu's names; "flores200" makes it spBLEU. The standard error is
-    that of `chrf`.
+    `tokenizer` is one of sacrebleu's names; "flores200" gives spBLEU. The standard error is
+    computed as in `chrf`.
     """
     return _bootstrap(_bleu_scorer(tokenizer), hypotheses, references, seed)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], seed: int = 0) -> Estimate:
-    """Corpus chrF++ (0 to 100) as sacrebleu computes it, one reference a hypothesis.
+    """Corpus chrF++ (0 to 100) as sacrebleu computes it, one reference per hypothesis.
 
-    The standard error is the deviation over bootstrap resamples of the sentences, drawn with
-    `seed`; sacrebleu's sentence statistics are counted once.
+    The standard error is the standard deviation over bootstrap resamples of the sentences, drawn
+    with `seed`; sacrebleu's sentence statistics are computed once.
     """
     return _bootstrap(chrf_scorer(), hypotheses, references, seed)
 
@@ -113,12 +113,12 @@ def _bootstrap(
 
 
 def chrf_signature() -> str:
-    """Sacrebleu's signature of `chrf`, to be published beside a score."""
+    """Sacrebleu's signature of `chrf`, to be published with a score."""
     return _signature(chrf_scorer())
 
 
 def bleu_signature(tokenizer: str) -> str:
-    """Sacrebleu's signature of `bleu`, to be published beside a score."""
+    """Sacrebleu's signature of `bleu`, to be published with a score."""
     return _signature(_bleu_scorer(tokenizer))
 
 
@@ -128,15 +128,15 @@ def _signature(scorer: Any) -> str:
 
 
 def spbleu_model() -> pathlib.Path:
-    """Where sacrebleu looks for the SentencePiece model of spBLEU; it may not be there."""
+    """The path where sacrebleu looks for the SentencePiece model of spBLEU; it may not exist."""
     home = os.environ.get("SACREBLEU") or pathlib.Path.home() / ".sacrebleu"
     return pathlib.Path(home) / "models" / "flores200sacrebleuspm"
 
 
 @functools.cache
 def chrf_scorer(word_order: int = 2) -> Any:
-    """Sacrebleu's chrF++, or with word_order 0 its chrF."""
-    # sacrebleu takes a while to import and only generation tasks need it.
+    """Sacrebleu's chrF++ scorer, or its chrF scorer with word_order 0."""
+    # sacrebleu is slow to import and only generation tasks need it.
     from sacrebleu.metrics import CHRF
 
     return CHRF(word_order=word_order)
@@ -155,9 +155,9 @@ def language_rate(texts: Sequence[str], language: str) -> Estimate:
 
 
 def is_in_language(text: str, language: str) -> bool:
-    """Whether a text is in a language, as py3langid identifies it; an empty text is in none.
+    """Whether py3langid identifies a text as a language; False for an empty text.
 
-    Indonesian and Malay pass for one another: it cannot tell them apart in short texts.
+    Indonesian and Malay count as one: py3langid cannot distinguish them in short texts.
     """
     import py3langid
 

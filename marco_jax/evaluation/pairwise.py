@@ -1,14 +1,14 @@
-"""Which of two answers is the better: wins, losses and ties of a model against another.
+"""Compares the answers of two models in pairs: wins, losses and ties.
 
-A judge is a scorer (two arguments, rows and answers: the better of two scores wins), or a function
-of three, rows, first answers and second answers, that gives a number each: above 0 where the first
-is the better, below 0 where the second is, 0 for a tie:
+A judge is a scorer (rows, answers), whose higher score wins, or a function of rows, first answers
+and second answers that returns a number per pair: positive if the first answer is better, negative
+if the second is, 0 for a tie:
 
     def longer(rows, firsts, seconds):
         return [len(first) - len(second) for first, second in zip(firsts, seconds)]
 
 A judge that reads both answers, such as a language model, may favour the one that it reads first.
-So each pair is judged in both orders, and is a win only where both judgements say so.
+So each pair is judged in both orders, and only counts as a win if both judgements agree.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from marco_jax.evaluation.scorers import SCORERS, Row, Scorer, load_callable, lo
 Judge = Callable[[Sequence[Row], Sequence[str], Sequence[str]], Sequence[float]]
 
 TASK = "pairwise"
-# Figures of a table, the headline first: a tie counts half in win_rate; net is wins less losses;
-# consistent is the share of pairs whose two judgements agree.
-FIGURES = ("win_rate", "win", "loss", "tie", "net", "consistent")
+# Metrics, the main one first: a tie counts half in win_rate; net is wins less losses; consistent
+# is the share of pairs whose two judgements agree.
+METRICS = ("win_rate", "win", "loss", "tie", "net", "consistent")
 
 
 class Verdict(NamedTuple):
-    """What a judge says of a pair: 1 (win), 0 (tie) or -1 (loss), and whether both orders agree."""
+    """The outcome of a pair: 1 (win), 0 (tie) or -1 (loss), and whether both orders agree."""
 
     outcome: int
     consistent: bool
 
 
 def load_judge(name: str, reference: str = "reference") -> Judge:
-    """The judge of a scorer's name, or of "module:function", a scorer or a judge.
+    """Loads a judge: a named scorer, or a scorer or judge as "module:function".
 
     Args:
-        name: what --judge says.
-        reference: the field that holds the right answer, for scorers that compare with one.
+        name: the value of --judge.
+        reference: the field with the reference answer, for scorers that need one.
 
     Raises:
-        ValueError: there is none, or it takes another number of arguments.
+        ValueError: the judge does not exist, or takes another number of arguments.
     """
     if name in SCORERS or ":" not in name:
         return by_score(load_scorer(name, reference))
@@ -69,7 +69,7 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 
 
 def by_score(scorer: Scorer) -> Judge:
-    """The judge for whom the higher score is the better."""
+    """Makes a judge of a scorer: the answer with the higher score wins."""
 
     def judge(rows: Sequence[Row], firsts: Sequence[str], seconds: Sequence[str]) -> list[float]:
         scores = numbers("judge", scorer, [*rows, *rows], [*firsts, *seconds])
@@ -87,17 +87,17 @@ def judge_pairs(
     *,
     tie_margin: float = 0.0,
 ) -> list[Verdict]:
-    """Judges each pair in both orders; a win or a loss is what both of them say.
+    """Judges each pair in both orders; judgements that disagree are a tie.
 
     Args:
-        judge: see above.
-        rows: what was asked.
+        judge: compares two answers to a row.
+        rows: the input rows.
         ours: the answers whose wins are counted.
         theirs: the answers that they are compared with.
-        tie_margin: judgements of at most this size are ties; nan always is one.
+        tie_margin: judgements of at most this size are ties; nan always is a tie.
 
     Raises:
-        ValueError: the judge fails, or gives something else than a number a pair.
+        ValueError: the judge fails, or does not return one number per pair.
     """
     forward = numbers("judge", judge, rows, ours, theirs)
     backward = numbers("judge", judge, rows, theirs, ours)
@@ -112,32 +112,32 @@ def _sign(value: float, margin: float) -> int:
     return int(value > margin) - int(value < -margin)
 
 
-def table(
+def outcome_table(
     rows: Sequence[Row], verdicts: Sequence[Verdict], *, task: str = TASK, signature: str = ""
 ) -> list[Result]:
     """Shares of wins, losses and ties by the rows' "language", with means over languages.
 
     Args:
-        rows: what was asked; those without a language stand under "und".
-        verdicts: one a row.
+        rows: the input rows; rows without a language count as "und".
+        verdicts: one per row.
         task: name in the results.
-        signature: what tells how the figures came about, for the headline's rows.
+        signature: describes the judge, for the rows of the main metric.
 
     Returns:
-        a row a figure and language, then all, high-resource and low-resource languages' means.
+        one row per metric and language, then means over all, high- and low-resource languages.
     """
     groups: dict[str, list[Verdict]] = {}
     for row, verdict in zip(rows, verdicts, strict=True):
         groups.setdefault(str(row.get("language") or "und"), []).append(verdict)
     results = []
-    for name in FIGURES:
-        signed = signature if name == FIGURES[0] else ""
-        figures = []
+    for name in METRICS:
+        signed = signature if name == METRICS[0] else ""
+        metric_rows = []
         for language in sorted(groups):
-            value, stderr = _figure(name, groups[language])
+            value, stderr = _estimate(name, groups[language])
             counts = len(groups[language])
-            figures.append(Result(task, language, 0, name, value, stderr, counts, signed))
-        results += figures + averages(figures)
+            metric_rows.append(Result(task, language, 0, name, value, stderr, counts, signed))
+        results += metric_rows + averages(metric_rows)
     return results
 
 
@@ -151,6 +151,6 @@ _VALUES: Mapping[str, Callable[[Verdict], float]] = {
 }
 
 
-def _figure(name: str, verdicts: Sequence[Verdict]) -> tuple[float, float]:
+def _estimate(name: str, verdicts: Sequence[Verdict]) -> tuple[float, float]:
     estimate = metrics.mean([_VALUES[name](verdict) for verdict in verdicts])
     return estimate.value, estimate.stderr

@@ -1,4 +1,4 @@
-"""The rows of `eval/<step>.json`."""
+"""Reads and writes evaluation results, the rows of `eval/<step>.json`."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from typing import Any
 
 from marco_jax.files import write_text
 
-# Languages of the rows that average others; no language code looks like them.
+# The "language" of rows that average over languages; they differ from all language codes.
 ALL, HIGH, LOW = "all", "high", "low"
 AVERAGES = (ALL, HIGH, LOW)
-# The part of a row that is the unweighted mean over a language's parts.
+# The "part" of rows that hold the unweighted mean over a language's parts.
 MEAN = "mean"
 
-
-# Fields that rows without them leave out.
+# Fields that are omitted from a row if empty.
 _OPTIONAL = ("signature", "part")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One figure: a metric of a task in one language, or averaged over languages.
+    """A metric of a task in one language, or averaged over languages.
 
     Attributes:
         task: name of the task, such as "pick_translation".
         language: a language code, or one of AVERAGES for a mean over languages.
-        shots: solved examples in the prompt.
+        shots: number of shots in the prompt.
         metric: name of the metric, such as "accuracy".
-        value: the figure; nan when the model's scores were not finite.
-        stderr: its standard error; nan where it cannot be had (a single example).
-        examples: items, documents or sentences behind the figure.
-        signature: sacrebleu's, for scores of translations; "mixed" for a mean over languages whose
-            scores were computed otherwise. Rows of other figures have no such field.
-        part: a subject of a benchmark that has several, or MEAN; rows of whole tasks, which weight
-            subjects by their size, have no such field.
+        value: the metric's value; nan if the model's scores were not finite.
+        stderr: its standard error; nan if it is not defined (a single example).
+        examples: number of evaluated items, documents or sentences.
+        signature: sacrebleu's signature of a translation metric; "mixed" for a mean over languages
+            with different signatures. Rows of other metrics do not have the field.
+        part: a subject of a benchmark with several, or MEAN; rows of whole tasks, which weight
+            subjects by their size, do not have the field.
     """
 
     task: str
@@ -52,14 +51,14 @@ class Result:
     part: str = ""
 
     def to_row(self) -> dict[str, Any]:
-        """A JSON object; figures that are not finite become null."""
+        """Converts to a JSON object; values that are not finite become null."""
         row = dataclasses.asdict(self)
         row["value"], row["stderr"] = _finite(self.value), _finite(self.stderr)
         return {name: value for name, value in row.items() if value or name not in _OPTIONAL}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Result:
-        """The result behind a JSON object.
+        """Converts from a JSON object.
 
         Raises:
             ValueError: a field is missing or unknown.
@@ -67,20 +66,20 @@ class Result:
         names = {field.name for field in dataclasses.fields(cls)}
         if set(row) | set(_OPTIONAL) != names:
             raise ValueError(f"result row has fields {sorted(row)}: it needs {sorted(names)}")
-        figures = {
+        values = {
             name: math.nan if row[name] is None else row[name] for name in ("value", "stderr")
         }
-        return cls(**{**row, **figures})
+        return cls(**{**row, **values})
 
 
 def write_results(path: str | os.PathLike, results: Iterable[Result]) -> None:
-    """Writes results as a JSON list, one row a line; the file appears whole or not at all."""
+    """Writes results atomically as a JSON list, one row per line."""
     rows = ",\n".join(json.dumps(result.to_row(), allow_nan=False) for result in results)
     write_text(pathlib.Path(path), f"[\n{rows}\n]\n")
 
 
 def read_results(path: str | os.PathLike) -> list[Result]:
-    """Reads what `write_results` wrote.
+    """Reads the results that `write_results` wrote.
 
     Raises:
         ValueError: the file is not a JSON list of result rows.

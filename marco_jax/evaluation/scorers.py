@@ -1,8 +1,8 @@
-"""Scorers: callables that rank answers, by name or as `module:function`.
+"""Loads scorers, callables that rate answers, by name or as `module:function`.
 
-A scorer takes rows (the records that were asked, with all their fields) and an answer to each, and
-returns a number for each, of which the higher is the better; nan means that the answer is not to be
-used. A reward model is one, and so is a rule of two lines:
+A scorer takes input rows (with all their fields) and an answer to each, and returns a number per
+answer: higher is better, nan means that the answer must not be used. A scorer may be a reward
+model or a rule of two lines:
 
     def brevity(rows, answers):
         return [-len(answer) for answer in answers]
@@ -29,40 +29,42 @@ LANGUAGE = "language"
 
 
 def load_callable(name: str) -> Callable[..., Any]:
-    """What "module:function" or "file.py:function" names; modules of this folder are found.
+    """Imports "module:function" or "file.py:function"; the working directory is searched, too.
 
     Raises:
-        ValueError: there is no such module, file or function.
+        ValueError: the module, file or function does not exist.
     """
-    place, _, attribute = name.rpartition(":")
-    if not place or not attribute:
-        raise ValueError(f"{name!r} names no callable: write module:function or file.py:function")
+    module_name, _, attribute = name.rpartition(":")
+    if not module_name or not attribute:
+        raise ValueError(
+            f"{name!r} does not name a callable: write module:function or file.py:function"
+        )
     try:
-        if place.endswith(".py"):
-            module = _load_file(pathlib.Path(place))
+        if module_name.endswith(".py"):
+            module = _load_file(pathlib.Path(module_name))
         else:
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())
-            module = importlib.import_module(place)
+            module = importlib.import_module(module_name)
     except ImportError as error:
         raise ValueError(f"{name!r} cannot be imported: {error}") from None
     found = module
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        raise ValueError(f"{place} has no callable {attribute!r}")
+        raise ValueError(f"{module_name} has no callable {attribute!r}")
     return found
 
 
 def load_scorer(name: str, reference: str = "reference") -> Scorer:
-    """The scorer of a name (a key of SCORERS) or of "module:function".
+    """Loads a scorer by name (a key of SCORERS) or as "module:function".
 
     Args:
-        name: what --scorer says.
-        reference: the field that holds the right answer, for scorers that compare with one.
+        name: the value of --scorer.
+        reference: the field with the reference answer, for scorers that need one.
 
     Raises:
-        ValueError: there is no such scorer.
+        ValueError: the scorer does not exist.
     """
     if name in SCORERS:
         return SCORERS[name](reference)
@@ -73,20 +75,20 @@ def load_scorer(name: str, reference: str = "reference") -> Scorer:
     return load_callable(name)
 
 
-def score(scorer: Scorer, rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
-    """The scores of answers, checked.
+def score_answers(scorer: Scorer, rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
+    """Scores answers and checks what the scorer returns.
 
     Raises:
-        ValueError: the scorer fails, or gives something else than a number an answer.
+        ValueError: the scorer fails, or does not return one number per answer.
     """
     return numbers("scorer", scorer, rows, answers)
 
 
 def numbers(role: str, function: Callable[..., Sequence[float]], *lists: Sequence) -> list[float]:
-    """What a user's function gives for lists of equal length, checked: one number for each.
+    """Calls a user's function on lists of equal length; checks that it returns a number for each.
 
     Raises:
-        ValueError: it fails, or gives something else; `role` says what it is.
+        ValueError: the function fails or returns something else; the message calls it `role`.
     """
     try:
         found = function(*lists)
@@ -97,15 +99,15 @@ def numbers(role: str, function: Callable[..., Sequence[float]], *lists: Sequenc
     try:
         values = [float(value) for value in found]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the {role} gives no list of numbers: {error}") from None
+        raise ValueError(f"the {role} does not return a list of numbers: {error}") from None
     if len(values) != len(lists[0]):
-        raise ValueError(f"the {role} gives {len(values)} numbers for {len(lists[0])} answers")
+        raise ValueError(f"the {role} returns {len(values)} numbers for {len(lists[0])} answers")
     return values
 
 
 def _load_file(path: pathlib.Path) -> Any:
     if not path.is_file():
-        raise ValueError(f"{path} is no file: --scorer and --judge name a module or a .py file")
+        raise ValueError(f"{path} does not exist: --scorer and --judge take a module or a .py file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -117,28 +119,28 @@ def _text_of(row: Row, field: str, scorer: str) -> str:
     value = row.get(field)
     if not isinstance(value, str) or not value:
         raise ValueError(
-            f'scorer {scorer!r} needs a text under "{field}" in every row, one has '
+            f'scorer {scorer!r} needs a text under "{field}" in every row: a row has only '
             f"{', '.join(sorted(row))}"
         )
     return value
 
 
 def _chrf(word_order: int, name: str, reference: str) -> Scorer:
-    """Sentence chrF or chrF++ (0 to 100) against the field `reference`, as sacrebleu has it."""
+    """Scores by sacrebleu's sentence chrF or chrF++ (0 to 100) against the field `reference`."""
 
     def chrf(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
-        right = [_text_of(row, reference, name) for row in rows]
+        references = [_text_of(row, reference, name) for row in rows]
         scorer = metrics.chrf_scorer(word_order)
         return [
             scorer.sentence_score(answer.strip(), [text.strip()]).score
-            for answer, text in zip(answers, right, strict=True)
+            for answer, text in zip(answers, references, strict=True)
         ]
 
     return chrf
 
 
 def _language(reference: str) -> Scorer:
-    """1 for an answer in the language of the row's "language", else 0."""
+    """Scores 1 for an answer in the row's "language", else 0."""
     del reference
 
     def language(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
@@ -152,7 +154,7 @@ def _language(reference: str) -> Scorer:
 
 
 def _instructions(reference: str) -> Scorer:
-    """Share of a row's instructions (Marco-Bench-MIF's fields) that the answer follows."""
+    """Scores by the share of a row's instructions (Marco-Bench-MIF fields) that are followed."""
     del reference
 
     def instructions(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
@@ -165,7 +167,7 @@ def _instructions(reference: str) -> Scorer:
     return instructions
 
 
-# Scorers by name, each made for the name of the field that holds right answers.
+# Scorers by name; each factory takes the name of the field with the reference answer.
 SCORERS: Mapping[str, Callable[[str], Scorer]] = {
     "chrf": functools.partial(_chrf, 0, "chrf"),
     "chrf++": functools.partial(_chrf, 2, "chrf++"),

@@ -1,4 +1,4 @@
-"""The requests of one task in one language, and the figures behind the engine's answers."""
+"""Suites: the requests of one task in one language, and the metrics of the engine's answers."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from marco_jax.tokenizers.tokenizer import Tokenizer
 
 
 class Suite(Protocol):
-    """What the evaluator needs of a task in a language."""
+    """The interface of a task in a language that the evaluator uses."""
 
     generates: ClassVar[bool]
     requests: Sequence[ScoreRequest] | Sequence[GenerateRequest]
     examples: int
 
     def estimates(self, answers: Sequence) -> dict[str, Estimate]:
-        """Figures by metric, from the engine's answers in the order of `requests`."""
+        """Estimates by metric, from the engine's answers in the order of `requests`."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class RollingSuite:
-    """Bits per byte over whole texts.
+    """Bits per byte of whole texts, which are scored in windows.
 
     Attributes:
-        requests: windows of all texts, one after another.
-        windows: how many of them each text has.
+        requests: the windows of all texts, in the order of the texts.
+        windows: number of windows of each text.
         bytes: UTF-8 length of each text.
     """
 
@@ -46,7 +46,7 @@ class RollingSuite:
 
     @classmethod
     def build(cls, tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> RollingSuite:
-        """Cuts texts in windows; texts without a token are left out."""
+        """Cuts texts into windows; texts without a token are left out."""
         encoded = [(text, ids) for text in texts if (ids := tokenizer.encode(text))]
         windows = [rolling_windows(ids, tokenizer.eos_id, max_length) for _, ids in encoded]
         return cls(
@@ -61,7 +61,7 @@ class RollingSuite:
         return len(self.bytes)
 
     def estimates(self, answers: Sequence[Score]) -> dict[str, Estimate]:
-        """Bits of the texts' own tokens over the texts' bytes."""
+        """Bits of all tokens over bytes of all texts."""
         bits = np.array([-answer.logprob / math.log(2) for answer in answers])
         starts = np.cumsum([0, *self.windows[:-1]])
         return {"bits_per_byte": metrics.ratio(np.add.reduceat(bits, starts), self.bytes)}
@@ -70,9 +70,9 @@ class RollingSuite:
 def rolling_windows(ids: Sequence[int], prefix_id: int, max_length: int) -> list[ScoreRequest]:
     """Requests that predict every token of a text once, with at most `max_length` inputs each.
 
-    As lm-evaluation-harness does it: the first window starts with the prefix token and predicts
-    `max_length` tokens, so do the next ones after the last token seen; the last window reaches
-    back for context until it is full.
+    As in lm-evaluation-harness, the first window starts with the token `prefix_id` and predicts
+    `max_length` tokens. Each following window has the last token before it as context and predicts
+    the next `max_length`. The last window is extended to the left until it has `max_length` inputs.
     """
     windows = [ScoreRequest([prefix_id], ids[:max_length])]
     for start in range(max_length, len(ids), max_length):
@@ -83,16 +83,16 @@ def rolling_windows(ids: Sequence[int], prefix_id: int, max_length: int) -> list
 
 @dataclasses.dataclass(frozen=True)
 class ChoiceItem:
-    """A question: options to rank after a context, and the index of the right one.
+    """A multiple-choice question: options to rank after a context, and the index of the right one.
 
-    `premise` is a context that does not ask the question: what an option's likelihood there is
-    says how likely it is anyhow. "" stands for no context at all, as in lm-evaluation-harness.
+    `premise` is a context without the question; an option's likelihood after it is the baseline
+    of accuracy_pmi. "" means no context at all, as in lm-evaluation-harness.
 
-    Items of the same `cluster` are not independent (they share options, say): the standard error
-    takes clusters as its unit. None is a cluster of its own.
+    Items of the same `cluster` are not independent (for example, they share options), so clusters
+    are the sampling units of the standard error. An item with None is its own cluster.
 
-    `gold` holds all right options where there are several. Items of different `part` differ in
-    difficulty, as subjects do: the standard error comes from the spread within parts.
+    `gold` holds all right options if there are several. Items of different `part` (subject) differ
+    in difficulty, so the standard error comes from the variance within parts.
     """
 
     context: str
@@ -105,26 +105,28 @@ class ChoiceItem:
 
     @property
     def golds(self) -> tuple[int, ...]:
-        """The right options, as a tuple in any case."""
+        """The indices of the right options, always as a tuple."""
         return self.gold if isinstance(self.gold, tuple) else (self.gold,)
 
 
-# How options are ranked; the log-probability after the premise counts in accuracy_pmi alone.
+# How options are ranked; only accuracy_pmi uses the log-probability after the premise.
 CHOICE_METRICS = ("accuracy", "accuracy_norm", "accuracy_chars", "accuracy_pmi")
 
 
 @dataclasses.dataclass(frozen=True)
 class ChoiceSuite:
-    """Ranking of options by likelihood.
+    """A multiple-choice task: ranks the options of each item by likelihood.
 
-    The requests are every item's options in order, then, where a metric asks for it, every
-    distinct option after its premise.
+    `requests` first holds every item's options after its context, item by item. If accuracy_pmi
+    is wanted, every distinct (premise, option) pair follows; `baselines` maps it to its index in
+    `requests`, so options that items share after the same premise are scored once. Metrics divide
+    the answers again by walking over the items with the number of their options.
     """
 
     generates: ClassVar[bool] = False
     requests: Sequence[ScoreRequest]
     items: Sequence[ChoiceItem]
-    alone: dict[tuple[str, str], int]
+    baselines: dict[tuple[str, str], int]
     metrics: tuple[str, ...] = ("accuracy", "accuracy_norm", "accuracy_pmi")
 
     @classmethod
@@ -134,26 +136,26 @@ class ChoiceSuite:
         items: Sequence[ChoiceItem],
         names: tuple[str, ...] = ("accuracy", "accuracy_norm", "accuracy_pmi"),
     ) -> ChoiceSuite:
-        """Encodes items; an option is scored as the delimiter and its text.
+        """Encodes items; an option is scored as the delimiter followed by its text.
 
         Args:
             tokenizer: encodes contexts and options.
             items: the questions.
-            names: which of CHOICE_METRICS are wanted.
+            names: the metrics to compute, from CHOICE_METRICS.
         """
         pairs = [
             (item.context, item.delimiter + option) for item in items for option in item.options
         ]
-        first, alone = len(pairs), {}
+        first, baselines = len(pairs), {}
         if "accuracy_pmi" in names:
-            alone = dict.fromkeys(
+            baselines = dict.fromkeys(
                 (item.premise, item.delimiter + option) for item in items for option in item.options
             )
-        pairs += alone
+        pairs += baselines
         requests = [
             ScoreRequest(*encode_pair(tokenizer, context, option)) for context, option in pairs
         ]
-        return cls(requests, items, {pair: first + n for n, pair in enumerate(alone)}, names)
+        return cls(requests, items, {pair: first + n for n, pair in enumerate(baselines)}, names)
 
     @property
     def examples(self) -> int:
@@ -161,45 +163,46 @@ class ChoiceSuite:
         return len(self.items)
 
     def estimates(self, answers: Sequence[Score]) -> dict[str, Estimate]:
-        """Share of items of which a right option ranks first; of equals the first counts.
+        """Share of items whose first-ranked option is right; ties go to the first option.
 
         accuracy ranks by summed log-probability (acc of lm-evaluation-harness), accuracy_norm by
-        the same per UTF-8 byte of the option (its acc_bytes), accuracy_chars per character (its
-        acc_norm), accuracy_pmi by what the question adds to the log-probability of the option
-        (its acc_mutual_info; Holtzman et al. 2021, arXiv 2104.08315).
+        log-probability per UTF-8 byte of the option (its acc_bytes), accuracy_chars per character
+        (its acc_norm), accuracy_pmi by the increase of the option's log-probability from the
+        premise to the context (its acc_mutual_info; Holtzman et al. 2021, arXiv 2104.08315).
         """
-        return {name: self._mean(values) for name, values in self._right(answers).items()}
+        return {name: self._mean(values) for name, values in self._correct(answers).items()}
 
     def part_estimates(self, answers: Sequence[Score]) -> dict[str, dict[str, Estimate]]:
-        """The same by part, in the order of items; none where there is one part alone."""
-        right, numbers = self._right(answers), {}
+        """Estimates by part, in the order of items; empty if there is only one part."""
+        correct, numbers = self._correct(answers), {}
         for number, item in enumerate(self.items):
             numbers.setdefault(item.part, []).append(number)
         if len(numbers) < 2:
             return {}
         return {
-            part: {name: metrics.mean([right[name][n] for n in own]) for name in right}
+            part: {name: metrics.mean([correct[name][n] for n in own]) for name in correct}
             for part, own in numbers.items()
         }
 
     @property
     def part_sizes(self) -> Mapping[str, int]:
-        """How many items each part has."""
+        """Number of items of each part."""
         return collections.Counter(item.part for item in self.items)
 
-    def _right(self, answers: Sequence[Score]) -> dict[str, list[float]]:
-        """By metric, whether a right option ranks first, item after item."""
-        right: dict[str, list[float]] = {name: [] for name in self.metrics}
+    def _correct(self, answers: Sequence[Score]) -> dict[str, list[float]]:
+        """By metric, 1 or 0 for each item: whether a right option ranks first."""
+        correct: dict[str, list[float]] = {name: [] for name in self.metrics}
         start = 0
         for item in self.items:
             stop = start + len(item.options)
             logprobs = np.array([answer.logprob for answer in answers[start:stop]])
-            for name, values in right.items():
-                values.append(_right_is_first(self._ranks(name, item, logprobs, answers), item))
+            for name, values in correct.items():
+                scores = self._option_scores(name, item, logprobs, answers)
+                values.append(_right_is_first(scores, item))
             start = stop
-        return right
+        return correct
 
-    def _ranks(
+    def _option_scores(
         self, name: str, item: ChoiceItem, logprobs: np.ndarray, answers: Sequence[Score]
     ) -> np.ndarray:
         if name == "accuracy_norm":
@@ -207,8 +210,8 @@ class ChoiceSuite:
         if name == "accuracy_chars":
             return logprobs / np.array([len(option) for option in item.options])
         if name == "accuracy_pmi":
-            places = [self.alone[item.premise, item.delimiter + text] for text in item.options]
-            return logprobs - np.array([answers[place].logprob for place in places])
+            indices = [self.baselines[item.premise, item.delimiter + text] for text in item.options]
+            return logprobs - np.array([answers[index].logprob for index in indices])
         return logprobs
 
     def _mean(self, values: Sequence[float]) -> Estimate:
@@ -226,5 +229,5 @@ class ChoiceSuite:
 
 
 def _right_is_first(scores: np.ndarray, item: ChoiceItem) -> float:
-    """1 where a right option ranks first, else 0; nan where a score is nan."""
+    """1 if a right option ranks first, else 0; nan if a score is nan."""
     return math.nan if np.isnan(scores).any() else float(int(scores.argmax()) in item.golds)

@@ -1,4 +1,4 @@
-"""Which held-out pairs the translation tasks ask about, and which options they offer."""
+"""Items of the built-in translation tasks, made from held-out pairs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ OPTIONS = 4
 def pick_items(
     pairs: Sequence[Pair], shots: Sequence[Pair], examples: int | None, seed: int
 ) -> list[ChoiceItem]:
-    """Items "which of four texts translates this English one?", all of one target language.
+    """Makes multiple-choice items: which of four texts translates an English one?
 
-    Pairs are sorted by the bytes of their translation and cut in blocks of four; the four
-    translations of a block are the options of its four items. So options differ little in
-    length, and each is the right answer exactly once: whoever does not read the English text is
-    right in one item of four, whatever else they know about the options. Messages are taken as
-    they are: a name, a number or a placeholder that a translation repeats is part of what tells
-    the options apart, and the first thing that a small model learns to read.
+    Pairs are sorted by the byte length of their translation and cut into blocks of four; the four
+    translations of a block are the options of its four items. So options have similar lengths, and
+    each is the right answer exactly once: a model that ignores the English text is right in one
+    item of four, whatever it knows about the options. Names, numbers and placeholders that a
+    translation repeats are kept: they distinguish options, and small models learn them first.
 
     Args:
-        pairs: held-out pairs with distinct sides.
-        shots: solved examples of every prompt.
-        examples: how many items to keep, rounded down to whole blocks (at least one).
-        seed: of the choice of blocks and of the order of options.
+        pairs: held-out pairs with distinct sides, all of one target language.
+        shots: shots of every prompt.
+        examples: number of items to keep, rounded down to whole blocks (at least one).
+        seed: seed of the choice of blocks and of the order of options.
     """
     by_length = sorted(pairs, key=lambda pair: (len(pair.target.strip().encode()), pair.key))
     blocks = [

@@ -1,4 +1,4 @@
-"""`marco train --dry_run`: what a run would do, checked and described; nothing is written."""
+"""`marco train --dry_run`: checks a run and describes it; writes nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _GIB = 2**30
 
 
 def describe_run(config: ConfigDict, workdir: str) -> str:
-    """Checks a run as `train` would, and describes it; no weights are loaded, nothing is tokenised.
+    """Checks and describes a run, without loading weights or tokenising data.
 
     Raises:
         ValueError, OSError: as `marco_jax.training.loop.train`.
@@ -72,7 +72,7 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
 def _model(config: ConfigDict, workdir: pathlib.Path) -> Qwen2Config:
     """The model's sizes.
 
-    The tokenizer of a new run does not exist yet: its vocabulary has the size that is asked for.
+    If the tokenizer of a new run does not exist yet, its vocabulary size is the configured one.
     """
     if config.init_from:
         return find_model(config.init_from).config
@@ -90,10 +90,10 @@ def _fields(config: ConfigDict) -> Iterator[str]:
 
 def _model_lines(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> Iterator[str]:
     trained = trained_parameters(config, model)
-    begins = config.init_from or "random weights"
-    yield f"model: {model.num_parameters / 1e6:,.1f} million parameters from {begins}"
+    start = config.init_from or "random weights"
+    yield f"model: {model.num_parameters / 1e6:,.1f} million parameters from {start}"
     if trained != model.num_parameters:
-        yield f"  {trained / 1e6:,.1f} million of adapters train"
+        yield f"  {trained / 1e6:,.1f} million parameters of adapters are trained"
     axes = ", ".join(f"{name} {size}" for name, size in sharding.mesh.shape.items() if size > 1)
     kind = sharding.mesh.devices.flat[0].device_kind
     yield f"mesh: {sharding.mesh.size} x {kind}, {axes or 'one device'}"
@@ -113,7 +113,7 @@ def _stage_lines(plan: RunPlan) -> Iterator[str]:
 def _mixture_lines(
     config: ConfigDict, stages: Sequence[StagePlan], corpus: Corpus
 ) -> Iterator[str]:
-    """The shares of tokens by source, a column a stage."""
+    """The shares of tokens by source, with a column per stage."""
     infos = corpus.infos()
     everywhere = {name for stage in stages for name in mixture_sources(stage.mixture, infos)}
     columns, notes = [], []
@@ -125,8 +125,8 @@ def _mixture_lines(
     yield "mixture: shares of tokens by source"
     if config.mixture.within != "uniform":
         yield (
-            f"  inside a group uniform here; mixture.within={config.mixture.within} needs the "
-            "sizes of sources, which are counted when they are tokenised"
+            f"  shown as uniform within groups; mixture.within={config.mixture.within} needs the "
+            "sizes of sources, which are known after tokenising"
         )
     yield from dict.fromkeys(notes)
     yield f"  {'source':<24}" + "".join(f"{stage.name:>12}" for stage in stages)
@@ -150,7 +150,7 @@ def _memory_lines(config: ConfigDict, model: Qwen2Config, sharding: Sharding) ->
     yield from (f"  {size / _GIB:8,.2f} GiB {name}" for name, size in found.items())
     if config.lora.rank:
         yield "  a run with lora.rank needs less: frozen parameters have no moments or gradients"
-    yield "  `marco plan` has the TPU compiler's own figures"
+    yield "  `marco plan` shows the TPU compiler's numbers"
 
 
 def _disk_lines(config: ConfigDict, model: Qwen2Config, workdir: pathlib.Path) -> Iterator[str]:

@@ -1,7 +1,11 @@
-"""What a compiled program does, read from its optimized HLO: products, collectives, loops included.
+"""Counts the matrix products and collectives of a compiled program from its optimized HLO text.
 
-XLA's own cost analysis counts the body of a loop once and knows nothing of Pallas kernels, so the
-text is read instead: every instruction counts as often as the loops around it run.
+XLA's cost analysis counts the body of a loop once and ignores Pallas kernels. So the text is parsed
+into computations, lists of instructions. Each instruction has a cost of its own, from the shapes in
+the text, and may call computations: a fusion, a branch, or the body of a loop. The cost of a
+computation is the sum over its instructions, with that of called computations times their number
+of executions; the result is the cost of the ENTRY computation. Collectives are counted by kind,
+mesh axes, group size and payload.
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ _BYTES = {
     **{"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2},
     **{"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8},
 }
-# `send` is how collectives between slices end up: transfers through the hosts, on the mesh axis
-# `slice`, of which each is counted by what it sends.
+# Collectives between slices are compiled to `send`: transfers through the hosts, along the mesh
+# axis `slice`. Each is counted with the bytes that it sends.
 COLLECTIVES = (
     *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"),
     "send",
@@ -36,10 +40,11 @@ Shape = tuple[str, tuple[int, ...]]  # dtype and dimensions
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """Executions of one kind of collective over the same mesh axes with the same payload.
+    """All executions of one kind of collective over the same mesh axes with the same payload.
 
-    payload_bytes is the whole array of one execution: an all-gather's result, a reduce-scatter's
-    operand, the local array of the others. wire_bytes are a device's, all executions together.
+    payload_bytes is the full array of one execution: the result of an all-gather, the operand of a
+    reduce-scatter, the local array of other kinds. wire_bytes is sent per device, over all
+    executions.
     """
 
     kind: str
@@ -55,7 +60,7 @@ class Collective:
 class ProgramCost:
     """FLOPs of one execution on one device, and its collectives.
 
-    attention_flops are those of splash attention kernels, from their shapes, the causal half.
+    attention_flops are the FLOPs of splash attention kernels by their shapes, causal half only.
     """
 
     matmul_flops: float
@@ -64,11 +69,11 @@ class ProgramCost:
 
     @property
     def flops(self) -> float:
-        """Of products and attention kernels."""
+        """FLOPs of matrix products and attention kernels."""
         return self.matmul_flops + self.attention_flops
 
     def wire_bytes(self, kind: str | None = None, axis: str | None = None) -> float:
-        """Bytes that a device sends, of one kind of collective and mesh axis, or of all."""
+        """Bytes that a device sends in one kind of collective along one mesh axis, or in all."""
         return sum(
             item.wire_bytes
             for item in self.collectives
@@ -77,10 +82,10 @@ class ProgramCost:
 
     @property
     def asynchronous_share(self) -> float:
-        """The share of bytes whose collective has a start and a done, with work between them."""
+        """The share of bytes in asynchronous collectives, which overlap with other work."""
         total = self.wire_bytes()
-        own = sum(item.wire_bytes for item in self.collectives if item.asynchronous)
-        return own / total if total else 1.0
+        overlapping = sum(item.wire_bytes for item in self.collectives if item.asynchronous)
+        return overlapping / total if total else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,27 +98,29 @@ class _Instruction:
 
 
 def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...]) -> ProgramCost:
-    """Reads the optimized HLO text of a program that is laid on a mesh.
+    """Counts FLOPs and collectives in the optimized HLO text of a program on a mesh.
 
     Args:
         text: `compiled.as_text()`.
-        axis_names: of the mesh, major first.
-        axis_sizes: as many; ids in replica groups count the mesh's devices in this order.
+        axis_names: names of the mesh axes, major first.
+        axis_sizes: sizes of the mesh axes; replica groups number devices in this order.
     """
     computations, entry = _parse(text)
 
     @functools.cache
     def count(name: str) -> collections.Counter:
+        # Keys are "matmul" and "attention" (FLOPs), or a collective's kind, axes, group size,
+        # payload and whether it is asynchronous (executions).
         total: collections.Counter = collections.Counter()
         shapes = {item.name: item.results for item in computations[name]}
         for item in computations[name]:
-            total.update(_own(item, shapes, axis_names, axis_sizes))
+            total.update(_own_cost(item, shapes, axis_names, axis_sizes))
             times, called = _called(item, computations)
             for child in called:
                 for key, value in count(child).items():
                     if isinstance(key, str):
                         total[key] += value * times
-                    elif not _continues(item, child):
+                    elif not _is_counted(item, child):
                         started = key[-1] or _starts(item)
                         total[(*key[:-1], started)] += value * times
         return total
@@ -128,15 +135,15 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
 
 
 def _starts(item: _Instruction) -> bool:
-    """Whether an instruction starts the collective that it holds, and does not wait for it."""
+    """Whether an instruction starts a collective without waiting for it."""
     return item.operation == "async-start" or item.name.startswith("async-collective-start")
 
 
-def _continues(item: _Instruction, child: str) -> bool:
-    """Whether a collective in a fusion is one that an earlier start has counted.
+def _is_counted(item: _Instruction, child: str) -> bool:
+    """Whether the collective in a called computation was counted at its start.
 
-    A TPU that runs a gather beside products writes it three times: in a start, in the fusion with
-    the products, and in a done.
+    The TPU compiler writes a gather that overlaps with products three times: in a start, in the
+    fusion with the products, and in a done.
     """
     return item.name.startswith("async-collective-done") or child.startswith("async_collective_")
 
@@ -151,7 +158,7 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
         elif current is not None and (found := _INSTRUCTION.match(line)):
             current.append(_instruction(*found.groups()))
     if not entry:
-        raise ValueError("the text has no ENTRY computation: is it optimized HLO?")
+        raise ValueError("the text has no ENTRY computation: pass optimized HLO")
     return computations, entry
 
 
@@ -185,7 +192,7 @@ def _shapes(text: str) -> tuple[Shape, ...]:
 def _called(
     item: _Instruction, computations: dict[str, list[_Instruction]]
 ) -> tuple[int, list[str]]:
-    """How often an instruction runs which computations (reducers have no products: harmless)."""
+    """The computations that an instruction calls, and how often; reducers are ignored."""
     if item.operation == "while":
         condition, body = re.search(
             r"condition=%?([\w.\-]+), body=%?([\w.\-]+)", item.text
@@ -202,9 +209,10 @@ def _called(
 
 
 def _trips(item: _Instruction, condition: list[_Instruction]) -> int:
-    """How often a loop runs: as noted, or the bound that its counter is compared with.
+    """Iterations of a loop: the annotated number, or the bound that its counter is compared with.
 
-    JAX's scans count from 0 by 1. A loop that ends on data (decoding) has no such bound: once.
+    JAX's scans count from 0 in steps of 1. A loop whose end depends on data (decoding) has no such
+    bound and counts once.
     """
     if noted := _TRIPS.search(item.text):
         return int(noted.group(1))
@@ -218,13 +226,13 @@ def _trips(item: _Instruction, condition: list[_Instruction]) -> int:
     return bounds[0] if len(bounds) == 1 else 1
 
 
-def _own(
+def _own_cost(
     item: _Instruction,
     shapes: dict[str, tuple[Shape, ...]],
     axis_names: tuple[str, ...],
     axis_sizes: tuple[int, ...],
 ) -> dict:
-    """What an instruction itself does, besides what it calls."""
+    """FLOPs and collectives of an instruction itself, without the computations that it calls."""
     operands = [shape for name in item.operands for shape in shapes.get(name, ())]
     if item.operation == "dot":
         return {"matmul": _dot_flops(item, operands)}
@@ -254,7 +262,7 @@ def _dot_flops(item: _Instruction, operands: list[Shape]) -> float:
 
 
 def _convolution_flops(item: _Instruction, operands: list[Shape]) -> float:
-    """A TPU writes products as convolutions; places that fall in the padding do not count."""
+    """FLOPs of a convolution, as which the TPU compiler writes products; padding does not count."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", item.text)
     inputs, kernel, outputs = labels.groups()
     window = re.search(r"window=\{([^}]*)\}", item.text)
@@ -263,7 +271,7 @@ def _convolution_flops(item: _Instruction, operands: list[Shape]) -> float:
     total = 2.0 * operands[1][1][kernel.index("i")]
     total *= item.results[0][1][outputs.index("b")] * item.results[0][1][outputs.index("f")]
     for index, label in enumerate(spatial):
-        total *= _valid_places(
+        total *= _valid_positions(
             operands[0][1][inputs.index(label)],
             item.results[0][1][outputs.index(label)],
             operands[1][1][kernel.index(label)],
@@ -273,17 +281,18 @@ def _convolution_flops(item: _Instruction, operands: list[Shape]) -> float:
     return total / (int(groups.group(1)) if groups else 1)
 
 
-def _valid_places(size: int, outputs: int, kernel: int, window: dict[str, str]) -> int:
+def _valid_positions(size: int, outputs: int, kernel: int, window: dict[str, str]) -> int:
+    """Number of (output, kernel) positions of a dimension that read an input, not padding."""
     stride = int(window.get("stride", 1))
     low = int(window.get("pad", "0_0").split("_")[0])
     base = int(window.get("lhs_dilate", 1))
     dilation = int(window.get("rhs_dilate", 1))
-    places = np.arange(outputs)[:, None] * stride + np.arange(kernel) * dilation - low
-    return int(((places >= 0) & (places <= (size - 1) * base) & (places % base == 0)).sum())
+    read = np.arange(outputs)[:, None] * stride + np.arange(kernel) * dilation - low
+    return int(((read >= 0) & (read <= (size - 1) * base) & (read % base == 0)).sum())
 
 
 def _splash_flops(item: _Instruction, operands: list[Shape]) -> float:
-    """Products of a splash kernel: 2 forward, 3 for dq, 4 for dk and dv, 5 for all in one."""
+    """FLOPs of a splash kernel: 2 products forward, 3 for dq, 4 for dk and dv, 5 for all three."""
 
     def arrays(shapes: list[Shape] | tuple[Shape, ...]) -> list[tuple[int, ...]]:
         return [sizes for dtype, sizes in shapes if dtype in ("bf16", "f32") and len(sizes) >= 3]
@@ -300,7 +309,7 @@ def _splash_flops(item: _Instruction, operands: list[Shape]) -> float:
 
 
 def _groups(text: str) -> np.ndarray | None:
-    """Replica groups as [groups, ranks]."""
+    """Replica groups or source-target pairs, as an array [groups, ranks]; None if absent."""
     if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
         return np.array([[int(i) for i in p.split(",")] for p in _braces(pairs.group(1))])
     if found := re.search(r"replica_groups=\{(\{.*?\})\}", text):
@@ -323,8 +332,8 @@ def _axes(
     groups: np.ndarray, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...]
 ) -> tuple[str, ...]:
     """The mesh axes along which the ranks of a group differ."""
-    places = np.stack(np.unravel_index(groups, axis_sizes), axis=-1)  # [groups, ranks, axes]
-    varies = (places != places[:, :1]).any(axis=(0, 1))
+    coordinates = np.stack(np.unravel_index(groups, axis_sizes), axis=-1)  # [groups, ranks, axes]
+    varies = (coordinates != coordinates[:, :1]).any(axis=(0, 1))
     return tuple(name for name, moves in zip(axis_names, varies, strict=True) if moves)
 
 

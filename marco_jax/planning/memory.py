@@ -1,4 +1,4 @@
-"""A rough estimate of what a training step needs of a device's memory."""
+"""A rough estimate of the device memory of a training step."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def estimate_memory(
     remat: str,
     logits_mib: float,
 ) -> dict[str, float]:
-    """Bytes that a device needs at the peak of a step, roughly, by what they are for.
+    """Estimates a device's peak memory in a step, in bytes by purpose.
 
     Args:
-        model: the sizes.
-        config: of the run; its dtype, length and accumulation count are read.
-        mesh: sizes of fsdp, tensor and context.
+        model: the model's sizes.
+        config: the run's config, for dtype, length and accumulation steps.
+        mesh: sizes of the axes fsdp, tensor and context.
         rows: sequences_per_chip.
         remat: a policy of model/remat.py.
-        logits_mib: what the loss holds of logits at once.
+        logits_mib: MiB of logits that the loss holds at once.
     """
     tensor, ways = mesh["tensor"], mesh["fsdp"] * mesh["context"]
     tokens = rows * tensor * config.batch.length / config.batch.accumulation_steps
@@ -40,7 +40,7 @@ def estimate_memory(
     everything = 2 * hidden + (2 * heads + kv_heads + 2 * mlp) / tensor
     size = jnp.dtype(config.dtype).itemsize
     return {
-        # float32, but for gradients.
+        # Parameters and moments are float32, gradients have the dtype.
         "parameters, moments and gradients": (12 + size) * parameters / ways,
         KEPT_ACTIVATIONS: layers * tokens * size * kept.get(remat, everything),
         "activations of a layer": tokens * size * (4 * mlp / tensor + 10 * hidden),

@@ -1,7 +1,7 @@
-"""What a training step will need of a TPU slice, from the TPU compiler, before any TPU is there.
+"""Plans a training step on a TPU slice by the TPU compiler, without a TPU.
 
-Memory, FLOPs and bytes on the wire are facts about the compiled program. The time of a step is
-predicted from them and the data sheet: no chip has run it.
+Memory, FLOPs and bytes on the wire are properties of the compiled program. The time of a step is
+predicted from them and the data sheet, and not measured.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.config import model_config
 
-# How many sources losses are summed by: it does not show in any figure.
+# Number of sources that losses are summed by; it does not affect the plan.
 _SOURCES = 40
 
 
 class DoesNotFit(Exception):
-    """The compiler found no way to run a program in a chip's memory."""
+    """A program does not fit in a chip's memory, according to the compiler."""
 
 
 def plan_step(
     config: ConfigDict, topology: str, *, hlo_path: pathlib.Path | None = None
 ) -> dict[str, Any]:
-    """Compiles the training step of `config` for a topology and reports what it takes, per chip.
+    """Compiles the training step of `config` for a topology and reports its needs per chip.
 
     Args:
-        config: of a training run; its mesh must fill the topology.
-        topology: such as "v5p:4x4x4"; `config.mesh.num_slices` of them.
-        hlo_path: where to write the optimized HLO text.
+        config: a training config whose mesh fills the topology.
+        topology: such as "v5p:4x4x4"; there are `config.mesh.num_slices` of them.
+        hlo_path: file to write the optimized HLO text to.
 
     Returns:
-        JSON-ready figures: `memory`, `flops`, `wire`, `predicted` and what was planned.
+        JSON-ready numbers under `memory`, `flops`, `wire` and `predicted`; `planned` describes the
+        run.
 
     Raises:
-        ValueError: an unknown topology, or a mesh that does not fit it, the model or the batch.
-        DoesNotFit: the compiler gives up for want of memory.
+        ValueError: the topology is unknown, or the mesh does not fit it, the model or the batch.
+        DoesNotFit: the compiler runs out of memory.
     """
     chip = chip_of(topology)
     model = model_config(config, config.tokenizer.vocab_size)
@@ -85,7 +86,7 @@ def plan_step(
 
 
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles a program; DoesNotFit where the compiler gives up for want of memory."""
+    """Compiles a program; raises DoesNotFit if the compiler runs out of device memory."""
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -115,12 +116,12 @@ def _planned(
 
 
 def program_memory(analysis: Any, chip: Chip) -> dict[str, Any]:
-    """GiB a chip, as the compiler states them.
+    """The compiler's memory numbers, in GiB per chip.
 
-    `peak_gib` is what its heap takes at most, arguments included, and decides what fits: programs
-    compile whose `temporaries_gib` alone are more than the chip has. That figure counts again what
+    `peak_gib` is the maximum size of its heap, with arguments, and decides whether a program fits.
+    `temporaries_gib` may exceed the chip's memory in programs that fit, since it counts twice what
     the loops over layers keep (7B with 16 x 4096 tokens on v4: 25.7 GiB of peak, 36.0 of
-    temporaries, 32 of memory, and the compiler is content).
+    temporaries, 32 of memory).
     """
     hbm, peak = chip.hbm_bytes / GIB, analysis.peak_memory_in_bytes / GIB
     return {
@@ -142,7 +143,7 @@ def program_memory(analysis: Any, chip: Chip) -> dict[str, Any]:
 
 
 def tree_bytes(tree: Any) -> float:
-    """What a device holds of a tree of ShapeDtypeStructs with shardings."""
+    """Bytes per device of a tree of ShapeDtypeStructs with shardings."""
     return sum(
         leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(tree)
@@ -167,10 +168,10 @@ def _wire(cost: ProgramCost) -> dict[str, Any]:
 def _predict(
     cost: ProgramCost, chip: Chip, model_flops: float, tokens: int, devices: int
 ) -> dict[str, Any]:
-    """Seconds of each term at the data sheet's rates, and a step between two bounds.
+    """Predicts seconds of each part at the data sheet's rates, and two bounds of a step's time.
 
-    At best collectives hide behind the products; at worst those that the program does not start
-    ahead of time do not.
+    In the best case all collectives overlap with products; in the worst case only the asynchronous
+    ones do.
     """
     compute = cost.flops / chip.peak_flops
     across = cost.wire_bytes(axis="slice")

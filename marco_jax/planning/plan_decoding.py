@@ -1,4 +1,4 @@
-"""What the kernels of evaluation and generation will need of a TPU slice."""
+"""Plans the kernels of evaluation and generation on a TPU slice by the TPU compiler."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ KERNELS = ("score", "prefill", "decode")
 def plan_kernels(
     config: ConfigDict, topology: str, names: Sequence[str] = KERNELS
 ) -> dict[str, Any]:
-    """Compiles kernels with the rows that `config.evaluation` gives them on the training mesh.
+    """Compiles decoding kernels on the training mesh, with the rows of `config.evaluation`.
 
     Args:
-        config: of a training run; its mesh must fill the topology.
+        config: a training config whose mesh fills the topology.
         topology: such as "v5e:2x4".
         names: some of KERNELS.
 
     Returns:
         by name: shapes, memory, FLOPs, bytes on the wire, and the predicted time of a call; a call
-        of `decode` is one token of every row. A kernel that the compiler gives up for want of
-        memory has `memory.fits` false and a `reason`.
+        of `decode` generates one token of every row. For a kernel that does not fit, `memory.fits`
+        is false and `reason` is the compiler's.
 
     Raises:
-        ValueError: an unknown topology, or a mesh that does not fit it or the model.
+        ValueError: the topology is unknown, or the mesh does not fit it or the model.
     """
     chip = chip_of(topology)
     model = model_config(config, config.tokenizer.vocab_size)
@@ -74,7 +74,7 @@ def _plan(
     parameters = tree_bytes(arguments[0])
     states = [argument for argument in arguments if isinstance(argument, DecodeState)]
     cache = sum(tree_bytes(state.cache) for state in states)
-    # A call reads the parameters once, and where rows go on from a cache all of it.
+    # A call reads the parameters once, and the whole cache if it has one.
     read = parameters + cache
     compute = cost.flops / chip.peak_flops
     memory, ici = read / chip.hbm_bandwidth, cost.wire_bytes() / chip.ici_bandwidth

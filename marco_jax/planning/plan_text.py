@@ -1,15 +1,15 @@
-"""Plans as tables to read."""
+"""Formats plans as text tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-CAVEAT = "Predicted from the TPU compiler and the data sheet; no chip has run this."
+CAVEAT = "Predicted from the TPU compiler and the data sheet; not measured on a chip."
 
 
 def format_comparison(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """Two plans side by side, with the ratio of the second to the first."""
+    """Formats two plans side by side, with the ratio of the second to the first."""
     rows = [f"{'':<34}{'first':>14}{'second':>14}{'ratio':>9}"]
     for group in ("memory", "flops", "wire", "predicted"):
         for name, value in first[group].items():
@@ -24,7 +24,7 @@ def format_comparison(first: dict[str, Any], second: dict[str, Any]) -> str:
 
 
 def format_plan(plan: dict[str, Any]) -> str:
-    """The plan as a table to read."""
+    """Formats a plan as a table."""
     rows = []
     if "memory" in plan:
         fits = "fits" if plan["memory"]["fits"] else "DOES NOT FIT"
@@ -50,7 +50,7 @@ def format_plan(plan: dict[str, Any]) -> str:
 
 
 def _kernels(kernels: dict[str, Any]) -> Iterator[str]:
-    """A line a decoding kernel."""
+    """One line per decoding kernel."""
     if kernels:
         columns = ("rows", "length", "peak GiB", "cache GiB", "wire GiB", "call s", "tokens/s")
         yield f"{'kernels':<12}{'':>8}" + "".join(f"{name:>12}" for name in columns)

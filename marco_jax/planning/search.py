@@ -1,7 +1,7 @@
-"""`marco plan --search`: the mesh, batch and remat with the best predicted step of those that fit.
+"""`marco plan --search`: finds the mesh, batch and remat policy with the fastest predicted step.
 
-Compiling a step takes a minute, and there are hundreds of ways to lay one out. So all are ranked by
-a rough estimate, and the best of them are compiled: what is reported comes from the compiler.
+Compiling a step takes a minute, and there are hundreds of layouts. So all are ranked by a rough
+estimate, and only the best are compiled; the reported numbers come from the compiler.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _log = logging.getLogger(__name__)
 
 REMATS = ("minimal", "offload", "attention", "full")
 SEQUENCES = (1, 2, 4, 8, 16)
-# HLO / model FLOPs of the policies, as compiled for Qwen2-7B at 4096 tokens.
+# HLO FLOPs over model FLOPs by remat policy, as compiled for Qwen2-7B at 4096 tokens.
 _RECOMPUTE = {"minimal": 1.01, "offload": 1.01, "attention": 1.215, "full": 1.235}
 _AXES = ("data", "fsdp", "tensor", "context")
-# Estimates err; a layout estimated a little too large is still worth compiling.
+# Layouts whose estimated memory exceeds the chip's by less than this factor are compiled, too.
 _SLACK = 1.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A layout of the step, and a rough estimate of what it takes of a chip."""
+    """A layout of the training step, with estimated seconds and bytes per chip."""
 
     mesh: tuple[tuple[str, int], ...]
     sequences_per_chip: int
@@ -45,7 +45,7 @@ class Candidate:
     bytes: float
 
     def apply(self, config: ConfigDict) -> ConfigDict:
-        """The config with this layout."""
+        """A copy of the config with this layout."""
         config = config.copy_and_resolve_references()
         config.mesh.update(dict(self.mesh))
         config.batch.sequences_per_chip = self.sequences_per_chip
@@ -53,7 +53,7 @@ class Candidate:
         return config
 
     def fields(self) -> dict[str, Any]:
-        """What to write into a config."""
+        """The layout as config fields."""
         return {
             **{f"mesh.{name}": size for name, size in self.mesh},
             "batch.sequences_per_chip": self.sequences_per_chip,
@@ -61,41 +61,42 @@ class Candidate:
         }
 
 
-def search(
+def search_meshes(
     config: ConfigDict,
     topology: str,
     *,
     compiles: int,
     sequences: Sequence[int] = SEQUENCES,
 ) -> dict[str, Any]:
-    """Plans the most promising layouts of a step.
+    """Ranks all layouts of a training step and compiles the most promising ones.
 
     Args:
-        config: of a training run; its mesh, sequences_per_chip and remat are what is searched.
+        config: a training config; its mesh, sequences_per_chip and remat are searched.
         topology: such as "v5p:4x4x4".
-        compiles: how many layouts to compile.
-        sequences: values of batch.sequences_per_chip: the tokens of a step change with them.
+        compiles: number of layouts to compile.
+        sequences: values of batch.sequences_per_chip, which change the tokens of a step.
 
     Returns:
-        `best`: the plan of the layout with the most predicted tokens a second that fits, with its
-        `fields`, or None; `tried`: every compiled layout, best first; `considered`: how many.
+        `best`: the layout that fits with the most predicted tokens per second, with its `plan` and
+        `fields`, or None; `tried`: all compiled layouts, best first; `considered`: number of
+        layouts.
 
     Raises:
-        ValueError: an unknown topology, or no layout that divides the model.
+        ValueError: the topology is unknown, or no layout divides the model.
     """
     model = model_config(config, config.tokenizer.vocab_size)
     found = list(candidates(config, model, topology, sequences))
     if not found:
-        raise ValueError(f"no mesh over {topology} divides the model: try another slice")
+        raise ValueError(f"no mesh over {topology} divides the model: try another topology")
     chip = chip_of(topology)
     fitting = [item for item in found if item.bytes <= _SLACK * chip.hbm_bytes]
-    # Where nothing seems to fit, the smallest are the ones to look at.
-    ranked = sorted(fitting, key=_seconds_a_token) or sorted(found, key=lambda item: item.bytes)
+    # If none is estimated to fit, try the smallest.
+    ranked = sorted(fitting, key=_seconds_per_token) or sorted(found, key=lambda item: item.bytes)
     tried: list[dict[str, Any]] = []
     for item in ranked:
         if len(tried) == compiles:
             break
-        if any(_more_of_the_same(item, other) for other in tried):
+        if any(_is_larger(item, other) for other in tried):
             continue
         tried.append(_try(item, config, topology))
         _log.info(_line(tried[-1]))
@@ -107,7 +108,7 @@ def search(
 def candidates(
     config: ConfigDict, model: Qwen2Config, topology: str, sequences: Sequence[int]
 ) -> Iterator[Candidate]:
-    """Every layout that divides the model and the batch, with its estimate."""
+    """Yields every layout that divides the model and the batch, with its estimate."""
     slices = config.mesh.num_slices
     devices = topology_devices(topology, slices)
     chips = len(devices) // slices
@@ -143,16 +144,16 @@ def _estimate(
     remat: str,
     chip: Chip,
 ) -> tuple[float, float]:
-    """Seconds of a step and bytes at its peak, roughly, of one chip."""
+    """Roughly estimates the seconds of a step and its peak memory in bytes, per chip."""
     tensor, context, data, length = (
         mesh["tensor"],
         mesh["context"],
         mesh["data"],
         config.batch.length,
     )
-    ways = mesh["fsdp"] * context  # that parameters are gathered over
+    ways = mesh["fsdp"] * context  # shards of a parameter
     micro = config.batch.accumulation_steps
-    tokens = rows * tensor * length / micro  # that pass through a chip at once
+    tokens = rows * tensor * length / micro  # per chip and micro-batch
     hidden = model.hidden_size
     kv_heads = 2 * model.num_key_value_heads * model.head_dim
     parameters = model.num_parameters / tensor
@@ -163,7 +164,7 @@ def _estimate(
     stack, size = memory[KEPT_ACTIVATIONS], sum(memory.values())
 
     flops = model.flops_per_token(length) * rows * length * _RECOMPUTE[remat]
-    passes = 2 if remat in ("minimal", "offload") else 3  # through a layer, for its collectives
+    passes = 2 if remat in ("minimal", "offload") else 3  # executions of a layer's collectives
     wire = 6 * parameters * (1 - 1 / ways) * micro
     wire += (passes + 1) * 2 * tokens * micro * 2 * hidden * (1 - 1 / tensor) * layers
     if context > 1:
@@ -171,12 +172,12 @@ def _estimate(
     replicas = 8 * parameters / ways
     wire += replicas * (1 - 1 / data)
     across = replicas * (1 - 1 / config.mesh.num_slices)
-    moved = 2 * stack / 32e9 if remat == "offload" else 0.0  # over PCIe, there and back
+    moved = 2 * stack / 32e9 if remat == "offload" else 0.0  # over PCIe, to the host and back
     seconds = flops / chip.peak_flops + wire / chip.ici_bandwidth + across / DCN_BANDWIDTH
     return max(seconds, moved), size
 
 
-def _seconds_a_token(item: Candidate) -> float:
+def _seconds_per_token(item: Candidate) -> float:
     return item.seconds / item.sequences_per_chip
 
 
@@ -194,8 +195,8 @@ def _try(item: Candidate, config: ConfigDict, topology: str) -> dict[str, Any]:
     }
 
 
-def _more_of_the_same(item: Candidate, tried: dict[str, Any]) -> bool:
-    """Whether a smaller step on the same mesh did not fit."""
+def _is_larger(item: Candidate, tried: dict[str, Any]) -> bool:
+    """Whether a tried layout of the same mesh with less memory did not fit."""
     fields = item.fields()
     return (
         not tried["fits"]
@@ -219,17 +220,15 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def format_search(found: dict[str, Any]) -> str:
-    """What was tried, best first, and what to write into the config."""
+    """Formats the tried layouts, best first, and the flags of the best."""
     rows = [f"{found['considered']} layouts, {len(found['tried'])} compiled, best first:"]
     rows += [f"  {_line(row)}" for row in found["tried"]]
     if found["best"] is None:
-        rows.append("None of these fits: try more chips, or --search with more layouts.")
+        rows.append("No layout fits: try more chips, or --search with more layouts.")
     else:
         fields = found["best"]["fields"].items()
         rows.append(
-            "Take it with " + " ".join(f"--config.{name}={value}" for name, value in fields)
+            "Use the best with " + " ".join(f"--config.{name}={value}" for name, value in fields)
         )
-        rows.append(
-            "Predicted from the TPU compiler and the data sheet; no chip has run this step."
-        )
+        rows.append("Predicted from the TPU compiler and the data sheet; not measured on a chip.")
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""TPU slices that are described, not present: programs compile for them on any machine."""
+"""Descriptions of TPU slices, for which programs compile on any machine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from marco_jax.extras import require
 
 
 def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
-    """The devices of a topology such as "v5p:4x4x4" (generation, chips a dimension).
+    """The devices of a topology such as "v5p:4x4x4" (generation, chips per dimension).
 
-    Needs libtpu, the TPU compiler, and no TPU.
+    Needs libtpu, the TPU compiler, but no TPU.
 
     Raises:
-        ValueError: a name that is no topology, or one that this libtpu does not know.
-        MissingExtra: no libtpu.
+        ValueError: the name is not a topology, or this libtpu does not know it.
+        MissingExtra: libtpu is not installed.
     """
     if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
         raise ValueError(f"topology is {name!r}: write GENERATION:CHIPS, for example v5p:4x4x4")
-    # A libtpu outside a TPU machine must neither ask for one nor lock the only one.
+    # Outside a TPU machine, libtpu must not query metadata, nor lock itself to one process.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     require("plan")
@@ -31,7 +31,7 @@ def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
 
     options: dict[str, object] = {"num_slices": num_slices} if num_slices > 1 else {}
     if name.startswith("v4:"):
-        # The two cores of a v4 chip as one device, which is how JAX runs them.
+        # JAX runs the two cores of a v4 chip as one device.
         options["chip_config_name"] = "megacore"
     try:
         with _quiet():
@@ -44,10 +44,10 @@ def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drops what libtpu writes to standard error as it looks in vain for a TPU."""
+    """Discards libtpu's messages on standard error about missing TPUs."""
     saved = os.dup(2)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    with open(os.devnull, "w", encoding="utf-8") as null:
+        os.dup2(null.fileno(), 2)
     try:
         yield
     finally:

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.mixture_ablation.worlds import KINDS, OBJECTIVE, PRIOR, planted, try_world
-from marco_jax.ablation.design import draw_design
-from marco_jax.ablation.fit import Response, fit_target
+from marco_jax.ablation.design import cap_weights, draw_design
+from marco_jax.ablation.fit import Response, assess_fit, fit_target
 from marco_jax.ablation.propose import Objective, minimise, propose, trade_off
-from marco_jax.ablation.quality import judge
-from marco_jax.ablation.simplex import cap_weights
 
 
 def test_a_design_is_seeded_and_keeps_its_caps():
@@ -31,7 +29,7 @@ def test_a_design_is_seeded_and_keeps_its_caps():
     ("change", "message"),
     [
         ({"runs": 3}, "4 runs"),
-        ({"caps": dict.fromkeys(PRIOR, 0.1)}, "less than a whole"),
+        ({"caps": dict.fromkeys(PRIOR, 0.1)}, "less than 1"),
         ({"prior": {"a": 1.0, "b": 0.0}}, "above zero"),
     ],
 )
@@ -66,8 +64,8 @@ def test_left_out_predictions_are_those_of_fits_without_the_run():
     )
     variances = np.diag(model.covariance()) * 0 + np.exp(2 * model.sizes[2])
     inputs, targets = model.inputs[1:], model.targets[1:]
-    units = design.weights.shape[1]
-    sizes = np.repeat(np.exp(2 * model.sizes[:2]), [units, inputs.shape[1] - units])
+    components = design.weights.shape[1]
+    sizes = np.repeat(np.exp(2 * model.sizes[:2]), [components, inputs.shape[1] - components])
     kernel = (inputs * sizes) @ inputs.T + np.diag(variances[1:])
     row = model.inputs[0] * sizes @ inputs.T @ np.linalg.solve(kernel, targets)
     expected = model.floor + np.exp(model.mean + model.scale * row)
@@ -144,7 +142,7 @@ def test_figures_must_be_positive_numbers():
 
 
 def test_constant_figures_are_predicted_by_nothing():
-    assert not judge(np.ones(8), np.ones(8)).predicts()
+    assert not assess_fit(np.ones(8), np.ones(8)).predicts()
     assert not fit_target(draw_design(PRIOR, 8, 0).weights, np.ones(8)).quality.predicts()
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from marco_jax.__main__ import main
 from marco_jax.ablation import sweep as sweep_module
-from marco_jax.ablation.design_units import find_units
-from marco_jax.ablation.proxies import figures_of
+from marco_jax.ablation.components import find_components
+from marco_jax.ablation.proxies import target_values
 from marco_jax.ablation.sweep_config import parse_shares, resolve_targets
 from marco_jax.data.corpus import SourceInfo
 from marco_jax.data.mixtures import apply_override, get_mixture
@@ -121,7 +121,7 @@ def test_a_sweep_runs_fits_proposes_confirms_and_reports(fake, arguments, tmp_pa
     override = re.search(r"--config.mixture.override=(\S+)", command)[1]
     sources = [SourceInfo(code, "text", code) for code in CODES]
     made = apply_override(get_mixture("flat", sources).shares, override, sources)
-    assert all(abs(made[unit] - w) < 1e-4 for unit, w in proposal["weights"].items())
+    assert all(abs(made[component] - w) < 1e-4 for component, w in proposal["weights"].items())
 
 
 def test_a_dry_run_says_what_it_costs_and_runs_nothing(fake, arguments, tmp_path, capsys):
@@ -230,23 +230,23 @@ def test_a_config_without_a_sweep_is_refused(root, tmp_path, capsys):
         ("sources", {"fr": ("fr",), "parallel": ("parallel",)}),
     ],
 )
-def test_units(text, expected):
-    units = find_units(text, SHARES, SOURCES)
+def test_components(text, expected):
+    components = find_components(text, SHARES, SOURCES)
     for name, members in expected.items():
-        assert set(units.members[name]) == set(members)
-    assert sorted(s for own in units.members.values() for s in own) == sorted(SHARES)
-    assert sum(units.prior.values()) == pytest.approx(1)
-    weights = np.random.default_rng(0).dirichlet(np.ones(len(units.members)))
-    made = apply_override(SHARES, units.override(weights), SOURCES)
-    wanted = units.source_shares(weights)
+        assert set(components.members[name]) == set(members)
+    assert sorted(s for own in components.members.values() for s in own) == sorted(SHARES)
+    assert sum(components.prior.values()) == pytest.approx(1)
+    weights = np.random.default_rng(0).dirichlet(np.ones(len(components.members)))
+    made = apply_override(SHARES, components.override(weights), SOURCES)
+    wanted = components.source_shares(weights)
     assert made == pytest.approx(wanted, abs=2e-4)
 
 
 def test_caps_follow_from_the_source_that_runs_out_first():
-    units = find_units("low-resource", SHARES, SOURCES)
+    components = find_components("low-resource", SHARES, SOURCES)
     tokens = {"kk": 1000.0, "ne": 100.0, "he": 1000.0}
-    caps = dict(zip(units.members, units.caps(tokens, 10_000, 4), strict=True))
-    # A third of the unit is Nepali: 400 tokens of it are 1,200 of the unit.
+    caps = dict(zip(components.members, components.caps(tokens, 10_000, 4), strict=True))
+    # A third of the component is Nepali: 400 tokens of it are 1,200 of the component.
     assert caps["low-resource"] == pytest.approx(0.12)
     assert caps["English"] == 1
 
@@ -266,7 +266,7 @@ def test_figures_are_such_that_lower_is_better():
         Result("translation", "kk", 3, "chrf++", 30.0, 1.0, 9),
         Result("bits_per_byte", "kk", 0, "bits_per_byte", 1.5, 0.1, 9),
     ]
-    values = list(figures_of(rows).values())
+    values = list(target_values(rows).values())
     assert values == pytest.approx([0.3, 70.0, 1.5])
 
 

@@ -218,7 +218,7 @@ def test_a_perplexity_decides_by_language(tmp_path):
     with pytest.raises(ValueError, match="needs a model"):
         curate(raw, tmp_path / "other", config)
     config.most_bits_per_byte = "kk=x"
-    with pytest.raises(ValueError, match="'kk=x' is no number"):
+    with pytest.raises(ValueError, match="'kk=x' is not a number"):
         curate(raw, tmp_path / "other", config, perplexity=bits)
 
 

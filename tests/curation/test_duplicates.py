@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from marco_jax.curation.duplicates import clusters, comparison, describe, grams, links
+from marco_jax.curation.duplicates import clusters, comparison, describe_text, grams, links
 
 WORDS = ["".join(random.Random(n).choices("abcdefghijklmnop", k=6)) for n in range(2000)]
 
@@ -17,7 +17,7 @@ def exact(one: str, two: str) -> float:
 
 def joined(texts: list[str]) -> np.ndarray:
     """Pairs of copies among texts, by every key, as the pipeline finds them."""
-    found = [describe(text) for text in texts]
+    found = [describe_text(text) for text in texts]
     order = np.lexsort((np.arange(len(texts)), [-len(text) for text in texts])).argsort()
     signatures = np.stack([one.signature for one in found])
     compare = comparison(signatures, np.array([one.size for one in found]), 0.6, 0.8)
@@ -57,5 +57,5 @@ def test_cut_copies_go_and_the_longest_stays():
 
 def test_texts_of_two_languages_are_no_copies_unless_they_are_equal():
     text = " ".join(random.Random(7).choices(WORDS, k=50))
-    one, two = describe(text, "az"), describe(text, "tr")
+    one, two = describe_text(text, "az"), describe_text(text, "tr")
     assert one.digest == two.digest and not set(one.keys.tolist()) & set(two.keys.tolist())

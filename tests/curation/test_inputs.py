@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from marco_jax.curation import inputs
-from marco_jax.curation.inputs import Part, expand, parts_of, read
+from marco_jax.curation.inputs import Part, matching_files, parts_of, read
 
 TEXTS = ["one line", "zwei Zeilen", "три строки", "四行", "x" * 3000]
 
@@ -102,6 +102,6 @@ def test_what_cannot_be_read_is_told_and_passed_over(tmp_path):
 def test_globs_name_each_file_once(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     pattern = str(tmp_path / "*.txt")
-    assert expand((pattern, str(tmp_path / "a.txt"))) == [str(tmp_path / "a.txt")]
+    assert matching_files((pattern, str(tmp_path / "a.txt"))) == [str(tmp_path / "a.txt")]
     with pytest.raises(FileNotFoundError, match="no file matches"):
-        expand((str(tmp_path / "none*"),))
+        matching_files((str(tmp_path / "none*"),))

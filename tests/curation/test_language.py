@@ -2,7 +2,7 @@
 
 import pytest
 
-from marco_jax.curation.language import identify, in_script, own_lines
+from marco_jax.curation.language import identify, lines_in_language, script_share
 
 MALAY = "Kerajaan berkata syarikat itu akan membuka pejabat baharu kerana permintaan yang tinggi."
 INDONESIAN = (
@@ -45,11 +45,11 @@ def test_a_claim_does_not_override_both_identifiers():
     [(HINDI, NEPALI, "hi"), (AZERBAIJANI, TURKISH, "az"), (MALAY, INDONESIAN, "ms")],
 )
 def test_lines_in_a_language_written_alike_are_taken_out(one, two, code):
-    text, share = own_lines(f"{one}\n{two}\n{one}", code)
+    text, share = lines_in_language(f"{one}\n{two}\n{one}", code)
     assert text == f"{one}\n{one}" and 0.25 < share < 0.45
-    assert own_lines(f"{one}\n{one}", code) == (f"{one}\n{one}", 0.0)
+    assert lines_in_language(f"{one}\n{one}", code) == (f"{one}\n{one}", 0.0)
 
 
 def test_scripts():
-    assert in_script(RUSSIAN, "Cyrl") == 1.0 and in_script(RUSSIAN, "Latn") == 0.0
-    assert in_script("日本語の文です", "Jpan") == 1.0 and in_script("", "Latn") == 0.0
+    assert script_share(RUSSIAN, "Cyrl") == 1.0 and script_share(RUSSIAN, "Latn") == 0.0
+    assert script_share("日本語の文です", "Jpan") == 1.0 and script_share("", "Latn") == 0.0

@@ -2,7 +2,7 @@
 
 import random
 
-from marco_jax.curation.joins import learn_lexicon
+from marco_jax.curation.joins import train_lexicon
 from marco_jax.curation.lexical import Lexicon
 from marco_jax.curation.stages import Job
 
@@ -21,8 +21,8 @@ def test_a_lexicon_tells_translations_from_sentences_put_together_at_random(tmp_
         return " ".join(here for here, _ in chosen), " ".join(target)
 
     known = [pair() for _ in range(1500)]
-    assert Lexicon.learnt(known[:500], ("en", "de")) is None
-    learnt = Lexicon.learnt(known, ("en", "de"))
+    assert Lexicon.train(known[:500], ("en", "de")) is None
+    learnt = Lexicon.train(known, ("en", "de"))
     learnt.save(tmp_path / "lexicon.json")
     lexicon = Lexicon.load(tmp_path / "lexicon.json")
     assert lexicon == learnt and Lexicon.load(tmp_path / "none.json") is None
@@ -46,7 +46,7 @@ def test_a_lexicon_is_learnt_from_given_pairs_of_the_same_languages(tmp_path):
     (tmp_path / "known.en-fr.tsv").write_text("\n".join(lines[:50]), encoding="utf-8")
     job = Job(tmp_path / "work", {"lexicon_pairs": f" {tmp_path}/known.en-*.tsv, "})
     for languages in ("en-de", "en-fr"):
-        learn_lexicon(languages, job)
+        train_lexicon(languages, job)
     found = [path.stem for path in (tmp_path / "work" / "lexicons").glob("*")]
     assert found == ["en-de"]
     lexicon = Lexicon.load(tmp_path / "work" / "lexicons" / "en-de.json")

@@ -74,7 +74,9 @@ def test_a_damaged_file_is_one_line_and_code_2(model, data, capsys):
     )
     assert code == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith(f"marco eval: {data}/belebele/npi_Deva.jsonl:7: it is no JSON object")
+    assert error.startswith(
+        f"marco eval: {data}/belebele/npi_Deva.jsonl:7: it is not a JSON object"
+    )
     assert "\n" not in error
 
 
@@ -107,11 +109,11 @@ def without(row, name):
         ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE) + "я".encode("cp1251") + b"\n",
          ":2: it is not UTF-8"),
         ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE) + b'{"passage": "cut of',
-         ":2: it is no JSON object"),
+         ":2: it is not a JSON object"),
         ("belebele", "kk", "kaz_Cyrl.jsonl", lines(BELEBELE) + b"[" * 100_000,
-         ":2: it is no JSON object"),
+         ":2: it is not a JSON object"),
         ("belebele", "kk", "kaz_Cyrl.jsonl", b'{"answer": 1' + b"0" * 5000 + b"}",
-         ":1: it is no JSON object"),
+         ":1: it is not a JSON object"),
         ("xcopa", "zh", "test.zh.jsonl", lines(XCOPA, without(XCOPA, "label")),
          ":2: the field 'label'"),
         ("xcopa", "zh", "test.zh.jsonl", lines(XCOPA, XCOPA | {"label": "none"}),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from marco_jax.evaluation.pairwise import Verdict, by_score, judge_pairs, load_judge, table
+from marco_jax.evaluation.pairwise import Verdict, by_score, judge_pairs, load_judge, outcome_table
 
 ROWS = [{"language": code} for code in ("kk", "kk", "de", "de")]
 
@@ -31,7 +31,7 @@ def test_what_both_orders_say_counts():
 def test_a_judge_that_favours_a_position_favours_nobody():
     verdicts = judge_pairs(favours_the_first, ROWS, ["a"] * 4, ["b"] * 4)
     assert verdicts == [Verdict(0, False)] * 4
-    figures = {(row.metric, row.language): row.value for row in table(ROWS, verdicts)}
+    figures = {(row.metric, row.language): row.value for row in outcome_table(ROWS, verdicts)}
     assert figures["tie", "all"] == 1
     assert figures["consistent", "all"] == 0
     assert figures["win_rate", "all"] == 0.5
@@ -44,7 +44,7 @@ def test_no_number_is_a_tie():
 
 def test_the_table_has_languages_groups_and_errors():
     outcomes = (1, 0, 1, -1)
-    rows = table(ROWS, [Verdict(outcome, True) for outcome in outcomes], signature="by:me")
+    rows = outcome_table(ROWS, [Verdict(outcome, True) for outcome in outcomes], signature="by:me")
     figures = {(row.metric, row.language): row for row in rows}
     assert {row.language for row in rows} == {"kk", "de", "all", "high", "low"}
     assert figures["win", "kk"].value == 0.5
@@ -76,5 +76,5 @@ def test_judges_by_the_number_of_their_arguments(tmp_path):
     assert load_judge(f"{place}:judge")(ROWS[:1], ["ab"], ["a"]) == [0]
     with pytest.raises(ValueError, match="takes 1 arguments"):
         load_judge(f"{place}:other")
-    with pytest.raises(ValueError, match="gives 0 numbers for 1"):
+    with pytest.raises(ValueError, match="returns 0 numbers for 1"):
         judge_pairs(lambda *lists: [], ROWS[:1], ["a"], ["b"])

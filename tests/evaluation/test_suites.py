@@ -99,7 +99,7 @@ def test_scores_that_are_not_numbers_give_no_accuracy(choice):
 
 
 def test_options_are_scored_once_after_each_premise(choice, byte_tokenizer):
-    assert choice.alone == {("", " aa"): 4, ("", " bbbb"): 5}
+    assert choice.baselines == {("", " aa"): 4, ("", " bbbb"): 5}
     items = [ChoiceItem(f"p {n}", ("aa", "bbbb"), 0, premise="p") for n in range(2)]
     suite = ChoiceSuite.build(byte_tokenizer, items)
     assert len(suite.requests) == 6

@@ -208,7 +208,7 @@ _TRIALS = {
             "31 sources",
         )
     ],
-    "plan": [Trial(_PLAN, says="no chip has run this")],
+    "plan": [Trial(_PLAN, says="not measured on a chip")],
     "curation": [Trial(_CURATE, says="kept 3 of 4 documents")],
     "sweep": [
         Trial(_SWEEP, says="runs of 100 steps"),

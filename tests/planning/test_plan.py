@@ -49,7 +49,7 @@ def test_a_small_step_on_two_slices(root, tmp_path):
         *SMALL,
     )
     assert done.returncode == 0, done.stderr
-    assert "no chip has run this" in done.stdout
+    assert "not measured on a chip" in done.stdout
     found = json.loads(out.read_text())
     assert found["planned"]["mesh"] == {"slice": 2, "fsdp": 2, "fsdp_minor": 2}
     assert found["memory"]["fits"]

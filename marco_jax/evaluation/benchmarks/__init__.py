@@ -1,13 +1,13 @@
-"""The few-shot benchmarks of the paper, as data.
+"""The few-shot benchmarks of the paper: prompts from local files.
 
     from marco_jax.evaluation import benchmarks
 
     for prompt in benchmarks.prompts("belebele", "kk", "DATA", format="letter", shots=0):
         prompt.context, prompt.choices, prompt.gold
 
-`BENCHMARKS` says of each where its files lie below the data directory, which languages it has, how
-prompts are written and how shots are chosen. DATA holds a folder for each benchmark in the
-layout of its authors (or as a local Hugging Face or TFDS dataset); nothing is downloaded.
+`BENCHMARKS` declares for each its files below the data directory, its languages, its prompt
+formats and how shots are chosen. DATA holds a folder for each benchmark in its authors' layout (or
+as a local Hugging Face or TFDS dataset); nothing is downloaded.
 """
 
 from __future__ import annotations

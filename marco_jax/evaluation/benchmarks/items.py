@@ -1,4 +1,4 @@
-"""From rows of files to items: the texts, options and answers that a benchmark's data names."""
+"""Reads items from rows of files: the texts, options and answers that a benchmark declares."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _REQUIRED = object()
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A question.
+    """A question of a benchmark.
 
     Attributes:
-        row: the record behind it.
-        texts: by field name, edited as the benchmark says.
-        options: texts to choose from; empty where formats give the choices.
-        gold: numbers of the right choices, almost always one; empty for generation.
-        references: right answers of a generation task; none where the file keeps them back.
+        row: the record that it was read from.
+        texts: texts by field name, after the benchmark's edits.
+        options: texts to choose from; empty if the format gives the choices.
+        gold: indices of the right choices, almost always one; empty for generation.
+        references: reference answers of a generation task; empty if the file has none.
     """
 
     row: Row
@@ -36,17 +36,17 @@ class Item:
 def read_item(
     row: Row, benchmark: Benchmark, language: str, *, choices: int, words: Mapping[str, str]
 ) -> Item | None:
-    """The item of a row, or None for a blank row that the benchmark leaves out.
+    """Reads the item of a row; None for a blank row that the benchmark leaves out.
 
     Args:
         row: a record of one of the benchmark's files.
-        benchmark: says which fields count.
-        language: of the item.
-        choices: number of choices where they are no options of the row.
-        words: of the language.
+        benchmark: declares the fields.
+        language: language of the item.
+        choices: number of choices if the row has no options.
+        words: the language's words for templates.
 
     Raises:
-        DataError: a field is missing or empty, or the answer is none of the options.
+        DataError: a field is missing or empty, or the answer is not one of the options.
     """
     fields = benchmark.texts_in.get(language, benchmark.texts)
     if any(text.skips_blank and find(row, text.names) in (None, "") for text in fields.values()):
@@ -59,10 +59,10 @@ def read_item(
 
 
 def find(row: Row, names: tuple[str, ...], default: Any = _REQUIRED) -> Any:
-    """The value of the first of `names` that the row has; dots go into nested fields and lists.
+    """The value of the first of `names` that the row has; dots address nested fields and lists.
 
     Raises:
-        DataError: it has none of them, and there is no default.
+        DataError: the row has none of them, and there is no default.
     """
     for name in names:
         value: Any = row.fields
@@ -78,11 +78,11 @@ def find(row: Row, names: tuple[str, ...], default: Any = _REQUIRED) -> Any:
     if default is not _REQUIRED:
         return default
     wanted = " or ".join(repr(name) for name in names)
-    row.fail(f"the field {wanted} is missing, it has {', '.join(map(repr, row.fields))}")
+    row.fail(f"the field {wanted} is missing: the row has {', '.join(map(repr, row.fields))}")
 
 
 def read_text(row: Row, text: Text, words: Mapping[str, str]) -> str:
-    """An edited text field."""
+    """Reads a text field and applies its edits."""
     value = find(row, text.names, None if text.may_be_empty else _REQUIRED)
     if value is None and text.may_be_empty:
         value = ""
@@ -105,7 +105,7 @@ def _edit(value: str, edits: tuple[str, ...], words: Mapping[str, str]) -> str:
 
 
 def read_options(row: Row, options: Options) -> tuple[str, ...]:
-    """The options of a question: at least two, none empty."""
+    """Reads the options of a question: at least two non-empty texts."""
     for name in options.names:
         if isinstance(name, tuple):
             if not all(column in row.fields for column in name):
@@ -121,7 +121,9 @@ def read_options(row: Row, options: Options) -> tuple[str, ...]:
         shown = " or ".join(
             ", ".join(name) if isinstance(name, tuple) else name for name in options.names
         )
-        row.fail(f"the options ({shown}) are missing, it has {', '.join(map(repr, row.fields))}")
+        row.fail(
+            f"the options ({shown}) are missing: the row has {', '.join(map(repr, row.fields))}"
+        )
     if not isinstance(values, list | tuple) or len(values) < 2:
         row.fail(f"the options are {values!r}: there must be at least two")
     texts = [str(value) if isinstance(value, int | float) else value for value in values]
@@ -132,7 +134,7 @@ def read_options(row: Row, options: Options) -> tuple[str, ...]:
 
 
 def read_gold(row: Row, golds: Sequence[Gold], choices: int) -> tuple[int, ...]:
-    """Numbers of the right choices, from 0, as the first of `golds` that the row has says."""
+    """Reads the indices of the right choices from the first of `golds` that the row has."""
     for gold in golds:
         value = find(row, gold.names, None)
         if value is not None:
@@ -158,7 +160,7 @@ def read_gold(row: Row, golds: Sequence[Gold], choices: int) -> tuple[int, ...]:
 
 
 def _number(value: Any, gold: Gold) -> int | None:
-    """The number of an option from a number, a word or a letter; None for anything else."""
+    """The index of an option from a number, a word or a letter; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -174,7 +176,7 @@ def _number(value: Any, gold: Gold) -> int | None:
 
 
 def read_references(row: Row, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The right answers of a generation task; none where a copy is published without them."""
+    """Reads the reference answers of a generation task; empty if the file has none."""
     value = find(row, names)
     values = value if isinstance(value, list) else [value]
     texts = [str(v) if isinstance(v, int | float) else v for v in values if v is not None]
@@ -196,7 +198,7 @@ def _drop_final_mark(text: str) -> str:
 
 
 def _detokenize(text: str) -> str:
-    """Takes back the spaces that PAWS's tokenisation put around marks."""
+    """Removes the spaces that PAWS's tokenisation put around punctuation."""
     for spaced, plain in ((" n't", "n't"), (" )", ")"), ("( ", "("), ('" ', '"'), (' "', '"')):
         text = text.replace(spaced, plain)
     return re.sub(r" (['.,])", r"\1", text)

@@ -1,4 +1,4 @@
-"""Prompts of a benchmark in a language, from its files."""
+"""Makes the prompts of a benchmark in a language from its files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 def get_benchmark(task: str) -> Benchmark:
-    """The benchmark of that name.
+    """The benchmark with a name.
 
     Raises:
-        ValueError: there is none; the message names the nearest.
+        ValueError: the name is unknown; the message gives the nearest.
     """
     if task in BENCHMARKS:
         return BENCHMARKS[task]
@@ -36,28 +36,28 @@ def get_benchmark(task: str) -> Benchmark:
 
 
 def get_format(benchmark: Benchmark, name: str | None) -> Format:
-    """A benchmark's format of that name; its default for None.
+    """A benchmark's format with a name; its default for None.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the benchmark has no such format.
     """
     if name is None:
         return next(iter(benchmark.formats.values()))
     if name not in benchmark.formats:
         known = ", ".join(benchmark.formats)
-        raise ValueError(f"format {name!r} of {benchmark.name} is unknown: known are {known}")
+        raise ValueError(f"format {name!r} of {benchmark.name} is unknown: choose one of {known}")
     return benchmark.formats[name]
 
 
 def default_shots(benchmark: Benchmark, form: Format) -> int:
-    """Solved examples in a prompt unless the caller says otherwise."""
+    """Default number of shots in a prompt."""
     return benchmark.shots if form.shots is None else form.shots
 
 
 def available_languages(
     task: str, data_dir: str | os.PathLike, split: str | None = None
 ) -> list[str]:
-    """Languages of a benchmark that have files below a data directory: of a split, or of any."""
+    """Languages of a benchmark that have files below a data directory, of a split or of any."""
     benchmark = get_benchmark(task)
     root = pathlib.Path(data_dir)
     splits = (split,) if split else benchmark.splits
@@ -81,21 +81,21 @@ def prompts(
     split: str | None = None,
     part: str | None = None,
 ) -> Iterator[Prompt]:
-    """Prompts of a benchmark, part after part, in the order of the files.
+    """Yields the prompts of a benchmark, part after part, in the order of the files.
 
     Args:
-        task: a name of `BENCHMARKS`.
+        task: a key of `BENCHMARKS`.
         language: one of its codes; a pair such as "en-kk" for translation between any two.
-        data_dir: holds the benchmark's folder, or is it.
+        data_dir: the benchmark's folder, or the folder that holds it.
         format: one of the benchmark's formats, by default the first.
-        shots: solved examples before each item, by default the paper's number.
-        limit: at most so many items of each part; it does not change the shots of those.
-        split: which split to ask about, by default the benchmark's first that has files.
+        shots: shots before each item, by default the paper's number.
+        limit: at most so many items of each part; it does not change their shots.
+        split: the split to evaluate, by default the benchmark's first that has files.
         part: a subject, by default all.
 
     Raises:
         ValueError: the task, language, format, split or part is unknown, or a number too small.
-        FileNotFoundError: there are no files; the message says where they should be.
+        FileNotFoundError: there are no files; the message gives the path where they should be.
         DataError: a file is damaged, or has too few examples for the shots.
     """
     benchmark = get_benchmark(task)
@@ -111,7 +111,7 @@ def prompts(
     files = Files(benchmark, language, root)
     split = _split(benchmark, files, language, split)
     parts = _parts(benchmark, files, language, split, part)
-    # Errors of arguments are raised by the call, not by the first look at its result.
+    # Not a generator function: invalid arguments raise here, not at the first iteration.
     return itertools.chain.from_iterable(
         _part_prompts(benchmark, form, files, language, split, name, shots, limit) for name in parts
     )
@@ -137,26 +137,26 @@ def _language(benchmark: Benchmark, language: str) -> str:
     if benchmark.open_codes and len(language) == 8 and language[3] == "_":
         return language
     known = ", ".join(benchmark.languages)
-    raise ValueError(f"language {language!r} of {benchmark.name} is unknown: known are {known}")
+    raise ValueError(f"language {language!r} of {benchmark.name} is unknown: choose one of {known}")
 
 
 def _split(benchmark: Benchmark, files: Files, language: str, split: str | None) -> str:
-    """The split to ask about; one that has files."""
+    """The split to evaluate: the first of the wanted ones that has files."""
     if split is not None and split not in benchmark.sources:
         known = ", ".join(benchmark.sources)
-        raise ValueError(f"split {split!r} of {benchmark.name} is unknown: known are {known}")
+        raise ValueError(f"split {split!r} of {benchmark.name} is unknown: choose one of {known}")
     wanted = (split,) if split else benchmark.splits
     parts = benchmark.parts_of(language)
     for name in wanted:
         if any(files.find(name, part) for part in parts):
             if name != wanted[0]:
                 _log.warning(
-                    "%s %s: no %s files, the %s split is asked about",
+                    "%s %s: no %s files, the %s split is used",
                     benchmark.name, language, wanted[0], name,
                 )  # fmt: skip
             return name
-    place = files.looked_for(wanted[0], parts[0])
-    raise FileNotFoundError(f"{benchmark.name} in {language} has no files: {place} is missing")
+    path = files.expected_path(wanted[0], parts[0])
+    raise FileNotFoundError(f"{benchmark.name} in {language} has no files: {path} is missing")
 
 
 def _parts(
@@ -169,8 +169,8 @@ def _parts(
             remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(parts)}"
             raise ValueError(f"part {part!r} of {benchmark.name} is unknown: {remedy}")
         if not files.find(split, part):
-            place = files.looked_for(split, part)
-            raise FileNotFoundError(f"{benchmark.name} {part} has no files: {place} is missing")
+            path = files.expected_path(split, part)
+            raise FileNotFoundError(f"{benchmark.name} {part} has no files: {path} is missing")
         return (part,)
     found = tuple(name for name in parts if files.find(split, name))
     if len(found) < len(parts):
@@ -200,8 +200,8 @@ def _part_prompts(
         names = form.pool or ("train", "validation", "test")
         pool_split = next((name for name in names if files.find(name, part)), "")
         if not pool_split:
-            place = files.looked_for(names[0], part)
-            raise FileNotFoundError(f"shots is {shots}: {place} with examples to show is missing")
+            path = files.expected_path(names[0], part)
+            raise FileNotFoundError(f"shots is {shots}: {path} with examples to show is missing")
         same = pool_split == split
         pool = items if same else _items(benchmark, form, files, pool_split, part, words)
         shots = min(shots, len(pool)) if form.up_to else shots
@@ -233,7 +233,7 @@ def _items(
 
 
 def _words(benchmark: Benchmark, language: str) -> dict[str, str]:
-    """The words of a language, and the names of a pair's languages."""
+    """A language's words for templates, with the names of the source and target language."""
     source, target = split_pair(benchmark, language)
     words = dict(benchmark.words.get(language, benchmark.words.get("", {})))
     for side, code in (("source", source), ("target", target)):

@@ -1,4 +1,4 @@
-"""From items to prompts: the small interpreter of `spec.Format`."""
+"""Writes prompts of items in a `spec.Format`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from marco_jax.evaluation.benchmarks.spec import LETTERS, TEXTS, Benchmark, Form
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A question as a model sees it.
+    """A question as a model reads it.
 
-    `(context, choice)` for each of `choices` are, character for character, the arguments of
-    lm-evaluation-harness's loglikelihood requests in formats that follow it: choices start with
-    the delimiter. Lengths for normalised accuracy are those of `options`, without it.
+    In formats that follow lm-evaluation-harness, `(context, choice)` for each of `choices` equals
+    the arguments of its loglikelihood requests, character for character: choices start with the
+    delimiter. Normalised accuracy uses the lengths of `options`, without the delimiter.
 
     Attributes:
         task: the benchmark's name.
         language: code, or pair of codes for translation.
-        part: subject; empty where the benchmark has none.
+        part: subject; empty if the benchmark has none.
         index: number of the item in its part's file, from 0.
         context: everything before the answer; it ends without a space unless the format has one.
-        delimiter: between context and answer.
-        choices: what is scored: the delimiter and the text of each choice; empty for generation.
+        delimiter: text between context and answer.
+        choices: the scored texts: the delimiter and each choice; empty for generation.
         options: the same texts without the delimiter.
-        gold: number of the right choice; a tuple where several are right; None for generation.
-        references: right answers of a generation task, without delimiter.
+        gold: index of the right choice; a tuple if several are right; None for generation.
+        references: reference answers of a generation task, without delimiter.
         stop: strings that generation ends before.
-        max_new_tokens: of a generated answer.
-        place: "file:line" of the item.
+        max_new_tokens: maximum length of a generated answer.
+        location: "file:line" of the item.
         fields: the item's record.
     """
 
@@ -47,12 +47,12 @@ class Prompt:
     references: tuple[str, ...]
     stop: tuple[str, ...]
     max_new_tokens: int
-    place: str
+    location: str
     fields: Mapping[str, object]
 
     @property
     def golds(self) -> tuple[int, ...]:
-        """The right choices, as a tuple in any case."""
+        """The indices of the right choices, always as a tuple."""
         if self.gold is None:
             return ()
         return self.gold if isinstance(self.gold, tuple) else (self.gold,)
@@ -60,14 +60,14 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class Renderer:
-    """Writes prompts of one part of a benchmark.
+    """Writes the prompts of one part of a benchmark.
 
     Attributes:
-        benchmark: what is asked.
-        format: how.
-        language: code or pair.
+        benchmark: the benchmark.
+        format: the format of its prompts.
+        language: code or pair of codes.
         part: subject or "".
-        words: what templates may name besides an item's fields.
+        words: values of template fields besides those of an item.
     """
 
     benchmark: Benchmark
@@ -77,7 +77,7 @@ class Renderer:
     words: Mapping[str, str]
 
     def prompt(self, index: int, item: Item, shots: Sequence[Item]) -> Prompt:
-        """The prompt of an item after solved examples."""
+        """Writes the prompt of an item after its shots."""
         form = self.format
         template = form.context if shots else form.zero_shot_context or form.context
         context = "".join(
@@ -104,7 +104,7 @@ class Renderer:
             references=item.references,
             stop=tuple(self._fill(stop, item, 0) for stop in form.stop),
             max_new_tokens=form.max_new_tokens,
-            place=item.row.place,
+            location=item.row.location,
             fields=item.row.fields,
         )
 
@@ -117,7 +117,9 @@ class Renderer:
                 yield self._options(shot, number)[shot.gold[0]]
             else:
                 if not shot.references:
-                    shot.row.fail("it has no answer, so it can be no shot: get files with answers")
+                    shot.row.fail(
+                        "a shot needs an answer, and this has none: get files with answers"
+                    )
                 yield self._fill(form.target, shot, number)
             yield form.shot_delimiter
 
@@ -130,7 +132,7 @@ class Renderer:
         return tuple(self._fill(choice, item, number) for choice in choices)
 
     def _fill(self, template: str, item: Item, number: int) -> str:
-        """The template with the item's fields; texts may hold braces, they are not looked into."""
+        """Fills a template with the item's fields; braces in their texts are not interpreted."""
         letters = string.ascii_uppercase
         shown = self.format.option_delimiter.join(
             self.format.option.format(letter=letter, text=text)

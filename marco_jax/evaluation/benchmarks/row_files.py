@@ -1,8 +1,7 @@
-"""Rows of benchmark files, each with the place it came from.
+"""Reads rows of benchmark files, each with its location.
 
 Benchmarks come as JSON Lines, JSON, CSV, TSV, SQuAD JSON, plain sentences, SGML, Parquet, Arrow or
-prepared TFDS folders. Whatever is wrong with a file ends in one `DataError` that names file and
-line.
+prepared TFDS folders. Any fault of a file raises a `DataError` that names file and line.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ csv.field_size_limit(1 << 27)
 
 
 class DataError(ValueError):
-    """A file does not hold what it should; the message names the file, the line and the remedy."""
+    """A file has unexpected content; the message names the file, the line and the remedy."""
 
 
-# The answers of MGSM's eight worked examples: not every translation ends in its own.
+# The answers of MGSM's eight worked examples, since not every translation states them.
 EXEMPLAR_ANSWERS = ("11", "29", "39", "9", "33", "8", "8", "5")
 
 
@@ -36,15 +35,15 @@ class Row:
 
     Attributes:
         fields: values by column.
-        place: "file:line", or "file, row n" where a file has no lines.
+        location: "file:line", or "file, row n" if the file has no lines.
     """
 
     fields: Mapping[str, Any]
-    place: str
+    location: str
 
     def fail(self, problem: str) -> NoReturn:
         """Raises a DataError about this row."""
-        raise DataError(f"{self.place}: {problem}")
+        raise DataError(f"{self.location}: {problem}")
 
 
 Rows = Iterator[Row]
@@ -58,25 +57,25 @@ def read_rows(
     header: str = "",
     split: str = "",
 ) -> Rows:
-    """The rows of a file, in order.
+    """Yields the rows of a file, in order.
 
     Args:
         path: a file, or the folder of a prepared TFDS dataset (with form "tfds").
-        form: one of FORMS; by default what the file's name ends in says it.
-        columns: names of the columns of a CSV or TSV file without a header line, or of the one
+        form: one of FORMS; by default the file's suffix.
+        columns: column names of a CSV or TSV file without a header line, or the name of the one
             field of plain sentences.
-        header: a first line that holds this cell is a header after all, and names the columns.
+        header: if the first line holds this cell, it is a header and overrides `columns`.
         split: the split of a TFDS dataset.
 
     Raises:
-        DataError: the file is not UTF-8, is cut short, or is not of its form.
-        OSError: it cannot be read.
+        DataError: the file is not UTF-8, is truncated, or does not have its form.
+        OSError: the file cannot be read.
     """
     form = form or path.suffix.lstrip(".")
     if form == "tfds":
         return _tfds_rows(path, split)
     if form not in FORMS:
-        raise DataError(f"{path} has no known form: name it *.{', *.'.join(sorted(FORMS))}")
+        raise DataError(f"{path} has an unknown form: name it *.{', *.'.join(sorted(FORMS))}")
     if form in ("parquet", "arrow"):
         return _table_rows(path, form)
     if form in ("csv", "tsv"):
@@ -85,7 +84,7 @@ def read_rows(
 
 
 def _text(path: pathlib.Path) -> str:
-    """The file as text, without a byte order mark."""
+    """Reads a file as text, without a byte order mark."""
     data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -98,27 +97,27 @@ def _jsonl(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        place = f"{path}:{number}"
+        location = f"{path}:{number}"
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
-            # Besides bad syntax: a number of too many digits, too many brackets.
-            raise DataError(f"{place}: it is no JSON object: {error}") from None
+            # Not only JSONDecodeError: numbers with too many digits, too deep nesting.
+            raise DataError(f"{location}: it is not a JSON object: {error}") from None
         if not isinstance(fields, dict):
-            raise DataError(f"{place}: it is no JSON object but a {type(fields).__name__}")
-        yield Row(fields, place)
+            raise DataError(f"{location}: it is not a JSON object but a {type(fields).__name__}")
+        yield Row(fields, location)
 
 
 def _json(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
     """A JSON list of objects."""
     rows = _load_json(path, text)
     if not isinstance(rows, list):
-        raise DataError(f"{path}:1: it is no JSON list of objects")
+        raise DataError(f"{path}:1: it is not a JSON list of objects")
     for number, fields in enumerate(rows, 1):
-        place = f"{path}, row {number}"
+        location = f"{path}, row {number}"
         if not isinstance(fields, dict):
-            raise DataError(f"{place}: it is no JSON object but a {type(fields).__name__}")
-        yield Row(fields, place)
+            raise DataError(f"{location}: it is not a JSON object but a {type(fields).__name__}")
+        yield Row(fields, location)
 
 
 def _squad(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
@@ -151,9 +150,9 @@ def _load_json(path: pathlib.Path, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: it is no JSON: {error.msg}") from None
+        raise DataError(f"{path}:{error.lineno}: it is not valid JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}:1: it is no JSON: {error}") from None
+        raise DataError(f"{path}:1: it is not valid JSON: {error}") from None
 
 
 Cells = Iterator[tuple[int, list[str]]]
@@ -169,13 +168,13 @@ def _csv(path: pathlib.Path, text: str) -> Cells:
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(f"{path}:{first}: it is no CSV: {error}") from None
+            raise DataError(f"{path}:{first}: it is not valid CSV: {error}") from None
         if cells:
             yield first, cells
 
 
 def _tsv(path: pathlib.Path, text: str) -> Cells:
-    """Tab-separated values in which quotes are quotes."""
+    """Tab-separated values; quotes have no special meaning."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line.removesuffix("\r").split("\t")
@@ -195,7 +194,7 @@ def _records(path: pathlib.Path, lines: Cells, columns: Sequence[str], header: s
 
 
 def _sentences(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
-    """One sentence a line, numbered from 1 in the field `id`."""
+    """One sentence per line, numbered from 1 in the field `id`."""
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         yield Row({"id": number, (columns or ("text",))[0]: line}, f"{path}:{number}")
 
@@ -229,12 +228,12 @@ def _exemplars(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
                 }
                 yield Row(fields, f"{path}, {language} {number}")
     except (AttributeError, TypeError, ValueError, KeyError, IndexError):
-        problem = 'it is no {language: {"1": {"q": .., "a": ..}}} table'
+        problem = 'it is not a {language: {"1": {"q": .., "a": ..}}} table'
         raise DataError(f"{path}:1: {problem}") from None
 
 
 def _agieval_shots(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
-    """AGIEval's few_shot_prompts.csv: a task a column, a sample (a Python dictionary) a cell."""
+    """AGIEval's few_shot_prompts.csv: a task per column, a sample (Python dict) per cell."""
     for row in _records(path, _csv(path, text), (), ""):
         if not str(row.fields.get("", "")).startswith("sample"):
             continue
@@ -244,8 +243,8 @@ def _agieval_shots(path: pathlib.Path, text: str, columns: Sequence[str]) -> Row
             try:
                 fields = dict(ast.literal_eval(cell))
             except (SyntaxError, ValueError, TypeError):
-                row.fail(f"the {row.fields['']} of {part} is no Python dictionary")
-            yield Row({**fields, "part": part}, row.place)
+                row.fail(f"the {row.fields['']} of {part} is not a Python dictionary")
+            yield Row({**fields, "part": part}, row.location)
 
 
 def _table_rows(path: pathlib.Path, form: str) -> Rows:
@@ -264,7 +263,7 @@ def _table_rows(path: pathlib.Path, form: str) -> Rows:
                 except pyarrow.ArrowInvalid:
                     table = pyarrow.ipc.open_file(source).read_all()
     except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path}: it is no {form.capitalize()} file: {error}") from None
+        raise DataError(f"{path}: it is not a valid {form.capitalize()} file: {error}") from None
     try:
         rows = table.to_pylist()
     except UnicodeDecodeError as error:
@@ -284,15 +283,15 @@ def _tfds_rows(path: pathlib.Path, split: str) -> Rows:
         builder.as_dataset(split, read_config=tfds.ReadConfig(interleave_cycle_length=1))
     )
     for number, fields in enumerate(dataset, 1):
-        place = f"{path}, row {number}"
+        location = f"{path}, row {number}"
         try:
-            yield Row(_plain(fields), place)
+            yield Row(_plain(fields), location)
         except UnicodeDecodeError:
-            raise DataError(f"{place}: it is not UTF-8, convert it") from None
+            raise DataError(f"{location}: it is not UTF-8, convert it") from None
 
 
 def _plain(value: Any) -> Any:
-    """TFDS values as plain Python ones."""
+    """Converts TFDS values to plain Python values."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, bytes):

@@ -1,8 +1,8 @@
-"""Which solved examples stand before an item.
+"""Chooses the shots of each item.
 
-"random" and "first_n" draw exactly as lm-evaluation-harness 0.4.13 does: one generator a task,
-seeded with 1234 and used by its items in order, so that the same items get the same shots, and a
-limit changes nothing for those it leaves.
+"random" and "first_n" draw exactly as lm-evaluation-harness 0.4.13 does: one generator per task,
+seeded with 1234 and used by the items in order, so that the same items get the same shots, and a
+limit does not change the shots of the items that it keeps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from marco_jax.evaluation.benchmarks.row_files import DataError
 from marco_jax.evaluation.benchmarks.spec import Sampler
 
 HARNESS_SEED = 1234
-# The authors' later harness shuffles the pool with this seed and shows its first examples.
+# The paper authors' later harness shuffles the pool with this seed and takes its first examples.
 AUTHORS_SEED = 42
 
 
@@ -29,12 +29,12 @@ class ShotSampler:
         """Prepares a sampler.
 
         Args:
-            kind: how examples are chosen. "by_content" takes the first of the pool in an order
-                that their texts decide, so that the order of lines in a file plays no role.
+            kind: how examples are chosen. "by_content" sorts the pool by a hash of the texts and
+                takes the first, so that the order of lines in the file does not matter.
             pool: examples in the order of their file.
-            shots: how many stand before each item.
-            excludes_item: whether to leave out rows that equal the item; without it an item
-                from the pool's own split may be shown its answer.
+            shots: number of shots of each item.
+            excludes_item: whether to leave out rows that equal the item; otherwise an item from
+                the pool's split may have itself, with its answer, as a shot.
         """
         self._kind, self._shots, self._excludes = kind, shots, excludes_item
         self._random = random.Random(HARNESS_SEED)
@@ -45,7 +45,7 @@ class ShotSampler:
             random.Random(AUTHORS_SEED).shuffle(self._pool)
 
     def draw(self, item: Item) -> list[Item]:
-        """The shots of an item.
+        """Draws the shots of an item.
 
         Raises:
             DataError: the pool is too small.
@@ -80,10 +80,10 @@ class ShotSampler:
         return [other for other in items if other.row.fields != item.row.fields]
 
     def _too_few(self, count: int) -> None:
-        place = self._pool[0].row.place.rpartition(":")[0] if self._pool else "the few-shot split"
+        path = self._pool[0].row.location.rpartition(":")[0] if self._pool else ""
         raise DataError(
-            f"shots is {self._shots}: {place or 'the few-shot split'} has {max(count, 0)} examples "
-            "to show, ask for fewer"
+            f"shots is {self._shots}: {path or 'the few-shot split'} has {max(count, 0)} examples "
+            "to show, set fewer shots"
         )
 
 

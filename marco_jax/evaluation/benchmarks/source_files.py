@@ -10,24 +10,24 @@ from collections.abc import Iterable, Mapping
 
 from marco_jax.evaluation.benchmarks.items import find
 from marco_jax.evaluation.benchmarks.row_files import DataError, Row, read_rows
-from marco_jax.evaluation.benchmarks.spec import Benchmark, Source
+from marco_jax.evaluation.benchmarks.spec import Benchmark, RowSource
 
-# Where a row of a parallel file keeps a language, by that language's code.
+# Columns of a parallel file that may hold a language's text; {0} is the language code.
 _SIDES = ("translation.{0}", "sentence_{0}", "{0}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Files of a split.
+    """The files of a split.
 
     Attributes:
         source: the declaration that they match.
-        paths: in sorted order.
-        targets: the files of the other side of a pair, one for each path.
-        fields: what the placeholders stand for.
+        paths: the files, sorted.
+        targets: the files with the other side of translation pairs, one for each path.
+        fields: values of the placeholders.
     """
 
-    source: Source
+    source: RowSource
     paths: tuple[pathlib.Path, ...]
     targets: tuple[pathlib.Path, ...]
     fields: Mapping[str, str]
@@ -37,7 +37,7 @@ class Files:
     """The files of a benchmark in one language (or pair)."""
 
     def __init__(self, benchmark: Benchmark, language: str, data_dir: pathlib.Path) -> None:
-        """`data_dir` holds the benchmark's folder, or is it."""
+        """`data_dir` is the benchmark's folder, or the folder that holds it."""
         self._benchmark, self.language = benchmark, language
         self._roots = [data_dir / benchmark.folder, data_dir]
         self.source_language, self.target_language = split_pair(benchmark, language)
@@ -50,9 +50,9 @@ class Files:
         }
 
     def find(self, split: str, part: str = "") -> Found | None:
-        """The files of a split, of the first source that has any; None where there are none.
+        """The files of a split, from the first source that has any; None if there are none.
 
-        A file that holds several parts counts for those that it has rows of.
+        A file that holds several parts is found for the parts that it has rows of.
         """
         fields = {**self._fields, "part": part}
         for root in self._roots:
@@ -62,22 +62,22 @@ class Files:
                 if not paths or (source.target_path and not targets):
                     continue
                 if source.form == "tfds":
-                    # The newest version.
+                    # Folders of versions: the last one is the newest.
                     paths = paths[-1:]
                 found = Found(source, paths, targets, fields)
                 if "{part}" not in source.where.values() or self.rows(found):
                     return found
         return None
 
-    def looked_for(self, split: str, part: str = "") -> str:
-        """The place where the files of a split should be, for messages."""
+    def expected_path(self, split: str, part: str = "") -> str:
+        """The path where the files of a split should be, for messages."""
         sources = self._benchmark.sources.get(split, ())
         if not sources:
             return f"no {split} split"
         return str(self._roots[0] / _fill(sources[0].path, {**self._fields, "part": part}))
 
     def rows(self, found: Found) -> list[Row]:
-        """Rows of found files that belong to the language and the part."""
+        """Reads the rows of found files that belong to the language and the part."""
         rows = _read(found.source, found.paths, found.targets)
         for name, pattern in found.source.where.items():
             wanted = _fill(pattern, found.fields)
@@ -87,16 +87,16 @@ class Files:
         return rows
 
     def _sides(self, row: Row) -> Row:
-        """A row of a parallel file as one with the fields id, source and target."""
+        """Converts a row of a parallel file to one with the fields source and target."""
         sides = {}
         for side in ("source", "target"):
             names = tuple(name.format(self._fields[side]) for name in _SIDES)
             sides[side] = find(row, names)
-        return Row(sides, row.place)
+        return Row(sides, row.location)
 
 
 def split_pair(benchmark: Benchmark, language: str) -> tuple[str, str]:
-    """Source and target (or context and question) language of what a benchmark calls a language."""
+    """Splits a benchmark's language into source and target (or context and question) language."""
     if benchmark.pairs == "from_en":
         return "en", language
     if benchmark.pairs == "to_en":
@@ -122,7 +122,7 @@ def _is_wanted(row: Row, name: str, wanted: str) -> bool:
     return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
 
 
-# Benchmarks in one file for all subjects or languages are read again for each of them.
+# Cached because a file with all subjects or languages is needed again for each of them.
 @functools.lru_cache(maxsize=4)
 def _read_cached(source: _Key, paths: tuple[pathlib.Path, ...], stamps: tuple) -> list[Row]:
     return [
@@ -147,7 +147,7 @@ class _Key:
 
 
 def _read(
-    source: Source, paths: tuple[pathlib.Path, ...], targets: tuple[pathlib.Path, ...]
+    source: RowSource, paths: tuple[pathlib.Path, ...], targets: tuple[pathlib.Path, ...]
 ) -> list[Row]:
     key = _Key(source.form, source.columns, source.header, source.split)
 
@@ -162,22 +162,22 @@ def _read(
 def _join(
     sources: list[Row], targets: list[Row], source_path: pathlib.Path, target_path: pathlib.Path
 ) -> list[Row]:
-    """Rows with the fields id, source and target, joined by id and never by line."""
+    """Joins rows by id, never by line, into rows with the fields id, source and target."""
     by_id = {}
     for row in targets:
         if by_id.setdefault(find(row, ("id",)), row) is not row:
-            row.fail(f"id {row.fields['id']!r} stands here a second time")
+            row.fail(f"id {row.fields['id']!r} occurs twice")
     joined, seen = [], set()
     for row in sources:
         key = find(row, ("id",))
         if key in seen:
-            row.fail(f"id {key!r} stands here a second time")
+            row.fail(f"id {key!r} occurs twice")
         seen.add(key)
         if key not in by_id:
             row.fail(f"id {key!r} is not in {target_path}: the files must hold the same ids")
         other = by_id[key]
         fields = {"id": key, "source": find(row, ("text",)), "target": find(other, ("text",))}
-        joined.append(Row(fields, row.place))
+        joined.append(Row(fields, row.location))
     if len(by_id) > len(joined):
         extra = next(row for key, row in by_id.items() if key not in seen)
         extra.fail(f"id {extra.fields['id']!r} is not in {source_path}: ids must be the same")

@@ -1,4 +1,4 @@
-"""What a benchmark is, as data: where its rows lie, what they mean, how a prompt is written."""
+"""Declarations of benchmarks: files, fields of their rows, and prompt formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-# Choices of a format that are not templates: the letters of the options, or the options' texts.
+# Values of Format.choices that are not templates: the options' letters, or the options' texts.
 LETTERS = "letters"
 TEXTS = "texts"
 
@@ -14,20 +14,20 @@ Sampler = Literal["random", "first_n", "by_content", "shuffled_42"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A place where the rows of a split may lie.
+class RowSource:
+    """Files that may hold the rows of a split.
 
     Attributes:
-        path: below the benchmark's folder; may hold {language}, {code} (the files' own code of
-            the language), {part}, {source} and {target} (the files' codes of a pair's languages),
-            and *.
+        path: path below the benchmark's folder; may hold {language}, {code} (the files' own code
+            of the language), {part}, {source} and {target} (the files' codes of a pair's
+            languages), and *.
         target_path: the file with the other side of a translation pair; rows are joined by `id`.
-        form: of the file, where its name does not say it (`data.benchmark_files.FORMS`).
-        columns: names for files without a header line.
-        header: a cell that tells a header line from a row, where some copies have one.
-        where: rows are kept whose field equals the value; values may hold the placeholders. A
-            value that ends in * stands for all that start so.
-        split: of a TFDS dataset.
+        form: a key of `row_files.FORMS`, if the file's suffix is not its form.
+        columns: column names for files without a header line.
+        header: a cell that identifies a header line, if only some versions of the file have one.
+        where: keeps only rows whose fields have these values, which may hold placeholders; a
+            value that ends in * is a prefix.
+        split: split of a TFDS dataset.
     """
 
     path: str
@@ -44,12 +44,12 @@ class Text:
     """A text field of an item.
 
     Attributes:
-        names: columns that may hold it, in the layouts that exist; the first one there counts. A
-            dot goes into a nested field.
-        edits: names of `items.EDITS`, applied in order. "drop_word:NAME" takes as many characters
-            off the front as the language's word NAME has, and one more.
-        may_be_empty: whether the empty text, or none at all, is in order.
-        skips_blank: whether a row without it is left out instead of being a fault.
+        names: columns that may hold it in the existing layouts; the first one present is used. A
+            dot addresses a nested field.
+        edits: keys of `items.EDITS`, applied in order. "drop_word:NAME" removes as many characters
+            from the start as the language's word NAME has, and one more.
+        may_be_empty: whether the text may be empty or missing.
+        skips_blank: whether a row without it is skipped instead of raising an error.
     """
 
     names: tuple[str, ...]
@@ -60,11 +60,11 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The options of a question: one list column, or a column each.
+    """The options of a question: one list column, or one column per option.
 
     Attributes:
         names: alternatives, each the name of a list column or a tuple of columns.
-        edits: as in Text, applied to each.
+        edits: as in Text, applied to each option.
     """
 
     names: tuple[str | tuple[str, ...], ...]
@@ -73,13 +73,13 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Gold:
-    """Which option is right.
+    """Where a row states which option is right.
 
     Attributes:
         names: columns that may hold it.
-        first: the number of the first option, where answers are numbers.
-        words: names of the options in order, where answers are words.
-        labels: column of the options' own labels ("A", "1", ..), where answers are such labels.
+        first: the number of the first option, if answers are numbers.
+        words: names of the options in order, if answers are words.
+        labels: column of the options' labels ("A", "1", ..), if answers are such labels.
         several: whether an answer may name more than one option, such as "ACD".
     """
 
@@ -94,34 +94,34 @@ class Gold:
 class Format:
     """How items become prompts. Templates are str.format templates over an item's fields.
 
-    Fields are the benchmark's texts, the words of the language, {word} (the one that the item
-    chooses), {part}, {subject}, {reference}, {options} (the rendered options), {last_letter}, and
-    {number} (1 for the first shot).
+    Fields are the benchmark's texts, the words of the language, {word} (selected by the item, see
+    Benchmark.word_by), {part}, {subject}, {reference}, {options} (the rendered options),
+    {last_letter}, and {number} (1 for the first shot).
 
     Attributes:
         context: template of the question.
-        choices: LETTERS, TEXTS, or a template a choice; empty where the answer is generated.
-        target: template of a shot's answer, where it is generated.
-        delimiter: between a context and its answer; part of what is scored.
-        shot_delimiter: after a shot.
-        description: template of what stands before everything; it ends as it ends.
-        shot_context: template of a shot's question, where it differs.
-        zero_shot_context: template of the question where there are no shots, where it differs.
+        choices: LETTERS, TEXTS, or one template per choice; empty if the answer is generated.
+        target: template of a shot's answer, if it is generated.
+        delimiter: text between a context and its answer; scored as part of the answer.
+        shot_delimiter: text after a shot.
+        description: template of the text before the shots; no delimiter is added after it.
+        shot_context: template of a shot's question, if it differs.
+        zero_shot_context: template of the question without shots, if it differs.
         option: template of a rendered option over {letter} and {text}.
-        option_delimiter: between rendered options.
+        option_delimiter: text between rendered options.
         sampler: how shots are drawn from the pool.
-        up_to: whether a pool with fewer examples than shots is in order.
-        excludes_item: whether the item never is a shot of its own, which moves a random
-            generator on by one draw more; None: where it comes from the split of the pool.
-            lm-evaluation-harness compares the names of its test and few-shot splits, and so
-            excludes where neither has a name, but not where the pool becomes the test split by
-            default.
-        pool: splits that shots come from, the first that has files; by default the benchmark's.
-        metrics: names of the figures, the headline first.
-        shots: solved examples unless the caller says otherwise; by default the benchmark's.
-        stop: generation ends before these; templates over the language's words.
-        max_new_tokens: of a generated answer.
-        span_rules: a name of `answers.SPAN_RULES`, where answers are spans.
+        up_to: whether the pool may have fewer examples than shots.
+        excludes_item: whether an item is excluded from its own shots, for which one more example
+            is drawn; None: if the pool is the item's split. lm-evaluation-harness compares the
+            names of its test and few-shot splits: it excludes the item if neither has a name, but
+            not if the pool is the test split by default.
+        pool: splits to take shots from, the first that has files; by default train, validation
+            and test.
+        metrics: names of the metrics, the main one first.
+        shots: default number of shots; None for the benchmark's.
+        stop: strings that generation ends before; templates over the language's words.
+        max_new_tokens: maximum length of a generated answer.
+        span_rules: a key of `answers.SPAN_RULES`, if answers are spans.
     """
 
     context: str
@@ -147,39 +147,39 @@ class Format:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A benchmark.
+    """A benchmark: its files, fields and formats.
 
     Attributes:
-        name: of the task.
-        folder: below the data directory; the directory itself may be the folder, too.
-        about: a line for people, with the source of the files' layout.
-        languages: codes it exists in; for translation those that pairs are made of.
-        sources: by split, places to look at in order.
-        splits: splits to ask about, the first that has files.
-        formats: by name, the default first.
-        texts: by field name.
-        texts_in: the same for languages whose texts are treated otherwise.
-        options: the options, for a choice between texts of the item itself.
-        gold: which choice is right, one a layout; the first that the row has counts.
-        references: columns that may hold the right answers of a generation task: a list or one.
-        codes: the files' own language codes where they differ, by code.
-        words: of a language, for templates.
-        word_by: the text that names the {word} of an item.
-        parts: subjects, scored as tasks of their own and averaged by size; by language where they
-            differ ("" for all other languages).
-        part_names: how a part is written in {subject}; by default its name with spaces.
+        name: name of the task.
+        folder: folder below the data directory; the data directory may also be the folder.
+        about: one line of description, with the source of the files' layout.
+        languages: language codes; for translation the languages that pairs are made of.
+        sources: by split, alternatives in order of preference.
+        splits: splits to evaluate, the first that has files.
+        formats: formats by name, the default first.
+        texts: text fields by name.
+        texts_in: by language, replaces `texts`.
+        options: the options, if items choose between their own texts.
+        gold: where the right choice is stated, one per layout; the first present is used.
+        references: columns that may hold the reference answers of a generation task, one or a list.
+        codes: the files' language codes where they differ from ours, by our code.
+        words: words for templates, by language.
+        word_by: the text field whose value selects the {word} of an item.
+        parts: subjects, scored separately and averaged by size; by language if they differ ("" for
+            all other languages).
+        part_names: names of parts in {subject}; by default the part's name with spaces.
         pairs: whether languages are pairs: "any" takes en-kk, "from_en" and "to_en" take the
             other language, "context" takes en-de (context and question) and de for de-de.
-        open_codes: whether the files' own codes of other languages are taken, too.
-        shots: of the paper (Table 4) where it has the benchmark, else of its authors.
-        paper_split: the split of Table 4 where it is not the first of `splits`.
+        open_codes: whether the files' codes of further languages are accepted, too.
+        shots: the paper's number of shots (Table 4) if it has the benchmark, else its authors'.
+        paper_split: the split of Table 4 if it is not the first of `splits`.
     """
 
     name: str
     folder: str
     about: str
     languages: tuple[str, ...]
-    sources: Mapping[str, tuple[Source, ...]]
+    sources: Mapping[str, tuple[RowSource, ...]]
     splits: tuple[str, ...]
     formats: Mapping[str, Format]
     texts: Mapping[str, Text]
@@ -198,11 +198,11 @@ class Benchmark:
     paper_split: str = ""
 
     def parts_of(self, language: str) -> tuple[str, ...]:
-        """The parts of a language; one empty name where the benchmark has none."""
+        """The parts of a language; one empty name if the benchmark has none."""
         return self.parts.get(language, self.parts.get("", ("",)))
 
 
-Sources = dict[str, tuple[Source, ...]]
+Sources = dict[str, tuple[RowSource, ...]]
 
 SPLITS = {name: name for name in ("train", "validation", "test")}
 
@@ -218,14 +218,14 @@ def hugging_face(
     CONFIG/SPLIT/*.parquet), `save_to_disk` keeps Arrow files in SPLIT/.
 
     Args:
-        config: of the dataset, with placeholders; "" for one without.
-        splits: our names of the splits to theirs.
-        where: as in Source.
+        config: the dataset's config, with placeholders; "" for none.
+        splits: the dataset's split names by ours.
+        where: as in RowSource.
     """
     prefix = f"{config}/" if config else ""
     return {
         split: tuple(
-            Source(f"{prefix}{path}", where=where or {})
+            RowSource(f"{prefix}{path}", where=where or {})
             for path in (
                 f"{name}-*.parquet",
                 f"{name}/*.parquet",
@@ -238,8 +238,8 @@ def hugging_face(
     }
 
 
-def merged(*tables: Mapping[str, tuple[Source, ...]]) -> Sources:
-    """Sources of several layouts, those of the first looked at first."""
+def merged(*tables: Mapping[str, tuple[RowSource, ...]]) -> Sources:
+    """Merges the sources of several layouts; those of the first table are preferred."""
     splits = dict.fromkeys(split for table in tables for split in table)
     return {
         split: tuple(source for table in tables for source in table.get(split, ()))

@@ -20,8 +20,8 @@ def read_xcopa(folder, second, shots=0):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"premise": "p.", "choi', "is no JSON object"),
-        ("[1, 2]", "is no JSON object"),
+        ('{"premise": "p.", "choi', "is not a JSON object"),
+        ("[1, 2]", "is not a JSON object"),
         ({k: v for k, v in GOOD.items() if k != "premise"}, "'premise' is missing"),
         ({k: v for k, v in GOOD.items() if k != "label"}, "'label' is missing"),
         (GOOD | {"label": 2}, "label is 2: it must be one of 0 to 1"),
@@ -61,7 +61,7 @@ def test_csv_rows_count_the_lines_before_them(tmp_path):
     with pytest.raises(DataError, match=r"arts.csv:4: it has 6 fields: 7 are needed"):
         list(benchmarks.prompts("cmmlu", "zh", tmp_path, shots=0))
     (folder / "arts.csv").write_text(text[:35] + '"never closed', encoding="utf-8")
-    with pytest.raises(DataError, match=r"arts.csv:2: it is no CSV"):
+    with pytest.raises(DataError, match=r"arts.csv:2: it is not valid CSV"):
         list(benchmarks.prompts("cmmlu", "zh", tmp_path, shots=0))
 
 
@@ -74,7 +74,7 @@ def test_a_tsv_row_with_too_few_columns(tmp_path):
 def test_truncated_and_malformed_squad(tmp_path):
     path = tmp_path / "tydiqa.goldp.sw.dev.json"
     path.write_text('{"data": [\n{"paragraphs": ', encoding="utf-8")
-    with pytest.raises(DataError, match=r"dev.json:2: it is no JSON"):
+    with pytest.raises(DataError, match=r"dev.json:2: it is not valid JSON"):
         list(benchmarks.prompts("tydiqa", "sw", tmp_path, shots=0))
     path.write_text('{"data": [{"paragraphs": [{"qas": [{}]}]}]}', encoding="utf-8")
     with pytest.raises(DataError, match=r"near question 1: it has no 'answers'"):
@@ -88,7 +88,7 @@ def test_an_empty_file_and_a_file_that_is_no_parquet(tmp_path):
     (tmp_path / "zh").mkdir()
     (tmp_path / "zh/train-0.parquet").write_text("no table", encoding="utf-8")
     (tmp_path / "zh/eval-0.parquet").write_text("no table", encoding="utf-8")
-    with pytest.raises(DataError, match=r"eval-0.parquet: it is no Parquet file"):
+    with pytest.raises(DataError, match=r"eval-0.parquet: it is not a valid Parquet file"):
         list(benchmarks.prompts("xstorycloze", "zh", tmp_path, shots=0))
 
 
@@ -102,7 +102,7 @@ def test_more_shots_than_examples(tmp_path):
     ("arguments", "options", "message"),
     [
         (("xcopo", "zh"), {}, "did you mean 'xcopa'"),
-        (("xcopa", "kk"), {}, "language 'kk' of xcopa is unknown: known are en, et"),
+        (("xcopa", "kk"), {}, "language 'kk' of xcopa is unknown: choose one of en, et"),
         (("xcopa", "zh"), {"format": "letter"}, "format 'letter' of xcopa is unknown"),
         (("xcopa", "zh"), {"split": "dev"}, "split 'dev' of xcopa is unknown"),
         (("xcopa", "zh"), {"shots": -1}, "shots is -1"),

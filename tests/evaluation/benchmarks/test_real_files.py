@@ -75,15 +75,15 @@ def test_the_two_formats_with_letters_ask_the_same(data):
 
 
 def test_tydiqas_answers_are_held_back_in_one_public_copy(data):
-    """XTREME publishes the questions alone: prompts can be had, figures cannot."""
+    """XTREME publishes the questions alone: prompts work, metrics do not."""
     prompt = next(benchmarks.prompts("tydiqa", "ko", data, shots=0))
     assert prompt.references == ()
-    with pytest.raises(benchmarks.DataError, match="it has no answer, so it can be no shot"):
+    with pytest.raises(benchmarks.DataError, match="a shot needs an answer, and this has none"):
         next(benchmarks.prompts("tydiqa", "ko", data, shots=1))
 
 
 def test_a_published_file_with_a_broken_line_names_it(data):
-    with pytest.raises(benchmarks.DataError, match=r"zh_local.jsonl:15: it is no JSON object"):
+    with pytest.raises(benchmarks.DataError, match=r"zh_local.jsonl:15: it is not a JSON object"):
         list(benchmarks.prompts("marco_bench_mif", "zh", data))
 
 

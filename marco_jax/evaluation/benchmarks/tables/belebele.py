@@ -9,7 +9,7 @@ from marco_jax.evaluation.benchmarks.spec import (
     Format,
     Gold,
     Options,
-    Source,
+    RowSource,
     Text,
     hugging_face,
     merged,
@@ -24,7 +24,7 @@ BELEBELE = Benchmark(
     codes=FLORES,
     open_codes=True,
     sources=merged(
-        {"test": (Source("{code}.jsonl"), Source("data/{code}.jsonl"))},
+        {"test": (RowSource("{code}.jsonl"), RowSource("data/{code}.jsonl"))},
         hugging_face("{code}", {"test": "test"}),
     ),
     splits=("test",),
@@ -36,8 +36,8 @@ BELEBELE = Benchmark(
     options=Options((("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"), "choices")),
     gold=(Gold(("correct_answer_num",), first=1), Gold(("answer",))),
     formats={
-        # LightEval's, as the authors' later harness (Marco-LLM-eval) uses it; there without
-        # shots. Copies of the files differ in the order of lines, so shots are chosen by content.
+        # LightEval's format, which the paper authors' later harness (Marco-LLM-eval) uses without
+        # shots. Published files differ in the order of lines, so shots are chosen by content.
         "letter": Format(
             context="{passage}\nQuestion: {question}\n{options}\nAnswer:",
             option=" {letter}. {text}",
@@ -45,7 +45,7 @@ BELEBELE = Benchmark(
             sampler="by_content",
             metrics=("accuracy",),
         ),
-        # lm-evaluation-harness; its shots are the first lines of the test file.
+        # lm-evaluation-harness's format; its shots are the first lines of the test file.
         "harness": Format(
             context="P: {passage}\nQ: {question}\n{options}\nAnswer:",
             option="{letter}: {text}",

@@ -34,5 +34,5 @@ FLORES = {
     "ne": "npi_Deva",
 }
 
-# Names of languages that benchmarks have besides the 29.
+# Names of benchmark languages outside the 29.
 OTHER_NAMES = {"fi": "Finnish"}

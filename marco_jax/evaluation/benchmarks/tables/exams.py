@@ -9,16 +9,18 @@ from marco_jax.evaluation.benchmarks.spec import (
     Format,
     Gold,
     Options,
-    Source,
+    RowSource,
     Text,
     hugging_face,
     merged,
 )
 
 _AGIEVAL_SOURCES = {
-    "test": tuple(Source(f"{folder}{{part}}.jsonl") for folder in ("", "data/v1_1/", "data/v1/")),
+    "test": tuple(
+        RowSource(f"{folder}{{part}}.jsonl") for folder in ("", "data/v1_1/", "data/v1/")
+    ),
     "samples": tuple(
-        Source(f"{folder}few_shot_prompts.csv", form="agieval_shots", where={"part": "{part}"})
+        RowSource(f"{folder}few_shot_prompts.csv", form="agieval_shots", where={"part": "{part}"})
         for folder in ("", "data/")
     ),
 }
@@ -84,8 +86,8 @@ AGIEVAL = Benchmark(
         },
     },
     formats={
-        # The authors' own: their samples as shots, another form without shots. The model is
-        # asked for the letter after their cue instead of writing freely.
+        # AGIEval's format: its samples as shots, another context without shots. The letter after
+        # its cue is scored instead of a generated answer.
         "official": Format(
             description="{opening}\n",
             context=("{problem} {number}.   {passage} {question}\n{choose}    {options}\n{cue}"),
@@ -96,11 +98,11 @@ AGIEVAL = Benchmark(
             option_delimiter=" ",
             choices=LETTERS,
             sampler="first_n",
-            up_to=True,  # Of some parts there are three samples.
+            up_to=True,  # Some parts have only three samples.
             pool=("samples",),
         ),
-        # lm-evaluation-harness: the zero-shot form, options written out. It is made for no shots:
-        # with shots they come from the test file, and now and then one is the item itself.
+        # lm-evaluation-harness's zero-shot format: options are written out. Shots would come from
+        # the test file, and could include the item itself.
         "harness": Format(
             context="{passage}{asked}{question} {choices}{options}\n{among}{last_letter}{which}",
             option="{text}",
@@ -117,7 +119,7 @@ AGIEVAL = Benchmark(
 AGIEVAL_CLOZE = Benchmark(
     name="agieval_cloze",
     folder="agieval",
-    about="the two parts of AGIEval whose answers are written",
+    about="the two parts of AGIEval whose answers are generated",
     languages=("en", "zh"),
     parts={"en": ("math",), "zh": ("gaokao-mathcloze",)},
     sources=_AGIEVAL_SOURCES,
@@ -148,7 +150,7 @@ AGIEVAL_CLOZE = Benchmark(
             zero_shot_context="{passage}{asked}{question}\n{ask}",
             target="{reference}",
             sampler="first_n",
-            up_to=True,  # Of some parts there are three samples.
+            up_to=True,  # Some parts have only three samples.
             pool=("samples",),
             stop=("\n",),
             max_new_tokens=64,
@@ -177,7 +179,7 @@ def _arc(name: str, config: str) -> Benchmark:
         sources=merged(
             {
                 split: tuple(
-                    Source(f"{folder}{config}-{original}.jsonl")
+                    RowSource(f"{folder}{config}-{original}.jsonl")
                     for folder in ("", f"{config}/", f"ARC-V1-Feb2018-2/{config}/")
                 )
                 for split, original in (
@@ -188,7 +190,7 @@ def _arc(name: str, config: str) -> Benchmark:
             },
             hugging_face(config),
             {
-                split: (Source(f"ai2_arc/{config}/*", form="tfds", split=split),)
+                split: (RowSource(f"ai2_arc/{config}/*", form="tfds", split=split),)
                 for split in ("train", "validation", "test")
             },
         ),

@@ -1,8 +1,8 @@
 """Marco-Bench-MIF (arXiv 2507.11882): verifiable instructions in 30 languages, IFEval style.
 
-Whether an answer follows its instructions is what `marco_jax.evaluation.instructions` says of
-`instruction_id_list` and `kwargs`, both in `Prompt.fields`. Prompts are a user's messages: a model
-that talks is to be asked in its chat template (`marco eval --chat`).
+`marco_jax.evaluation.instructions` checks answers by `instruction_id_list` and `kwargs`, both in
+`Prompt.fields`. Prompts are user messages: chat models should be evaluated in their chat template
+(`marco eval --chat`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from marco_jax.evaluation.benchmarks.spec import (
     Benchmark,
     Format,
-    Source,
+    RowSource,
     Text,
     hugging_face,
     merged,
@@ -28,7 +28,7 @@ MARCO_BENCH_MIF = Benchmark(
     sources=merged(
         {
             "test": tuple(
-                Source(f"{folder}{{language}}{kind}.jsonl")
+                RowSource(f"{folder}{{language}}{kind}.jsonl")
                 for folder in ("", "data/", "Marco-Bench-MIF/data/")
                 for kind in ("", "_local", "_mt")
             )
@@ -37,7 +37,7 @@ MARCO_BENCH_MIF = Benchmark(
     ),
     splits=("test",),
     texts={"prompt": Text(("prompt",))},
-    # A response has no right answer; the prompt stands in so that its language is known.
+    # There is no reference answer; the prompt is used so that the language is known.
     references=("prompt",),
     formats={
         "plain": Format(

@@ -1,6 +1,6 @@
-"""MMLU and its kin: CMMLU, C-Eval, JMMLU, MMMLU, X-MMLU (okapi), Global-MMLU.
+"""MMLU and its variants: CMMLU, C-Eval, JMMLU, MMMLU, X-MMLU (okapi), Global-MMLU.
 
-Formats follow lm-evaluation-harness 0.4.13, which has no JMMLU: its Japanese cue is ours.
+Formats follow lm-evaluation-harness 0.4.13; it has no JMMLU, so the Japanese prompt is our own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from marco_jax.evaluation.benchmarks.spec import (
     Format,
     Gold,
     Options,
-    Source,
+    RowSource,
     Text,
     hugging_face,
     merged,
@@ -51,8 +51,8 @@ MMLU = Benchmark(
     sources=merged(
         {
             split: (
-                Source(f"{name}/{{part}}_{name}.csv", columns=_COLUMNS, header="question"),
-                Source(f"data/{name}/{{part}}_{name}.csv", columns=_COLUMNS, header="question"),
+                RowSource(f"{name}/{{part}}_{name}.csv", columns=_COLUMNS, header="question"),
+                RowSource(f"data/{name}/{{part}}_{name}.csv", columns=_COLUMNS, header="question"),
             )
             for split, name in (("dev", "dev"), ("validation", "val"), ("test", "test"))
         },
@@ -88,7 +88,7 @@ CMMLU = Benchmark(
     languages=("zh",),
     sources=merged(
         {
-            split: (Source(f"{split}/{{part}}.csv"), Source(f"data/{split}/{{part}}.csv"))
+            split: (RowSource(f"{split}/{{part}}.csv"), RowSource(f"data/{split}/{{part}}.csv"))
             for split in ("dev", "test")
         },
         hugging_face("{part}", {"dev": "dev", "test": "test"}),
@@ -111,9 +111,9 @@ CEVAL = Benchmark(
     sources=merged(
         {
             split: (
-                Source(f"{name}/{{part}}_{name}.csv"),
-                Source(f"formal_ceval/{name}/{{part}}_{name}.csv"),
-                Source(f"ceval-exam/{name}/{{part}}_{name}.csv"),
+                RowSource(f"{name}/{{part}}_{name}.csv"),
+                RowSource(f"formal_ceval/{name}/{{part}}_{name}.csv"),
+                RowSource(f"ceval-exam/{name}/{{part}}_{name}.csv"),
             )
             for split, name in (("dev", "dev"), ("validation", "val"))
         },
@@ -141,7 +141,7 @@ JMMLU = Benchmark(
     languages=("ja",),
     sources={
         "test": tuple(
-            Source(f"{folder}{{part}}.csv", columns=_COLUMNS, header="question")
+            RowSource(f"{folder}{{part}}.csv", columns=_COLUMNS, header="question")
             for folder in ("", "JMMLU/", "JMMLU_NC_ND/", "test/")
         )
     },
@@ -162,7 +162,7 @@ JMMLU = Benchmark(
     },
 )
 
-# Language: the name of OpenAI's file, and of the language in the prompts.
+# By language: the name of OpenAI's file, and the language's name in prompts.
 _MMMLU = {
     "ar": ("AR-XY", "Arabic"),
     "bn": ("BN-BD", "Bengali"),
@@ -190,8 +190,8 @@ MMMLU = Benchmark(
     sources=merged(
         {
             "test": (
-                Source("mmlu_{code}.csv", where={"Subject": "{part}"}),
-                Source("test/mmlu_{code}.csv", where={"Subject": "{part}"}),
+                RowSource("mmlu_{code}.csv", where={"Subject": "{part}"}),
+                RowSource("test/mmlu_{code}.csv", where={"Subject": "{part}"}),
             )
         },
         hugging_face("{code}", {"test": "test"}, where={"Subject": "{part}"}),
@@ -225,9 +225,9 @@ XMMLU = Benchmark(
     sources=merged(
         {
             split: (
-                Source(f"{{language}}_{name}.json"),
-                Source(f"data/{{language}}/{name}.jsonl"),
-                Source(f"{{language}}/{name}.jsonl"),
+                RowSource(f"{{language}}_{name}.json"),
+                RowSource(f"data/{{language}}/{name}.jsonl"),
+                RowSource(f"{{language}}/{name}.jsonl"),
             )
             for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
         },

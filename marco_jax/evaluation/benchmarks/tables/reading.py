@@ -1,4 +1,4 @@
-"""Answers that are generated: TyDiQA-GoldP, MLQA, MGSM. Formats of lm-evaluation-harness 0.4.13."""
+"""Generation benchmarks TyDiQA-GoldP, MLQA and MGSM, in formats of lm-evaluation-harness 0.4.13."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import dataclasses
 from marco_jax.evaluation.benchmarks.spec import (
     Benchmark,
     Format,
-    Source,
+    RowSource,
     Text,
     hugging_face,
     merged,
 )
 
-# Language: the name in question ids, and the words for context, question and answer.
+# By language: its name in question ids, and the words for context, question and answer.
 _TYDIQA = {
     "ar": ("arabic", "السياق", "السؤال", "الإجابة"),
     "bn": ("bengali", "প্রসঙ্গ", "প্রশ্ন", "উত্তর"),
@@ -40,9 +40,9 @@ TYDIQA = Benchmark(
     sources=merged(
         {
             split: (
-                Source(f"tydiqa.goldp.{{language}}.{name}.json", form="squad"),
-                Source(f"tydiqa-goldp-v1.1-{name}.json", form="squad", where={"id": "{code}-*"}),
-                Source(f"tydiqa-goldp-v1.1-{name}/{{code}}-{name}.json", form="squad"),
+                RowSource(f"tydiqa.goldp.{{language}}.{name}.json", form="squad"),
+                RowSource(f"tydiqa-goldp-v1.1-{name}.json", form="squad", where={"id": "{code}-*"}),
+                RowSource(f"tydiqa-goldp-v1.1-{name}/{{code}}-{name}.json", form="squad"),
             )
             for split, name in (("train", "train"), ("validation", "dev"))
         },
@@ -52,7 +52,9 @@ TYDIQA = Benchmark(
             where={"id": "{code}-*"},
         ),
         {
-            split: (Source("tydi_qa/goldp/*", form="tfds", split=split, where={"id": "{code}-*"}),)
+            split: (
+                RowSource("tydi_qa/goldp/*", form="tfds", split=split, where={"id": "{code}-*"}),
+            )
             for split in ("train", "validation")
         },
     ),
@@ -83,14 +85,16 @@ MLQA = Benchmark(
     sources=merged(
         {
             split: tuple(
-                Source(f"{folder}{name}-context-{{source}}-question-{{target}}.json", form="squad")
+                RowSource(
+                    f"{folder}{name}-context-{{source}}-question-{{target}}.json", form="squad"
+                )
                 for folder in ("", f"{name}/", f"MLQA_V1/{name}/")
             )
             for split, name in (("validation", "dev"), ("test", "test"))
         },
         hugging_face("mlqa.{source}.{target}", {"validation": "validation", "test": "test"}),
         {
-            split: (Source("mlqa/{language}/*", form="tfds", split=split),)
+            split: (RowSource("mlqa/{language}/*", form="tfds", split=split),)
             for split in ("validation", "test")
         },
     ),
@@ -109,8 +113,8 @@ MLQA = Benchmark(
     },
 )
 
-# Language: the word before a question, before a plain answer, before one step by step, and what
-# the number stands in where the steps end in it.
+# By language: the words before a question, a plain answer and a step-by-step answer, and the
+# sentence in which the steps state the number.
 _MGSM = {
     "bn": ("প্রশ্ন:", "Answer:", "ধাপে ধাপে উত্তর:", "The answer is {}"),
     "de": ("Frage:", "Antwort:", "Schritt-für-Schritt-Antwort:", "Die Antwort lautet {}"),
@@ -148,10 +152,10 @@ MGSM = Benchmark(
     sources=merged(
         {
             "train": tuple(
-                Source(name, form="exemplars", where={"language": "{language}"})
+                RowSource(name, form="exemplars", where={"language": "{language}"})
                 for name in ("exemplars.json", "exemplars.py")
             ),
-            "test": (Source("mgsm_{language}.tsv", columns=("question", "answer_number")),),
+            "test": (RowSource("mgsm_{language}.tsv", columns=("question", "answer_number")),),
         },
         hugging_face("{language}", {"train": "train", "test": "test"}),
     ),
@@ -159,8 +163,8 @@ MGSM = Benchmark(
     shots=8,
     texts={
         "question": Text(("question",)),
-        # The examples' answers start with the words for "step by step"; the harness takes off as
-        # many characters as its own spelling of them has, and so do we.
+        # The examples' answers start with the words for "step by step"; like the harness, remove
+        # as many characters as its spelling of them has.
         "steps": Text(("answer",), edits=("drop_word:steps_word",), may_be_empty=True),
     },
     references=("answer_number",),

@@ -1,4 +1,4 @@
-"""Choices between continuations: XCOPA, XStoryCloze, XNLI, PAWS-X.
+"""Benchmarks that rank continuations: XCOPA, XStoryCloze, XNLI, PAWS-X.
 
 Formats and words follow lm-evaluation-harness 0.4.13.
 """
@@ -11,7 +11,7 @@ from marco_jax.evaluation.benchmarks.spec import (
     Format,
     Gold,
     Options,
-    Source,
+    RowSource,
     Text,
     hugging_face,
     merged,
@@ -30,17 +30,17 @@ XCOPA = Benchmark(
     sources=merged(
         {
             "validation": (
-                Source("val.{language}.jsonl"),
-                Source("{language}/val.{language}.jsonl"),
-                Source("data/{language}/val.{language}.jsonl"),
-                Source("copa_val-{language}.jsonl"),
+                RowSource("val.{language}.jsonl"),
+                RowSource("{language}/val.{language}.jsonl"),
+                RowSource("data/{language}/val.{language}.jsonl"),
+                RowSource("copa_val-{language}.jsonl"),
             ),
             "test": (
-                Source("test.{language}.jsonl"),
-                Source("{language}/test.{language}.jsonl"),
-                Source("data/{language}/test.{language}.jsonl"),
+                RowSource("test.{language}.jsonl"),
+                RowSource("{language}/test.{language}.jsonl"),
+                RowSource("data/{language}/test.{language}.jsonl"),
             ),
-            "train": (Source("copa_train-{language}.jsonl"),),
+            "train": (RowSource("copa_train-{language}.jsonl"),),
         },
         hugging_face("{language}", {"validation": "validation", "test": "test"}),
     ),
@@ -85,8 +85,8 @@ XSTORYCLOZE = Benchmark(
     languages=("ar", "en", "es", "eu", "hi", "id", "my", "ru", "sw", "te", "zh"),
     sources=merged(
         {
-            "train": (Source("spring2016.val.{language}.tsv.split_20_80_train.tsv"),),
-            "validation": (Source("spring2016.val.{language}.tsv.split_20_80_eval.tsv"),),
+            "train": (RowSource("spring2016.val.{language}.tsv.split_20_80_train.tsv"),),
+            "validation": (RowSource("spring2016.val.{language}.tsv.split_20_80_eval.tsv"),),
         },
         hugging_face("{language}", {"train": "train", "validation": "eval"}),
     ),
@@ -144,15 +144,15 @@ XNLI = Benchmark(
     sources=merged(
         {
             split: (
-                Source(f"{name}-{{language}}.tsv", columns=("premise", "hypothesis", "label")),
-                Source(f"{name}.{{language}}.tsv", columns=("premise", "hypothesis", "label")),
+                RowSource(f"{name}-{{language}}.tsv", columns=("premise", "hypothesis", "label")),
+                RowSource(f"{name}.{{language}}.tsv", columns=("premise", "hypothesis", "label")),
             )
             for split, name in (("train", "train"), ("validation", "dev"), ("test", "test"))
         },
         {
             split: (
-                Source(f"xnli.{name}.tsv", where={"language": "{language}"}),
-                Source(f"XNLI-1.0/xnli.{name}.tsv", where={"language": "{language}"}),
+                RowSource(f"xnli.{name}.tsv", where={"language": "{language}"}),
+                RowSource(f"XNLI-1.0/xnli.{name}.tsv", where={"language": "{language}"}),
             )
             for split, name in (("validation", "dev"), ("test", "test"))
         },
@@ -186,13 +186,13 @@ PAWSX = Benchmark(
     sources=merged(
         {
             split: (
-                Source(f"{name}-{{language}}.tsv", columns=("sentence1", "sentence2", "label")),
+                RowSource(f"{name}-{{language}}.tsv", columns=("sentence1", "sentence2", "label")),
                 *(
-                    Source(f"{folder}{{language}}/{original}.tsv")
+                    RowSource(f"{folder}{{language}}/{original}.tsv")
                     for folder in ("", "x-final/")
                     for original in (f"{name}_2k", "translated_train" if name == "train" else name)
                 ),
-                Source("paws_x_wiki/{language}/*", form="tfds", split=split),
+                RowSource("paws_x_wiki/{language}/*", form="tfds", split=split),
             )
             for split, name in (("train", "train"), ("validation", "dev"), ("test", "test"))
         },
@@ -207,8 +207,8 @@ PAWSX = Benchmark(
             ("sentence2",), edits=("detokenize", "strip", "lower_first"), skips_blank=True
         ),
     },
-    # Sentences that were not translated stand as "NS" in the files: they are kept, as the harness
-    # keeps them. It takes these three languages as they are, blank sentences and all.
+    # In these three languages the harness takes texts unedited, with blank sentences; so do we.
+    # Sentences that were not translated are "NS" in the files and kept.
     texts_in={
         code: {name: Text((name,), may_be_empty=True) for name in ("sentence1", "sentence2")}
         for code in ("ja", "ko", "zh")

@@ -19,7 +19,7 @@ _MMLU = """
 """
 MMLU = tuple(_MMLU.split())
 
-# Left out of JMMLU as bound to another country, and what it has instead.
+# MMLU subjects that JMMLU leaves out because they depend on the country, and its own additions.
 _NOT_IN_JMMLU = {
     "high_school_government_and_politics",
     "high_school_us_history",

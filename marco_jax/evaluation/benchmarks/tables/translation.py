@@ -7,7 +7,7 @@ import dataclasses
 from marco_jax.evaluation.benchmarks.spec import (
     Benchmark,
     Format,
-    Source,
+    RowSource,
     Text,
     hugging_face,
     merged,
@@ -20,7 +20,7 @@ _METRICS = ("bleu", "chrf++", "spbleu", "language_rate")
 _HARNESS = Format(
     context="{source_language} sentence: {source}\n{target_language} sentence:",
     target="{target}",
-    # The harness's FLORES tasks write an example's translation right after the colon.
+    # The harness's FLORES tasks put a shot's translation directly after the colon.
     delimiter="",
     pool=("validation",),
     stop=("\n",),
@@ -41,7 +41,7 @@ _AUTHORS = Format(
 )
 
 
-def _sentence_files(split: str) -> tuple[Source, ...]:
+def _sentence_files(split: str) -> tuple[RowSource, ...]:
     patterns = (
         f"{split}/{{0}}.{split}",
         f"flores200_dataset/{split}/{{0}}.{split}",
@@ -49,7 +49,9 @@ def _sentence_files(split: str) -> tuple[Source, ...]:
         f"floresp-v2.0/{split}/{split}.{{0}}",
     )
     return tuple(
-        Source(pattern.format("{source}"), target_path=pattern.format("{target}"), form="sentences")
+        RowSource(
+            pattern.format("{source}"), target_path=pattern.format("{target}"), form="sentences"
+        )
         for pattern in patterns
     )
 
@@ -81,7 +83,7 @@ FLORES_PASSAGES = dataclasses.replace(
     name="flores_passages",
     folder="flores_passages",
     about="whole FLORES-200 paragraphs: CODE.jsonl with id and text; no split to take shots from",
-    sources={"test": (Source("{source}.jsonl", target_path="{target}.jsonl"),)},
+    sources={"test": (RowSource("{source}.jsonl", target_path="{target}.jsonl"),)},
     formats={
         "harness": dataclasses.replace(_HARNESS, pool=("test",), max_new_tokens=512),
         "authors": dataclasses.replace(_AUTHORS, pool=("test",)),
@@ -90,7 +92,7 @@ FLORES_PASSAGES = dataclasses.replace(
 
 
 def _directions(benchmark: Benchmark) -> tuple[Benchmark, ...]:
-    """The benchmark for any pair, from English and into English."""
+    """Makes three benchmarks of one: any pair, from English, and into English."""
     others = tuple(code for code in benchmark.languages if code != "en")
     return (
         benchmark,
@@ -103,10 +105,10 @@ def _directions(benchmark: Benchmark) -> tuple[Benchmark, ...]:
     )
 
 
-def _wmt16_sgm(split: str, stem: str) -> tuple[Source, ...]:
-    # Test sets are kept by direction; those of newstest exist in both.
+def _wmt16_sgm(split: str, stem: str) -> tuple[RowSource, ...]:
+    # Files are named by direction; newstest sets exist in both.
     return tuple(
-        Source(
+        RowSource(
             f"{folder}{stem}-{pair}-src.{{source}}.sgm",
             target_path=f"{folder}{stem}-{pair}-ref.{{target}}.sgm",
         )
@@ -125,7 +127,7 @@ WMT16 = Benchmark(
         {
             "validation": (
                 *_wmt16_sgm("dev", "newstest2015"),
-                # Romanian and Turkish were new in 2016.
+                # Romanian and Turkish were added in 2016.
                 *_wmt16_sgm("dev", "newsdev2016"),
             ),
             "test": _wmt16_sgm("test", "newstest2016"),
@@ -136,7 +138,7 @@ WMT16 = Benchmark(
         ),
         {
             split: tuple(
-                Source(f"wmt16_translate/{pair}/*", form="tfds", split=split)
+                RowSource(f"wmt16_translate/{pair}/*", form="tfds", split=split)
                 for pair in ("{source}-{target}", "{target}-{source}")
             )
             for split in ("validation", "test")
@@ -149,7 +151,7 @@ WMT16 = Benchmark(
     formats={
         "harness": Format(
             context="{source_language} phrase: {source}\n{target_language} phrase:",
-            # The harness's targets start with a space of their own.
+            # The harness's targets start with another space.
             target=" {target}",
             pool=("validation",),
             stop=("\n",),

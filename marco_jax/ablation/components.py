@@ -1,9 +1,10 @@
-"""What a sweep moves: units, each a source or several that are tied, and shares of their own.
+"""The components of a mixture, whose weights a sweep varies: a source, or several tied ones.
 
-`sweep.units` lists them: names of sources, languages, kinds or groups of Table 2, joined by "+"
-where they are tied; a source belongs to the first that names it, so that "kk,low-resource" has
-Kazakh apart from the rest. What no unit names is tied by group. "groups" (the default) and
-"sources" are short for all groups, and for every source on its own.
+`sweep.units` lists them by names of sources, languages, kinds or groups of Table 2; names that are
+joined by "+" are one component. A source belongs to the first component that names it, so that
+"kk,low-resource" separates Kazakh from the other low-resource languages. Sources that are not
+listed form one component per group. "groups" (the default) means one component per group,
+"sources" one per source.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ import numpy as np
 from marco_jax.data.corpus import SourceInfo
 from marco_jax.data.mixtures import GROUPS, apply_override, find_sources
 
-# Digits after the point of a printed share.
+# Decimal places of a printed weight.
 _DIGITS = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Units:
-    """Units of a mixture.
+class Components:
+    """The components of a mixture.
 
     Attributes:
-        members: sources by unit, in the order of the mixture.
-        shares: of the prior mixture, by source: what is tied keeps these proportions.
-        sources: what there is.
+        members: sources by component, in the order of the mixture.
+        shares: shares of the prior mixture by source; the sources of a component keep their
+            proportions.
+        sources: all sources of the data.
     """
 
     members: Mapping[str, tuple[str, ...]]
@@ -37,32 +39,34 @@ class Units:
 
     @property
     def prior(self) -> dict[str, float]:
-        """Weights of the prior by unit; they sum to 1."""
-        return {unit: sum(self.shares[s] for s in own) for unit, own in self.members.items()}
+        """Weights of the prior by component; they sum to 1."""
+        return {
+            component: sum(self.shares[s] for s in own) for component, own in self.members.items()
+        }
 
     def source_shares(self, weights: Sequence[float]) -> dict[str, float]:
-        """Shares by source, from weights of the units in order."""
+        """Converts weights of the components, in order, to shares by source."""
         found = {}
-        for (unit, own), weight in zip(self.members.items(), weights, strict=True):
-            found |= {s: weight * self.shares[s] / self.prior[unit] for s in own}
+        for (component, own), weight in zip(self.members.items(), weights, strict=True):
+            found |= {s: weight * self.shares[s] / self.prior[component] for s in own}
         return found
 
     def override(self, weights: Sequence[float]) -> str:
-        """`config.mixture.override` that turns the prior's mixture into these weights.
+        """The `config.mixture.override` that changes the prior to these weights.
 
-        All but the largest unit are named: it takes what is left, whatever is rounded away.
+        It names all components but the largest, which takes the rest and so absorbs rounding.
         """
         wanted = self.source_shares(weights)
         largest = list(self.members)[int(np.argmax(weights))]
-        named = [unit for unit in self.members if unit != largest]
+        named = [component for component in self.members if component != largest]
         rounded = dict(zip(self.members, np.round(weights, _DIGITS), strict=True))
-        text = ",".join(f"{unit}={_short(rounded[unit])}" for unit in named)
+        text = ",".join(f"{component}={_short(rounded[component])}" for component in named)
         if self._makes(text, wanted):
             return text
-        # Names that overlap, or ties that no name has: source by source.
-        apart = [source for unit in named for source in self.members[unit]]
+        # Some component has no name in an override, or names overlap: list the sources.
+        listed = [source for component in named for source in self.members[component]]
         return ",".join(
-            f"{source}={_short(round(wanted[source], _DIGITS + 2))}" for source in apart
+            f"{source}={_short(round(wanted[source], _DIGITS + 2))}" for source in listed
         )
 
     def _makes(self, text: str, wanted: Mapping[str, float]) -> bool:
@@ -74,17 +78,17 @@ class Units:
         return all(math.isclose(made[s], share, abs_tol=near) for s, share in wanted.items())
 
     def caps(self, tokens: Mapping[str, float], budget: float, epochs: float) -> np.ndarray:
-        """Largest weight of each unit that reads none of its sources too often, [units].
+        """Maximum weight of each component at which no source exceeds `epochs`, [components].
 
         Args:
-            tokens: of each source; one that is not named (a streamed one) has no cap.
-            budget: tokens that are going to be read.
-            epochs: times that a source may be read.
+            tokens: tokens by source; sources without a number (streamed ones) have no cap.
+            budget: total tokens to train on.
+            epochs: maximum number of epochs of a source.
         """
         caps = []
-        for unit, own in self.members.items():
+        for component, own in self.members.items():
             most = [
-                epochs * tokens[s] * self.prior[unit] / (budget * self.shares[s])
+                epochs * tokens[s] * self.prior[component] / (budget * self.shares[s])
                 for s in own
                 if s in tokens and self.shares[s]
             ]
@@ -92,11 +96,13 @@ class Units:
         return np.array(caps)
 
 
-def find_units(text: str, shares: Mapping[str, float], sources: Sequence[SourceInfo]) -> Units:
-    """The units that `sweep.units` names, over the sources of the prior mixture.
+def find_components(
+    text: str, shares: Mapping[str, float], sources: Sequence[SourceInfo]
+) -> Components:
+    """Makes the components that `sweep.units` lists, from the sources of the prior mixture.
 
     Raises:
-        ValueError: a name that means no source, or fewer than two units.
+        ValueError: a name matches no source, or there are fewer than two components.
     """
     shares = {source: share for source, share in shares.items() if share > 0}
     members: dict[str, tuple[str, ...]] = {}
@@ -105,8 +111,8 @@ def find_units(text: str, shares: Mapping[str, float], sources: Sequence[SourceI
     if listed is None:
         listed = [item.strip() for item in text.split(",") if item.strip()]
     for item in listed:
-        meant = [s for part in item.split("+") for s in _sources(part.strip(), shares, sources)]
-        own = tuple(s for s in dict.fromkeys(meant) if s not in taken)
+        named = [s for part in item.split("+") for s in _sources(part.strip(), shares, sources)]
+        own = tuple(s for s in dict.fromkeys(named) if s not in taken)
         if own:
             members[item] = own
             taken.update(own)
@@ -120,9 +126,9 @@ def find_units(text: str, shares: Mapping[str, float], sources: Sequence[SourceI
     members |= {source: (source,) for source in shares if source not in taken}
     if len(members) < 2:
         raise ValueError(
-            f"sweep.units is {text!r}: that is {len(members)} unit, and two are needed"
+            f"sweep.units is {text!r}, which makes {len(members)} component: list two or more"
         )
-    return Units(members, shares, tuple(sources))
+    return Components(members, shares, tuple(sources))
 
 
 def _sources(name: str, shares: Mapping[str, float], sources: Sequence[SourceInfo]) -> list[str]:
