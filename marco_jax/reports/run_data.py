@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 
 from marco_jax.evaluation.results import Result, read_results
+from marco_jax.files import read_json_lines
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE
 
 # The stage whose end later stages are compared with, where a run trains its own base.
@@ -149,7 +150,7 @@ def load_run(workdir: str | os.PathLike) -> RunData:
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise NotADirectoryError(f"workdir {workdir} is not a directory: give that of a run")
-    metrics = _metrics(workdir / "metrics.jsonl")
+    metrics = read_metrics(workdir / "metrics.jsonl")
     return RunData(
         name=workdir.resolve().name,
         config=_json_object(workdir / "config.json"),
@@ -162,26 +163,21 @@ def load_run(workdir: str | os.PathLike) -> RunData:
     )
 
 
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the rows of a metrics.jsonl in order of step; damaged lines are skipped.
+
+    Of two rows of one step the newer counts: a run that went on has repeated that step.
+    """
+    rows = {row["step"]: row for row in read_json_lines(path) if isinstance(row.get("step"), int)}
+    return [rows[step] for step in sorted(rows)]
+
+
 def _json_object(path: pathlib.Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Lines by step; the newest of a step counts, a line cut short by a kill does not."""
-    if not path.exists():
-        return []
-    rows = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            rows[int(row["step"])] = row
-        except (ValueError, KeyError, TypeError):
-            continue
-    return [rows[step] for step in sorted(rows)]
 
 
 def _evaluations(directory: pathlib.Path) -> dict[int, dict[tuple[str, str, str], Result]]:
