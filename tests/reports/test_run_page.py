@@ -11,7 +11,8 @@ from marco_jax.evaluation.results import Result, write_results
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.reports import charts as figures
 from marco_jax.reports.run_data import load_run
-from marco_jax.reports.run_page import format_summary, summary, write_report
+from marco_jax.reports.run_page import write_report
+from marco_jax.reports.summary import format_summary, summary
 from marco_jax.training.metrics_log import MetricsWriter
 
 STAGES = [
