@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, figures_of
 from marco_jax.data.mixtures import GROUPS
 from marco_jax.files import write_json, write_text
-from marco_jax.reports.charts import axis, bars, chart, palette_colour
+from marco_jax.reports.charts import PALETTE, axis, bars, chart
 from marco_jax.reports.page import render_page
 from marco_jax.reports.run_data import name_of
 from marco_jax.runtime.compilation_cache import enable_compilation_cache
@@ -138,24 +138,20 @@ def markdown(found: Mapping[str, object]) -> list[str]:
 
 
 def _page(found: Mapping[str, object]) -> str:
-    before, changes = found["before"], found["changes"]
-    traces = []
-    for number, (column, by_code) in enumerate(changes.items()):
-        means = {name_of(code): sum(by_code[code]) / len(by_code[code]) for code in before}
-        ends = {name_of(code): (min(by_code[code]), max(by_code[code])) for code in before}
-        traces.append(bars(column, means, palette_colour(number), "+.2%", ends))
-    rows = [
-        [name_of(code), f"{bits:.3f}", *(_spread(changes[column][code]) for column in COLUMNS)]
-        for code, bits in before.items()
-    ]
+    before, changes, traces = found["before"], found["changes"], []
+    for column, colour in zip(COLUMNS, PALETTE, strict=False):
+        values = {name_of(code): changes[column][code] for code in before}
+        means = {name: sum(seeds) / len(seeds) for name, seeds in values.items()}
+        ends = {name: (min(seeds), max(seeds)) for name, seeds in values.items()}
+        traces.append(bars(column, means, colour, "+.2%", ends))
     return render_page(
         pathlib.Path(__file__).with_name("two_stages.html.jinja"),
         {"changes": chart(traces, 420, {}, axis("change", "+.0%"))},
-        steps=found["steps"],
-        seeds=found["seeds"],
+        found=found,
         verdicts=verdict(found),
-        columns=["Language", "before", *COLUMNS],
-        table_rows=rows,
+        columns=list(COLUMNS),
+        name_of=name_of,
+        spread=_spread,
     )
 
 

@@ -10,16 +10,8 @@ from typing import Any
 from marco_jax.ablation.proxies import STATUS, figures_of
 from marco_jax.evaluation.results import read_results
 from marco_jax.files import write_text
-from marco_jax.reports.charts import (
-    COLOURS,
-    Figure,
-    axis,
-    bars,
-    chart,
-    heat_map,
-    line,
-    scatter,
-)
+from marco_jax.reports import charts
+from marco_jax.reports.charts import COLOURS, Figure, axis
 from marco_jax.reports.page import render_page
 from marco_jax.reports.run_data import name_of, read_json_object, read_metrics
 
@@ -37,12 +29,14 @@ def write_sweep_report(directory: pathlib.Path) -> pathlib.Path:
     analysis = json.loads((directory / "analysis.json").read_text(encoding="utf-8"))
     confirmation = read_json_object(directory / "confirmation.json")
     results = _results(directory / "proxies")
+    fits = analysis["fits"].items()
+    effects = {label_of(name): fit["effects"] for name, fit in fits if fit["effects"]}
     states = sorted(directory.glob(f"proxies/*/{STATUS}"))
     page = render_page(
         "sweep.html.jinja",
         {
             **(_proposal_charts(analysis) if analysis["proposal"]["weights"] else {}),
-            "effects": _effects(analysis["fits"]),
+            "effects": charts.heat_map(effects),
             "left_out": _left_out(analysis["fits"], results),
             "losses": _losses(directory),
         },
@@ -71,39 +65,30 @@ def _proposal_charts(analysis: Mapping[str, Any]) -> dict[str, Figure | None]:
     proposal, objective = analysis["proposal"], analysis["objective"]["targets"]
     ends = {name: (proposal["low"][name], proposal["high"][name]) for name in proposal["weights"]}
     weights = [
-        bars("prior", analysis["prior"], COLOURS["average"], ".2%"),
-        bars("proposal", proposal["weights"], COLOURS["high"], ".2%", ends),
+        charts.bars("prior", analysis["prior"], COLOURS["average"], ".2%"),
+        charts.bars("proposal", proposal["weights"], COLOURS["high"], ".2%", ends),
     ]
     y = {"tickformat": ".0%", "rangemode": "tozero"}
-    charts = {"mixture": chart(weights, 380, {"automargin": True}, y)}
+    found = {"mixture": charts.chart(weights, 380, {"automargin": True}, y)}
     if analysis["trade_off"]:
         bound = next(iter(analysis["objective"]["bounds"]))
         curve = sorted(analysis["trade_off"], key=lambda point: point["changes"][bound])
+        changes = [point["changes"] for point in curve]
         total = sum(objective.values())
-        trace = line(
+        trace = charts.line(
             "",
-            [point["changes"][bound] for point in curve],
-            [
-                sum(weight * point["changes"][name] for name, weight in objective.items()) / total
-                for point in curve
-            ],
+            [change[bound] for change in changes],
+            [sum(w * change[name] for name, w in objective.items()) / total for change in changes],
             COLOURS["low"],
-            text=[f"allowed {point['rise']:+.2%}" for point in curve],
-            hovertemplate=f"%{{text}}: {label_of(bound)} %{{x:+.2%}}, objective %{{y:+.2%}}"
-            "<extra></extra>",
-            showlegend=False,
             marker=6,
+            text=[f"allowed {point['rise']:+.2%}" for point in curve],
+            showlegend=False,
         )
+        hover = f"%{{text}}: {label_of(bound)} %{{x:+.2%}}, objective %{{y:+.2%}}"
+        trace["hovertemplate"] = f"{hover}<extra></extra>"
         x = axis(f"predicted change of {label_of(bound)}", "+.2~%")
-        charts["trade_off"] = chart([trace], 360, x, axis("of the objective", "+.2~%"))
-    return charts
-
-
-def _effects(fits: Mapping[str, Mapping[str, Any]]) -> Figure | None:
-    effects = {label_of(name): fit["effects"] for name, fit in fits.items() if fit["effects"]}
-    components = list(next(iter(effects.values()), {}))
-    cells = [[found[component] for component in components] for found in effects.values()]
-    return heat_map(components, list(effects), cells)
+        found["trade_off"] = charts.chart([trace], 360, x, axis("of the objective", "+.2~%"))
+    return found
 
 
 def _left_out(
@@ -120,13 +105,15 @@ def _left_out(
         ends += x + y
         hover = "%{text}, %{fullData.name}: predicted %{y:+.2%}, measured %{x:+.2%}"
         colour = f"hsl({(number * 137) % 360}, 55%, 50%)"
-        trace = scatter(label_of(target), x, y, hover, size=6, opacity=0.75, color=colour)
+        trace = charts.scatter(label_of(target), x, y, hover, size=6, opacity=0.75, color=colour)
         traces.append(trace | {"text": names})
     span = [min(ends), max(ends)]
-    diagonal = line("", span, span, COLOURS["average"], 1, showlegend=False, hoverinfo="skip")
+    diagonal = charts.line(
+        "", span, span, COLOURS["average"], 1, showlegend=False, hoverinfo="skip"
+    )
     diagonal["line"]["dash"] = "dot"
     x = axis("measured, against the prior", "+.0%")
-    return chart([diagonal, *traces], 480, x, axis("predicted", "+.0%"))
+    return charts.chart([diagonal, *traces], 480, x, axis("predicted", "+.0%"))
 
 
 def _results(root: pathlib.Path) -> dict[str, dict[str, float]]:
@@ -155,5 +142,5 @@ def _losses(directory: pathlib.Path) -> Figure | None:
         style["hovertemplate"] = "%{fullData.name}: %{y:.3f}, %{x:,} tokens<extra></extra>"
         colour, width = (COLOURS["average"], 1) if random else (None, 2.5)
         if rows:
-            traces.append(line(path.parent.name, tokens, losses, colour, width, **style))
-    return chart(traces, 420, axis("tokens"), axis("loss, nats per token"))
+            traces.append(charts.line(path.parent.name, tokens, losses, colour, width, **style))
+    return charts.chart(traces, 420, axis("tokens"), axis("loss, nats per token"))

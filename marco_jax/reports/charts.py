@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,32 +14,25 @@ from marco_jax.reports.run_data import RunData, StageSpan, group_of, name_of, re
 from marco_jax.reports.summary import style_of
 
 Figure = dict[str, Any]
+# Gives the steps and the values of a run.
+Curve = Callable[[RunData], tuple[Sequence, Sequence]]
 
-# Tones that stand out on white and on near-black alike.
-COLOURS = {
-    "english": "#8b5fd6",
-    "high": "#2f86d6",
-    "low": "#e0762f",
-    "other": "#2f9e6b",
-    "average": "#8a8f98",
-}
+# Tones that stand out on white and on near-black alike, for runs or stages in one chart: the grey
+# first one is what the others are compared with.
+PALETTE = ("#8a8f98", "#2f86d6", "#e0762f", "#2f9e6b", "#8b5fd6", "#c2410c")
+COLOURS = dict(zip(("average", "high", "low", "other", "english"), PALETTE, strict=False))
 GROUP_NAMES = {
     "english": "English",
     "high": "High-resource",
     "low": "Low-resource",
     "other": "Other sources",
 }
-# Colours of runs or stages in one chart; the grey first one is what the others are compared with.
-PALETTE = ("#8a8f98", "#2f86d6", "#e0762f", "#2f9e6b", "#8b5fd6", "#c2410c")
 # A vertical axis of labels, the first one on top.
 LIST_AXIS = {"autorange": "reversed", "dtick": 1}
+ERROR_BARS = {"type": "data", "thickness": 1.5, "width": 4}
 # Most points of a line.
 POINTS = 300
-
-
-def palette_colour(number: int) -> str:
-    """The colour of a run or stage by its number."""
-    return PALETTE[number % len(PALETTE)]
+_TIMES = ("step_seconds", "input_seconds")
 
 
 def line(
@@ -60,18 +54,8 @@ def line(
     return trace | ({"marker": {"size": marker}} if marker else {}) | more
 
 
-def error_bars(above: Sequence, below: Sequence | None = None) -> Figure:
-    """Error bars, of one size up and down where `below` is not given."""
-    bars = {"type": "data", "array": _finite(above), "thickness": 1.5, "width": 4}
-    return bars if below is None else bars | {"arrayminus": _finite(below), "symmetric": False}
-
-
 def bars(
-    name: str,
-    values: Mapping[str, float],
-    colour: str,
-    number: str,
-    ends: Mapping[str, tuple[float, float]] | None = None,
+    name: str, values: Mapping[str, float], colour: str, number: str, ends: Mapping | None = None
 ) -> Figure:
     """Bars by label. `number` is a d3 format, `ends` are the intervals around the values."""
     trace = {
@@ -83,10 +67,9 @@ def bars(
         "hovertemplate": f"%{{x}}, %{{fullData.name}}: %{{y:{number}}}<extra></extra>",
     }
     if ends:
-        trace["error_y"] = error_bars(
-            [ends[label][1] - value for label, value in values.items()],
-            [value - ends[label][0] for label, value in values.items()],
-        )
+        above = [ends[label][1] - value for label, value in values.items()]
+        below = [value - ends[label][0] for label, value in values.items()]
+        trace["error_y"] = ERROR_BARS | {"array": above, "arrayminus": below, "symmetric": False}
     return trace
 
 
@@ -96,19 +79,17 @@ def scatter(name: str, x: Sequence, y: Sequence, hover: str, **marker: Any) -> F
     return trace | {"hovertemplate": f"{hover}<extra></extra>"}
 
 
-def heat_map(
-    columns: Sequence[str],
-    rows: Sequence[str],
-    cells: Sequence[Sequence[tuple[float, float, float]]],
-) -> Figure | None:
-    """Estimates in per cent with their intervals: blue is below zero, a dot marks sure ones."""
-    if not rows:
-        return None
+def heat_map(estimates: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure | None:
+    """Estimates in per cent by row and column: blue is below zero, a dot marks sure ones.
+
+    An estimate is followed by the ends of its interval.
+    """
+    cells = [list(row.values()) for row in estimates.values()]
     most = max((abs(value) for row in cells for value, _, _ in row), default=1.0) or 1.0
     trace = {
         "type": "heatmap",
-        "x": list(columns),
-        "y": list(rows),
+        "x": list(next(iter(estimates.values()), ())),
+        "y": list(estimates),
         "z": [[value for value, _, _ in row] for row in cells],
         "text": [["" if low <= 0 <= high else "•" for _, low, high in row] for row in cells],
         "texttemplate": "%{text}",
@@ -120,7 +101,8 @@ def heat_map(
         "hovertemplate": "%{x} on %{y}: %{z:+.3f}% (%{customdata})<extra></extra>",
         "showlegend": False,
     }
-    return chart([trace], 180 + 26 * len(rows), {"automargin": True}, LIST_AXIS)
+    traces = [trace] if cells else []
+    return chart(traces, 180 + 26 * len(cells), {"automargin": True}, LIST_AXIS)
 
 
 def axis(title: str, number: str = "", **more: Any) -> Figure:
@@ -132,8 +114,7 @@ def chart(
     traces: Sequence[Figure], height: int, x: Figure, y: Figure, **layout: Any
 ) -> Figure | None:
     """Traces between two axes; None without a trace."""
-    layout |= {"height": height, "xaxis": x, "yaxis": {"automargin": True} | y}
-    layout |= {"hovermode": "closest", "barmode": "group"}
+    layout |= {"height": height, "xaxis": x, "yaxis": y}
     return {"data": list(traces), "layout": layout} if traces else None
 
 
@@ -167,19 +148,15 @@ def over_steps(
 
 
 def runs_over_steps(
-    runs: Sequence[RunData],
-    curve: Callable[[RunData], tuple[Sequence, Sequence]],
-    title: str,
-    number: str,
-    marker: float = 0,
+    runs: Sequence[RunData], curve: Curve, title: str, number: str, marker: float = 0
 ) -> Figure | None:
     """A line for each run through the steps and values that `curve` gives.
 
     The stages of the longest run are marked.
     """
     traces = [
-        line(run.name, *curve(run), palette_colour(n), 3 if marker else 2, marker)
-        for n, run in enumerate(runs)
+        line(run.name, *curve(run), colour, 3 if marker else 2, marker)
+        for run, colour in zip(runs, itertools.cycle(PALETTE), strict=False)
     ]
     longest = max(runs, key=lambda run: run.stages[-1].last_step if run.stages else 0)
     return over_steps(traces, f"%{{y:{number}}}", axis(title), longest.stages)
@@ -201,7 +178,8 @@ def evaluation_chart(
         steps, values = run.curve(task, metric, group)
         means = line(f"{GROUP_NAMES[group]} mean", steps, values, COLOURS[group], 4, 8)
         if metric != "bits_per_byte":
-            means["error_y"] = error_bars(run.curve(task, metric, group, "stderr")[1])
+            errors = run.curve(task, metric, group, "stderr")[1]
+            means["error_y"] = ERROR_BARS | {"array": _finite(errors)}
         traces.append(means)
     style = style_of(metric, [y for trace in traces for y in trace["y"] if y is not None])
     steps = [step for trace in traces for step in trace["x"] if step is not None]
@@ -233,21 +211,17 @@ def metric_curve(run: RunData, metric: str, title: str, number: str) -> Figure |
 
 def step_times(run: RunData) -> Figure | None:
     """Seconds of a step over steps: the wait for input and the rest, stacked."""
-    names = ("step_seconds", "input_seconds")
-    rest = _metric_line(run, "computing", COLOURS["high"], lambda a, b: max(a - b, 0.0), *names)
-    wait = _metric_line(run, "waiting for input", COLOURS["low"], lambda a, b: b, *names)
+    rest = _metric_line(run, "computing", COLOURS["high"], lambda a, b: max(a - b, 0.0), *_TIMES)
+    wait = _metric_line(run, "waiting for input", COLOURS["low"], lambda a, b: b, *_TIMES)
     traces = [trace | {"stackgroup": "time"} for trace in (rest, wait)]
     return over_steps(traces, "%{y:.3~s}s", axis("seconds a step"), run.stages)
 
 
 def padding_and_waits(run: RunData) -> Figure | None:
     """Padding as a share of a batch, and the wait for input as a share of a step."""
-    names = ("step_seconds", "input_seconds")
     traces = [
         _metric_line(run, "padding", COLOURS["average"], float, "padding"),
-        _metric_line(
-            run, "waiting for input", COLOURS["low"], lambda a, b: b / a if a else math.nan, *names
-        ),
+        _metric_line(run, "waiting for input", COLOURS["low"], _ratio, *reversed(_TIMES)),
     ]
     return over_steps(traces, "%{y:.2%}", axis("share", ".1~%", rangemode="tozero"), run.stages)
 
@@ -261,8 +235,7 @@ def stage_mixtures(run: RunData) -> Figure | None:
             largest[source] = max(largest.get(source, 0.0), share)
     sources = sorted(largest, key=lambda source: (-largest[source], source))
     traces = []
-    for number, stage in enumerate(run.stages):
-        colour = palette_colour(number)
+    for stage, colour in zip(run.stages, itertools.cycle(PALETTE), strict=False):
         ring = {"symbol": "circle-open", "size": 11, "line": {"width": 2, "color": colour}}
         asked = ("asked", stage.shares, ring)
         for kind, shares, marker in (asked, ("realised", realised[stage.name], {"size": 5})):
@@ -311,6 +284,10 @@ def _metric_line(
     rows = thinned(run.rows_with(*names))
     values = [value(*(row[name] for name in names)) for row in rows]
     return line(label, [row["step"] for row in rows], values, colour)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
 
 
 def _source_line(source: str, x: Sequence, y: Sequence, **more: Any) -> Figure:

@@ -10,15 +10,10 @@ from typing import Any
 
 from marco_jax.evaluation.results import ALL, HIGH, LOW
 from marco_jax.files import write_text
-from marco_jax.reports.charts import runs_over_steps, smoothed
+from marco_jax.reports.charts import Curve, runs_over_steps, smoothed
 from marco_jax.reports.page import Cell, cell, render_page
 from marco_jax.reports.run_data import RunData, group_of, load_run, name_of
-from marco_jax.reports.summary import (
-    format_value,
-    style_of,
-    summarize,
-    value_and_change,
-)
+from marco_jax.reports.summary import format_value, style_of, summary, value_and_change
 
 
 def write_comparison(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> pathlib.Path:
@@ -35,35 +30,28 @@ def write_comparison(workdirs: Sequence[str | os.PathLike], out: str | os.PathLi
         # Only the paths tell them apart.
         pairs = zip(runs, workdirs, strict=True)
         runs = [dataclasses.replace(run, name=str(path)) for run, path in pairs]
-    bits = {
-        group: runs_over_steps(
-            runs,
-            lambda run, group=group: run.curve("bits_per_byte", "bits_per_byte", group),
-            "bits per byte",
-            ".3f",
-            marker=7,
-        )
-        for group in (HIGH, LOW)
-    }
-    loss, speed = (
-        runs_over_steps(runs, lambda run, metric=metric: smoothed(run, metric), title, number)
-        for metric, title, number in (
-            ("loss", "loss", ".3f"),
-            ("tokens_per_second", "tokens/s", "~s"),
-        )
-    )
+
+    def metric(name: str) -> Curve:
+        return lambda run: smoothed(run, name)
+
+    def bits(group: str) -> Curve:
+        return lambda run: run.curve("bits_per_byte", "bits_per_byte", group)
+
     page = render_page(
         "comparison.html.jinja",
-        {"loss": loss, "speed": speed, "bits_high": bits[HIGH], "bits_low": bits[LOW]},
+        {
+            "loss": runs_over_steps(runs, metric("loss"), "loss", ".3f"),
+            "speed": runs_over_steps(runs, metric("tokens_per_second"), "tokens/s", "~s"),
+            "bits_high": runs_over_steps(runs, bits(HIGH), "bits per byte", ".3f", 7),
+            "bits_low": runs_over_steps(runs, bits(LOW), "bits per byte", ".3f", 7),
+        },
         names=[run.name for run in runs],
-        summaries=[summarize(run) for run in runs],
+        summaries=[summary(run) for run in runs],
         **_languages(runs),
         configs=_differences([_flat(run.config) for run in runs]),
     )
-    out = pathlib.Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page)
-    return out
+    write_text(pathlib.Path(out), page)
+    return pathlib.Path(out)
 
 
 def _languages(runs: Sequence[RunData]) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import json
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from marco_jax.evaluation.results import AVERAGES, Result, read_results
 from marco_jax.files import read_json_lines
@@ -19,8 +20,7 @@ BASE = "base"
 STAGE_LABELS = {BASE: "Base", "stage1": "Stage-I", "stage2": "Stage-II"}
 
 
-@dataclasses.dataclass(frozen=True)
-class StageSpan:
+class StageSpan(NamedTuple):
     """A stage of the run: steps first_step + 1 to last_step, and the shares it asks for."""
 
     name: str
@@ -34,8 +34,7 @@ class StageSpan:
         return STAGE_LABELS.get(self.name, self.name)
 
 
-@dataclasses.dataclass(frozen=True)
-class Milestone:
+class Milestone(NamedTuple):
     """A step whose results get a column: the start, or the last one evaluated in a stage."""
 
     name: str
@@ -65,26 +64,20 @@ class RunData:
 
     def restarts(self) -> list[int]:
         """Steps after which the run was restarted: there the sums since the start fall back."""
-        found, before = [], None
-        for row in self.rows_with("compile_seconds", "checkpoint_seconds"):
-            sums = row["compile_seconds"], row["checkpoint_seconds"]
-            if before and (sums[0] < before[0] or sums[1] < before[1]):
-                found.append(row["step"] - 1)
-            before = sums
-        return found
+        sums = ("compile_seconds", "checkpoint_seconds")
+        return [
+            after["step"] - 1
+            for before, after in itertools.pairwise(self.rows_with(*sums))
+            if any(after[name] < before[name] for name in sums)
+        ]
 
     def seconds(self) -> dict[str, float]:
         """Wall-clock seconds by activity, over all starts."""
-        names = ("compile", "evaluation", "checkpoint")
-        parts = {"training steps": 0.0, **dict.fromkeys(names, 0.0)}
-        before = dict.fromkeys(names, 0.0)
-        for row in self.metrics:
-            parts["training steps"] += row.get("step_seconds") or 0.0
-            for name in names:
-                total = row.get(f"{name}_seconds") or 0.0
-                # A sum since the start: a restart begins it again.
-                parts[name] += total - before[name] if total >= before[name] else total
-                before[name] = total
+        parts = {"training steps": sum(row.get("step_seconds") or 0.0 for row in self.metrics)}
+        for name in ("compile", "evaluation", "checkpoint"):
+            sums = [0.0, *(row.get(f"{name}_seconds") or 0.0 for row in self.metrics)]
+            # A sum since the start: a restart begins it again.
+            parts[name] = sum(b - a if b >= a else b for a, b in itertools.pairwise(sums))
         return parts
 
     def milestones(self) -> list[Milestone]:
@@ -220,14 +213,10 @@ def _stages(mixture: dict[str, Any], metrics: list[dict[str, Any]]) -> list[Stag
             return spans
     except (KeyError, TypeError, ValueError, AttributeError):
         spans = []
-    for row in metrics:
-        name, step = row.get("stage"), row["step"]
-        if name is None:
-            continue
-        if spans and spans[-1].name == name:
-            spans[-1] = dataclasses.replace(spans[-1], last_step=step)
-        else:
-            spans.append(StageSpan(name, spans[-1].last_step if spans else 0, step, {}))
+    named = [row for row in metrics if row.get("stage") is not None]
+    for name, rows in itertools.groupby(named, key=lambda row: row["stage"]):
+        first = spans[-1].last_step if spans else 0
+        spans.append(StageSpan(name, first, max(row["step"] for row in rows), {}))
     return spans
 
 

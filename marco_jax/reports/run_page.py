@@ -14,7 +14,7 @@ from marco_jax.files import write_text
 from marco_jax.reports import charts
 from marco_jax.reports.page import Cell, cell, render_page
 from marco_jax.reports.run_data import RunData, group_of, load_run, name_of
-from marco_jax.reports.summary import format_value, summarize, value_and_change
+from marco_jax.reports.summary import format_value, summary, value_and_change
 
 REPORT = "report.html"
 _BITS = ("bits_per_byte", "bits_per_byte")
@@ -29,20 +29,32 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         NotADirectoryError: there is no such directory.
     """
     run = load_run(workdir)
-    found = summarize(run)
+    found = summary(run)
     metrics = dict.fromkeys(key[:2] for results in run.evaluations.values() for key in results)
-    benchmarks = {
-        f"benchmark_{number}": key for number, key in enumerate(metrics) if key[0] not in TASKS
+    benchmarks = [key for key in metrics if key[0] not in TASKS]
+    evaluation, metric = charts.evaluation_chart, charts.metric_curve
+    chance = PICK_TRANSLATION.chance or 0
+    drawn = {
+        "bits": evaluation(run, *_BITS, "bits per byte"),
+        "pick": evaluation(run, *_PICK, _PICK[1], means_only=True, chance=chance),
+        "translation": evaluation(run, *_CHRF, "chrF++", means_only=True),
+        **{f"benchmark_{n}": evaluation(run, *k, k[1]) for n, k in enumerate(benchmarks)},
+        "loss": charts.training_loss(run),
+        "rate": metric(run, "learning_rate", "learning rate", ".1e"),
+        "norm": metric(run, "grad_norm", "norm of the gradient", "~s"),
+        "mixture": charts.stage_mixtures(run),
+        "speed": metric(run, "tokens_per_second", "tokens/s", "~s"),
+        "mfu": metric(run, "mfu", "MFU", ".0%"),
+        "times": charts.step_times(run),
+        "shares": charts.padding_and_waits(run),
     }
-    drawn = {id: charts.evaluation_chart(run, *key, key[1]) for id, key in benchmarks.items()}
     page = render_page(
         "run.html.jinja",
-        drawn | _charts(run),
+        drawn,
         summary=found,
-        milestones=[mark["label"] for mark in found["milestones"]],
         headlines=[_headline(line) for line in found["headlines"]],
         signature=chrf_signature() if run.languages("translation") else "",
-        benchmarks={id: ", ".join(key) for id, key in benchmarks.items()},
+        benchmarks=benchmarks,
         languages=_languages(run),
         seconds=run.seconds(),
         checkpoints=run.checkpoints,
@@ -55,24 +67,6 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     return path
 
 
-def _charts(run: RunData) -> dict[str, charts.Figure | None]:
-    evaluation, metric = charts.evaluation_chart, charts.metric_curve
-    chance = PICK_TRANSLATION.chance or 0
-    return {
-        "bits": evaluation(run, *_BITS, "bits per byte"),
-        "pick": evaluation(run, *_PICK, _PICK[1], means_only=True, chance=chance),
-        "translation": evaluation(run, *_CHRF, "chrF++", means_only=True),
-        "loss": charts.training_loss(run),
-        "rate": metric(run, "learning_rate", "learning rate", ".1e"),
-        "norm": metric(run, "grad_norm", "norm of the gradient", "~s"),
-        "mixture": charts.stage_mixtures(run),
-        "speed": metric(run, "tokens_per_second", "tokens/s", "~s"),
-        "mfu": metric(run, "mfu", "MFU", ".0%"),
-        "times": charts.step_times(run),
-        "shares": charts.padding_and_waits(run),
-    }
-
-
 def _headline(line: dict[str, Any]) -> list[Cell]:
     """A row of the first table; changes are coloured where they are unlikely to be chance.
 
@@ -82,11 +76,11 @@ def _headline(line: dict[str, Any]) -> list[Cell]:
     row = [cell(line["label"], f"chance {line['chance']:.0%}" if line["chance"] else "")]
     for found in line["figures"]:
         text, change = format_value(found, line["style"])
-        gain = (found["change"] or 0.0) * (-1 if relative else 1) if change else 0.0
-        if not relative and change:
+        gain, noise = (found["change"], 0.0) if change else (0.0, 0.0)
+        if change and not relative:
             noise = 2 * math.hypot(found["stderr"] or 0.0, first["stderr"] or 0.0)
-            gain = gain if abs(gain) > noise else 0.0
-        row.append(cell(text, change, "good" if gain > 0 else "bad" if gain else ""))
+        kind = "" if abs(gain) <= noise else "good" if (gain < 0) == relative else "bad"
+        row.append(cell(text, change, kind))
     return row
 
 

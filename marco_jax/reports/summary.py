@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import statistics
@@ -33,13 +32,12 @@ def style_of(metric: str, values: Sequence[float]) -> str:
     """The style of a metric by its name and its values, a key of `STYLES`."""
     if metric == "bits_per_byte":
         return "relative"
-    if "chrf" in metric or "bleu" in metric:
-        return "points"
-    return "share" if max(values, default=0.0) <= 1 else "points"
+    points = "chrf" in metric or "bleu" in metric or max(values, default=0.0) > 1
+    return "points" if points else "share"
 
 
-def summary(workdir: str | os.PathLike) -> dict[str, Any]:
-    """Reads the headline metrics of a run.
+def summary(workdir: str | os.PathLike | RunData) -> dict[str, Any]:
+    """Computes the headline metrics of a run, which may be given as it was read.
 
     Returns:
         A JSON-ready object: "name", "step", "tokens", "tokens_per_second" (median), "mfu" (median
@@ -51,12 +49,8 @@ def summary(workdir: str | os.PathLike) -> dict[str, Any]:
     Raises:
         NotADirectoryError: there is no such directory.
     """
-    return summarize(load_run(workdir))
-
-
-def summarize(run: RunData) -> dict[str, Any]:
-    """Computes the `summary` of a run that is already read."""
-    milestones = run.milestones()
+    run = workdir if isinstance(workdir, RunData) else load_run(workdir)
+    milestones, last = run.milestones(), run.metrics[-1] if run.metrics else {}
     headlines = []
     for task, language, label, style in HEADLINES:
         metric = TASKS[task].metrics[0]
@@ -66,12 +60,25 @@ def summarize(run: RunData) -> dict[str, Any]:
             fields |= {"style": style, "chance": TASKS[task].chance}
             figures = [value_and_change(result, results[0], style) for result in results]
             headlines.append(fields | {"figures": figures})
+    seconds = 0.0
+    for row in run.metrics:
+        tokens = sum(v for k, v in row.items() if is_of_source(k, "tokens") and v)
+        seconds += tokens / (row.get("tokens_per_second") or math.inf)
     return {
         "name": run.name,
-        **_progress(run),
-        "milestones": [dataclasses.asdict(milestone) for milestone in milestones],
+        "step": last.get("step", 0),
+        "steps": run.stages[-1].last_step if run.stages else None,
+        "tokens": last.get("tokens") if last else 0,
+        **{name: _median(run, name) for name in ("tokens_per_second", "mfu")},
+        "seconds": seconds,
+        "milestones": [milestone._asdict() for milestone in milestones],
         "headlines": headlines,
     }
+
+
+def _median(run: RunData, metric: str) -> float | None:
+    rows = run.rows_with(metric)
+    return statistics.median(row[metric] for row in rows) if rows else None
 
 
 def value_and_change(
@@ -87,26 +94,6 @@ def value_and_change(
             change = 100 * change / baseline.value if baseline.value else math.nan
     found = {"value": result.value, "stderr": result.stderr, "change": change}
     return {k: None if v is None or math.isnan(v) else v for k, v in found.items()}
-
-
-def _progress(run: RunData) -> dict[str, Any]:
-    last = run.metrics[-1:]
-    seconds = 0.0
-    for row in run.metrics:
-        tokens = sum(v for k, v in row.items() if is_of_source(k, "tokens") and v)
-        seconds += tokens / (row.get("tokens_per_second") or math.inf)
-    medians = {
-        name: statistics.median([row[name] for row in rows]) if rows else None
-        for name in ("tokens_per_second", "mfu")
-        for rows in [run.rows_with(name)]
-    }
-    return {
-        "step": last[0]["step"] if last else 0,
-        "steps": run.stages[-1].last_step if run.stages else None,
-        "tokens": last[0].get("tokens") if last else 0,
-        **medians,
-        "seconds": seconds,
-    }
 
 
 def format_value(found: dict[str, Any] | None, style: str) -> tuple[str, str]:
@@ -127,13 +114,14 @@ def format_value(found: dict[str, Any] | None, style: str) -> tuple[str, str]:
 def format_summary(summary: dict[str, Any]) -> str:
     """Formats a `summary` as a small text table, a column for each milestone."""
     steps = f" of {summary['steps']:,}" if summary["steps"] else ""
-    facts = {
-        f"step {summary['step']:,}{steps}": True,
-        f"{summary['tokens'] or 0:,} tokens": summary["tokens"],
-        f"{summary['tokens_per_second'] or 0:,.0f} tokens/s": summary["tokens_per_second"],
-        f"MFU {summary['mfu'] or 0:.1%}": summary["mfu"],
-    }
-    lines = [f"{summary['name']}: {', '.join(text for text, known in facts.items() if known)}"]
+    tokens, rate, mfu = (summary[name] for name in ("tokens", "tokens_per_second", "mfu"))
+    facts = [
+        f"step {summary['step']:,}{steps}",
+        tokens and f"{tokens:,} tokens",
+        rate and f"{rate:,.0f} tokens/s",
+        mfu and f"MFU {mfu:.1%}",
+    ]
+    lines = [f"{summary['name']}: {', '.join(filter(None, facts))}"]
     if not summary["headlines"]:
         return "\n".join([*lines, "no evaluation yet"])
     table = [["", *(mark["label"] for mark in summary["milestones"])]]
