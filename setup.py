@@ -28,7 +28,7 @@ REQUIRES = [
     # 0.2.3 needs protobuf 7.36.1, which it does not declare; apache-beam needs protobuf below 7.
     "sentencepiece>=0.2.2,<0.2.3",
     "protobuf>=6.33.6",
-    # Chat templates.
+    # Chat templates and the pages of reports.
     "jinja2>=3.1.6",
     "tensorboardX>=2.6.5",
     "plotly>=7.1.0",
@@ -135,7 +135,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["marco_jax", "marco_jax.*"]),
-    package_data={"marco_jax.reports": ["*.template"]},
+    package_data={"marco_jax.reports": ["templates/*.jinja"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["marco = marco_jax.__main__:main"]},

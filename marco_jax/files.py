@@ -122,6 +122,20 @@ def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> N
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the objects of a JSONL file and skips damaged lines; a missing file has no objects.
+
+    A process that was killed while it wrote leaves an incomplete line.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return [row for row in found if isinstance(row, dict)]
+
+
 @contextlib.contextmanager
 def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary folder that takes the place of `path` when the block ends well."""

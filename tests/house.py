@@ -112,7 +112,7 @@ def forbidden_words():
         r"\bbeginnings\b": "prefixes or hypotheses",
         r"(?i)\b(the|document) separator\b": "EOS",
         r"\b(?:is|are|was|were) (?:said|told)\b": "logged, reported",
-        r"(?<!there )(?<!There )\b(?:is|are) no (?!longer|more|less|fewer|better|worse)\w": "is not",
+        r"(?<!there )(?<!There )\b(?:is|are) no (?!longer|more|less|fewer)\w": "is not",
         r"\bforetell": "predict",
     }
 

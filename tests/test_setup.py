@@ -50,13 +50,18 @@ ROOMS = ("marco_jax", "experiments", "configs")
 
 
 @pytest.fixture(scope="module")
-def declared():
-    """Names of distributions by extra, "core" for what is always installed."""
+def given():
+    """The arguments of `setup`."""
     setuptools = unittest.mock.MagicMock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "setuptools", setuptools)
         runpy.run_path(str(ROOT / "setup.py"))
-    given = setuptools.setup.call_args.kwargs
+    return setuptools.setup.call_args.kwargs
+
+
+@pytest.fixture(scope="module")
+def declared(given):
+    """Names of distributions by extra, "core" for what is always installed."""
     lists = {CORE: given["install_requires"], **given["extras_require"]}
     return {extra: {name_of(line) for line in lines} for extra, lines in lists.items()}
 
@@ -119,6 +124,18 @@ def test_what_is_declared_is_imported_or_has_a_reason(extra, declared):
     }
     reasons = NOT_IMPORTED.get(extra, {})
     assert declared[extra] - used == set(reasons)
+
+
+def test_every_file_of_the_package_that_is_not_a_module_is_in_the_wheel(given):
+    declared = {
+        file
+        for package, patterns in given["package_data"].items()
+        for pattern in patterns
+        for file in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = {file for file in (ROOT / "marco_jax").rglob("*") if file.is_file()}
+    assert declared == {file for file in files if file.suffix not in (".py", ".pyc")}
+    assert {"base.html.jinja", "run.html.jinja"} <= {file.name for file in declared}
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -21,11 +21,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, target_values
-from marco_jax.ablation.sweep_charts import change_bars
 from marco_jax.data.mixtures import GROUPS
 from marco_jax.files import write_json, write_text
-from marco_jax.reports.charts import Figure
-from marco_jax.reports.page import chart, render, table
+from marco_jax.reports.charts import PALETTE, axis, bars, chart
+from marco_jax.reports.page import render_page
 from marco_jax.reports.run_data import name_of
 from marco_jax.runtime.compilation_cache import enable_compilation_cache
 from marco_jax.runtime.errors import RunFailed
@@ -139,22 +138,21 @@ def markdown(found: Mapping[str, object]) -> list[str]:
 
 
 def _page(found: Mapping[str, object]) -> str:
-    charts: dict[str, Figure] = {}
-    rows = []
-    for code, bits in found["before"].items():
-        cells = [f"<td>{_spread(found['changes'][column][code])}</td>" for column in COLUMNS]
-        rows.append(f"<tr><td>{name_of(code)}</td><td>{bits:.3f}</td>{''.join(cells)}</tr>")
-    note = f"{found['steps']:,} steps, {found['seeds']} seeds; lower is better."
-    body = [
-        "<h1>Two stages against one, and against low-resource text alone</h1>",
-        *(f"<p>{line}</p>" for line in verdict(found)),
-        chart(
-            charts, "changes", change_bars(found["before"], found["changes"]),
-            "Change of bits per byte from the base", note,
-        ),
-        table(["Language", "before", *COLUMNS], rows, "languages"),
-    ]  # fmt: skip
-    return render("marco_jax: two stages", "\n".join(body), charts)
+    before, changes, traces = found["before"], found["changes"], []
+    for column, colour in zip(COLUMNS, PALETTE, strict=False):
+        values = {name_of(code): changes[column][code] for code in before}
+        means = {name: sum(seeds) / len(seeds) for name, seeds in values.items()}
+        ends = {name: (min(seeds), max(seeds)) for name, seeds in values.items()}
+        traces.append(bars(column, means, colour, "+.2%", ends))
+    return render_page(
+        pathlib.Path(__file__).with_name("two_stages.html.jinja"),
+        {"changes": chart(traces, 420, {}, axis("change", "+.0%"))},
+        found=found,
+        verdicts=verdict(found),
+        columns=list(COLUMNS),
+        name_of=name_of,
+        spread=_spread,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

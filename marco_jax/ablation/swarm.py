@@ -21,6 +21,7 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.processes import first_process_first
 from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.assemble import create_sharding, global_rows
@@ -31,7 +32,7 @@ from marco_jax.training.config import (
     plan_stages,
     resolve_steps,
 )
-from marco_jax.training.metrics_log import PEAK_FLOPS, read_metrics
+from marco_jax.training.metrics_log import PEAK_FLOPS
 from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)

@@ -101,7 +101,8 @@ def sweep_command(arguments: argparse.Namespace) -> int:
 
 def report_command(arguments: argparse.Namespace) -> int:
     """Writes the page of a run and prints its metrics, or one page of several runs."""
-    from marco_jax.reports.run_page import format_summary, summary, write_report
+    from marco_jax.reports.run_page import write_report
+    from marco_jax.reports.summary import format_summary, summary
 
     if arguments.compare:
         from marco_jax.reports.comparison_page import write_comparison

@@ -1,21 +1,19 @@
-"""Runs side by side on one page: figures at their ends, curves, and where configs differ."""
+"""The page that compares runs: metrics at their ends, charts, and where configs differ."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from typing import Any
 
 from marco_jax.evaluation.results import ALL, HIGH, LOW
 from marco_jax.files import write_text
-from marco_jax.reports import throughput_charts as work_figures
-from marco_jax.reports.charts import Figure
-from marco_jax.reports.page import chart, render, table
+from marco_jax.reports.charts import Curve, runs_over_steps, smoothed
+from marco_jax.reports.page import Cell, cell, render_page
 from marco_jax.reports.run_data import RunData, group_of, load_run, name_of
-from marco_jax.reports.summary import compare, format_figure, summarize
+from marco_jax.reports.summary import format_value, style_of, summary, value_and_change
 
 
 def write_comparison(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> pathlib.Path:
@@ -27,136 +25,73 @@ def write_comparison(workdirs: Sequence[str | os.PathLike], out: str | os.PathLi
     """
     if len(workdirs) < 2:
         raise ValueError("--compare needs two runs or more")
-    runs = _named([load_run(workdir) for workdir in workdirs], workdirs)
-    charts: dict[str, Figure] = {}
-    sections = [
-        "<h1>Runs side by side</h1>",
-        f"<p>Changes are against {escape(runs[0].name)}.</p>",
-        _progress(runs),
-        _languages(runs),
-        *_curves(runs, charts),
-        _configs(runs),
-    ]
-    page = render("marco_jax: runs side by side", "\n".join(filter(None, sections)), charts)
-    out = pathlib.Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page)
-    return out
+    runs = [load_run(workdir) for workdir in workdirs]
+    if len({run.name for run in runs}) < len(runs):
+        # Only the paths tell them apart.
+        pairs = zip(runs, workdirs, strict=True)
+        runs = [dataclasses.replace(run, name=str(path)) for run, path in pairs]
+
+    def metric(name: str) -> Curve:
+        return lambda run: smoothed(run, name)
+
+    def bits(group: str) -> Curve:
+        return lambda run: run.curve("bits_per_byte", "bits_per_byte", group)
+
+    page = render_page(
+        "comparison.html.jinja",
+        {
+            "loss": runs_over_steps(runs, metric("loss"), "loss", ".3f"),
+            "speed": runs_over_steps(runs, metric("tokens_per_second"), "tokens/s", "~s"),
+            "bits_high": runs_over_steps(runs, bits(HIGH), "bits per byte", ".3f", 7),
+            "bits_low": runs_over_steps(runs, bits(LOW), "bits per byte", ".3f", 7),
+        },
+        names=[run.name for run in runs],
+        summaries=[summary(run) for run in runs],
+        **_languages(runs),
+        configs=_differences([_flat(run.config) for run in runs]),
+    )
+    write_text(pathlib.Path(out), page)
+    return pathlib.Path(out)
 
 
-def _named(runs: list[RunData], workdirs: Sequence[str | os.PathLike]) -> list[RunData]:
-    """Runs whose directories have one name are told apart by their paths."""
-    names = [run.name for run in runs]
-    if len(set(names)) == len(names):
-        return runs
-    return [
-        dataclasses.replace(run, name=str(path)) for run, path in zip(runs, workdirs, strict=True)
-    ]
-
-
-def _progress(runs: Sequence[RunData]) -> str:
-    found = [summarize(run) for run in runs]
-    rows = []
-    for label, name, form in (
-        ("steps", "step", "{:,}"),
-        ("tokens", "tokens", "{:,}"),
-        ("tokens/s", "tokens_per_second", "{:,.0f}"),
-        ("MFU", "mfu", "{:.1%}"),
-        ("seconds in training steps", "seconds", "{:,.0f}"),
-    ):
-        if any(figures[name] for figures in found):
-            texts = [form.format(f[name]) if f[name] else "" for f in found]
-            rows.append(_row(label, texts))
-    return table(["", *(run.name for run in runs)], rows, "headlines")
-
-
-def _languages(runs: Sequence[RunData]) -> str:
-    """Every language of every task at each run's end."""
+def _languages(runs: Sequence[RunData]) -> dict[str, Any]:
+    """Rows for every language of every task at each run's end."""
     ends = [max(run.evaluations, default=None) for run in runs]
     found = [run.evaluations.get(end, {}) for run, end in zip(runs, ends, strict=True)]
-    tasks = dict.fromkeys((task, metric) for results in found for task, metric, _ in results)
-    rows = []
-    for task, metric in tasks:
-        style = _style(found, task, metric)
+    keys = list(dict.fromkeys(key for results in found for key in results))
+    rows: list[Any] = []
+    for task, metric in dict.fromkeys(key[:2] for key in keys):
+        own = [key for key in keys if key[:2] == (task, metric)]
+        style = style_of(metric, [r[key].value for r in found for key in own if key in r])
         title = task if task == metric else f"{task}, {metric}"
-        rows.append(f'<tr class="mean"><td>{escape(title)}</td>{"<td></td>" * len(runs)}</tr>')
-        codes = dict.fromkeys(
-            code for results in found for *key, code in results if tuple(key) == (task, metric)
-        )
-        for code in sorted(codes, key=lambda code: group_of(code) != "average"):
-            results = [figures.get((task, metric, code)) for figures in found]
-            cells = []
-            for result in results:
-                text, change = format_figure(compare(result, results[0], style), style)
-                cells.append(f"{text}<small>{change}</small>" if change else text)
-            rows.append(_row(_label(code), cells))
-    if not rows:
-        return "<p>No evaluation yet.</p>"
+        rows.append([title])
+        for key in sorted(own, key=lambda key: group_of(key[2]) != "average"):
+            results = [by_key.get(key) for by_key in found]
+            changes = [value_and_change(result, results[0], style) for result in results]
+            rows.append([_label(key[2]), *(cell(*format_value(c, style)) for c in changes)])
     heads = [
-        f"{run.name}, step {end:,}" if end is not None else run.name
+        run.name if end is None else f"{run.name}, step {end:,}"
         for run, end in zip(runs, ends, strict=True)
     ]
-    return "<h2>At the end</h2>" + table(["Language", *heads], rows, "languages")
+    return {"languages": rows, "ends": heads}
 
 
-def _style(found: Sequence[Mapping], task: str, metric: str) -> str:
-    """How a metric is printed: bits per byte, shares of one, or points of a hundred."""
-    if metric == "bits_per_byte":
-        return "relative"
-    values = [
-        r.value for results in found for key, r in results.items() if key[:2] == (task, metric)
-    ]
-    return "share" if max(values) <= 1 else "points"
-
-
-def _label(code: str) -> str:
+def _label(code: str) -> Cell:
     if group_of(code) == "average":
         return "Mean" if code == ALL else f"{name_of(code)}-resource mean"
-    return f"{escape(name_of(code))} <small>{escape(code)}</small>"
+    return cell(name_of(code), code)
 
 
-def _curves(runs: Sequence[RunData], charts: dict[str, Figure]) -> list[str]:
-    bits = ("bits_per_byte", "bits_per_byte")
-    sections = [
-        chart(
-            charts, "loss", work_figures.side_by_side(runs, "loss", "loss", ".3f"),
-            "Training loss", "Each run's on its own mixture: lower is no better.",
-        ),
-        chart(
-            charts, "speed", work_figures.side_by_side(runs, "tokens_per_second", "tokens/s", "~s"),
-            "Tokens per second",
-        ),
-    ]  # fmt: skip
-    for group, title in ((HIGH, "high-resource"), (LOW, "low-resource")):
-        figure = work_figures.evaluations_side_by_side(runs, *bits, group, "bits per byte")
-        sections.append(chart(charts, f"bits_{group}", figure, f"Bits per byte, {title} mean"))
-    return sections
+def _differences(configs: Sequence[dict[str, str]]) -> list[list[str]]:
+    names = sorted({name for config in configs for name in config})
+    rows = [[name, *(config.get(name, "") for config in configs)] for name in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
 
 
-def _configs(runs: Sequence[RunData]) -> str:
-    """Fields in which configs differ."""
-    flat = [_flatten(run.config) for run in runs]
-    names = sorted({name for fields in flat for name in fields})
-    rows = []
-    for name in names:
-        values = [fields.get(name, "") for fields in flat]
-        if any(value != values[0] for value in values):
-            rows.append(_row(escape(name), [escape(str(value)) for value in values]))
-    if not rows:
-        return "<h2>Configs</h2><p>They are the same.</p>"
-    head = table(["Field", *(run.name for run in runs)], rows, "configs")
-    return f"<h2>Where configs differ</h2>{head}"
-
-
-def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """The values of a config as texts by dotted name."""
+    found: dict[str, str] = {}
     for name, value in fields.items():
-        if isinstance(value, dict):
-            found |= _flatten(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
+        nested = isinstance(value, dict)
+        found |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: str(value)}
     return found
-
-
-def _row(label: str, cells: Sequence[str]) -> str:
-    return f"<tr><td>{label}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

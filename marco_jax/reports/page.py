@@ -1,49 +1,48 @@
-"""Self-contained HTML pages: a template, plotly's script, charts and tables."""
+"""Renders self-contained HTML pages from the Jinja templates in `templates/`."""
 
 from __future__ import annotations
 
-import importlib.resources
-import json
-import string
-from collections.abc import Mapping, Sequence
-from html import escape
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
 
 from marco_jax.reports.charts import Figure
 
+# A text, a whole number, or what `cell` returns.
+Cell = str | int | dict[str, str]
 
-def render(title: str, body: str, charts: Mapping[str, Figure]) -> str:
-    """A page that loads nothing: plotly's script is part of it where there are charts."""
+
+def cell(text: str, small: str = "", kind: str = "") -> Cell:
+    """A cell of a table with a smaller text behind its own. `kind` is its class in the style."""
+    return {"text": text, "small": small, "kind": kind}
+
+
+def render_page(
+    template: str | pathlib.Path, charts: Mapping[str, Figure | None] | None, **data: Any
+) -> str:
+    """Renders a page that loads nothing: plotly's script is part of it where there are charts.
+
+    Args:
+        template: a file name in `templates/`, or the path of a template elsewhere.
+        charts: charts by the name that the template gives them; None for a page without scripts.
+        data: what else the template uses.
+    """
     from plotly.offline import get_plotlyjs
 
-    template = importlib.resources.files(__package__).joinpath("report.html.template")
-    return string.Template(template.read_text(encoding="utf-8")).substitute(
-        title=escape(title),
-        body=body,
-        plotly=get_plotlyjs() if charts else "const Plotly = null;",
-        # A "</script>" within a string would end the element.
-        figures=json.dumps(charts, allow_nan=False).replace("</", "<\\/"),
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-
-
-def chart(
-    charts: dict[str, Figure], name: str, figure: Figure | None, title: str, note: str = ""
-) -> str:
-    """A titled chart, whose figure is added to `charts`; nothing where there is no data."""
-    if figure is None:
-        return ""
-    charts[name] = figure
-    height = figure["layout"]["height"]
-    note = f"<p>{note}</p>" if note else ""
-    return (
-        f'<h2>{escape(title)}</h2>{note}<div class="chart" id="{name}" '
-        f'style="height:{height}px"></div>'
-    )
-
-
-def table(head: Sequence[str], rows: Sequence[str], name: str) -> str:
-    """A table that scrolls; `rows` are HTML rows."""
-    columns = "".join(f"<th>{escape(column)}</th>" for column in head)
-    return (
-        f'<div class="scroll"><table class="{name}"><thead><tr>{columns}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    environment.filters["number"] = format
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    if isinstance(template, pathlib.Path):
+        page = environment.from_string(template.read_text(encoding="utf-8"))
+    else:
+        page = environment.get_template(template)
+    drawn = None if charts is None else {name: c for name, c in charts.items() if c is not None}
+    return page.render(charts=drawn, plotly=get_plotlyjs() if drawn else "", **data)

@@ -1,25 +1,27 @@
-"""A run's files, read with patience: a report is wanted of runs in progress, too."""
+"""Reads the files of a run; what is missing or incomplete is left out, as in a run in progress."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import json
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
-from marco_jax.evaluation.results import Result, read_results
+from marco_jax.evaluation.results import AVERAGES, Result, read_results
+from marco_jax.files import read_json_lines
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE
 
-# The stage whose end later stages are compared with, where a run trains its own base.
+# The stage that later stages are compared with, where a run trains its own base.
 BASE = "base"
 STAGE_LABELS = {BASE: "Base", "stage1": "Stage-I", "stage2": "Stage-II"}
 
 
-@dataclasses.dataclass(frozen=True)
-class StageSpan:
-    """A stage of the run: steps first_step + 1 to last_step; asked shares by source."""
+class StageSpan(NamedTuple):
+    """A stage of the run: steps first_step + 1 to last_step, and the shares it asks for."""
 
     name: str
     first_step: int
@@ -28,13 +30,12 @@ class StageSpan:
 
     @property
     def label(self) -> str:
-        """The stage's name in print."""
+        """The stage's name for readers."""
         return STAGE_LABELS.get(self.name, self.name)
 
 
-@dataclasses.dataclass(frozen=True)
-class Milestone:
-    """The state of a run that is worth a column: its start, or the (so far) end of a stage."""
+class Milestone(NamedTuple):
+    """A step whose results get a column: the start, or the last one evaluated in a stage."""
 
     name: str
     label: str
@@ -43,15 +44,15 @@ class Milestone:
 
 @dataclasses.dataclass(frozen=True)
 class RunData:
-    """What a workdir holds.
+    """The contents of a workdir.
 
     Attributes:
-        name: of the run: its directory's.
+        name: name of the directory.
         config: the resolved config, {} when absent.
-        metrics: lines of metrics.jsonl in step order.
+        metrics: rows of metrics.jsonl in order of step.
         evaluations: finite results by step and (task, metric, language).
         stages: in order; empty where neither mixture.json nor the metrics name any.
-        checkpoints: steps that are saved.
+        checkpoints: steps with a checkpoint.
     """
 
     name: str
@@ -62,36 +63,26 @@ class RunData:
     checkpoints: list[int] = dataclasses.field(default_factory=list)
 
     def restarts(self) -> list[int]:
-        """Steps that a new start went on from: sums since the start have fallen back there."""
-        found, before = [], None
-        for row in self.metrics:
-            sums = [row.get(name) for name in ("compile_seconds", "checkpoint_seconds")]
-            if None in sums:
-                continue
-            if before and (sums[0] < before[0] or sums[1] < before[1]):
-                found.append(row["step"] - 1)
-            before = sums
-        return found
+        """Steps after which the run was restarted: there the sums since the start fall back."""
+        sums = ("compile_seconds", "checkpoint_seconds")
+        return [
+            after["step"] - 1
+            for before, after in itertools.pairwise(self.rows_with(*sums))
+            if any(after[name] < before[name] for name in sums)
+        ]
 
     def seconds(self) -> dict[str, float]:
-        """Wall-clock seconds by what they went to, over all starts."""
-        names = ("compile", "evaluation", "checkpoint")
-        parts = {"training steps": 0.0, **dict.fromkeys(names, 0.0)}
-        before = dict.fromkeys(names, 0.0)
-        for row in self.metrics:
-            parts["training steps"] += row.get("step_seconds") or 0.0
-            for name in names:
-                total = row.get(f"{name}_seconds") or 0.0
-                # A sum since the start: after a restart it begins again.
-                parts[name] += total - before[name] if total >= before[name] else total
-                before[name] = total
+        """Wall-clock seconds by activity, over all starts."""
+        parts = {"training steps": sum(row.get("step_seconds") or 0.0 for row in self.metrics)}
+        for name in ("compile", "evaluation", "checkpoint"):
+            sums = [0.0, *(row.get(f"{name}_seconds") or 0.0 for row in self.metrics)]
+            # A sum since the start: a restart begins it again.
+            parts[name] = sum(b - a if b >= a else b for a, b in itertools.pairwise(sums))
         return parts
 
     def milestones(self) -> list[Milestone]:
-        """Base and the last evaluation of each stage; the start where no stage is the base."""
-        marks = []
-        if 0 in self.evaluations:
-            marks.append(Milestone("start", "Start", 0))
+        """The base and the last evaluation of each stage; the start where no stage is the base."""
+        marks = [Milestone("start", "Start", 0)] if 0 in self.evaluations else []
         for stage in self.stages:
             inside = [s for s in self.evaluations if stage.first_step < s <= stage.last_step]
             if inside:
@@ -103,14 +94,28 @@ class RunData:
         names = [mark.name for mark in marks]
         return marks[names.index(BASE) :] if BASE in names else marks
 
-    def figure(self, step: int, task: str, metric: str, language: str) -> Result | None:
+    def rows_with(self, *names: str) -> list[dict[str, Any]]:
+        """The rows of metrics that have a number in each of these fields."""
+        return [
+            row for row in self.metrics if all(isinstance(row.get(n), int | float) for n in names)
+        ]
+
+    def sources(self) -> list[str]:
+        """Names of the sources that the metrics have a loss of."""
+        keys = {key for row in self.metrics for key in row if is_of_source(key, "loss")}
+        return sorted(key.removeprefix("loss/") for key in keys)
+
+    def result(self, step: int, task: str, metric: str, language: str) -> Result | None:
         """A result, or None where that was not evaluated."""
         return self.evaluations.get(step, {}).get((task, metric, language))
 
-    def series(self, task: str, metric: str, language: str) -> list[tuple[int, Result]]:
-        """A figure over steps."""
-        found = ((step, self.figure(step, task, metric, language)) for step in self.evaluations)
-        return [(step, result) for step, result in found if result is not None]
+    def curve(
+        self, task: str, metric: str, language: str, field: str = "value"
+    ) -> tuple[list[int], list[float]]:
+        """The steps and the values, or another field, of a metric's results."""
+        found = {step: self.result(step, task, metric, language) for step in self.evaluations}
+        found = {step: getattr(result, field) for step, result in found.items() if result}
+        return list(found), list(found.values())
 
     def languages(self, task: str) -> list[str]:
         """Codes with results of a task, in the paper's order, then unknown ones."""
@@ -125,63 +130,59 @@ class RunData:
 
 
 def group_of(code: str) -> str:
-    """Where a language or source belongs: "english", "high", "low", "average" or "other"."""
+    """The group of a language or source: "english", "high", "low", "average" or "other"."""
     if code == "en":
         return "english"
     if code in HIGH_RESOURCE:
         return "high"
     if code in LOW_RESOURCE:
         return "low"
-    return "average" if code in ("all", "high", "low") else "other"
+    return "average" if code in AVERAGES else "other"
 
 
 def name_of(code: str) -> str:
-    """English name of a language code; other sources keep their name, capitalised."""
+    """The English name of a language code; the capitalised name of another source."""
     return LANGUAGES[code].name if code in LANGUAGES else code[:1].upper() + code[1:]
 
 
 def load_run(workdir: str | os.PathLike) -> RunData:
-    """Reads a workdir; missing or half-written files count as empty.
+    """Reads a workdir; missing or incomplete files count as empty.
 
     Raises:
         NotADirectoryError: there is no such directory.
     """
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
-        raise NotADirectoryError(f"workdir {workdir} is not a directory: give that of a run")
-    metrics = _metrics(workdir / "metrics.jsonl")
+        raise NotADirectoryError(f"workdir {workdir} is not a directory: give the workdir of a run")
+    metrics = read_metrics(workdir / "metrics.jsonl")
     return RunData(
         name=workdir.resolve().name,
-        config=_json_object(workdir / "config.json"),
+        config=read_json_object(workdir / "config.json"),
         metrics=metrics,
         evaluations=_evaluations(workdir / "eval"),
-        stages=_stages(_json_object(workdir / "mixture.json"), metrics),
+        stages=_stages(read_json_object(workdir / "mixture.json"), metrics),
         checkpoints=sorted(
             int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()
         ),
     )
 
 
-def _json_object(path: pathlib.Path) -> dict[str, Any]:
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the rows of a metrics.jsonl in order of step; damaged lines are skipped.
+
+    Of two rows of one step the newer counts: a run that went on has repeated that step.
+    """
+    rows = {row["step"]: row for row in read_json_lines(path) if isinstance(row.get("step"), int)}
+    return [rows[step] for step in sorted(rows)]
+
+
+def read_json_object(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON object; gives {} for a file that is missing or is not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Lines by step; the newest of a step counts, a line cut short by a kill does not."""
-    if not path.exists():
-        return []
-    rows = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            rows[int(row["step"])] = row
-        except (ValueError, KeyError, TypeError):
-            continue
-    return [rows[step] for step in sorted(rows)]
 
 
 def _evaluations(directory: pathlib.Path) -> dict[int, dict[tuple[str, str, str], Result]]:
@@ -201,7 +202,7 @@ def _evaluations(directory: pathlib.Path) -> dict[int, dict[tuple[str, str, str]
 
 
 def _stages(mixture: dict[str, Any], metrics: list[dict[str, Any]]) -> list[StageSpan]:
-    """Stages as planned in mixture.json; without it, as the metrics' lines name them."""
+    """The stages that mixture.json plans; without it, those that the rows of metrics name."""
     spans: list[StageSpan] = []
     try:
         for stage in mixture.get("stages", ()):
@@ -212,20 +213,30 @@ def _stages(mixture: dict[str, Any], metrics: list[dict[str, Any]]) -> list[Stag
             return spans
     except (KeyError, TypeError, ValueError, AttributeError):
         spans = []
-    for row in metrics:
-        name, step = row.get("stage"), row["step"]
-        if name is None:
-            continue
-        if spans and spans[-1].name == name:
-            spans[-1] = dataclasses.replace(spans[-1], last_step=step)
-        else:
-            spans.append(StageSpan(name, spans[-1].last_step if spans else 0, step, {}))
+    named = [row for row in metrics if row.get("stage") is not None]
+    for name, rows in itertools.groupby(named, key=lambda row: row["stage"]):
+        first = spans[-1].last_step if spans else 0
+        spans.append(StageSpan(name, first, max(row["step"] for row in rows), {}))
     return spans
 
 
-def is_of_source(key: str, figure: str) -> bool:
-    """Whether a field of metrics.jsonl is a source's `figure`, and not one of its languages'.
+def realised_shares(run: RunData) -> dict[str, dict[str, float]]:
+    """The share of the target tokens that each source has had so far, by stage."""
+    shares = {}
+    for stage in run.stages:
+        counts: collections.Counter[str] = collections.Counter()
+        for row in run.metrics:
+            if stage.first_step < row["step"] <= stage.last_step:
+                for key, value in row.items():
+                    if is_of_source(key, "tokens") and value:
+                        counts[key.removeprefix("tokens/")] += value
+        shares[stage.name] = {source: n / counts.total() for source, n in counts.items()}
+    return shares
 
-    A source's is "loss/talks", its languages' are "loss/talks/kk".
+
+def is_of_source(key: str, metric: str) -> bool:
+    """Whether a field of metrics.jsonl is a metric of a source, not of one of its languages.
+
+    A source has "loss/talks", its languages have "loss/talks/kk".
     """
-    return key.startswith(f"{figure}/") and key.count("/") == 1
+    return key.startswith(f"{metric}/") and key.count("/") == 1

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from marco_jax.files import write_json_lines
+from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.chips import CHIPS
 from marco_jax.training.boards import Boards
 from marco_jax.training.clock import Clock
@@ -163,22 +164,8 @@ def _finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, as far as they can be read: a kill cuts the last one."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-                row["step"] + row["tokens"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                break
-            rows.append(row)
-    return rows
-
-
 def _drop_after(path: pathlib.Path, step: int) -> None:
-    """Keeps the lines up to `step`; a file that does not reach it is put aside and said."""
+    """Keeps the rows up to `step`; copies a file that does not reach it, and warns."""
     rows = [row for row in read_metrics(path) if row["step"] <= step]
     if step and (not rows or rows[-1]["step"] < step):
         kept = "there was no such file"

@@ -3,13 +3,17 @@
 import html.parser
 import json
 import re
+import unittest.mock
 
 import pytest
 
 from marco_jax.evaluation.results import Result, write_results
+from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.reports import charts as figures
 from marco_jax.reports.run_data import load_run
-from marco_jax.reports.run_page import format_summary, summary, write_report
+from marco_jax.reports.run_page import write_report
+from marco_jax.reports.summary import format_summary, summary
+from marco_jax.training.metrics_log import MetricsWriter
 
 STAGES = [
     {"name": "base", "first_step": 0, "steps": 20, "shares": {"en": 1.0}},
@@ -205,6 +209,20 @@ def test_figures_that_are_not_numbers_are_gaps(workdir):
     write_results(workdir / "eval" / "40.json", rows)
     assert [mark["step"] for mark in summary(workdir)["milestones"]] == [20, 30, 40]
     assert "nan" not in _read(workdir).text
+
+
+def test_a_restart_and_the_report_see_the_same_rows_of_a_damaged_file(tmp_path):
+    lines = [json.dumps({"step": step, "tokens": 10 * step}) for step in (1, 2, 3, 5, 4)]
+    lines[2] = lines[2][:9]
+    # A run that went on after step 1 has written step 2 again.
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join([*lines, '{"step": 2, "tokens": 21}', "[3]", '{"step": 6, "to']))
+    seen = load_run(tmp_path).metrics
+    assert [(row["step"], row["tokens"]) for row in seen] == [(1, 10), (2, 21), (4, 40), (5, 50)]
+    config = Qwen2Config(32, 8, 16, 1, 1, 1, 8)
+    MetricsWriter(tmp_path, config, ("en",), 8, 5, 50, print, unittest.mock.Mock())
+    assert [json.loads(line) for line in path.read_text().splitlines()] == seen
+    assert load_run(tmp_path).metrics == seen
 
 
 def test_no_directory_is_one_clear_line(tmp_path):

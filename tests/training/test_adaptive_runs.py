@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from marco_jax.data.resume_order import OrderChanged
+from marco_jax.reports.run_data import read_metrics
 from marco_jax.training import loop
-from marco_jax.training.metrics_log import read_metrics
 from marco_jax.weights.models import load_model
 
 ADAPTIVE = (

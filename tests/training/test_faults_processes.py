@@ -13,11 +13,11 @@ import time
 import pytest
 
 from marco_jax.evaluation.evaluator import Evaluator
+from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.processes import join
 from marco_jax.training import faults
 from marco_jax.training.clock import EVALUATION, Clock
 from marco_jax.training.loop import STOPPED, train
-from marco_jax.training.metrics_log import read_metrics
 
 
 def test_a_signal_cuts_an_evaluation_and_the_restart_makes_it(

@@ -14,8 +14,8 @@ import pytest
 
 from marco_jax.__main__ import main
 from marco_jax.data.resume_order import OrderChanged
+from marco_jax.reports.run_data import read_metrics
 from marco_jax.training.loop import STOPPED, train
-from marco_jax.training.metrics_log import read_metrics
 from marco_jax.weights.models import load_model
 
 EVALUATION = (

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from marco_jax.__main__ import main
+from marco_jax.reports.run_data import read_metrics
 from marco_jax.training.loop import train
-from marco_jax.training.metrics_log import read_metrics
 from marco_jax.weights.models import load_model
 
 LANGUAGES = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from marco_jax.evaluation.results import read_results
-from marco_jax.training.metrics_log import read_metrics
+from marco_jax.reports.run_data import read_metrics
 from marco_jax.weights.huggingface import load_huggingface
 
 STEPS = 6
