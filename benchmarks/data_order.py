@@ -2,9 +2,10 @@
 
     python -m benchmarks.data_order --tokens=300e9 --sources=35
 
-Sources stand as indexes of document lengths alone (their tokens are made up when read). Printed:
-seconds to count the rows once, seconds from nothing to the batch of a far step, the size of what a
-checkpoint keeps, and how the realised shares of rows compare with those asked for.
+Sources are indexes of document lengths alone; their tokens are made up when read. Printed: seconds
+to count the sequences once, seconds from nothing to the batch of a far step, bytes of the state
+that a checkpoint keeps, and how far the realised shares are from those asked for. There is nothing
+beside it.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ import argparse
 import json
 import pathlib
 import tempfile
-import time
 
 import numpy as np
 
+from benchmarks.common import Times
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.mixtures import Mixture
+from marco_jax.data.store import TEXTS
 
 
 class Lengths:
     """Enough of a token store: an index of lengths on disk, and ids by arithmetic."""
 
+    kind, languages = TEXTS, ()
+
     def __init__(self, directory: pathlib.Path) -> None:
         """Opens what `write` has written."""
         self.directory = directory
         self.lengths = np.load(directory / "lengths.npy", mmap_mode="r")
-        self.tokens = int(self.lengths.sum(dtype=np.int64))
+        self.targets = int(self.lengths.sum(dtype=np.int64)) + len(self.lengths)
         self.fingerprint = directory.name
 
     @staticmethod
@@ -43,6 +47,14 @@ class Lengths:
         """Ids of a document."""
         return (document + np.arange(start, stop)).astype(np.int32) % 1000
 
+    def read_weights(self, document: int) -> np.ndarray:
+        """All tokens are targets."""
+        return np.ones(int(self.lengths[document]), np.float32)
+
+    def language(self, document: int) -> int:
+        """None is named."""
+        return 0
+
 
 def open_feed(root: pathlib.Path, shares: dict[str, float], args: argparse.Namespace) -> Feed:
     """The feed of a run that reads all tokens once."""
@@ -53,8 +65,7 @@ def open_feed(root: pathlib.Path, shares: dict[str, float], args: argparse.Names
         Stage("stage1", Mixture("stage1", shares), half),
         Stage("stage2", Mixture("stage2", shares), args.steps - half),
     ]
-    options = {"length": args.length, "batch_rows": rows, "seed": 0, "separator": 0}
-    return build_feed(stores, stages, **options)
+    return build_feed(stores, stages, length=args.length, batch_rows=rows, seed=0, separator=0)
 
 
 def main() -> None:
@@ -69,35 +80,31 @@ def main() -> None:
     args = parser.parse_args()
     values = np.random.default_rng(1).dirichlet(np.full(args.sources, 2.0))
     shares = {f"source{n:02d}": float(value) for n, value in enumerate(values)}
+    count, resume = Times(), Times()
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         for number, (name, share) in enumerate(shares.items()):
             Lengths.write(root / name, args.tokens * share, args.mean, number)
-        begin = time.perf_counter()
-        state = open_feed(root, shares, args).state(args.step)
-        counted = time.perf_counter() - begin
-        begin = time.perf_counter()
-        feed = open_feed(root, shares, args)
-        feed, changes = feed.resumed(state, args.step)
-        batch = feed.batch(args.step)
-        resumed = time.perf_counter() - begin
+        state = count.call(lambda: open_feed(root, shares, args).state(args.step))
+
+        def resumed() -> tuple[dict[str, np.ndarray], list[str]]:
+            feed, changes = open_feed(root, shares, args).resumed(state, args.step)
+            return feed.batch(args.step), changes
+
+        batch, changes = resume.call(resumed)
     used = np.array([source["used"] for source in state["rows"].values()], float)
-    print(
-        json.dumps(
-            {
-                "tokens": args.tokens,
-                "documents": int(args.tokens / args.mean),
-                "step": args.step,
-                "changes": changes,
-                "seconds_to_count_rows_once": round(counted, 1),
-                "seconds_to_resume_and_read_a_batch": round(resumed, 2),
-                "state_bytes": len(json.dumps(state)),
-                "batch_tokens": int(batch["loss_weights"].sum()),
-                "largest_error_of_a_share": float(np.abs(used / used.sum() - values).max()),
-            },
-            indent=2,
-        )
-    )
+    result = {
+        "tokens": args.tokens,
+        "documents": int(args.tokens / args.mean),
+        "step": args.step,
+        "changes": changes,
+        "seconds_to_count_rows_once": round(count.median, 1),
+        "seconds_to_resume_and_read_a_batch": round(resume.median, 2),
+        "state_bytes": len(json.dumps(state)),
+        "batch_tokens": int(batch["loss_weights"].sum()),
+        "largest_error_of_a_share": float(np.abs(used / used.sum() - values).max()),
+    }
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -4,24 +4,24 @@
 
 Both sides start from the same texts in memory and the same tokenizer (--tokenizer: a directory with
 tokenizer.json; by default SentencePiece is trained on the data), tokenise them, shuffle documents,
-make rows of --length tokens and hand out numpy batches of one epoch. Ours packs whole documents,
-writes them to disk on the way and keeps sources apart; the other side joins and cuts, in one
-stream. Sides take turns; what is printed is a ratio of medians. Reading what is tokenised already
-is timed as well: that is what a run does from its second start on.
+make sequences of --length tokens and hand out numpy batches of one epoch. A packs whole documents,
+writes them to disk on the way and keeps sources apart; B joins and cuts, in one stream. The sides
+take turns, an epoch each; `ratio` is A's tokens a second over B's, by medians. Reading what is
+tokenised already is timed as well: that is what a run does from its second start on.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pathlib
-import statistics
 import tempfile
-import time
 
 import numpy as np
 import tokenizers
 
+from benchmarks.common import OURS, take_turns
 from marco_jax.data.corpus import TRAIN, Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
@@ -38,25 +38,23 @@ def make_feed(corpus: Corpus, tokenizer: Tokenizer, length: int, cache: pathlib.
     stores = prepare_stores(corpus, tokenizer, names, cache)
     sizes = {name: store.targets for name, store in stores.items()}
     # Every source by its size: each is read once.
-    mixture = get_mixture("all", corpus.infos(), Within("proportional"), sizes)
-    large = {name: share for name, share in mixture.shares.items() if share > 1e-5}
+    shares = get_mixture("all", corpus.infos(), Within("proportional"), sizes).shares
+    large = {name: share for name, share in shares.items() if share > 1e-5}
     total = sum(large.values())
     mixture = Mixture("all", {name: share / total for name, share in large.items()})
-    options = {"length": length, "batch_rows": BATCH_ROWS, "seed": 0}
-    options["separator"] = tokenizer.eos_id
-    rows = sum(sizes.values()) / length
-    steps = max(1, round(rows / BATCH_ROWS))
-    return build_feed(stores, [Stage("all", mixture, steps)], **options)
+    steps = max(1, round(sum(sizes.values()) / length / BATCH_ROWS))
+    options = {"length": length, "batch_rows": BATCH_ROWS, "separator": tokenizer.eos_id}
+    return build_feed(stores, [Stage("all", mixture, steps)], seed=0, **options)
 
 
 def read(feed: Feed) -> tuple[int, int]:
-    """Target tokens and places of all batches of a feed."""
-    tokens = places = 0
+    """Target tokens and positions of all batches of a feed."""
+    tokens = positions = 0
     (stage,) = feed.describe()["stages"]
     for batch in feed.iterate(0, stage["steps"]):
         tokens += int(batch["loss_weights"].sum())
-        places += batch["loss_weights"].size
-    return tokens, places
+        positions += batch["loss_weights"].size
+    return tokens, positions
 
 
 def their_epoch(texts: list[str], tokenizer_file: str, length: int, separator: int) -> int:
@@ -78,10 +76,7 @@ def their_epoch(texts: list[str], tokenizer_file: str, length: int, separator: i
     data = datasets.Dataset.from_dict({"text": texts})
     data = data.map(tokenise, batched=True, remove_columns=["text"]).shuffle(seed=0)
     data = data.map(join, batched=True, batch_size=1000, remove_columns=["ids"])
-    tokens = 0
-    for batch in data.with_format("numpy").iter(BATCH_ROWS):
-        tokens += batch["tokens"].size
-    return tokens
+    return sum(batch["tokens"].size for batch in data.with_format("numpy").iter(BATCH_ROWS))
 
 
 def main() -> None:
@@ -92,11 +87,10 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    corpus = load_corpus(args.data)
+    corpus, length = load_corpus(args.data), args.length
     texts = [
         document.text for source in corpus.sources() for document in corpus.documents(source, TRAIN)
     ]
-    rates: dict[str, list[float]] = {"marco_jax": [], "datasets": [], "marco_jax_again": []}
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         directory = args.tokenizer or root / "tokenizer"
@@ -105,36 +99,34 @@ def main() -> None:
             train_sentencepiece(iter(texts[::step]), 8192, directory)
         tokenizer = load_tokenizer(directory)
         tokenizer.save(root / "saved")
-        # TensorFlow's import is no part of the work.
-        make_feed(load_corpus("default"), tokenizer, args.length, root / "warm").batch(0)
-        for number in range(args.rounds):
-            cache = root / f"cache{number}"
-            begin = time.perf_counter()
-            feed = make_feed(corpus, tokenizer, args.length, cache)
-            tokens, places = read(feed)
-            rates["marco_jax"].append(tokens / (time.perf_counter() - begin))
-            begin = time.perf_counter()
-            file = str(root / "saved/tokenizer.json")
-            theirs = their_epoch(texts, file, args.length, tokenizer.eos_id)
-            rates["datasets"].append(theirs / (time.perf_counter() - begin))
-            begin = time.perf_counter()
-            tokens, places = read(make_feed(corpus, tokenizer, args.length, cache))
-            rates["marco_jax_again"].append(tokens / (time.perf_counter() - begin))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(
-        json.dumps(
-            {
-                "data": args.data,
-                "sources": len(feed.sources),
-                "tokens": tokens,
-                "length": args.length,
-                "tokens_per_second": {name: round(value) for name, value in medians.items()},
-                "ratio": round(medians["marco_jax"] / medians["datasets"], 3),
-                "padding": round(1 - tokens / places, 4),
-            },
-            indent=2,
-        )
-    )
+        file = str(root / "saved/tokenizer.json")
+        # TensorFlow's import is not part of the work.
+        make_feed(load_corpus("default"), tokenizer, length, root / "warm").batch(0)
+        folders = itertools.count()
+
+        def ours(number: int) -> tuple[int, int]:
+            return read(make_feed(corpus, tokenizer, length, root / f"cache{number}"))
+
+        sides = {
+            OURS: lambda: ours(next(folders)),
+            "datasets": lambda: their_epoch(texts, file, length, tokenizer.eos_id),
+            "marco_jax_again": lambda: ours(0),
+        }
+        times = take_turns(sides, args.rounds)
+        feed = make_feed(corpus, tokenizer, length, root / "cache0")
+    tokens, positions = times[OURS].answer
+    counts = {OURS: tokens, "datasets": times["datasets"].answer, "marco_jax_again": tokens}
+    rates = {name: counts[name] / found.median for name, found in times.items()}
+    result = {
+        "data": args.data,
+        "sources": len(feed.sources),
+        "tokens": tokens,
+        "length": length,
+        "tokens_per_second": {name: round(rate) for name, rate in rates.items()},
+        "ratio": round(rates[OURS] / rates["datasets"], 3),
+        "padding": round(1 - tokens / positions, 4),
+    }
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

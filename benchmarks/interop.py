@@ -1,9 +1,11 @@
-"""Weights of a 7B model in and out: `python -m benchmarks.interop`.
+"""Weights of a 7B model in and out: rate, memory, and whether every byte is the same.
+
+    python -m benchmarks.interop [--preset=qwen2_7b] [--directory=DIR]
 
 Writes a Hugging Face directory of random bfloat16 weights in a published shape (15 GB for 7B), runs
 `marco import` and `marco export` on it as processes of their own, and compares what comes out with
 what went in, tensor by tensor. Rate and peak resident memory are those of the whole process, start
-included. The disk must hold the weights twice.
+included; there is nothing beside them. The disk must hold the weights twice.
 """
 
 from __future__ import annotations

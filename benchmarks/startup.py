@@ -2,9 +2,9 @@
 
     python -m benchmarks.startup [--rounds=3] [--config=configs/demo.py]
 
-Prints JSON, medians of seconds. The first step is that of `marco train` in a new workdir, from the
-start of the process to the first line of metrics.jsonl; once with empty caches of programs and of
-prepared text, and then with the caches that this left.
+Prints JSON, medians of seconds, of nothing but the package. The first step is that of `marco train`
+in a new workdir, from the start of the process to the first line of metrics.jsonl; once with empty
+caches of programs and of prepared text, and then with the caches that this left.
 """
 
 from __future__ import annotations
@@ -19,15 +19,7 @@ import sys
 import tempfile
 import time
 
-
-def seconds_of(command: list[str], rounds: int) -> float:
-    """Median wall-clock seconds of a command that must succeed."""
-    taken = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        taken.append(time.perf_counter() - begin)
-    return round(statistics.median(taken), 3)
+from benchmarks.common import take_turns
 
 
 def first_step(config: str, workdir: pathlib.Path, caches: pathlib.Path) -> float:
@@ -64,14 +56,19 @@ def main() -> None:
             first_step(args.config, root / f"run{n}", root / "caches")
             for n in range(args.rounds + 1)
         ]
-    results = {
-        "import_seconds": seconds_of([sys.executable, "-c", "import marco_jax"], args.rounds),
-        "help_seconds": seconds_of([sys.executable, "-m", "marco_jax", "--help"], args.rounds),
-        "first_step_seconds": {
-            "empty_caches": steps[0],
-            "warm_caches": statistics.median(steps[1:]),
-        },
+    python = [sys.executable]
+    commands = {"import": [*python, "-c", "import marco_jax"]}
+    commands["help"] = [*python, "-m", "marco_jax", "--help"]
+    sides = {
+        f"{name}_seconds": lambda command=command: subprocess.run(
+            command, check=True, stdout=subprocess.DEVNULL
+        )
+        for name, command in commands.items()
     }
+    times = take_turns(sides, args.rounds)
+    results = {name: round(found.median, 3) for name, found in times.items()}
+    warm = statistics.median(steps[1:])
+    results["first_step_seconds"] = {"empty_caches": steps[0], "warm_caches": warm}
     print(json.dumps(results, indent=2))
 
 

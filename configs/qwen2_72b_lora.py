@@ -1,37 +1,23 @@
-"""Low-rank adapters of Qwen2-72B on 16 chips of v5p, trained on conversations.
+"""Low-rank adapters of Qwen2-72B, trained on conversations, on 16 chips of TPU v5p (v5p:2x2x4).
 
-The base lies over the chips in bfloat16, without gradients or moments. `config.data` and
-`config.init_from` are as in configs/sft.py; continual pretraining and preferences go the same way,
-with --config.objective and --config.mixture.name. Rank and rate are those of the LoRA paper's and
-QLoRA's larger models (arXiv 2106.09685, 2305.14314).
+    marco train --config=configs/qwen2_72b_lora.py --workdir=runs/lora \
+        --config.init_from=QWEN2_72B --config.data=chat.json
+
+The recipe is that of configs/qwen2_7b_lora.py, with 65,536 tokens a step at most.
 """
+
+import pathlib
 
 from ml_collections import ConfigDict
 
-from marco_jax.training.defaults import training_config, training_stage
+from marco_jax.training.config import load_config
+
+_RECIPE = pathlib.Path(__file__).with_name("qwen2_7b_lora.py")
 
 
 def get_config() -> ConfigDict:
-    """The resolved config of the run."""
-    c = training_config()
-    c.objective = "sft"
+    """The recipe of the 7B, with what differs."""
+    c = load_config(str(_RECIPE))
     c.model.preset = "qwen2_72b"
     c.topology = "v5p:2x2x4"
-    c.lora.rank = 16
-    c.lora.alpha = 32.0
-    c.mixture.name = "chat"
-    # A conversation counts as much as any other, whichever source it is from.
-    c.mixture.within = "proportional"
-    c.stages = "sft"
-    c.stage = ConfigDict({"sft": training_stage(1, 1e-4, warmup_share=0.03, final_share=0.1)})
-    c.steps = 2000
-    c.batch.length = 4096
-    c.batch.sequences_per_chip = 1
-    c.dtype = "bfloat16"
-    c.remat = "full"
-    c.optimizer.weight_decay = 0.0
-
-    c.log_every = 10
-    c.checkpoint.every = 500
-    c.evaluation.tasks = ""
     return c

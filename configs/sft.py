@@ -1,8 +1,15 @@
-"""Supervised fine-tuning: conversations, of which what the assistant says is learnt.
+"""Supervised fine-tuning of Qwen2-7B on conversations, on 16 chips of TPU v5p (v5p:2x2x4).
 
-`config.data` is a JSON file that declares sources of kind "chat" (marco_jax/data/sources.py), and
-`config.init_from` the model to start from. Rates and batch are customary ones for models of this
-size: the paper states none.
+    marco train --config=configs/sft.py --workdir=runs/sft --config.init_from=runs/stage2 \
+        --config.data=chat.json
+
+The command runs on every host. `init_from` is a workdir or a Hugging Face directory; `data` is a
+JSON file that declares sources of kind "chat". docs/post_training.md has such files, and this
+command at a size that a laptop runs.
+
+Length: 2,000 steps of at most 262,144 tokens. Results in the workdir: metrics.jsonl, and a
+checkpoint every 500 steps. Nothing is evaluated unless --config.evaluation.tasks names tasks.
+The paper states no rates or batch sizes for fine-tuning: these are customary ones for this size.
 """
 
 from ml_collections import ConfigDict
@@ -11,25 +18,49 @@ from marco_jax.training.defaults import training_config, training_stage
 
 
 def get_config() -> ConfigDict:
-    """The resolved config of the run."""
+    """The recipe; fields that are not here are those of marco_jax/training/defaults.py."""
     c = training_config()
-    c.objective = "sft"
+
+    # Model.
     c.model.preset = "qwen2_7b"
-    c.topology = "v5p:2x2x4"
-    c.mixture.name = "chat"
-    # A conversation counts as much as any other, whichever source it is from.
-    c.mixture.within = "proportional"
-    c.stages = "sft"
-    c.stage = ConfigDict({"sft": training_stage(1, 1e-5, warmup_share=0.03, final_share=0.1)})
-    c.steps = 2000
-    c.batch.length = 4096
-    c.batch.sequences_per_chip = 4
     c.dtype = "bfloat16"
     c.remat = "minimal"
-    c.optimizer.weight_decay = 0.0
+    c.attention = "auto"  # splash on TPU
 
+    # Machine: parameters, moments and batch are split over all chips.
+    c.topology = "v5p:2x2x4"
+    c.mesh.fsdp = -1
+
+    # Objective: the cross-entropy of the assistant's messages; the rest is read.
+    c.objective = "sft"
+
+    # Data: a conversation counts as much as any other, whichever source it is from.
+    c.mixture.name = "chat"
+    c.mixture.within = "proportional"
+
+    # Batch: 16 chips x 4 x 4,096 = 262,144 tokens a step. Conversations are packed into sequences.
+    c.batch.length = 4096
+    c.batch.sequences_per_chip = 4
+    c.batch.accumulation_steps = 1
+
+    # One stage.
+    c.steps = 2000
+    c.stages = "sft"
+    c.stage = ConfigDict({"sft": training_stage(1, 1e-5, warmup_share=0.03, final_share=0.1)})
+
+    # Optimizer: AdamW without weight decay.
+    c.optimizer.b1 = 0.9
+    c.optimizer.b2 = 0.95
+    c.optimizer.eps = 1e-8
+    c.optimizer.weight_decay = 0.0
+    c.optimizer.clip_norm = 1.0
+
+    # Metrics, checkpoints.
     c.log_every = 10
     c.checkpoint.every = 500
+    c.checkpoint.keep = 0
+
+    # Evaluation: none, until tasks are named; those that generate then use the chat template.
     c.evaluation.tasks = ""
     c.evaluation.chat = True
     return c

@@ -1,9 +1,15 @@
-"""Qwen2-7B through the whole of Marco-LLM, on 64 chips of v5p.
+"""Qwen2-7B through the whole of Marco-LLM, on 64 chips of TPU v5p (topology v5p:4x4x4).
 
     python -m experiments.two_stage --config=configs/two_stage_7b.py --plan
+    python -m experiments.two_stage --config=configs/two_stage_7b.py --workdir=DIR \
+        --config.pretrain.init_from=QWEN2_7B --config.pretrain.data=SOURCES.json \
+        --config.sft.data=CHAT.json --config.dpo.data=PAIRS.json
 
-and to run it, with --config.pretrain.init_from=QWEN2_7B (a directory), --config.pretrain.data,
---config.sft.data and --config.dpo.data (files that declare sources) and --workdir.
+Both run at the root of a clone. The first, on any machine with the extra `plan`, says of every part
+whether it fits its slice. The second runs on every host: Stage-I and Stage-II of
+configs/qwen2_7b.py, then configs/sft.py and configs/dpo.py; QWEN2_7B is a workdir or a Hugging Face
+directory, and the data are JSON files that declare sources. Results: a run for each part in
+DIR/pretrain, sft and dpo, and the exported model in DIR/huggingface. No slice has run it.
 """
 
 import pathlib
@@ -19,9 +25,10 @@ _FILES = [
 
 
 def get_config() -> ConfigDict:
-    """The resolved config of the chain."""
+    """The recipe: three configs, and what differs from them."""
     pretrain, sft, dpo = map(load_config, _FILES)
     for part in (sft, dpo):
+        # Machine: the 64 chips of the first part, so that a step has four times the tokens.
         part.topology = pretrain.topology
-        part.data = ""
+        part.data = ""  # to be named on the command line
     return chain_config(pretrain, sft, dpo)

@@ -1,4 +1,7 @@
-"""Every field of a training config and its default; files under configs/ set what they change."""
+"""The schema of a training config: every field, what it does, its unit, its values, its default.
+
+Files under configs/ are the recipes. A field is set on the command line as --config.FIELD=VALUE.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,39 @@ from ml_collections import ConfigDict
 
 
 def training_config() -> ConfigDict:
-    """Continual pretraining of Qwen2 in Marco-LLM's two stages; all fields, none hidden."""
+    """Every field of a training config with its default."""
     c = ConfigDict()
-    # cpt: continual pretraining; sft: conversations, of which the assistant's part is learnt; dpo:
-    # preferences.
+    # What the run optimises. "cpt": continual pretraining, all tokens of documents; "sft":
+    # supervised fine-tuning, the assistant's messages of conversations; "dpo": preferences.
     c.objective = "cpt"
+    # Seed of random initial parameters and of the order of the data.
     c.seed = 0
+    # Length of the run in steps. `stage.NAME.steps` or `stage.NAME.tokens` replace it.
     c.steps = 1000
-    # "default" is the embedded corpus; otherwise a directory of corpora, or JSONL files.
+    # The corpus. "default": the one that ships with the extra `demo`; else a directory of corpora,
+    # a JSON file that declares sources, or a glob of JSONL files (docs/data_formats.md).
     c.data = "default"
-    # Where tokenised sources are kept; empty: in the workdir.
+    # Directory for tokenised sources, which several runs may share; empty: `data` in the workdir.
     c.data_cache = ""
-    # A workdir, a checkpoint step or a Hugging Face directory to start from; empty: random weights.
+    # Model to start from: a workdir, one of its checkpoint steps, or a Hugging Face directory;
+    # empty: random parameters.
     c.init_from = ""
 
-    # A directory with tokenizer files; empty: that of init_from, else train SentencePiece (byte
-    # fallback) on the corpus.
-    c.tokenizer = ConfigDict({"path": "", "vocab_size": 4096})
+    c.tokenizer = ConfigDict(
+        {
+            # Directory with tokenizer files; empty: the tokenizer of init_from, and without
+            # init_from a SentencePiece model with byte fallback, trained on the corpus.
+            "path": "",
+            # Vocabulary entries of that SentencePiece model.
+            "vocab_size": 4096,
+        }
+    )
 
-    # A preset's name, or sizes. The vocabulary's rows follow from the tokenizer.
+    # The sizes of the model; that of the vocabulary follows from the tokenizer.
     c.model = ConfigDict(
         {
+            # A name of PRESETS in marco_jax/model/qwen2_config.py, such as "qwen2_7b", which
+            # replaces the sizes below; empty: the sizes below.
             "preset": "",
             "hidden_size": 128,
             "intermediate_size": 352,
@@ -34,183 +49,277 @@ def training_config() -> ConfigDict:
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 32,
+            # Whether the output matrix is the embedding.
             "tie_word_embeddings": True,
+            # The longest input of `marco eval` and `marco generate`, and written to exports.
+            # Training has batch.length.
             "max_position_embeddings": 1024,
         }
     )
-    # Of the computation; master parameters and moments are float32.
+    # Type of activations and matrix products: "float32" or "bfloat16". Parameters and optimizer
+    # moments are stored in float32.
     c.dtype = "float32"
-    # What a layer keeps for its backward pass, a name of model/remat.py.
+    # What a layer keeps for its backward pass; the rest is computed again. "none": keep all;
+    # "minimal": the results of matrix products and attention; "offload": the same in the host's
+    # memory; "attention": the result of attention; "full": nothing.
     c.remat = "minimal"
-    # auto: splash on TPU, cuDNN on GPU, XLA elsewhere; or one of them by name.
+    # Implementation of attention: "splash" (TPU), "cudnn" (NVIDIA GPU), "blocked" or "xla" (any);
+    # "auto": the best one for the platform.
     c.attention = "auto"
     c.loss = ConfigDict(
         {
-            # Logits that a device holds at once, in MiB of float32; 0: as losses.py has it for
-            # the platform.
+            # Memory for logits on a device in MiB of float32: the loss is computed in chunks of
+            # tokens of at most this size. 0: default_logits_mib() in training/losses.py.
             "logits_mib": 0,
-            # Weight of the squared log-normaliser (PaLM uses 1e-4); 0: none.
+            # Weight of the squared log-normaliser in the loss; PaLM uses 1e-4. 0: none.
             "z_loss": 0.0,
-            # Leave the rows past the tokenizer's vocabulary out of the normaliser. `transformers`
-            # keeps them in, and so do the scores.
+            # Whether the normaliser leaves out rows of the output matrix that the tokenizer has no
+            # token for. `transformers` keeps them, and so does scoring, whatever is set here.
             "mask_padded_vocab": False,
         }
     )
-    # Of objective "dpo": see training/preferences.py.
+    # For objective "dpo"; the losses are written out in training/preferences.py.
     c.dpo = ConfigDict(
         {
+            # "sigmoid" (DPO), "smoothed", "robust", "ipo" or "simpo".
             "variant": "sigmoid",
+            # Factor of the difference of log-probabilities, above 0.
             "beta": 0.1,
-            # How often a label is taken to be wrong, by the variants "smoothed" and "robust".
+            # Assumed share of pairs whose label is wrong, 0 up to 0.5 (excluded); for variants
+            # "smoothed" and "robust".
             "label_smoothing": 0.1,
-            # The margin that "simpo" asks for; it has no reference.
+            # Target margin; for variant "simpo", which has no reference model.
             "simpo_gamma": 0.5,
-            # Weight of the cross-entropy of chosen answers, a mean over their tokens; 0: none.
+            # Weight of the cross-entropy of chosen answers, a mean over tokens, that is added to
+            # the loss; 0: none.
             "sft_weight": 0.0,
-            # Log-probabilities of the model that the run starts from: "cached", once before
-            # training, beside the tokenised pairs; "live", at every step, from its parameters.
+            # Log-probabilities of the reference, the model that the run starts from. "cached":
+            # computed once before training and stored beside the tokenised pairs; "live": computed
+            # at every step, from parameters that stay in memory.
             "reference": "cached",
-            # Pairs that a row may hold; 0: one for every 64 tokens of its length.
+            # Most pairs in a sequence; 0: one for every 64 tokens of batch.length.
             "pairs_per_row": 0,
         }
     )
-    # Low-rank adapters beside frozen matrices, for any objective; rank 0: all parameters train.
+    # Low-rank adapters beside frozen matrices, for any objective.
     c.lora = ConfigDict(
         {
+            # Rank of the adapters; 0: no adapters, and all parameters are trained.
             "rank": 0,
+            # The product of an adapter's two matrices is scaled by alpha / rank.
             "alpha": 32.0,
+            # Matrices that get an adapter, comma-separated.
             "targets": "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
-            # Of the frozen parameters.
+            # Type in which the frozen parameters are stored.
             "base_dtype": "bfloat16",
         }
     )
-    # Sizes of the mesh axes; one may be -1. `num_slices` counts slices joined by the data-centre
-    # network: replicas that exchange gradients alone.
+    # Sizes of the mesh axes (docs/sharding.md). Their product is the number of devices; one of them
+    # may be -1 and takes what the others leave.
     c.mesh = ConfigDict(
         {
+            # Slices joined by the data-centre network; each holds all parameters.
             "num_slices": 1,
+            # Splits the batch; parameters are replicated.
             "data": 1,
+            # Splits the batch and all parameters.
             "fsdp": -1,
+            # Splits heads, MLP features and the vocabulary.
             "tensor": 1,
+            # Splits the positions of a sequence, and all parameters.
             "context": 1,
+            # Whether every tensor rank holds all key-value heads, so that `tensor` may be larger
+            # than their number.
             "replicate_kv_heads": False,
         }
     )
-    # The machine that `marco plan` compiles for when none is named.
+    # The TPU slice that `marco plan` compiles for without --topology, such as "v5p:4x4x4".
     c.topology = ""
 
     c.batch = ConfigDict(
         {
+            # Tokens in a sequence, padding included.
             "length": 256,
+            # Sequences in a step for each chip.
             "sequences_per_chip": 8,
-            # Of the global batch, whatever the number of chips; 0: sequences_per_chip times chips.
+            # Sequences in a step on all chips together; above 0 it replaces sequences_per_chip.
             "sequences": 0,
+            # Parts in which a step computes its batch, one after another; gradients are summed.
             "accumulation_steps": 1,
         }
     )
 
     c.mixture = ConfigDict(
         {
-            # One mixture a stage (or one for all), from marco_jax/data/mixtures.py.
+            # One mixture for each stage, comma-separated, or one for all: "stage1", "stage2",
+            # "flat", "base", "chat", "preference" (marco_jax/data/mixtures.py).
             "name": "stage1,stage2",
-            # Shares of tokens that are set by hand, such as "kk=0.02,stage2:low-resource=0.2".
+            # Shares of the target tokens that replace the mixture's, for a source, language, kind
+            # or group, in all stages or one: "kk=0.02,stage2:low-resource=0.2". The others are
+            # scaled so that all add up to 1.
             "override": "",
-            # How a group's tokens are shared out: uniform, proportional, temperature, unimax.
+            # How the share of a group is divided among its languages: "uniform"; "proportional" to
+            # size; "temperature": to size ** (1 / temperature); "unimax": uniform, with no language
+            # read more than max_epochs times.
             "within": "uniform",
             "temperature": 3.0,
-            # The cap of unimax, and where a warning begins: up to four epochs are nearly as good
-            # as new text (Muennighoff et al. 2023, arXiv 2305.16264).
+            # Besides, the number of epochs of a source above which the run warns. Up to four are
+            # nearly as good as new text (Muennighoff et al. 2023, arXiv 2305.16264).
             "max_epochs": 4.0,
-            # Weights that follow how fast each source is learnt (data/adaptive.py), changed every
-            # so many steps; 0: they stay as they are.
-            "adaptive": {"every": 0, "rate": 0.1, "credit": 0.5, "least": 0.2},
-            # A restart whose data or mixture is not the checkpoint's goes on from there.
+            # Weights of sources that follow how fast each source is learnt (data/adaptive.py).
+            "adaptive": {
+                # Steps between two changes; 0: weights do not change.
+                "every": 0,
+                # How far weights move towards the new preferences at a change, 0 to 1.
+                "rate": 0.1,
+                # Exponent of a source's recent share in its preference, 0 to 1.
+                "credit": 0.5,
+                # A source keeps at least this fraction of its share in the mixture, 0 to 1.
+                "least": 0.2,
+            },
+            # Whether a restart may go on with other data or another mixture than the checkpoint's;
+            # otherwise it is refused.
             "accept_change": False,
         }
     )
-    # Batches made ahead on each host; and how long a step may wait for one (0: for ever).
-    c.feed = ConfigDict({"prefetch": 2, "timeout_seconds": 1800.0})
+    c.feed = ConfigDict(
+        {
+            # Batches that each host prepares ahead of the step.
+            "prefetch": 2,
+            # Seconds that a step waits for a batch before the run ends; 0: without limit.
+            "timeout_seconds": 1800.0,
+        }
+    )
+    # Names of the stages in order, comma-separated; each has an entry in `stage`.
     c.stages = "stage1,stage2"
-    # Stage-I has 160B tokens at 1e-5, Stage-II 140B at 6e-6 (Table 3). Warm-up and shape are not
-    # published: ours are a short warm-up and a cosine to a tenth at the very end.
+    # Stage-I has 160B tokens at 1e-5, Stage-II 140B at 6e-6 (Table 3). The paper publishes neither
+    # warm-up nor schedule: these are a short warm-up, and cosines down to a tenth at the end.
     c.stage = ConfigDict(
         {
             "stage1": training_stage(160, 1e-5, warmup_share=0.01, final_share=0.6),
             "stage2": training_stage(140, 6e-6, warmup_share=0.0, final_share=0.1),
         }
     )
-    # Gradients are scaled to a global norm of clip_norm at most; 0: they are left as they are.
+    # AdamW. Norms and biases have no weight decay.
     c.optimizer = ConfigDict(
-        {"b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
+        {
+            "b1": 0.9,
+            "b2": 0.95,
+            "eps": 1e-8,
+            "weight_decay": 0.1,
+            # Gradients with a larger global norm are scaled down to it; 0: no clipping.
+            "clip_norm": 1.0,
+        }
     )
 
-    # Steps between two looks, besides the ends of stages; 0: at the ends only.
+    # Steps between two lines of metrics; 0: only at the ends of stages.
     c.log_every = 20
-    # Weights & Biases, where `wandb` is installed; an empty project: not used. The run's name is
-    # by default that of the workdir. TensorBoard's files are always written.
-    c.wandb = ConfigDict({"project": "", "name": ""})
-    # A jax.profiler trace of these steps, "FIRST:LAST", under the workdir; empty: none.
+    # Weights & Biases, with the extra `wandb`. TensorBoard files are always written.
+    c.wandb = ConfigDict(
+        {
+            # Empty: not used.
+            "project": "",
+            # Name of the run there; empty: the workdir's.
+            "name": "",
+        }
+    )
+    # Steps that jax.profiler traces into the workdir, "FIRST:LAST"; empty: none.
     c.profile = ""
     c.checkpoint = ConfigDict(
         {
+            # Steps between two checkpoints; 0: only at the ends of stages.
             "every": 400,
-            # The newest so many steps stay; 0: all. Two or more leave one behind a damaged one.
+            # How many of the newest checkpoints are kept; 0: all. With two or more, one is left
+            # should the newest be damaged.
             "keep": 0,
-            # Besides them: every step that this divides (0: none), and the one with the highest
-            # figure of this name, such as eval/xcopa/accuracy/all; with a minus before it, such as
-            # -loss, the lowest. Figures count at the steps that have them.
+            # Besides the newest, keep checkpoints whose step is a multiple of this; 0: none.
             "keep_every": 0,
+            # Besides the newest, keep the checkpoint with the highest value of this metric, such as
+            # eval/xcopa/accuracy/all, or the lowest with a minus before it, such as -loss. Only
+            # steps at which the metric was measured count. Empty: none.
             "keep_best": "",
         }
     )
-    # Every so many steps, and at the ends of stages, a Hugging Face directory under the workdir's
-    # huggingface/; 0: never. Its dtype is that of the parameters, or one by name.
+    # Steps between two exports to a Hugging Face directory under huggingface/ in the workdir,
+    # besides those at the ends of stages; 0: no exports.
     c.export_every = 0
+    # Type of exported parameters: "float32", "bfloat16" or "float16"; empty: as they are stored.
     c.export_dtype = ""
-    # What a model card says: a licence's identifier such as "apache-2.0", where its text is, and
-    # the name of the model that the training began from. Empty: as init_from says.
-    c.card = ConfigDict({"license": "", "license_link": "", "base_model": ""})
-    # A step whose loss or gradient is not finite, or whose loss is more than `spike_sigmas`
-    # standard deviations (0: not looked at) above the mean of the last `spike_window`, changes
-    # neither parameters nor optimizer. Then: "skip" goes on; "stop" ends the run; "rollback" goes
-    # back to the parameters of the newest checkpoint and passes over the batches since, this one
-    # included. More than `max_skips` in a row (rollbacks: in a process) end the run.
-    c.anomaly = ConfigDict(
-        {"nonfinite": "skip", "spike_sigmas": 0.0, "spike_window": 128, "max_skips": 10}
+    # For the model card of an export; empty: as the card of init_from has it.
+    c.card = ConfigDict(
+        {
+            # Identifier of the licence, such as "apache-2.0".
+            "license": "",
+            # Address of the licence's text.
+            "license_link": "",
+            # Name of the model that training started from, such as "Qwen/Qwen2-7B".
+            "base_model": "",
+        }
     )
-    # After SIGTERM the run has so long to save and end; 0: any time.
+    # What happens at an anomalous step: one whose loss or gradient is not finite, or whose loss is
+    # a spike. It never changes parameters or optimizer.
+    c.anomaly = ConfigDict(
+        {
+            # "skip": go on with the next batch; "stop": end the run; "rollback": return to the
+            # parameters of the newest checkpoint and pass over the batches read since, this one
+            # included.
+            "nonfinite": "skip",
+            # A loss is a spike if it is more than so many standard deviations above the mean of the
+            # last spike_window steps; 0: spikes are not looked for.
+            "spike_sigmas": 0.0,
+            "spike_window": 128,
+            # More skipped steps in a row end the run; with "rollback", more rollbacks in a process.
+            "max_skips": 10,
+        }
+    )
+    # Seconds after SIGTERM within which the run must have saved and ended; 0: without limit.
     c.preemption_grace_seconds = 0.0
-    # One step, wait for input, evaluation, compilation or save that takes longer ends the process,
-    # so that no host waits for ever for one that has gone; 0: never.
+    # Seconds that a step, a wait for input, an evaluation, a compilation or a save may take before
+    # the process ends itself: a host must not wait for ever for one that is gone. 0: without limit.
     c.stall_seconds = 7200.0
-    # Several processes: where the first listens ("host:port"), how many there are, which this is.
-    # Empty: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or as a TPU slice says.
+    # Runs of several processes. Without a coordinator, JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+    # and JAX_PROCESS_ID are read, and without those a TPU slice's own metadata.
     c.distributed = ConfigDict(
-        {"coordinator": "", "num_processes": 0, "process_id": -1, "heartbeat_seconds": 60}
+        {
+            # Address of the first process, "host:port".
+            "coordinator": "",
+            # How many processes there are.
+            "num_processes": 0,
+            # Number of this process, from 0.
+            "process_id": -1,
+            # Seconds without a heartbeat after which a process counts as gone.
+            "heartbeat_seconds": 60,
+        }
     )
     c.evaluation = ConfigDict(
         {
-            # A task with a "?" behind its name is left out where there is no data for it.
+            # Tasks at the ends of stages, comma-separated, such as
+            # "bits_per_byte,belebele,xcopa@validation". A "?" behind a name leaves the task out
+            # where there is no data for it. Empty: no evaluation.
             "tasks": "bits_per_byte?,pick_translation?,translation?",
-            # The folder that holds the files of benchmarks, where tasks name any, such as
-            # "bits_per_byte,belebele,xcopa@validation".
+            # Folder with the files of benchmarks; needed if `tasks` names a benchmark.
             "data_dir": "",
-            # Whether benchmarks whose answers are written, such as marco_bench_mif, are asked in
-            # the model's chat template; and the tokens of such an answer, 0: the benchmark's.
+            # Whether benchmarks whose answers are generated, such as marco_bench_mif, are asked in
+            # the model's chat template.
             "chat": False,
+            # Most tokens of a generated answer of a benchmark; 0: the benchmark's own number.
             "max_new_tokens": 0,
-            "languages": "",  # all of the corpus
-            # Of the tasks on held-out data; benchmarks have the paper's shots.
+            # Codes of languages, comma-separated; empty: all that the corpus has.
+            "languages": "",
+            # Shots of tasks on held-out data; benchmarks have the paper's numbers of shots.
             "shots": 2,
-            # At most so many items per language, by task; any task may be added, such as
-            # evaluation.examples.bits_per_byte=50. A task that is not listed uses all its items.
+            # Most items for each language, by task; a task that is not listed uses all its items.
+            # Any task may be added: evaluation.examples.bits_per_byte=50.
             "examples": {"pick_translation": 32, "translation": 8},
-            # Between the ends of stages, where all tasks run, these run every so many steps.
+            # Which of `tasks` run every `every` steps as well.
             "every_tasks": "bits_per_byte?",
+            # Steps between two evaluations; 0: only at the ends of stages.
             "every": 160,
-            # Whether the parameters of init_from are evaluated before the first step.
+            # Whether the model of init_from is evaluated before the first step.
             "at_start": True,
+            # Most tokens that the model reads of an item; longer prompts lose their beginning.
             "max_length": 1024,
+            # Most tokens in a batch of the evaluation, padding included, on all chips together.
             "tokens_per_batch": 8192,
         }
     )
@@ -220,17 +329,24 @@ def training_config() -> ConfigDict:
 def training_stage(
     share: float, learning_rate: float, *, warmup_share: float, final_share: float
 ) -> ConfigDict:
-    """One stage: its share of the run, its peak learning rate, and the cosine around it.
+    """The fields of a stage; the learning rate falls along a cosine after its warm-up.
 
-    `share` is of the steps, against other stages' shares.
+    Args:
+        share: of the run's steps, relative to the shares of the other stages.
+        learning_rate: the peak.
+        warmup_share: of the stage's steps, over which the learning rate rises to its peak.
+        final_share: of the peak, at the end of the stage.
     """
     return ConfigDict(
         {
             "share": float(share),
-            # Set for every stage, one of these takes the place of shares and of config.steps.
+            # Length of the stage, in steps or in tokens. If one stage has it, every stage must; it
+            # then replaces `share` and config.steps. 0: not set.
             "steps": 0,
             "tokens": 0.0,
             "learning_rate": learning_rate,
+            # Shape after the warm-up: "constant"; "cosine" or "linear", down to final_share; "wsd":
+            # constant, then linear down to final_share over the last fifth.
             "schedule": "cosine",
             "warmup_share": warmup_share,
             "final_share": final_share,

@@ -3,7 +3,9 @@
 import pytest
 from ml_collections import ConfigDict
 
+from marco_jax.ablation.sweep_config import sweep_config
 from marco_jax.training.config import (
+    OPEN_GROUPS,
     ConfigError,
     changed_fields,
     load_config,
@@ -73,3 +75,24 @@ def test_changed_fields_are_listed():
 def test_a_config_is_plain_data(demo):
     assert isinstance(demo(), ConfigDict)
     assert '"steps"' in demo().to_json()
+
+
+# Chains of several training configs, and curation.
+OTHER_CONFIGS = ("curation", "two_stage", "two_stage_7b")
+
+
+def test_recipes_set_only_fields_that_exist(root):
+    known = sweep_config().to_dict()
+    recipes = [p for p in sorted((root / "configs").glob("*.py")) if p.stem not in OTHER_CONFIGS]
+    assert len(recipes) > 5
+    for path in recipes:
+        found = load_config(str(path)).to_dict()
+        # Names of stages and of tasks are free.
+        for fields in (found, reference := dict(known)):
+            fields.pop("stage")
+        added = [
+            line.partition(":")[0]
+            for line in changed_fields(reference, found)
+            if line.partition(": ")[2].startswith("None -> ")
+        ]
+        assert [name for name in added if not name.startswith(OPEN_GROUPS)] == [], path.name

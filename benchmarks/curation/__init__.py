@@ -1,0 +1,1 @@
+"""Measures `marco curate`: `python -m benchmarks.curation --help`."""

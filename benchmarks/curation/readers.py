@@ -1,0 +1,44 @@
+"""The text that is measured on: clean corpora, and a constructed sample of dirty pages."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class Clean(NamedTuple):
+    """A document of a clean corpus."""
+
+    source: str
+    number: int
+    language: str
+    text: str
+
+
+def rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Rows of a file of JSON Lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def lines(path: pathlib.Path) -> list[str]:
+    """Lines of a text without white space around them; none where there is no such file."""
+    return [line.strip() for line in path.open(encoding="utf-8")] if path.exists() else []
+
+
+def clean_documents(corpora: pathlib.Path) -> Iterator[Clean]:
+    """Help pages and articles."""
+    for path in sorted(corpora.glob("*/docs/*.jsonl")):
+        for number, row in enumerate(rows(path)):
+            yield Clean(path.parts[-3], number, row.get("lang") or path.stem, row["text"])
+
+
+def dirty_pages(corpora: pathlib.Path) -> pathlib.Path:
+    """The file of the dirty sample."""
+    return corpora / "dirty_web_constructed" / "dirty_web_constructed.jsonl"
+
+
+def benchmark_items(corpora: pathlib.Path) -> pathlib.Path:
+    """The file of the benchmark items that the dirty sample holds."""
+    return corpora / "dirty_web_constructed" / "eval_items.jsonl"
