@@ -99,7 +99,7 @@ def _cutter(
     """Cuts arrays of [batch, length, ...] into chunks of tokens, [chunks, tokens, ...]."""
     together, words = rows, table.shape[0]
     if layout is not None:
-        together, words = rows * layout.exchange_ranks, layout.head_words(words)
+        together, words = rows * layout.exchange_ranks, layout.head_entries(words)
     chunks = _chunks(rows, together * words * 4 / 2**20 / options.logits_mib)
     padding = -rows % chunks
 
