@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from marco_jax.data.corpus import CHAT, PREFERENCE, Corpus, Document
-from marco_jax.tokenizers.chat_templates import CHATML_END, QWEN2_CHAT, render_learnt
+from marco_jax.tokenizers.chat_templates import CHATML_END, QWEN2_CHAT, render_with_spans
 from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.tokenizers.tokenizer_files import Companions
 
@@ -41,7 +41,7 @@ def task_fingerprint(corpus: Corpus, tokenizer: Tokenizer, source: str) -> str:
 def render_document(document: Document, template: str) -> tuple[str, list[tuple[int, int]]]:
     """A conversation as text, and [start, stop) in characters of what is learnt of it."""
     messages = [{"role": turn.role, "content": turn.content} for turn in document.turns]
-    return render_learnt(template, messages, [turn.learnt for turn in document.turns])
+    return render_with_spans(template, messages, [turn.learnt for turn in document.turns])
 
 
 def tokenize_conversation(
@@ -52,7 +52,7 @@ def tokenize_conversation(
     A token is learnt where it begins inside a span. What follows the last span is left out: there
     is nothing to learn from it.
     """
-    ids, places = tokenizer.encode_places(text)
+    ids, places = tokenizer.encode_with_offsets(text)
     weights = np.zeros(len(ids), np.int32)
     for start, stop in spans:
         weights[np.searchsorted(places, start) : np.searchsorted(places, stop)] = 1
