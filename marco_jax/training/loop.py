@@ -34,7 +34,7 @@ from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.run import Run
 from marco_jax.training.step import Batch, StepMetrics, TrainState
 from marco_jax.training.workdir import check_belongs, record_config
-from marco_jax.weights.checkpoints import FIGURES, Checkpoints, Meta
+from marco_jax.weights.checkpoints import METRICS, Checkpoints, Meta
 
 _log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ class _Loop:
         rows = [self.metrics.last, *(hook.last for hook in self.evaluations)]
         name = self.config.checkpoint.keep_best.removeprefix("-")
         found = [row[name] for row in rows if row and row["step"] == step and row.get(name)]
-        return meta | {FIGURES: {name: found[0]} if found else {}}
+        return meta | {METRICS: {name: found[0]} if found else {}}
 
     def _has_checkpoint(self) -> bool:
         self.checkpoints.wait()

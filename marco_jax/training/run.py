@@ -57,7 +57,7 @@ from marco_jax.training.run_tokenizer import find_tokenizer
 from marco_jax.training.step import Batch, TrainState
 from marco_jax.training.workdir import identity
 from marco_jax.weights.huggingface import check_exportable
-from marco_jax.weights.models import adapts, find_model, fingerprint, load_weights
+from marco_jax.weights.models import adapter_meta, find_model, fingerprint, load_weights
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Run:
         """What every run of the workdir has in common: a part of its checkpoints."""
         here = identity(self.config, self.tokenizer.fingerprint)
         lora = self.trainer.options.lora
-        return here | (adapts(lora, self.source) if lora is not None else {})
+        return here | (adapter_meta(lora, self.source) if lora is not None else {})
 
     def stage_at(self, step: int) -> str:
         """The name of the stage that step index `step` (counted from 0) belongs to."""
