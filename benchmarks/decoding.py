@@ -3,7 +3,7 @@
     python -m benchmarks.decoding --batches=1,8,32 --rounds=3 [--vocabulary=32000]
 
 The same float32 weights of the small model, prompts of 128 tokens and 128 new ones, which no
-separator ends. Ours is `Engine.generate`, from ids to ids; sides take turns, and what is printed is
+EOS ends. Ours is `Engine.generate`, from ids to ids; sides take turns, and what is printed is
 a ratio of medians. The first call, which compiles, is timed apart. `program_bytes` is what XLA
 allocates for the decode loop: arguments, results that are not arguments again, temporaries.
 

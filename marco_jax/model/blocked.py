@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from marco_jax.model.remat import ATTENDED, named
 
 _BLOCKS, _LEAST_LENGTH = 4, 128
-# Finite, since exp(-inf - -inf) is NaN.
+# Finite, so that differences of masked scores are not NaN.
 _MASKED = jnp.finfo(jnp.float32).min
 
 

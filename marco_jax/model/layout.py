@@ -223,7 +223,7 @@ class Manual:
         return whole.reshape(batch, ranks * length, *rest)
 
     def sum_length(self, x: jax.Array) -> jax.Array:
-        """Sums over context ranks: the parts of a row's sum become the sum."""
+        """Completes sums over the positions of rows: adds up those of context ranks."""
         return _sum(x, "context") if self.sharding.ways("length") > 1 else x
 
     def head(self, table: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -20,8 +20,8 @@ from marco_jax.model.parameters import Params, axis_sizes, parameter_tree
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.shutdown import end_quietly
 
-# The fields of `config.mesh`, in mesh order. The slices (`num_slices`) are replicas of the model,
-# connected by the data-centre network.
+# The axes of `config.mesh`, in mesh order. Slices (`num_slices`) are connected by the data-centre
+# network; each has a replica of the model.
 CONFIG_AXES = ("num_slices", "data", "fsdp", "tensor", "context")
 
 # The config's `fsdp` becomes two mesh axes, and collectives run over one of them at a time: a TPU
@@ -123,9 +123,9 @@ def create_mesh(
     if len(free) == 1 and known > 0 and len(devices) % known == 0:
         sizes[free[0]] = len(devices) // known
     if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
-        asked = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "1"
+        given = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "1"
         raise ValueError(
-            f"mesh {asked} does not fill {len(devices)} devices: "
+            f"mesh {given} does not fill {len(devices)} devices: "
             "make the product equal, or set one axis to -1"
         )
     minor = _minor(sizes["fsdp"])
