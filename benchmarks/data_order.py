@@ -47,7 +47,7 @@ class Lengths:
         """Ids of a document."""
         return (document + np.arange(start, stop)).astype(np.int32) % 1000
 
-    def read_weights(self, document: int) -> np.ndarray:
+    def read_loss_mask(self, document: int) -> np.ndarray:
         """All tokens are targets."""
         return np.ones(int(self.lengths[document]), np.float32)
 

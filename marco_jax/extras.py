@@ -1,7 +1,7 @@
-"""Optional packages: the extra that brings each, and the command that installs an extra.
+"""Optional packages: the extra of each module, and the command that installs an extra.
 
-EXTRAS says which modules belong to which extra; setup.py lists the distributions that hold them.
-This module imports nothing but the standard library.
+EXTRAS lists the modules of each extra; setup.py lists the distributions that contain them. This
+module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAME = "marco_jax"
 
 @dataclasses.dataclass(frozen=True)
 class Extra:
-    """An extra of setup.py: what it is for, and the top-level modules that it brings."""
+    """An extra of setup.py: its purpose, and the top-level modules that it installs."""
 
     purpose: str
     modules: tuple[str, ...]
@@ -47,29 +47,29 @@ EXTRAS = {
 
 
 class MissingExtra(ValueError):
-    """A package of an extra is not installed; the message has the command that installs it."""
+    """A package of an extra is not installed; the message contains the command to install it."""
 
 
 def missing_extra(module: str, use: str = "") -> MissingExtra | None:
-    """The error for a module that could not be imported; None if it belongs to no extra.
+    """The error for a module that could not be imported; None if it does not belong to an extra.
 
     Args:
-        module: dotted name, as `ModuleNotFoundError.name` has it.
-        use: what needs it; by default what the extra is for.
+        module: dotted name, such as `ModuleNotFoundError.name`.
+        use: the feature that needs it; by default the purpose of the extra.
     """
     top = module.partition(".")[0]
     extra = next((name for name, extra in EXTRAS.items() if top in extra.modules), None)
-    # A part that is missing from an installed package is a fault of that package.
+    # A missing submodule of an installed package is an error of that package.
     if extra is None or (top != module and is_installed(top)):
         return None
     return _error([top], extra, use)
 
 
 def require(extra: str, use: str = "") -> None:
-    """Checks that all modules of an extra are installed; imports none of them.
+    """Checks that all modules of an extra are installed, without importing them.
 
     Raises:
-        MissingExtra: some are not.
+        MissingExtra: a module is not installed.
     """
     absent = [module for module in EXTRAS[extra].modules if not is_installed(module)]
     if absent:
@@ -78,7 +78,7 @@ def require(extra: str, use: str = "") -> None:
 
 @contextlib.contextmanager
 def optional(use: str = "") -> Iterator[None]:
-    """A block of imports in which a missing module of an extra raises MissingExtra."""
+    """Raises MissingExtra if an import in the block misses a module of an extra."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -97,7 +97,7 @@ def is_installed(module: str) -> bool:
 
 
 def install_command(extra: str) -> str:
-    """The shell command that adds an extra to this Python, from where this package came."""
+    """The shell command that installs an extra, from the origin of the installed package."""
     root = pathlib.Path(__file__).resolve().parent.parent
     if (root / "setup.py").is_file():
         return f"{_pip()} -e {_quoted(f'{root}[{extra}]')}"
@@ -111,7 +111,7 @@ def install_command(extra: str) -> str:
     elif urlsplit(url).scheme == "file":
         path = pathlib.Path(unquote(urlsplit(url).path))
         if not path.exists():
-            # The wheel has been removed since: what the extra lists is installed by name.
+            # The wheel was removed: install the requirements of the extra by name.
             return f"{_pip()} {' '.join(map(_quoted, _requirements(extra)))}"
         editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
         return f"{_pip()} {editable}{_quoted(f'{path}[{extra}]')}"
@@ -135,12 +135,12 @@ def _pip() -> str:
 
 
 def _quoted(requirement: str) -> str:
-    """In single quotes: shells take brackets and > for their own."""
+    """Puts a requirement in single quotes, since shells interpret brackets and >."""
     return "'" + requirement.replace("'", "'\"'\"'") + "'"
 
 
 def _origin() -> dict | None:
-    """What pip recorded of a package that came from no index (PEP 610); None if it did."""
+    """The origin that pip recorded (PEP 610); None for a package from an index."""
     for distribution in importlib.metadata.distributions(name=NAME):
         if text := distribution.read_text("direct_url.json"):
             return json.loads(text)
@@ -148,7 +148,7 @@ def _origin() -> dict | None:
 
 
 def _requirements(extra: str) -> list[str]:
-    """The requirements of an extra in the installed metadata."""
+    """The requirements of an extra, from the installed metadata."""
     marker = re.compile(rf"""\s*;.*\bextra\s*==\s*["']{re.escape(extra)}["'].*$""")
     lines = importlib.metadata.requires(NAME) or []
     return [marker.sub("", line) for line in lines if marker.search(line)]

@@ -1,4 +1,4 @@
-"""Files: which paths a command can serve, and writers whose files appear whole or not at all."""
+"""Checks of input and output paths, and writers whose files appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
-# What a disk must have free besides what is to be written.
+# Free space that a disk must keep.
 _SPARE_BYTES = 64 << 20
-# Two letters at least: "C:/" is a drive. "gs:/b" is what a program that joins paths makes of
-# "gs://b".
+# At least two letters, since "C:/" is a drive; one slash, since joining paths turns "gs://b" into
+# "gs:/b".
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 def check_local(name: str, path: str | os.PathLike) -> None:
-    """Refuses a path that names an object store, a hub or a web server.
+    """Checks that a path is local, not a URL of an object store, a hub or a web server.
 
     Args:
-        name: of the flag or field that holds it, such as "--workdir".
-        path: the path, or several with commas between them.
+        name: of its flag or field, such as "--workdir".
+        path: the path, or several separated by commas.
 
     Raises:
-        ValueError: what it is, and what to do instead.
+        ValueError: a path is a URL; the message has the remedy.
     """
     for part in os.fspath(path).split(","):
         found = _SCHEME.match(part.strip())
@@ -36,44 +36,45 @@ def check_local(name: str, path: str | os.PathLike) -> None:
             continue
         scheme = found[1].lower()
         if scheme in ("hf", "http", "https"):
-            remedy = "download it first, and give the path of what was downloaded"
+            remedy = "download it first, and give the path of the download"
         else:
             remedy = "mount the bucket as a folder, and give the path of a file or folder below it"
         raise ValueError(f"{name}={part.strip()}: {scheme}:// paths cannot be used here: {remedy}")
 
 
 def check_writable(name: str, path: str | os.PathLike, *, file: bool = False) -> None:
-    """Refuses an output that could not be written at the end of the work. Creates nothing.
+    """Checks that an output can be written, before the work for it starts. Creates no files.
 
     Args:
-        name: of the flag that holds it.
-        path: of a folder, or of a file where `file` is set.
+        name: of its flag.
+        path: of a folder, or with `file` of a file.
+        file: whether `path` is a file.
 
     Raises:
-        OSError: what is in the way.
+        OSError: the path cannot be written to.
     """
     if file and pathlib.Path(path).is_dir():
         raise IsADirectoryError(f"{name}={path} is a folder: give the path of a file")
-    there = nearest_existing(path if not file else pathlib.Path(path).absolute().parent)
-    if not there.is_dir():
-        raise NotADirectoryError(f"{name}={path}: {there} is a file, not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"{name}={path}: {there} cannot be written to")
+    existing = nearest_existing(path if not file else pathlib.Path(path).absolute().parent)
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{name}={path}: {existing} is a file, not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{name}={path}: {existing} cannot be written to")
 
 
 def nearest_existing(path: str | os.PathLike) -> pathlib.Path:
-    """The path itself where it exists, else the nearest folder above it that does."""
-    there = pathlib.Path(path).absolute()
-    while not there.exists():
-        there = there.parent
-    return there
+    """The path itself if it exists, else its nearest parent that does."""
+    existing = pathlib.Path(path).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return existing
 
 
 def check_space(directory: pathlib.Path, nbytes: int) -> None:
-    """Refuses to begin what would not fit on the disk of `directory` or its nearest parent.
+    """Checks that `nbytes` fit on the disk of `directory`, or of its nearest existing parent.
 
     Raises:
-        OSError: there is less room than that.
+        OSError: they do not fit.
     """
     directory = nearest_existing(directory)
     free = shutil.disk_usage(directory).free
@@ -86,10 +87,10 @@ def check_space(directory: pathlib.Path, nbytes: int) -> None:
 
 @contextlib.contextmanager
 def new_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when the block ends well; its folder is made.
+    """Opens a temporary file, which gets its final name if the block succeeds; creates its folder.
 
-    A reader sees the old file or the new one. Two writers of one path do not disturb each other:
-    the last to finish stays.
+    A reader sees either the old file or the new one. If several processes write the same path, the
+    file of the last one remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -102,23 +103,23 @@ def new_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file in one piece."""
+    """Writes a file atomically."""
     with new_file(path) as file:
         file.write(data)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a UTF-8 file in one piece; what UTF-8 cannot encode becomes "?"."""
+    """Writes a UTF-8 file atomically; characters that UTF-8 cannot encode become "?"."""
     write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file in one piece, indented for readers."""
+    """Writes an indented JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a JSONL file in one piece, an object a line."""
+    """Writes a JSONL file atomically, one object per line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -138,9 +139,9 @@ def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary folder that takes the place of `path` when the block ends well."""
+    """Creates a temporary folder, which replaces `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The last component may be a link or "..": the temporary one goes beside the real folder.
+    # `path` may be a link or end in "..": the temporary folder must be beside the real one.
     path = path.resolve()
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
         new = pathlib.Path(scratch) / "new"

@@ -10,9 +10,9 @@ import difflib
 class Language:
     """A language of the mixture.
 
-    `group` is the paper's: "english", "chinese", "high" or "low". It splits the token budget, not
-    the size of the corpus: Greek has more raw text than Portuguese and stands in "low".
-    `corpus_tokens` and `used_tokens` are billions (Table 1).
+    `group` is the paper's: "english", "chinese", "high" or "low". It follows the token budget, not
+    the size of the corpus: Greek has more raw text than Portuguese but is in "low".
+    `corpus_tokens` and `used_tokens` are in billions (Table 1).
     """
 
     code: str
@@ -63,10 +63,10 @@ LOW_RESOURCE = tuple(code for code, language in LANGUAGES.items() if language.gr
 
 
 def get_language(code: str) -> Language:
-    """The language of a code such as "kk".
+    """Returns the language with a code such as "kk".
 
     Raises:
-        ValueError: it is not one of the 29; the nearest code is suggested.
+        ValueError: the code is not one of the 29; the message suggests the nearest one.
     """
     if code not in LANGUAGES:
         names = {language.name.lower(): language.code for language in _TABLE_1}
@@ -77,5 +77,5 @@ def get_language(code: str) -> Language:
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list such as "kk, ne"; an empty text has none."""
+    """Splits a comma-separated list such as "kk, ne"; an empty text gives an empty tuple."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,9 +1,9 @@
-"""lm-evaluation-harness's own command line, with our models registered under `marco_jax`.
+"""The command line of lm-evaluation-harness, with this project's models as `--model marco_jax`.
 
     python -m marco_jax.lm_eval --model marco_jax --model_args pretrained=PATH --tasks xcopa_zh
 
-PATH is whatever `--model` of `marco eval` takes: a workdir, a step in it, or a Hugging Face
-directory. All options but --model_args are the harness's.
+PATH is a workdir, a step in it, or a Hugging Face directory, as for `marco eval --model`. All
+options except the values of --model_args are the harness's.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 
 
 def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -> tuple:
-    """An engine over all devices, the parameters at a path, and the chat template there, if any.
+    """Loads a model: an engine over all devices, its parameters, and its chat template or None.
 
     Raises:
-        FileNotFoundError: there is no model at the path.
+        FileNotFoundError: the path has no model.
     """
     import jax
     import jax.numpy as jnp

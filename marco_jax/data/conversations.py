@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from marco_jax.data.corpus import CHAT, PREFERENCE, Corpus, Document
-from marco_jax.tokenizers.chat_templates import CHATML_END, QWEN2_CHAT, render_learnt
+from marco_jax.tokenizers.chat_templates import CHATML_END, QWEN2_CHAT, render_with_spans
 from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.tokenizers.tokenizer_files import Companions
 
@@ -41,7 +41,7 @@ def task_fingerprint(corpus: Corpus, tokenizer: Tokenizer, source: str) -> str:
 def render_document(document: Document, template: str) -> tuple[str, list[tuple[int, int]]]:
     """A conversation as text, and [start, stop) in characters of the parts to train on."""
     messages = [{"role": turn.role, "content": turn.content} for turn in document.turns]
-    return render_learnt(template, messages, [turn.trained for turn in document.turns])
+    return render_with_spans(template, messages, [turn.trained for turn in document.turns])
 
 
 def tokenize_conversation(
@@ -52,7 +52,7 @@ def tokenize_conversation(
     A token is trained on if it begins inside a span. Tokens after the last span are left out: no
     target follows them.
     """
-    ids, starts = tokenizer.encode_places(text)
+    ids, starts = tokenizer.encode_with_offsets(text)
     loss_mask = np.zeros(len(ids), np.int32)
     for start, stop in spans:
         loss_mask[np.searchsorted(starts, start) : np.searchsorted(starts, stop)] = 1

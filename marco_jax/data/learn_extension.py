@@ -44,7 +44,7 @@ def learn_extension(
     tokenizer, corpus = load_tokenizer(hf_dir), load_corpus(data)
     texts = {language: corpus.texts(language, TRAIN) for language in languages}
     extension = extend_vocabulary(tokenizer, texts, pieces, CHARACTERS)
-    learned = len(extension.written)
+    learned = len(extension.old_ids)
     if learned < pieces:
         _log.info(f"the text holds {learned:,} new pieces that occur twice, not {pieces:,}")
     held_out = {name: list(corpus.texts(name, HELD_OUT))[:_TEXTS] for name in languages}

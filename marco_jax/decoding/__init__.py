@@ -1,1 +1,1 @@
-"""Compiled kernels (prefill, score, decode) and the engine that batches requests onto them."""
+"""Scoring and generation: compiled programs, and the engine that batches requests for them."""

@@ -1,4 +1,4 @@
-"""The kernels over abstract arrays: planning compiles them for a mesh without any weights."""
+"""Arguments without data for every compiled program, so that planning compiles it for any mesh."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 
-# Continuations that a row of the score kernel asks about, and tokens in each.
-_PLACES, _TARGETS = 16, 4
+# Hidden states of each row of the score kernel that predict targets, and targets of each.
+_INDICES, _TARGETS = 16, 4
 
 
 def abstract_kernels(
@@ -33,20 +33,20 @@ def abstract_kernels(
 
     Args:
         config: the model.
-        sharding: the mesh and rules of training, of devices that need not be there; None for the
-            first device.
-        batch: rows over all devices, a multiple of those that rows are spread over.
-        length: tokens of a row that is read, and slots of a row that is decoded, one token a
-            call.
+        sharding: the mesh and rules of training; its devices may be an abstract topology. None
+            for the first device.
+        batch: rows over all devices, a multiple of `Runtime.row_ways`.
+        length: tokens per row in kernels that read rows, and slots per row in `decode`, which is
+            compiled for one step.
         dtype: of the computation.
 
     Raises:
-        ValueError: the batch does not divide over the devices.
+        ValueError: the devices do not divide the batch.
     """
     runtime = Runtime.create(config, config.vocab_size, sharding, dtype)
     if batch % runtime.row_ways:
         raise ValueError(
-            f"batch is {batch}: rows are spread over {runtime.row_ways} devices, give a multiple"
+            f"batch is {batch}: rows are split over {runtime.row_ways} devices, give a multiple"
         )
     params = abstract_params(config, runtime.sharding)
     whole = PartitionSpec()
@@ -63,11 +63,10 @@ def abstract_kernels(
     ids, rows = array((batch, length)), array((batch,))
     prefix = Prefix(cache(1, runtime.shared_cache), array((), spec=whole))
     read = kernels.ScoreBatch(
-        ids, ids, ids, array((batch, _PLACES)), array((batch, _PLACES, _TARGETS))
+        ids, ids, ids, array((batch, _INDICES)), array((batch, _INDICES, _TARGETS))
     )
-    held = cache(batch, runtime.cache)
-    keys = array((batch,), key)
-    state = decode.DecodeState(held, rows, rows, rows, array((batch,), jnp.bool), keys)
+    keys, done = array((batch,), key), array((batch,), jnp.bool)
+    state = decode.DecodeState(cache(batch, runtime.cache), rows, rows, rows, done, keys)
     new = decode.NewRows(ids, rows, rows, rows, keys)
     one, count = array((1, length), spec=whole), array((), spec=whole)
 
@@ -85,7 +84,7 @@ def abstract_kernels(
 
 
 def _abstract_layers(params: Any, runtime: Runtime) -> list[Any] | None:
-    """What `decode.layer_views` gives for such parameters."""
+    """The abstract result of `decode.layer_views`."""
     if not decode.takes_views(runtime):
         return None
     mesh = runtime.sharding.mesh

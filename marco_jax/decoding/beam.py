@@ -1,4 +1,4 @@
-"""Beam search: a compiled loop that keeps the likeliest beginnings of every prompt."""
+"""Beam search: a compiled loop that keeps the likeliest hypotheses of every prompt."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def search(
     """See Engine.beam_search."""
     if beams < 2:
         raise ValueError(f"beams is {beams}: use 2 or more, or generate for greedy decoding")
-    asked = [(number, engine.cut_prompt(request)) for number, request in enumerate(requests)]
-    asked.sort(key=lambda one: (requests[one[0]].max_new_tokens, -len(one[1])))
+    pending = [(number, engine.cut_prompt(request)) for number, request in enumerate(requests)]
+    pending.sort(key=lambda one: (requests[one[0]].max_new_tokens, -len(one[1])))
     results: dict[int, Generation] = {}
     layers = layer_views(params, engine.runtime)
-    while asked:
-        steps = requests[asked[0][0]].max_new_tokens
-        slots = bucket(len(asked[0][1])) + steps
-        same = [one for one in asked if requests[one[0]].max_new_tokens == steps]
+    while pending:
+        steps = requests[pending[0][0]].max_new_tokens
+        slots = bucket(len(pending[0][1])) + steps
+        same = [one for one in pending if requests[one[0]].max_new_tokens == steps]
         batch = same[: engine.rows_of(slots * beams, len(same))]
-        asked = [one for one in asked if one not in batch]
+        pending = [one for one in pending if one not in batch]
         tokens, lengths = _search_batch(
             engine, params, layers, [prompt for _, prompt in batch], steps, beams, length_penalty
         )
@@ -62,7 +62,7 @@ def _search_batch(
     beams: int,
     length_penalty: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The likeliest tokens of each prompt, [prompts, steps], and how many there are."""
+    """Searches one batch: the best continuations [prompts, steps] and their lengths [prompts]."""
     ways, longest = engine.runtime.row_ways, bucket(max(map(len, prompts)))
     size, slots = engine.rows_of((longest + steps) * beams, len(prompts)), longest + steps
     tokens, lengths = np.zeros((size, longest), np.int32), np.ones(size, np.int32)
@@ -77,7 +77,7 @@ def _search_batch(
     state = engine.call(
         fill, (params, state, new), ("fill", size, longest, *shape), sampling=Sampling()
     )
-    # The search draws the first token itself: it reads the prompt's last one again.
+    # The search chooses the first token itself, so it reads the prompt's last token again.
     last = tokens[np.arange(size), lengths - 1]
     state = state._replace(
         tokens=engine.put(np.repeat(last, beams), by_rows=True),
@@ -95,12 +95,12 @@ def _search_batch(
 
 
 class Beams(NamedTuple):
-    """What a search holds of each prompt, likeliest first.
+    """The state of a search: live and ended hypotheses of each prompt, likeliest first.
 
-    tokens: int32 [prompts, beams, steps], live beginnings; scores: float32 [prompts, beams], sums
-    of log-probabilities. ended: the same of ended ones, whose scores are divided by the length's
-    power; lengths: int32 [prompts, beams], their tokens with the one that ended them.
-    done: bool [prompts], whether no live beginning can get among the ended ones.
+    tokens: int32 [prompts, beams, steps], live hypotheses; scores: float32 [prompts, beams], their
+    sums of log-probabilities. ended: int32 [prompts, beams, steps], ended hypotheses; ended_scores:
+    float32 [prompts, beams], divided by length ** length_penalty; lengths: int32 [prompts, beams],
+    their numbers of tokens with EOS. done: bool [prompts], whether the search of a prompt is over.
     """
 
     tokens: jax.Array
@@ -123,25 +123,27 @@ def beam_search(
     eos_id: int,
     runtime: Runtime,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Searches the likeliest continuation of each prompt, as `transformers` does it.
+    """Searches the likeliest continuations of each prompt, with the algorithm of `transformers`.
 
-    Of twice as many candidates as beams, those that end are kept aside with their score divided by
-    length ** length_penalty, and the best of the others live on. A prompt is done when its best
-    live score, so divided, is below the worst of as many ended ones as there are beams.
+    Each step takes the best 2 * beams extensions of a prompt's live hypotheses. Those that end
+    are compared with the ended ones, by their score divided by length ** length_penalty; the best
+    others stay live. A prompt is done when its best live score, divided likewise, is at most the
+    worst of `beams` ended scores.
 
     Args:
         params: the parameters.
         layers: `decode.layer_views(params, runtime)`.
-        state: `beams` rows a prompt, one after another. The first of them is filled with the
-            prompt; `tokens` is the prompt's last token and `positions` its place.
-        length_penalty: float32 []; 1 is the mean, 0 the sum, and more favours length.
-        beams: beginnings kept; eos_id ends one. steps: new tokens at most.
-        eos_id: the token that ends a beginning.
+        state: `beams` adjacent rows per prompt. The first of them is filled with the prompt;
+            `tokens` is the prompt's last token and `positions` its position.
+        length_penalty: float32 []; 0 ranks by sum, 1 by mean, and more favours length.
+        beams: the number of live hypotheses, and of ended ones.
+        steps: the most new tokens.
+        eos_id: the token that ends a hypothesis.
         runtime: the model and the mesh.
 
     Returns:
-        int32 [prompts, beams, steps] tokens, likeliest first, their lengths int32 [prompts, beams]
-        with the token that ended them, and their scores.
+        int32 [prompts, beams, steps] tokens, likeliest first; int32 [prompts, beams] their lengths,
+        with EOS; and their scores.
     """
 
     def body(
@@ -150,9 +152,9 @@ def beam_search(
         model = bind(runtime.config, params)
         head = Head.of(model, runtime)
         prompts = state.tokens.shape[0] // beams
-        held = _first_beams(prompts, beams, steps)
+        hypotheses = _first_beams(prompts, beams, steps)
         first = jnp.repeat(jnp.arange(prompts) * beams, beams)
-        places = state.positions[first]
+        positions = state.positions[first]
         cache = KeyValues(*(x[:, first] for x in state.cache))
 
         def unfinished(carry: tuple) -> jax.Array:
@@ -160,31 +162,32 @@ def beam_search(
             return (step < steps) & (alive > 0)
 
         def advance(carry: tuple) -> tuple:
-            step, _, cache, tokens, held = carry
+            step, _, cache, tokens, hypotheses = carry
             hidden, written = model(
                 tokens[:, None],
-                (places + step)[:, None],
+                (positions + step)[:, None],
                 cache=Writing(cache),
                 layers=layers,
                 dtype=runtime.dtype,
                 layout=runtime.layout(),
             )
             logprobs = jax.nn.log_softmax(head.logits(hidden[:, 0], runtime))
-            real = jnp.arange(logprobs.shape[-1]) < runtime.emitted_vocab_size
-            logprobs = jnp.where(real, logprobs, _IMPOSSIBLE)
-            held, parents = _choose(
-                held, logprobs.reshape(prompts, beams, -1), step, eos_id, penalty
+            emitted = jnp.arange(logprobs.shape[-1]) < runtime.emitted_vocab_size
+            logprobs = jnp.where(emitted, logprobs, _IMPOSSIBLE)
+            hypotheses, parents = _choose(
+                hypotheses, logprobs.reshape(prompts, beams, -1), step, eos_id, penalty
             )
+            # A hypothesis takes over the cache of the one that it extends.
             rows = (parents + jnp.arange(prompts)[:, None] * beams).reshape(-1)
-            cache = KeyValues(*(x[:, rows] for x in written.held))
-            tokens = held.tokens[:, :, step].reshape(-1)
-            best = held.scores[:, 0] / (step + 1.0) ** penalty
-            held = held._replace(done=held.done | (best <= held.ended_scores[:, -1]))
-            return step + 1, runtime.count(~held.done), cache, tokens, held
+            cache = KeyValues(*(x[:, rows] for x in written.cache))
+            tokens = hypotheses.tokens[:, :, step].reshape(-1)
+            best = hypotheses.scores[:, 0] / (step + 1.0) ** penalty
+            done = hypotheses.done | (best <= hypotheses.ended_scores[:, -1])
+            return step + 1, runtime.count(~done), cache, tokens, hypotheses._replace(done=done)
 
-        carry = (jnp.int32(0), jnp.int32(1), cache, state.tokens[first], held)
-        step, *_, held = jax.lax.while_loop(unfinished, advance, carry)
-        return _finish(held, step, penalty)
+        carry = (jnp.int32(0), jnp.int32(1), cache, state.tokens[first], hypotheses)
+        step, *_, hypotheses = jax.lax.while_loop(unfinished, advance, carry)
+        return _finish(hypotheses, step, penalty)
 
     rows = runtime.rows
     given = (runtime.params_spec(), PartitionSpec(), state_spec(runtime), PartitionSpec())
@@ -194,7 +197,7 @@ def beam_search(
 
 def _first_beams(prompts: int, beams: int, steps: int) -> Beams:
     tokens = jnp.zeros((prompts, beams, steps), jnp.int32)
-    # All beams begin alike: only the first counts, or they would stay the same.
+    # All beams start equal; unless only the first counts they would stay equal.
     scores = jnp.full((prompts, beams), _IMPOSSIBLE).at[:, 0].set(0.0)
     ended_scores = jnp.full((prompts, beams), _IMPOSSIBLE)
     lengths, done = jnp.zeros((prompts, beams), jnp.int32), jnp.zeros(prompts, bool)
@@ -202,49 +205,52 @@ def _first_beams(prompts: int, beams: int, steps: int) -> Beams:
 
 
 def _choose(
-    held: Beams, logprobs: jax.Array, step: jax.Array, eos_id: int, penalty: jax.Array
+    beams: Beams, logprobs: jax.Array, step: jax.Array, eos_id: int, penalty: jax.Array
 ) -> tuple[Beams, jax.Array]:
-    """One step's survivors, and the beam that each live one goes on from."""
-    prompts, beams, words = logprobs.shape
-    totals = (held.scores[..., None] + logprobs).reshape(prompts, -1)
-    scores, places = jax.lax.top_k(totals, 2 * beams)
-    parents, tokens = places // words, (places % words).astype(jnp.int32)
-    begun = jnp.take_along_axis(held.tokens, parents[..., None], axis=1)
-    begun = begun.at[:, :, step].set(tokens)  # [prompts, 2 * beams, steps]
+    """Chooses the hypotheses after one step, and the parent (a beam) of each live one."""
+    prompts, width, vocab = logprobs.shape
+    totals = (beams.scores[..., None] + logprobs).reshape(prompts, -1)
+    scores, indices = jax.lax.top_k(totals, 2 * width)
+    parents, tokens = indices // vocab, (indices % vocab).astype(jnp.int32)
+    candidates = jnp.take_along_axis(beams.tokens, parents[..., None], axis=1)
+    candidates = candidates.at[:, :, step].set(tokens)  # [prompts, 2 * width, steps]
     ends = tokens == eos_id
-    # Of those that end, the ones among the best `beams` candidates count.
-    counts = ends & (jnp.arange(2 * beams) < beams) & ~held.done[:, None]
-    mean = jnp.where(counts, scores / (step + 1.0) ** penalty, _IMPOSSIBLE)
-    ended = _best(
-        jnp.concatenate([held.ended_scores, mean], axis=1),
-        beams,
-        jnp.concatenate([held.ended, begun], axis=1),
-        jnp.concatenate([held.lengths, jnp.broadcast_to(step + 1, mean.shape)], axis=1),
+    # A candidate that ends counts only if it is among the best `width`, as in transformers.
+    counts = ends & (jnp.arange(2 * width) < width) & ~beams.done[:, None]
+    final_scores = jnp.where(counts, scores / (step + 1.0) ** penalty, _IMPOSSIBLE)
+    lengths = jnp.broadcast_to(step + 1, final_scores.shape)
+    ended_scores, ended, lengths = _best(
+        jnp.concatenate([beams.ended_scores, final_scores], axis=1),
+        width,
+        jnp.concatenate([beams.ended, candidates], axis=1),
+        jnp.concatenate([beams.lengths, lengths], axis=1),
     )
-    live_scores, live, parents = _best(jnp.where(ends, _IMPOSSIBLE, scores), beams, begun, parents)
-    return Beams(live, live_scores, ended[1], ended[0], ended[2], held.done), parents
+    live_scores, live, parents = _best(
+        jnp.where(ends, _IMPOSSIBLE, scores), width, candidates, parents
+    )
+    return Beams(live, live_scores, ended, ended_scores, lengths, beams.done), parents
 
 
 def _best(scores: jax.Array, count: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The best `count` along axis 1, likeliest first, and the same places of other arrays."""
-    best, places = jax.lax.top_k(scores, count)
+    """The best `count` scores along axis 1, descending, and other arrays at the same indices."""
+    best, indices = jax.lax.top_k(scores, count)
 
     def pick(x: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)
+        return jnp.take_along_axis(x, indices.reshape(*indices.shape, *[1] * (x.ndim - 2)), axis=1)
 
     return best, *(pick(array) for array in arrays)
 
 
 def _finish(
-    held: Beams, step: jax.Array, penalty: jax.Array
+    beams: Beams, step: jax.Array, penalty: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Ended beginnings and live ones, ranked together."""
-    live = held.scores / step.astype(jnp.float32) ** penalty
-    live = jnp.where(held.done[:, None], _IMPOSSIBLE, live)
+    """Ranks ended and live hypotheses together."""
+    live = beams.scores / step.astype(jnp.float32) ** penalty
+    live = jnp.where(beams.done[:, None], _IMPOSSIBLE, live)
     scores, tokens, lengths = _best(
-        jnp.concatenate([held.ended_scores, live], axis=1),
-        held.scores.shape[1],
-        jnp.concatenate([held.ended, held.tokens], axis=1),
-        jnp.concatenate([held.lengths, jnp.broadcast_to(step, live.shape)], axis=1),
+        jnp.concatenate([beams.ended_scores, live], axis=1),
+        beams.scores.shape[1],
+        jnp.concatenate([beams.ended, beams.tokens], axis=1),
+        jnp.concatenate([beams.lengths, jnp.broadcast_to(step, live.shape)], axis=1),
     )
     return tokens, lengths, scores

@@ -1,6 +1,6 @@
-"""Keys and values that later tokens attend to, laid out as decoding reads them.
+"""KV caches of decoding: one for rows that are read whole, one for rows that grow token by token.
 
-A head's slots lie together: scores are then products of two plain matrices.
+The slots of one head are contiguous in memory, so that scores are products of two plain matrices.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from marco_jax.model.attention import SHARED_SEGMENT
 from marco_jax.model.qwen2 import LayerInputs
 from marco_jax.model.splash import splash_attention
 
-# Queries that are scored against all keys at once: memory for scores does not grow with a row.
+# Queries that attend at once, so that memory for scores does not grow with the square of a row.
 _QUERIES = 512
 
 
@@ -27,20 +27,20 @@ class KeyValues(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """A beginning that all rows share, computed once.
+    """Keys and values of a prefix that all rows share, computed once.
 
-    held: with a batch of 1. length: int32 [], the slots that are used.
+    cache: with a batch of 1. length: int32 [], the number of used slots.
     """
 
-    held: KeyValues
+    cache: KeyValues
     length: jax.Array
 
 
 class Reading(NamedTuple):
-    """Rows that are read whole, after a shared prefix or from nothing.
+    """The cache of rows that are read in one call, with or without a shared prefix.
 
-    prefix: None where rows have none. own: collects the rows' own keys and values, or None where
-    nothing will follow (scoring).
+    prefix: None without one. own: collects the rows' keys and values, without the prefix; None
+    where no later call needs them (scoring).
     """
 
     prefix: Prefix | None
@@ -55,14 +55,14 @@ class Reading(NamedTuple):
         inputs: LayerInputs,
         attention: str,
     ) -> tuple[jax.Array, Reading]:
-        """Causal attention within segments, after the prefix; see qwen2.Cache."""
+        """Causal attention within segments and to the prefix; see qwen2.Cache."""
         own = self.own
         heads_first = KeyValues(jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
         if own is not None:
             own = KeyValues(
                 *(
-                    jax.lax.dynamic_update_index_in_dim(held, new.astype(held.dtype), layer, 0)
-                    for held, new in zip(own, heads_first, strict=True)
+                    jax.lax.dynamic_update_index_in_dim(old, new.astype(old.dtype), layer, 0)
+                    for old, new in zip(own, heads_first, strict=True)
                 )
             )
         if attention.startswith("splash"):
@@ -72,18 +72,18 @@ class Reading(NamedTuple):
         else:
             prefix = None
             if self.prefix is not None:
-                prefix = KeyValues(*(x[layer, 0] for x in self.prefix.held))
+                prefix = KeyValues(*(x[layer, 0] for x in self.prefix.cache))
             out = _read_rows(query, heads_first, inputs, prefix, self.prefix, attention)
         return out, self._replace(own=own)
 
 
 class Writing(NamedTuple):
-    """Rows that grow by one token a step; slot i of a row holds its token at position i.
+    """The cache of rows that grow by one token per step; slot i holds the token at position i.
 
-    Slots past a row's own length may hold anything: a query at position p sees slots 0..p only.
+    Slots after a row's last token may hold any values: a query at position p attends to slots 0..p.
     """
 
-    held: KeyValues
+    cache: KeyValues
 
     def attend(
         self,
@@ -94,33 +94,33 @@ class Writing(NamedTuple):
         inputs: LayerInputs,
         attention: str,
     ) -> tuple[jax.Array, Writing]:
-        """Attention of one new token a row, [batch, 1, heads, head_dim]; see qwen2.Cache."""
-        rows, places = jnp.arange(query.shape[0]), inputs.positions[:, 0]
+        """Attention of one new token per row, [batch, 1, heads, head_dim]; see qwen2.Cache."""
+        rows, positions = jnp.arange(query.shape[0]), inputs.positions[:, 0]
 
         def put(slots: jax.Array, new: jax.Array) -> jax.Array:
             new = new[:, 0].astype(slots.dtype)  # [batch, kv_heads, head_dim]
-            return slots.at[layer, rows, :, places].set(
+            return slots.at[layer, rows, :, positions].set(
                 new, mode="promise_in_bounds", unique_indices=True
             )
 
-        held = KeyValues(put(self.held.key, key), put(self.held.value, value))
-        keys, values = held.key[layer], held.value[layer]  # [batch, kv_heads, slots, head_dim]
+        cache = KeyValues(put(self.cache.key, key), put(self.cache.value, value))
+        keys, values = cache.key[layer], cache.value[layer]  # [batch, kv_heads, slots, head_dim]
         batch, _, heads, head_dim = query.shape
         kv_heads, slots = keys.shape[1:3]
         grouped = query.reshape(batch, kv_heads, heads // kv_heads, head_dim)
         scores = jnp.einsum(
             "bkgd,bksd->bkgs", grouped, keys.astype(query.dtype), preferred_element_type=jnp.float32
         )
-        seen = jnp.arange(slots) <= places[:, None]
-        weights = _softmax(scores * head_dim**-0.5, seen[:, None, None]).astype(query.dtype)
+        mask = jnp.arange(slots) <= positions[:, None]
+        weights = _softmax(scores * head_dim**-0.5, mask[:, None, None]).astype(query.dtype)
         out = jnp.einsum("bkgs,bksd->bkgd", weights, values.astype(query.dtype))
-        return out.reshape(batch, 1, heads, head_dim), Writing(held)
+        return out.reshape(batch, 1, heads, head_dim), Writing(cache)
 
 
 def empty(
     layers: int, batch: int, kv_heads: int, slots: int, head_dim: int, dtype: jnp.dtype
 ) -> KeyValues:
-    """Slots of zeros."""
+    """Keys and values of zeros."""
     zeros = jnp.zeros((layers, batch, kv_heads, slots, head_dim), dtype)
     return KeyValues(zeros, zeros)
 
@@ -152,7 +152,7 @@ def _read_rows(
             rows = part.reshape(group * block, head_dim)
             scores = jnp.matmul(rows, key.T, preferred_element_type=jnp.float32)
             scores = scores.reshape(group, block, -1) * head_dim**-0.5
-            weights = _softmax(scores, _seen(row, start, block, inputs, shared))
+            weights = _softmax(scores, _mask(row, start, block, inputs, shared))
             out = weights.astype(query.dtype).reshape(group * block, -1) @ value
             return out.reshape(group, block, head_dim)
 
@@ -162,35 +162,35 @@ def _read_rows(
         return jnp.swapaxes(out, 0, 1).reshape(group, length, head_dim)
 
     rows = jnp.repeat(jnp.arange(batch), kv_heads)
-    kinds = jnp.tile(jnp.arange(kv_heads), batch)
-    pieces = (rows, kinds, *(x.reshape(-1, *x.shape[2:]) for x in (grouped, *own)))
+    head_numbers = jnp.tile(jnp.arange(kv_heads), batch)
+    heads_of_rows = (rows, head_numbers, *(x.reshape(-1, *x.shape[2:]) for x in (grouped, *own)))
     if attention == "mapped":
         # One head of one row at a time, in two plain products that fit a CPU's caches.
-        out = jax.lax.map(lambda piece: one_head(*piece), pieces)
+        out = jax.lax.map(lambda arrays: one_head(*arrays), heads_of_rows)
     else:
-        out = jax.vmap(one_head)(*pieces)
+        out = jax.vmap(one_head)(*heads_of_rows)
     out = out.reshape(batch, kv_heads, group, length, head_dim).transpose(0, 3, 1, 2, 4)
     return out.reshape(batch, length, heads, head_dim)
 
 
-def _seen(
+def _mask(
     row: jax.Array, start: jax.Array | int, block: int, inputs: LayerInputs, shared: Prefix | None
 ) -> jax.Array:
-    """Which keys, of the prefix and then of its own row, each of a block's queries sees."""
+    """The attention mask of a block of queries: bool [block, prefix slots + length]."""
     key_positions = inputs.key_positions[row]
     positions = jax.lax.dynamic_slice_in_dim(inputs.positions[row], start, block)
-    seen = key_positions <= positions[:, None]  # [block, length]
+    mask = key_positions <= positions[:, None]  # [block, length]
     if inputs.segment_ids is not None:
         keys = inputs.key_segment_ids[row]
         segments = jax.lax.dynamic_slice_in_dim(inputs.segment_ids[row], start, block)
-        seen &= (keys == segments[:, None]) | (keys == SHARED_SEGMENT)
+        mask &= (keys == segments[:, None]) | (keys == SHARED_SEGMENT)
     if shared is not None:
-        slots = jnp.arange(shared.held.key.shape[3]) < shared.length
+        slots = jnp.arange(shared.cache.key.shape[3]) < shared.length
         slots = jnp.broadcast_to(slots, (block, slots.size))
-        seen = jnp.concatenate([slots, seen], axis=1)
-    return seen
+        mask = jnp.concatenate([slots, mask], axis=1)
+    return mask
 
 
-def _softmax(scores: jax.Array, seen: jax.Array) -> jax.Array:
-    # A finite fill: a row that sees nothing (padding) gives an average, not NaN.
-    return jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(jnp.float32).min), axis=-1)
+def _softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    # Finite, so that a query without any key gets an average rather than NaN.
+    return jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)

@@ -1,4 +1,9 @@
-"""Continuous batching: rows that end are given to waiting prompts, long rows hold up nobody."""
+"""Continuous batching: waiting prompts take over rows that have ended.
+
+A batch has a fixed number of rows on the devices. `fill` computes prompts into free rows, and
+`decode` runs until some rows have ended; then the host reads the emitted tokens, looks for stop
+strings, and fills the free rows again.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +21,17 @@ from marco_jax.decoding.sampling import Sampling
 from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.parameters import Params
 
-# Tokens emitted at most between two looks at the stop strings.
+# Tokens that a row emits at most before the host checks stop strings.
 DECODE_STEPS = 32
-# Prompt tokens that one call reads on a device: more would hold much memory for a short time.
+# Prompt tokens per device and call of `fill`, which bounds its memory.
 FILL_TOKENS = 2048
-# Rows are given away again when this share of them has ended.
+# While prompts wait, decoding stops when one running row in this many has ended.
 _REFILL_SHARE = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class _Asked:
-    """A request with its prompt cut to the room there is, and its place among the requests."""
+class _Pending:
+    """A request, its number in the order of requests, and its prompt after truncation."""
 
     number: int
     request: GenerateRequest
@@ -34,6 +39,7 @@ class _Asked:
 
     @property
     def slots(self) -> int:
+        """Cache slots that the prompt and its new tokens need."""
         return len(self.prompt) + self.request.max_new_tokens
 
 
@@ -46,13 +52,13 @@ def generate(
     finished: Callable[[int], None],
 ) -> list[Generation]:
     """See Engine.generate."""
-    asked = [
-        _Asked(number, request, engine.cut_prompt(request))
+    pending = [
+        _Pending(number, request, engine.cut_prompt(request))
         for number, request in enumerate(requests)
     ]
     results: dict[int, Generation] = {}
     layers = kernels.layer_views(params, engine.runtime)
-    for same in _by_slots(asked):
+    for same in _by_slots(pending):
         batch = _Batch(engine, params, layers, same, sampling, seed)
         for prefix, members in engine.prefix_groups(params, [a.prompt for a in same]):
             waiting = collections.deque(same[index] for index in sorted(members))
@@ -65,42 +71,42 @@ def generate(
     return [results[number] for number in range(len(requests))]
 
 
-def _by_slots(asked: Sequence[_Asked]) -> list[list[_Asked]]:
-    """Groups whose rows need about as many slots, within a factor of two; longest first."""
-    groups: dict[int, list[_Asked]] = {}
-    for one in sorted(asked, key=lambda one: -len(one.prompt)):
+def _by_slots(pending: Sequence[_Pending]) -> list[list[_Pending]]:
+    """Groups requests that need the same number of slots within a factor of two, longest first."""
+    groups: dict[int, list[_Pending]] = {}
+    for one in sorted(pending, key=lambda one: -len(one.prompt)):
         groups.setdefault(power_of_two(one.slots), []).append(one)
     return [groups[slots] for slots in sorted(groups, reverse=True)]
 
 
 class _Batch:
-    """Rows on the devices and what each of them is busy with."""
+    """Rows on the devices, and the request that each of them is generating for."""
 
     def __init__(
         self,
         engine: Launcher,
         params: Params,
         layers: list[Params] | None,
-        asked: Sequence[_Asked],
+        pending: Sequence[_Pending],
         sampling: Sampling,
         seed: int,
     ) -> None:
         self._engine, self._params, self._layers = engine, params, layers
         self._sampling, self._key = sampling, jax.random.key(seed)
-        self._slots = bucket(max(one.slots for one in asked), 64)
-        self._size = engine.rows_of(self._slots, len(asked))
+        self._slots = bucket(max(one.slots for one in pending), 64)
+        self._size = engine.rows_of(self._slots, len(pending))
         name = ("start", self._size, self._slots)
         self._state = engine.call(kernels.start, (), name, batch=self._size, slots=self._slots)
-        self._rows: list[_Asked | None] = [None] * self._size
+        self._rows: list[_Pending | None] = [None] * self._size
         self._emitted: list[list[int]] = [[] for _ in self._rows]
 
     @property
     def busy(self) -> bool:
-        """Whether a row has yet to end."""
+        """Whether any row has not ended."""
         return any(row is not None for row in self._rows)
 
-    def fill(self, waiting: collections.deque[_Asked], prefix: SharedPrefix | None) -> None:
-        """Gives free rows to prompts that begin with `prefix`, until one of both runs out."""
+    def fill(self, waiting: collections.deque[_Pending], prefix: SharedPrefix | None) -> None:
+        """Fills free rows with prompts that start with `prefix`, until rows or prompts run out."""
         ways = self._engine.runtime.row_ways
         per_device = self._size // ways
         free = [
@@ -109,10 +115,10 @@ class _Batch:
         ]
         used = prefix.length if prefix else 0
         while waiting and any(free):
-            # A prompt is padded in its row, behind the prefix: slots there must be.
+            # Padding of a prompt takes slots of its row, too.
             length = min(bucket(len(waiting[0].prompt) - used), self._slots - used)
             most = max(1, FILL_TOKENS // length)
-            given: list[list[tuple[int, _Asked]]] = [[] for _ in range(ways)]
+            given: list[list[tuple[int, _Pending]]] = [[] for _ in range(ways)]
             for _ in range(most):
                 for device in range(ways):
                     if waiting and free[device] and len(given[device]) < most:
@@ -120,7 +126,7 @@ class _Batch:
             self._fill(given, length, prefix)
 
     def _fill(
-        self, given: list[list[tuple[int, _Asked]]], length: int, prefix: SharedPrefix | None
+        self, given: list[list[tuple[int, _Pending]]], length: int, prefix: SharedPrefix | None
     ) -> None:
         engine, per_device = self._engine, self._size // len(given)
         used = prefix.length if prefix else 0
@@ -130,11 +136,11 @@ class _Batch:
         rows, counts = np.full(new, per_device, np.int32), np.ones(new, np.int32)
         numbers = np.zeros(new, np.uint32)
         for device, pairs in enumerate(given):
-            for place, (local, one) in enumerate(pairs, device * width):
+            for index, (local, one) in enumerate(pairs, device * width):
                 own = one.prompt[used:]
-                tokens[place, : len(own)], lengths[place] = own, len(own)
-                rows[place], counts[place] = local, one.request.max_new_tokens
-                numbers[place] = one.number
+                tokens[index, : len(own)], lengths[index] = own, len(own)
+                rows[index], counts[index] = local, one.request.max_new_tokens
+                numbers[index] = one.number
                 self._rows[device * per_device + local] = one
                 self._emitted[device * per_device + local] = []
         keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers)
@@ -145,15 +151,18 @@ class _Batch:
         slots = prefix.slots if prefix else 0
         self._state = engine.call(
             kernels.fill,
-            (self._params, self._state, batch, prefix.held if prefix else None),
+            (self._params, self._state, batch, prefix.prefix if prefix else None),
             ("fill", new, length, self._size, self._slots, slots, self._sampling),
             sampling=self._sampling,
         )
 
     def decode(self, results: dict[int, Generation], more: bool) -> int:
-        """Emits tokens until rows have ended; `more`: prompts are waiting for them.
+        """Emits tokens, and moves the results of ended rows to `results`.
 
-        Returns how many have ended.
+        If `more` prompts wait, it returns as soon as a share of the rows has ended.
+
+        Returns:
+            The number of rows that have ended.
         """
         engine, before = self._engine, len(results)
         running = sum(row is not None for row in self._rows)

@@ -1,4 +1,12 @@
-"""The compiled programs of generation: fill puts prompts into free rows, decode emits tokens."""
+"""Compiled programs of generation: `fill` puts prompts into free rows, `decode` emits tokens.
+
+Both update a `DecodeState`: a fixed number of rows with their KV cache, each free or generating for
+one prompt. `fill` reads prompts, copies their keys and values (and a shared prefix's) into the
+cache, and draws each row's first token. A step of `decode` emits every row's drawn token, runs the
+model on it, which adds its keys and values to the cache, and draws the next token. Rows that have
+ended still take part in each step, since shapes are fixed: they emit NOTHING and keep overwriting
+one slot, until `fill` gives the row to another prompt.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +27,18 @@ from marco_jax.decoding.sampling import Sampling, sample
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import bind
 
-# Stands in `decode`'s result where a row emitted nothing.
+# The value of `decode`'s result at steps after a row has ended.
 NOTHING = -1
 
 
 class DecodeState(NamedTuple):
-    """Rows in the middle of generation, [batch] but for the cache.
+    """Rows during generation. All arrays except the cache are [batch].
 
-    tokens: int32, the token to emit and feed next. positions: int32, its position.
+    tokens: int32, the token that is emitted and read next. positions: int32, its position.
     limits: int32, the position of the last token that a row may emit.
-    done: bool, rows that have ended, or never began.
-    keys: a row's own random key: with the position it decides a draw, so that a sample does not
-    depend on the rows beside it.
+    done: bool, True for rows that have ended or were never filled.
+    keys: random keys; a row's key and the position determine a draw, so that samples do not depend
+    on other rows.
     """
 
     cache: KeyValues
@@ -42,11 +50,12 @@ class DecodeState(NamedTuple):
 
 
 class NewRows(NamedTuple):
-    """Prompts for free rows, a few for each device.
+    """Prompts for free rows, the same number for each device.
 
-    tokens: int32 [new, length], padded on the right with anything. lengths: int32 [new].
-    rows: int32 [new], which of its device's rows each takes; one past the last: none, a filler.
-    counts: int32 [new], tokens to emit at most. keys: [new].
+    tokens: int32 [new, length], padded on the right with any tokens. lengths: int32 [new].
+    rows: int32 [new], the index of the row on its device that the prompt takes; the number of the
+    device's rows for a filler, which takes none.
+    counts: int32 [new], the most tokens to emit. keys: [new].
     """
 
     tokens: jax.Array
@@ -57,13 +66,13 @@ class NewRows(NamedTuple):
 
 
 def state_spec(runtime: Runtime) -> DecodeState:
-    """Where the arrays of a state lie."""
+    """PartitionSpecs of a state."""
     return DecodeState(KeyValues(runtime.cache, runtime.cache), *[runtime.rows] * 5)
 
 
 @functools.partial(jax.jit, static_argnames=("runtime", "batch", "slots"))
 def start(*, runtime: Runtime, batch: int, slots: int) -> DecodeState:
-    """`batch` free rows of `slots` slots."""
+    """Creates a state of `batch` free rows with `slots` cache slots each."""
     config = runtime.config
     cache = empty(
         *(config.num_hidden_layers, batch, runtime.cached_heads, slots, config.head_dim),
@@ -95,8 +104,8 @@ def fill(
     Args:
         params: the parameters.
         state: rows, some of them free; its cache has slots for prefix, `length` and new tokens.
-        new: the prompts, without what `prefix` holds.
-        prefix: how all of these prompts begin, or None.
+        new: the prompts, without their prefix.
+        prefix: the common prefix of these prompts, or None.
         runtime: the model and the mesh.
         sampling: how a token is drawn.
     """
@@ -106,10 +115,10 @@ def fill(
     ) -> DecodeState:
         model = bind(runtime.config, params)
         hidden, own = read_rows(model, new.tokens, prefix, runtime)
-        begin = jnp.int32(0) if prefix is None else prefix.length
-        cache = _put_rows(state.cache, own, new.rows, begin, prefix)
+        start = jnp.int32(0) if prefix is None else prefix.length
+        cache = _put_rows(state.cache, own, new.rows, start, prefix)
         last = jnp.take_along_axis(hidden, (new.lengths - 1)[:, None, None], axis=1)[:, 0]
-        positions = begin + new.lengths
+        positions = start + new.lengths
         head = Head.of(model, runtime)
         tokens = draw(head, last, new.keys, positions, runtime, sampling)
         limits, done = positions + new.counts - 1, jnp.zeros(positions.shape, bool)
@@ -141,21 +150,21 @@ def decode(
     runtime: Runtime,
     sampling: Sampling,
 ) -> tuple[jax.Array, jax.Array, DecodeState]:
-    """Emits up to `steps` tokens a row in one compiled loop.
+    """Emits up to `steps` tokens per row in one compiled loop.
 
     Args:
         params: the parameters.
         layers: `layer_views(params, runtime)`.
-        state: rows that `fill` began.
-        enough: int32 [], the loop ends early when as many rows have ended.
-        steps: tokens a row at most.
+        state: rows that `fill` has started.
+        enough: int32 [], the loop stops early when this number of rows has ended.
+        steps: the most tokens per row.
         eos_ids: tokens that end a row; they are emitted.
         runtime: the model and the mesh.
         sampling: how a token is drawn.
 
     Returns:
         int32 [batch, steps] emitted tokens, NOTHING after a row's end; bool [batch], whether each
-        row has ended; and the state to go on from.
+        row has ended; and the state for the next call.
     """
 
     def body(
@@ -168,7 +177,7 @@ def decode(
         stop_at = jnp.maximum(running - enough, 0)
         emitted = jnp.full((state.tokens.shape[0], steps), NOTHING, jnp.int32)
 
-        def goes_on(carry: tuple) -> jax.Array:
+        def unfinished(carry: tuple) -> jax.Array:
             step, alive, _, _ = carry
             return (step < steps) & (alive > stop_at)
 
@@ -187,16 +196,14 @@ def decode(
                 layout=layout,
             )
             hidden = layout.own_rows(hidden[:, 0])
-            # A finished row stays where it is: its slot is overwritten, its cache never runs over.
+            # An ended row keeps its position, so that it never writes past its slots.
             positions = jnp.where(done, state.positions, state.positions + 1)
-            following = draw(head, hidden, state.keys, positions, runtime, sampling)
-            state = state._replace(
-                cache=cache.held, tokens=following, positions=positions, done=done
-            )
+            tokens = draw(head, hidden, state.keys, positions, runtime, sampling)
+            state = state._replace(cache=cache.cache, tokens=tokens, positions=positions, done=done)
             return step + 1, runtime.count(~done), state, emitted
 
         carry = (jnp.int32(0), running, state, emitted)
-        _, _, state, emitted = jax.lax.while_loop(goes_on, advance, carry)
+        _, _, state, emitted = jax.lax.while_loop(unfinished, advance, carry)
         return emitted, state.done, state
 
     specs, rows = state_spec(runtime), runtime.rows
@@ -214,26 +221,26 @@ def draw(
     runtime: Runtime,
     sampling: Sampling,
 ) -> jax.Array:
-    """The next token of this device's rows: [rows, embed] -> int32 [rows]."""
+    """Draws the next token of this device's rows: hidden [rows, embed] -> int32 [rows]."""
     if sampling.temperature == 0:
         return head.argmax(hidden, runtime)
-    draws = jax.vmap(jax.random.fold_in)(keys, positions)
+    keys = jax.vmap(jax.random.fold_in)(keys, positions)
     logits = head.logits(hidden, runtime)
-    real = jnp.arange(logits.shape[-1]) < runtime.emitted_vocab_size
-    return sample(jnp.where(real, logits, -jnp.inf), draws, sampling)
+    emitted = jnp.arange(logits.shape[-1]) < runtime.emitted_vocab_size
+    return sample(jnp.where(emitted, logits, -jnp.inf), keys, sampling)
 
 
 def layer_views(params: Params, runtime: Runtime) -> list[Params] | None:
-    """Each layer's parameters as arrays of their own that share the stacked ones' memory.
+    """Makes one tree of parameters per layer, whose arrays share memory with the stacked ones.
 
-    A CPU copies what it slices out of a stack, at each layer of each token: a step then moves three
-    times the bytes. Elsewhere slices fuse with what reads them, and None is returned.
+    On a CPU XLA copies each layer's slice of the stack at every step, which triples the memory
+    traffic. On other devices slices fuse with their consumers, and the result is None.
 
     The views must not outlive `params`.
     """
-    # DLPack, by which arrays share memory, has no bfloat16 in NumPy.
-    plain = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params["layers"]))
-    if not takes_views(runtime) or not plain:
+    # Arrays share memory through NumPy and DLPack, which do not support bfloat16 together.
+    float32 = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params["layers"]))
+    if not takes_views(runtime) or not float32:
         return None
 
     def view(stacked: jax.Array, layer: int) -> jax.Array:
@@ -250,29 +257,33 @@ def layer_views(params: Params, runtime: Runtime) -> list[Params] | None:
 
 
 def takes_views(runtime: Runtime) -> bool:
-    """Whether `layer_views` gives anything: on one CPU device."""
+    """Whether decoding uses `layer_views`: on a single CPU device."""
     return runtime.sharding.platform == "cpu" and runtime.sharding.mesh.size == 1
 
 
 def _put_rows(
-    cache: KeyValues, own: KeyValues, rows: jax.Array, begin: jax.Array, prefix: Prefix | None
+    cache: KeyValues, own: KeyValues, rows: jax.Array, start: jax.Array, prefix: Prefix | None
 ) -> KeyValues:
-    """Writes rows, and the prefix before them, into the slots of the rows they take."""
+    """Copies keys and values of new rows, and of the prefix before them, into the cache.
+
+    A filler, whose row is past the last, changes nothing: slices are clamped to the last row, so
+    the old values are written back there.
+    """
     capacity = cache.key.shape[1]
 
-    def put(slots: jax.Array, piece: jax.Array, row: jax.Array, at: jax.Array) -> jax.Array:
-        place = (0, row, 0, at, 0)
-        before = jax.lax.dynamic_slice(slots, place, piece.shape)
-        piece = jnp.where(row < capacity, piece.astype(slots.dtype), before)
-        return jax.lax.dynamic_update_slice(slots, piece, place)
+    def put(slots: jax.Array, new: jax.Array, row: jax.Array, slot: jax.Array) -> jax.Array:
+        index = (0, row, 0, slot, 0)
+        old = jax.lax.dynamic_slice(slots, index, new.shape)
+        new = jnp.where(row < capacity, new.astype(slots.dtype), old)
+        return jax.lax.dynamic_update_slice(slots, new, index)
 
     def put_row(number: jax.Array, cache: KeyValues) -> KeyValues:
         row = rows[number]
         if prefix is not None:
             cache = KeyValues(
-                *(put(x, y, row, jnp.int32(0)) for x, y in zip(cache, prefix.held, strict=True))
+                *(put(x, y, row, jnp.int32(0)) for x, y in zip(cache, prefix.cache, strict=True))
             )
-        pieces: Any = (jax.lax.dynamic_slice_in_dim(x, number, 1, axis=1) for x in own)
-        return KeyValues(*(put(x, y, row, begin) for x, y in zip(cache, pieces, strict=True)))
+        new: Any = (jax.lax.dynamic_slice_in_dim(x, number, 1, axis=1) for x in own)
+        return KeyValues(*(put(x, y, row, start) for x, y in zip(cache, new, strict=True)))
 
     return jax.lax.fori_loop(0, rows.shape[0], put_row, cache)

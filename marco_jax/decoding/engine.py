@@ -1,9 +1,9 @@
-"""Batches requests onto the compiled kernels and returns results in order.
+"""The engine: batches requests for the compiled kernels and returns results in order.
 
-Work that requests share is done once: a beginning that many have in common (the few-shot examples
-of a task) is computed once and attended to, and requests with the same context share one row.
-Rows are padded to few shapes, so that a whole suite compiles a bounded number of programs
-(`Engine.programs`). Results do not depend on how requests were batched.
+Shared work is done once: a prefix that many requests have in common (the few-shot examples of a
+task) is computed once, and requests with the same context share one row. Rows are padded to few
+shapes, so that a whole suite compiles a bounded number of programs (`Engine.programs`). Results do
+not depend on how requests are batched.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from marco_jax.decoding.score_rows import Row, fill_rows, pack_rows
 from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.parameters import Params
 
-# Rows of one call are no shorter than this share of its longest.
+# The shortest row of a call has at least this fraction of the longest's tokens.
 _LEAST_FILL = 0.6
 
 
 class Engine(Launcher):
-    """Scores and generates with parameters that are handed over at each call, in place."""
+    """Scores and generates with the parameters that each call receives, without copying them."""
 
     def score(
         self,
@@ -35,12 +35,11 @@ class Engine(Launcher):
         requests: Sequence[ScoreRequest],
         finished: Callable[[int], None] = lambda count: None,
     ) -> list[Score]:
-        """Log-probability of every continuation after its context, in the order asked.
+        """Computes the log-probability of each continuation after its context, in request order.
 
         `finished` is called with the number of requests that have just been answered.
 
-        An input longer than max_length + 1 loses tokens on the left, as lm-evaluation-harness cuts
-        it; it then has a row of its own.
+        An input longer than max_length + 1 tokens is cut on the left, as in lm-evaluation-harness.
         """
         rows, truncated = pack_rows(requests, self.max_length)
         self.truncated += truncated
@@ -63,7 +62,7 @@ class Engine(Launcher):
         seed: int = 0,
         finished: Callable[[int], None] = lambda count: None,
     ) -> list[Generation]:
-        """Continues every prompt, in the order asked; greedy unless `sampling` says otherwise.
+        """Continues every prompt, in request order; greedy without `sampling`.
 
         A prompt that leaves no room for its new tokens is cut on the left. `finished` is called
         with the number of requests that have just been answered.
@@ -81,9 +80,9 @@ class Engine(Launcher):
         beams: int,
         length_penalty: float = 1.0,
     ) -> list[Generation]:
-        """The likeliest continuation that a search of `beams` beginnings finds, as `transformers`.
+        """Finds a likely continuation of each prompt with `beams` hypotheses, as `transformers`.
 
-        Scores are divided by length ** length_penalty: above 0 favours length.
+        Scores are divided by length ** length_penalty: values above 0 favour long continuations.
 
         Raises:
             ValueError: fewer than 2 beams, or max_new_tokens leaves no room for a prompt.
@@ -93,7 +92,7 @@ class Engine(Launcher):
     def _batches(
         self, rows: Sequence[Row], prefix: SharedPrefix | None
     ) -> Iterator[tuple[list[Row], tuple[int, int, int, int]]]:
-        """Rows of similar length, longest first, and the shape that they are padded to."""
+        """Yields batches of rows of similar length, longest first, with their padded shape."""
         used = prefix.length if prefix else 0
         ordered = sorted(rows, key=lambda row: (-len(row), row.context, row.requests))
         start = 0
@@ -105,10 +104,10 @@ class Engine(Launcher):
                 row for row in ordered[start:end] if len(row) - used >= _LEAST_FILL * longest - 32
             ]
             start += len(batch)
-            places = power_of_two(max(len(row.places) for row in batch))
+            indices = power_of_two(max(len(row.indices) for row in batch))
             targets = power_of_two(max(len(wanted) for row in batch for wanted in row.targets))
             size = self.rows_of(length, len(batch))
-            yield batch, (size, length, places, max(targets, 4))
+            yield batch, (size, length, indices, max(targets, 4))
 
     def _score_batch(
         self,
@@ -119,7 +118,7 @@ class Engine(Launcher):
         rows, shape = batch
         used, slots = (prefix.length, prefix.slots) if prefix else (0, 0)
         arrays = (self.put(array, by_rows=True) for array in fill_rows(rows, used, shape))
-        arguments = (params, kernels.ScoreBatch(*arrays), prefix.held if prefix else None)
+        arguments = (params, kernels.ScoreBatch(*arrays), prefix.prefix if prefix else None)
         result = self.call(kernels.score, arguments, ("score", *shape, slots))
         logprobs, greedy = np.asarray(result[0], np.float64), np.asarray(result[1])
         for number, row in enumerate(rows):

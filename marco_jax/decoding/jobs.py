@@ -1,4 +1,4 @@
-"""Generation for a file of prompts: results are kept as they come, and a cut-off job goes on."""
+"""Generation for a file of prompts, with results saved in blocks and resumed after a kill."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import jax
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.files import new_file, write_text
 
-# Answers requests; the number tells blocks apart.
+# Generates for the requests of a block, given the number of the block's first row.
 Ask = Callable[[Sequence[GenerateRequest], int], list[Generation]]
-# The records of rows start..stop, one a row.
+# Returns the records of rows start..stop, one per row.
 Answer = Callable[[int, int], list[dict[str, Any]]]
-# What of a record is written in the end: another record, or None for nothing.
+# Converts a record to the one that is written in the end, or None to drop it.
 Keep = Callable[[dict[str, Any]], dict[str, Any] | None]
 
-# Prompts between two writes. Where blocks begin decides the draws of a sample, so that it is the
-# same whether a job was cut off or not.
+# Prompts between two writes. Random draws depend on where a block starts, so a resumed job draws
+# the same samples as an uninterrupted one.
 BLOCK = 256
 
 
@@ -36,21 +36,20 @@ def run_job(
     progress: Callable[[int], None] = lambda count: None,
     keep: Keep = lambda record: record,
 ) -> int:
-    """Writes each row with the text generated for it as JSON lines, in order.
+    """Generates a text for each row and writes the rows with it as JSON lines, in order.
 
     Args:
-        ask: answers the requests of a block, given the number of its first row, which tells the
-            draws of its samples from those of other blocks.
-        rows: what each line repeats.
-        requests: one a row.
+        ask: generates for a block; uses the number of its first row as part of the random seed.
+        rows: the fields of each line.
+        requests: one per row.
         out: the file to write.
-        settings: what else decides the results, such as the model and the sampling.
-        field: takes the text.
-        progress: is told how many rows have been done, those of an earlier start included.
+        settings: other inputs that determine the results, such as the model and the sampling.
+        field: the name of the field for the text.
+        progress: called with the number of finished rows, including those of an earlier start.
         keep: see `run_blocks`.
 
     Returns:
-        how many rows were there from an earlier start.
+        The number of rows that an earlier start had finished.
     """
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
@@ -73,27 +72,27 @@ def run_blocks(
     block: int | None = None,
     keep: Keep = lambda record: record,
 ) -> int:
-    """Writes the records that rows are answered with as JSON lines, in order.
+    """Computes a record for each row, block by block, and writes them as JSON lines, in order.
 
-    Records go to a file beside `out`, which takes its place when all are there. A job that is
-    started again with the same rows and settings goes on where that file ends.
+    Records are appended to a partial file beside `out`; `out` is written when all are there. A job
+    that is started again with the same rows and settings continues where the partial file ends.
 
     Args:
-        answer: one record a row of start..stop.
-        rows: what is asked.
+        answer: returns the records of rows start..stop.
+        rows: the inputs.
         out: the file to write.
-        settings: what else decides the records.
-        progress: is told how many rows have been done, those of an earlier start included.
+        settings: other inputs that determine the records.
+        progress: called with the number of finished rows, including those of an earlier start.
         block: rows between two writes, BLOCK by default.
-        keep: what of each record `out` holds, decided when all are there.
+        keep: converts or drops records as `out` is written.
 
     Returns:
-        how many rows were there from an earlier start.
+        The number of rows that an earlier start had finished.
     """
     block = block or BLOCK
     partial = out.with_name(f".{out.name}.partial")
     mark = _fingerprint(rows, settings)
-    done = _done(partial, mark, block)
+    done = _finished_rows(partial, mark, block)
     writes = jax.process_index() == 0
     if not done and writes:
         partial.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +119,11 @@ def _fingerprint(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _done(partial: pathlib.Path, mark: str, block: int) -> int:
-    """Rows of whole blocks that an earlier start of the same job has left; a cut one is dropped."""
+def _finished_rows(partial: pathlib.Path, mark: str, block: int) -> int:
+    """Counts rows of whole blocks in the partial file, and deletes those of a cut block.
+
+    A partial file of another job, whose first line is not `mark`, counts as 0.
+    """
     if not partial.exists():
         return 0
     with open(partial, encoding="utf-8", errors="replace", newline="\n") as file:
@@ -136,7 +138,7 @@ def _done(partial: pathlib.Path, mark: str, block: int) -> int:
 
 
 def _finish(partial: pathlib.Path, out: pathlib.Path, keep: Keep) -> None:
-    """Puts what is kept of the records in place, without the line that marks the job."""
+    """Writes the kept records to `out`, without the first line, which identifies the job."""
     with open(partial, encoding="utf-8") as source, new_file(out) as file:
         next(source)
         for line in source:

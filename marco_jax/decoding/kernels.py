@@ -1,7 +1,7 @@
-"""The compiled programs that read whole rows: extend (and prefill), and score.
+"""Compiled programs that read whole rows: `extend` computes a prefix, `score` log-probabilities.
 
-Pure functions of (parameters, arrays). They run on the training parameters where those lie, under
-the training mesh's rules; `marco eval`, `marco generate` and the loop call the same programs.
+Both are pure functions of parameters and arrays. They use the parameters as training shards them,
+without a copy; `marco eval`, `marco generate` and the training loop call the same programs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import Qwen2, bind
 from marco_jax.model.splash import splash_supports
 
-# Rows of logits that a device group holds at once: 74 MiB in float32 at 152,064 words.
+# Rows of logits that a group of devices computes at once: 74 MiB in float32 for a vocabulary of
+# 152,064.
 LOGIT_ROWS = 128
 
 
@@ -28,14 +29,14 @@ class ScoreBatch(NamedTuple):
     """Rows to score. A row is a context followed by continuations that share it.
 
     tokens, positions, segment_ids: int32 [batch, length], as Qwen2 takes them.
-    places: int32 [batch, places], where in the row a hidden state predicts something.
-    targets: int32 [batch, places, targets], what is asked of it.
+    indices: int32 [batch, indices], indices into the row of hidden states that predict targets.
+    targets: int32 [batch, indices, targets], the tokens that each of them is scored on.
     """
 
     tokens: jax.Array
     positions: jax.Array
     segment_ids: jax.Array
-    places: jax.Array
+    indices: jax.Array
     targets: jax.Array
 
 
@@ -43,16 +44,16 @@ class ScoreBatch(NamedTuple):
 def score(
     params: Params, batch: ScoreBatch, prefix: Prefix | None = None, *, runtime: Runtime
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probabilities of targets; the head is applied at the asked places only.
+    """Computes log-probabilities of targets; the head is applied to `batch.indices` only.
 
     Args:
         params: the parameters.
-        batch: rows; with a prefix, positions go on from its length.
-        prefix: what all rows begin with, from `extend`.
+        batch: rows; with a prefix, positions start at its length.
+        prefix: the prefix of all rows, from `extend`.
         runtime: the model and the mesh.
 
     Returns:
-        log-probabilities float32 [batch, places, targets], and whether each target is the argmax,
+        log-probabilities float32 [batch, indices, targets], and whether each target is the argmax,
         bool. The normaliser covers every row of the embedding.
     """
 
@@ -68,8 +69,8 @@ def score(
             dtype=runtime.dtype,
             layout=runtime.layout(_attention(runtime)),
         )
-        asked = jnp.take_along_axis(hidden, batch.places[..., None], axis=1)
-        return _read_blocks(Head.of(model, runtime), asked, batch.targets, runtime)
+        hidden = jnp.take_along_axis(hidden, batch.indices[..., None], axis=1)
+        return _read_blocks(Head.of(model, runtime), hidden, batch.targets, runtime)
 
     rows = runtime.rows
     kernel = runtime.on_devices(
@@ -87,32 +88,32 @@ def extend(
     *,
     runtime: Runtime,
 ) -> Prefix:
-    """Computes a beginning once, for rows that share it: prefill without `prefix`, else more.
+    """Computes keys and values of a prefix that rows share, or lengthens a computed prefix.
 
     Args:
         params: the parameters.
-        tokens: int32 [1, length], padded on the right with anything.
-        length: int32 [], how many of them count.
-        prefix: what comes before, or None.
+        tokens: int32 [1, length], padded on the right with any tokens.
+        length: int32 [], the number of tokens without padding.
+        prefix: the prefix before these tokens, or None.
         runtime: the model and the mesh. Every device computes the same.
 
     Returns:
-        the prefix that ends with these tokens, with as many slots as both have together.
+        the prefix with these tokens at its end; its slots are those of `prefix` plus `length`.
     """
 
     def body(params: Params, tokens: jax.Array, length: jax.Array, prefix: Prefix | None) -> Prefix:
         _, own = read_rows(bind(runtime.config, params), tokens, prefix, runtime)
         if prefix is None:
             return Prefix(own, length)
-        # Slots that the prefix left unused are filled: those in use lie together.
+        # New tokens overwrite the prefix's unused slots, so that used slots are contiguous.
         used = prefix.length
-        held = (
+        arrays = (
             jax.lax.dynamic_update_slice_in_dim(
                 jnp.pad(before, [(0, 0)] * 3 + [(0, new.shape[3]), (0, 0)]), new, used, axis=3
             )
-            for before, new in zip(prefix.held, own, strict=True)
+            for before, new in zip(prefix.cache, own, strict=True)
         )
-        return Prefix(KeyValues(*held), used + length)
+        return Prefix(KeyValues(*arrays), used + length)
 
     whole = PartitionSpec()
     spec = prefix_spec(prefix, runtime)
@@ -124,10 +125,10 @@ def extend(
 def read_rows(
     model: Qwen2, tokens: jax.Array, prefix: Prefix | None, runtime: Runtime
 ) -> tuple[jax.Array, KeyValues]:
-    """Reads this device's rows, inside shard_map.
+    """Runs the model over this device's rows, inside shard_map.
 
     Returns:
-        hidden states [batch, length, embed] and the rows' own keys and values.
+        hidden states [batch, length, embed], and keys and values of the rows without the prefix.
     """
     config, (batch, length) = runtime.config, tokens.shape
     start = 0 if prefix is None else prefix.length
@@ -152,7 +153,7 @@ def _attention(runtime: Runtime) -> str:
 
 
 def prefix_spec(prefix: Prefix | None, runtime: Runtime) -> Prefix | None:
-    """Specs of a prefix, or None where there is none."""
+    """PartitionSpecs of a prefix, or None without one."""
     if prefix is None:
         return None
     return Prefix(KeyValues(runtime.shared_cache, runtime.shared_cache), PartitionSpec())
@@ -161,7 +162,10 @@ def prefix_spec(prefix: Prefix | None, runtime: Runtime) -> Prefix | None:
 def _read_blocks(
     head: Head, hidden: jax.Array, targets: jax.Array, runtime: Runtime
 ) -> tuple[jax.Array, jax.Array]:
-    """`Head.read` of [batch, places, embed] and [batch, places, targets], some rows at a time."""
+    """`Head.read` of [batch, indices, embed] and [batch, indices, targets], in blocks of rows.
+
+    Blocks bound the memory of logits.
+    """
     shape = targets.shape
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets = targets.reshape(-1, shape[-1])

@@ -1,4 +1,4 @@
-"""What scoring, generation and beam search share: arrays, kernels, common beginnings, prompts."""
+"""Common parts of scoring, generation and beam search: prompts, prefixes, arrays, kernel calls."""
 
 from __future__ import annotations
 
@@ -22,22 +22,28 @@ from marco_jax.model.qwen2_config import Qwen2Config
 
 
 class Decoder(Protocol):
-    """What the engine needs of a tokenizer."""
+    """The interface of a tokenizer that the engine uses."""
 
     vocab_size: int
     eos_id: int
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
         ...
 
 
 class Launcher:
-    """Runs kernels on a mesh, and knows how requests become rows.
+    """Turns requests into rows of arrays on a mesh, and runs kernels on them.
+
+    Requests are first grouped by a common prefix, which is computed once per group
+    (`prefix_groups`). The rows of a group are then divided into batches of few distinct shapes: the
+    number of rows is a power of two per device (`rows_of`), lengths are rounded up to buckets. Each
+    process builds the same batch in host memory, and `put` makes global arrays of which it copies
+    the local shards to its devices. `call` runs a kernel, which jit compiles once per shape.
 
     Attributes:
-        truncated: how many inputs were cut on the left so far.
-        programs: the kernels that were compiled so far, each with its shapes.
+        truncated: the number of inputs cut on the left so far.
+        programs: the kernels called so far, each with its shapes; one program is compiled for each.
     """
 
     def __init__(
@@ -56,15 +62,15 @@ class Launcher:
 
         Args:
             config: the model.
-            tokenizer: decodes generated ids and names the separator.
-            sharding: the mesh that the parameters live on; None for one device.
+            tokenizer: decodes generated ids and has the id of EOS.
+            sharding: the mesh and rules of the parameters; None for one device.
             dtype: of the computation.
             max_length: longest row in tokens, config.max_position_embeddings by default. Longer
                 inputs are cut on the left and counted in `truncated`.
-            tokens_per_batch: padded tokens that one program call may hold.
-            share_prefixes: whether common beginnings of requests are computed once.
-            end_ids: tokens that end an answer besides the separator, such as that of <|im_end|>;
-                beam search knows the separator alone.
+            tokens_per_batch: the largest number of tokens in a program call, with padding.
+            share_prefixes: whether common prefixes of requests are computed once.
+            end_ids: tokens besides EOS that end an answer, such as <|im_end|>; beam search uses
+                EOS only.
         """
         self.config, self.tokenizer = config, tokenizer
         self.max_length = max_length or config.max_position_embeddings
@@ -76,10 +82,10 @@ class Launcher:
         self.runtime = Runtime.create(config, tokenizer.vocab_size, sharding, dtype)
 
     def cut_prompt(self, request: GenerateRequest) -> list[int]:
-        """The prompt, cut on the left to leave room for its new tokens.
+        """Cuts a prompt on the left, so that its new tokens fit into max_length.
 
         Raises:
-            ValueError: there is no room for a prompt at all.
+            ValueError: max_new_tokens leaves no room for a prompt.
         """
         room = self.max_length - request.max_new_tokens
         if room < 1:
@@ -91,7 +97,11 @@ class Launcher:
         return list(request.prompt)[-room:]
 
     def finish(self, request: GenerateRequest, emitted: list[int]) -> tuple[Generation, bool]:
-        """What a row has emitted as an answer, and whether a stop string has cut it."""
+        """Converts a row's emitted tokens to a result.
+
+        Returns:
+            The result, and whether a stop string has cut it.
+        """
         ended = bool(emitted) and emitted[-1] in self.end_ids
         ids = emitted[:-1] if ended else emitted
         text = self.tokenizer.decode(ids)
@@ -99,7 +109,7 @@ class Launcher:
         if not cuts:
             return Generation(tuple(ids), text, ended), False
         text = text[: min(cuts)]
-        # The fewest tokens that hold the text; the last of them may begin the stop string.
+        # The fewest tokens whose text starts with the cut text.
         count = bisect.bisect_left(
             range(len(ids)), True, key=lambda n: self.tokenizer.decode(ids[:n]).startswith(text)
         )
@@ -108,9 +118,9 @@ class Launcher:
     def prefix_groups(
         self, params: Params, contexts: Sequence[Sequence[int]]
     ) -> Iterator[tuple[SharedPrefix | None, Sequence[int]]]:
-        """Groups of contexts (their indices) with what they begin with, computed once.
+        """Yields groups of contexts (their indices), each with its computed common prefix.
 
-        The caller is done with a group when it asks for the next: one prefix is held at a time.
+        The caller finishes a group before it takes the next, so one prefix is in memory at a time.
         """
         if not self.share_prefixes:
             yield None, range(len(contexts))
@@ -122,39 +132,42 @@ class Launcher:
             ids = contexts[group.members[0]][: group.length]
             padded = np.zeros((1, bucket(len(ids), 64)), np.int32)
             padded[0, : len(ids)] = ids
-            held = self.call(
+            prefix = self.call(
                 kernels.extend,
                 (params, self.put(padded), self.put(np.int32(len(ids)))),
                 ("extend", padded.shape[1]),
             )
-            yield SharedPrefix(len(ids), padded.shape[1], held), group.members
+            yield SharedPrefix(len(ids), padded.shape[1], prefix), group.members
 
     def call(self, kernel: Callable, arguments: tuple, name: tuple, **static: Any) -> Any:
-        """Runs a kernel, and counts its program."""
+        """Runs a kernel, and records its name and shapes in `programs`."""
         self.programs.add(name)
         return kernel(*arguments, runtime=self.runtime, **static)
 
     def put(self, array: np.ndarray, by_rows: bool = False) -> jax.Array:
-        """A global array from a host array that every process holds whole."""
+        """Creates a global array from a host array, which every process has whole."""
         array = np.asarray(array)
         spec = self.runtime.rows if by_rows else jax.sharding.PartitionSpec()
         sharding = jax.NamedSharding(self.runtime.sharding.mesh, spec)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     def put_keys(self, keys: jax.Array) -> jax.Array:
-        """Random keys [rows] as a global array."""
+        """Creates a global array of random keys [rows], split by rows."""
         data = self.put(np.asarray(jax.random.key_data(keys)), by_rows=True)
         return jax.random.wrap_key_data(data)
 
     def rows_of(self, length: int, wanted: int) -> int:
-        """Rows of a program call: as many as it may hold, or the next power of two that does."""
+        """The number of rows of a program call for `wanted` rows of `length` tokens.
+
+        Each device gets a power of two that suffices, or fewer where tokens_per_batch limits it.
+        """
         ways = self.runtime.row_ways
         most = max(1, self.tokens_per_batch // length // ways)
         return min(most, power_of_two(-(-wanted // ways))) * ways
 
 
 class SharedPrefix:
-    """A computed beginning, with its length and slots as the host knows them."""
+    """A computed prefix, with its length and number of slots as Python integers."""
 
-    def __init__(self, length: int, slots: int, held: Prefix) -> None:
-        self.length, self.slots, self.held = length, slots, held
+    def __init__(self, length: int, slots: int, prefix: Prefix) -> None:
+        self.length, self.slots, self.prefix = length, slots, prefix

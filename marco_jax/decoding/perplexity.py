@@ -1,4 +1,4 @@
-"""How well a model foretells texts, in bits a byte: models of any vocabulary compare."""
+"""Bits per byte of texts, a metric that is comparable between vocabularies."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from marco_jax.tokenizers.tokenizer import Tokenizer
 def bits_per_byte(
     engine: Engine, params: Params, tokenizer: Tokenizer, texts: Sequence[str]
 ) -> list[float]:
-    """Bits that a byte of each text costs, after the document separator.
+    """Computes the bits per byte of each text, with EOS as its context.
 
-    Of a text longer than the engine's rows the beginning is scored. An empty text costs nothing.
+    A text longer than the engine's rows is cut at the end. An empty text has 0 bits.
 
     Args:
         engine: scores with the model.
         params: of the model.
         tokenizer: of the model.
-        texts: to score.
+        texts: the texts to score.
     """
-    requests, places, sizes = [], [], []
-    for place, text in enumerate(texts):
+    requests, numbers, sizes = [], [], []
+    for number, text in enumerate(texts):
         ids = tokenizer.encode(text)
         if not ids:
             continue
         size = len(text.encode("utf-8"))
         if len(ids) > engine.max_length:
             ids = ids[: engine.max_length]
-            # The last character may be cut, and its bytes with it.
+            # The cut may divide a character, whose bytes are then not counted.
             size = len(tokenizer.decode(ids).rstrip("\ufffd").encode("utf-8"))
         requests.append(ScoreRequest([tokenizer.eos_id], ids))
-        places.append(place)
+        numbers.append(number)
         sizes.append(max(1, size))
     bits = [0.0] * len(texts)
-    for place, size, score in zip(places, sizes, engine.score(params, requests), strict=True):
-        bits[place] = -score.logprob / math.log(2) / size
+    for number, size, score in zip(numbers, sizes, engine.score(params, requests), strict=True):
+        bits[number] = -score.logprob / math.log(2) / size
     return bits

@@ -1,4 +1,4 @@
-"""Finds what requests begin with in common, so that it is computed once."""
+"""Finds prefixes that several requests share, so that each is computed once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-# Token computations that one more prefix must save: its own program call, and batches that fill
-# less well. Shorter beginnings are read again in each row.
+# Tokens that sharing a prefix must save, to pay for its program call and for smaller batches.
+# Shorter prefixes are computed again in each row.
 PREFIX_COST = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class PrefixGroup:
-    """Members (indices of sequences) that begin with the same `length` tokens."""
+    """Members (indices of sequences) that start with the same `length` tokens."""
 
     length: int
     members: tuple[int, ...]
@@ -21,10 +21,10 @@ class PrefixGroup:
 
 @dataclasses.dataclass
 class _Interval:
-    """Sorted sequences from `start` on that share `depth` tokens.
+    """Sorted sequences from `start` on that share a prefix of `depth` tokens.
 
-    cuts: (start, end, shared length) of the cheapest way to compute those seen so far, and its
-    cost in tokens.
+    cuts: (start, end, prefix length) of the groups that compute the sequences seen so far with the
+    fewest tokens; cost: that number of tokens.
     """
 
     depth: int
@@ -40,10 +40,15 @@ class _Interval:
 def group_by_prefix(
     sequences: Sequence[Sequence[int]], least_saving: int = PREFIX_COST
 ) -> list[PrefixGroup]:
-    """Cuts sequences into groups with a common beginning, so that the fewest tokens are computed.
+    """Divides sequences into groups with a common prefix, so that the fewest tokens are computed.
 
-    A group's beginning is computed once, which must save `least_saving` tokens. The last token of a
-    sequence is always its own. Sequences that share nothing make one group of length 0, the first.
+    A group's prefix is computed once, which must save `least_saving` tokens. The last token of a
+    sequence is never part of a prefix. Sequences that share none form the first group, of length 0.
+
+    In sorted order, sequences with a common prefix are adjacent, so prefixes form a tree of nested
+    intervals. One pass with a stack of open intervals visits the tree from its leaves up, and
+    decides for each interval what is cheaper: one group with the interval's prefix, or the groups
+    that were found inside it.
     """
     order = sorted(range(len(sequences)), key=lambda index: tuple(sequences[index]))
     lengths = [len(sequences[index]) for index in order]
@@ -57,32 +62,32 @@ def group_by_prefix(
             return together, [(interval.start, end, interval.depth)]
         return interval.cost, interval.cuts
 
-    # The tree of common beginnings, from its leaves up: open intervals, each inside the one before.
+    # Each open interval lies inside the one before it.
     open_intervals = [_Interval(0, 0)]
-    for place, length in enumerate(lengths):
+    for rank, length in enumerate(lengths):
         shared = 0
-        if place + 1 < len(order):
-            shared = _common(sequences[order[place]], sequences[order[place + 1]])
-        done = (length, [(place, place + 1, 0)])
+        if rank + 1 < len(order):
+            shared = _common_prefix(sequences[order[rank]], sequences[order[rank + 1]])
+        alone = (length, [(rank, rank + 1, 0)])
         if shared > open_intervals[-1].depth:
-            open_intervals.append(_Interval(shared, place))
-        open_intervals[-1].add(*done)
+            open_intervals.append(_Interval(shared, rank))
+        open_intervals[-1].add(*alone)
         while open_intervals[-1].depth > shared:
             interval = open_intervals.pop()
             if open_intervals[-1].depth < shared:
                 open_intervals.append(_Interval(shared, interval.start))
-            open_intervals[-1].add(*cheapest(interval, place + 1))
-    alone, groups = [], []
+            open_intervals[-1].add(*cheapest(interval, rank + 1))
+    unshared, groups = [], []
     for start, end, length in open_intervals[0].cuts:
         if length:
             groups.append(PrefixGroup(length, tuple(order[start:end])))
         else:
-            alone += order[start:end]
-    return ([PrefixGroup(0, tuple(alone))] if alone else []) + groups
+            unshared += order[start:end]
+    return ([PrefixGroup(0, tuple(unshared))] if unshared else []) + groups
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning, the last token of either left out."""
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common prefix, excluding the last token of either sequence."""
     limit = min(len(first), len(second)) - 1
     pairs = itertools.islice(zip(first, second, strict=False), max(limit, 0))
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), max(limit, 0))
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), max(limit, 0))

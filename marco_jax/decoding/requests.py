@@ -1,4 +1,4 @@
-"""What the engine is asked and what it answers."""
+"""Requests to the engine and their results."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class ScoreRequest:
-    """Asks for the log-probability of `continuation` after `context`, both token ids.
+    """A request for the log-probability of `continuation` after `context`, both token ids.
 
-    Where there is no context the caller gives the document separator, [tokenizer.eos_id].
+    For an empty context pass the EOS token, [tokenizer.eos_id].
     """
 
     context: Sequence[int]
@@ -24,7 +24,7 @@ class ScoreRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Summed log-probability (nats) of a continuation, and whether greedy decoding gives it."""
+    """Log-probability of a continuation (nats), and whether greedy decoding generates it."""
 
     logprob: float
     is_greedy: bool
@@ -32,10 +32,10 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class GenerateRequest:
-    """Asks for up to `max_new_tokens` tokens after `prompt`.
+    """A request for up to `max_new_tokens` tokens after `prompt`.
 
-    Generation ends at the document separator (or another id that the engine was told of), or where
-    one of `stop` appears in the text; the text is cut before it.
+    Generation ends at EOS (or another of the engine's `end_ids`), or where one of the strings
+    `stop` appears in the text; the text is cut before it.
     """
 
     prompt: Sequence[int]
@@ -44,17 +44,17 @@ class GenerateRequest:
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise ValueError("prompt is empty: give at least the document separator")
+            raise ValueError("prompt is empty: give at least the EOS token")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}: ask for at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """New tokens (the separator not included) and their text, cut at the first stop string.
+    """Generated tokens (without EOS) and their text, cut at the first stop string.
 
-    Tokens behind the text are cut off, too; the last one may begin the stop string. `ended` tells
-    an answer that came to an end from one that was cut at max_new_tokens.
+    Tokens after the cut are dropped; the last one kept may contain the start of the stop string.
+    `ended` is False if generation was cut at max_new_tokens.
     """
 
     ids: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""How the next token is drawn from logits."""
+"""Sampling of the next token from logits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 class Sampling:
     """Temperature, top-k and top-p, applied in that order; temperature 0 is greedy.
 
-    Defaults mean no truncation. Qwen2-Instruct's own generation config uses temperature 0.7,
-    top_p 0.8, top_k 20.
+    The default is greedy, without truncation. The generation config of Qwen2-Instruct has
+    temperature 0.7, top_p 0.8 and top_k 20.
     """
 
     temperature: float = 0.0
@@ -30,7 +30,7 @@ class Sampling:
 
 
 def sample(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
-    """Draws one token a row: float32 logits [batch, vocab], keys [batch] -> int32 [batch]."""
+    """Draws one token per row: float32 logits [batch, vocab], keys [batch] -> int32 [batch]."""
     if sampling.temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     logits = logits / sampling.temperature
@@ -40,9 +40,9 @@ def sample(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
         logits = jnp.where(logits < threshold, -jnp.inf, logits)
     if sampling.top_p < 1:
         ordered = jnp.sort(logits, axis=-1, descending=True)
-        shares = jax.nn.softmax(ordered, axis=-1)
-        # The smallest set whose share reaches top_p: a token stays while those above it do not.
-        above = jnp.cumsum(shares, axis=-1) - shares
+        probabilities = jax.nn.softmax(ordered, axis=-1)
+        # The smallest set that reaches top_p: a token stays if those above it do not reach it.
+        above = jnp.cumsum(probabilities, axis=-1) - probabilities
         kept = jnp.sum(above < sampling.top_p, axis=-1, keepdims=True)
         threshold = jnp.take_along_axis(ordered, kept - 1, axis=-1)
         logits = jnp.where(logits < threshold, -jnp.inf, logits)

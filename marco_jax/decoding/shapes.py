@@ -1,17 +1,17 @@
-"""The few shapes that arrays are padded to, so that a suite compiles few programs."""
+"""Shapes that arrays are padded to, chosen so that a suite compiles few programs."""
 
 from __future__ import annotations
 
 
 def round_up(value: int, multiple: int) -> int:
-    """The next multiple."""
+    """Rounds up to a multiple."""
     return -(-value // multiple) * multiple
 
 
 def bucket(length: int, smallest: int = 32) -> int:
-    """The next of 4, 5, 6 and 7 eighths of a power of two: at most a fifth is padding.
+    """Rounds up to 4, 5, 6 or 7 eighths of a power of two, so that at most a fifth is padding.
 
-    From 128 on all are multiples of 32; `smallest` is a power of two.
+    Results from 128 on are multiples of 32; `smallest` is a power of two.
     """
     size = smallest
     while size < length:
@@ -23,5 +23,5 @@ def bucket(length: int, smallest: int = 32) -> int:
 
 
 def power_of_two(count: int) -> int:
-    """The next power of two, 1 or more."""
+    """Rounds up to a power of two, at least 1."""
     return 1 << max(0, count - 1).bit_length()

@@ -9,7 +9,7 @@ from typing import Any
 from marco_jax.data.chat import ASSISTANT, USER, question
 from marco_jax.decoding.requests import GenerateRequest
 from marco_jax.evaluation.input_rows import check_field
-from marco_jax.tokenizers.chat_templates import render_chat, render_learnt
+from marco_jax.tokenizers.chat_templates import render_chat, render_with_spans
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 Messages = list[dict[str, str]]
@@ -47,7 +47,7 @@ class Chat:
                 "chat_template.jinja beside its tokenizer"
             )
         exchange = [{"role": USER, "content": "0"}, {"role": ASSISTANT, "content": "0 said 0"}]
-        text, [(start, stop)] = render_learnt(template, exchange, [False, True])
+        text, [(start, stop)] = render_with_spans(template, exchange, [False, True])
         end = text[start:stop].partition(exchange[1]["content"])[2].strip()
         ids = tokenizer.encode(end) if end else []
         if len(ids) == 1:

@@ -83,7 +83,7 @@ class EngineLM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Renders a conversation as text, for the harness's `--apply_chat_template`."""
-        separator = self._engine.tokenizer.separator
+        separator = self._engine.tokenizer.eos_token
         return render_chat(
             self._template,
             chat_history,

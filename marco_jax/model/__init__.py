@@ -1,1 +1,1 @@
-"""Qwen2 in Flax NNX: attention, adapters, the mesh and its sharding rules."""
+"""The Qwen2 model in Flax NNX: attention, LoRA adapters, the mesh and its sharding rules."""

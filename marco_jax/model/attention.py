@@ -1,7 +1,7 @@
-"""Scaled dot-product attention with grouped KV heads, behind one function.
+"""Scaled dot-product attention with grouped KV heads: one function, several implementations.
 
-The implementations give the same values: `xla` (any device, any mask), `splash` (Pallas, TPU),
-`cudnn` (GPU) and `blocked` (CPU). All but the first are for training on packed rows.
+All compute the same values: `xla` (any device, any mask), `splash` (Pallas, TPU), `cudnn` (GPU)
+and `blocked` (CPU). All but `xla` are for training on packed rows.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from marco_jax.model.blocked import blocked_attention, blocked_supports
 from marco_jax.model.splash import splash_attention, splash_supports
 
-# Keys of this segment are seen by the queries of every segment: a context that several
-# continuations in one row share. Only `xla` knows it.
+# Queries of every segment attend to the keys of this segment: a context that several continuations
+# in one row share. Only `xla` supports it.
 SHARED_SEGMENT = -1
 
 IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn", "blocked")
@@ -29,9 +29,10 @@ def choose_attention(
     context_ranks: int = 1,
     device_kind: str = "",
 ) -> str:
-    """The implementation that `auto` means for packed rows of `length` places a device.
+    """Chooses the implementation for packed rows of `length` positions per device.
 
-    A splash kernel comes by the name of how it runs: on a TPU v4, or interpreted off TPUs.
+    `auto` becomes the fastest one that supports the platform and the length. `splash` becomes one
+    of its variants: `splash_v4` on a TPU v4, `splash_interpreted` on devices other than TPUs.
 
     Raises:
         ValueError: an unknown name, or a kernel that cannot run rows of this length.
@@ -40,13 +41,13 @@ def choose_attention(
         raise ValueError(f"attention is {name!r}: choose one of {', '.join(IMPLEMENTATIONS)}")
     if name == "splash" and not splash_supports(length):
         raise ValueError(
-            f"attention is 'splash' and rows have {length} places a device: make "
+            f"attention is 'splash' and rows have {length} positions per device: make "
             "batch.length / mesh.context a multiple of 128, or set attention=xla"
         )
     if name == "blocked" and (context_ranks > 1 or not blocked_supports(length)):
         raise ValueError(
-            f"attention is 'blocked', with rows of {length} places over {context_ranks} context "
-            "ranks: it needs whole rows of at least 128 places; set attention=auto"
+            f"attention is 'blocked' and rows have {length} positions on each of {context_ranks} "
+            "context ranks: it needs one rank and at least 128 positions; set attention=auto"
         )
     if name == "splash" and platform != "tpu":
         return "splash_interpreted"
@@ -61,7 +62,7 @@ def choose_attention(
 
 @dataclasses.dataclass(frozen=True)
 class ContextRank:
-    """Which pieces of the rows the queries are: those that `layout.zigzag` gives a rank."""
+    """The context rank whose part of the rows the queries are, in the order of `layout.zigzag`."""
 
     rank: jax.Array | int = 0
     ranks: int = 1
@@ -79,10 +80,12 @@ def attention(
     implementation: str = "xla",
     context: ContextRank | None = None,
 ) -> jax.Array:
-    """Causal attention within segments; softmax in float32; KV heads are never repeated.
+    """Causal attention within segments, with a float32 softmax and without repeated KV heads.
 
-    A query sees the keys of its own segment, and those of SHARED_SEGMENT, at its own and earlier
-    positions. Padding carries a segment id of its own (0) and so is invisible to documents.
+    A query attends to keys of its own segment, and of SHARED_SEGMENT, at its own and earlier
+    positions. The mask compares positions rather than indices, so queries may be any part of a row
+    (one context rank's, in zigzag order) while keys are whole rows. Padding has segment id 0, which
+    no document has, so documents do not attend to it.
 
     Args:
         query: [batch, length, heads, head_dim].
@@ -92,9 +95,9 @@ def attention(
         key_positions: int [batch, key_length].
         query_segment_ids: int [batch, length], or None where a row is one document.
         key_segment_ids: int [batch, key_length], given together with query_segment_ids.
-        implementation: one of IMPLEMENTATIONS. `splash` and `blocked` read the order of a row
-            instead of positions: they are for rows of whole documents one after another.
-        context: which pieces of the rows the queries are, where a row is spread over ranks.
+        implementation: a result of `choose_attention`. `splash` and `blocked` use the order of
+            tokens in a row instead of positions, which is the same for packed documents.
+        context: the rank whose part of the rows the queries are; by default queries are whole rows.
 
     Returns:
         [batch, length, heads, head_dim] in query's dtype.
@@ -130,7 +133,7 @@ def _xla_attention(
     scores = jnp.einsum("blkgd,bskd->bkgls", grouped, key, preferred_element_type=jnp.float32) * (
         head_dim**-0.5
     )
-    # A finite fill: a row that sees nothing (padding) gives an average, not NaN.
+    # Finite, so that a query without any key gets an average rather than NaN.
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
     out = jnp.einsum("bkgls,bskd->blkgd", weights, value)

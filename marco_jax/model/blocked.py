@@ -1,10 +1,12 @@
-"""Attention for CPUs: one KV head of one row at a time, a block of the row after another.
+"""Attention for CPUs: one KV head of one row at a time, in blocks of the row.
 
-Each piece is a few plain matrix products that fit the caches, and what the causal mask hides is
-never computed. The backward pass makes the scores again rather than keep them, and makes them
-transposed: none of its products then reads a large matrix against its layout, and with the
-normalisers of the forward pass it needs no sum over scores. Memory does not grow with the number
-of heads.
+A row is cut into four blocks. The forward pass takes the queries of one block with all keys up to
+its end, so that it skips most scores that the causal mask hides; the operands fit a CPU's caches.
+It keeps the output and each query's normaliser (the log of the sum of exponentials). The backward
+pass takes the keys of one block with all queries from its start, and recomputes the softmax weights
+as exp(score - normaliser). It computes scores transposed, [key, query]: no matrix product then
+reads a large matrix against its layout. Heads are mapped one after another, so that memory for
+scores does not grow with the number of heads.
 """
 
 from __future__ import annotations
@@ -17,21 +19,21 @@ import jax.numpy as jnp
 from marco_jax.model.remat import ATTENDED, named
 
 _BLOCKS, _LEAST_LENGTH = 4, 128
-# Finite: a score that is masked after it is made must not turn into NaN.
+# Finite, so that differences of masked scores are not NaN.
 _MASKED = jnp.finfo(jnp.float32).min
 
 
 def blocked_supports(length: int) -> bool:
-    """Whether rows of `length` places can be cut in blocks, and are long enough to gain by it."""
+    """Whether rows of `length` positions divide into blocks and are long enough to profit."""
     return length >= _LEAST_LENGTH and length % _BLOCKS == 0
 
 
 def blocked_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array
 ) -> jax.Array:
-    """Attention as `attention.attention` defines it, causal in the order of the row.
+    """Causal attention within segments, as in `attention.attention`, in the order of the row.
 
-    The output and the normalisers carry the name remat.ATTENDED.
+    The output and the normalisers have the name remat.ATTENDED.
 
     Args:
         query: [batch, length, heads, head_dim].
@@ -77,16 +79,16 @@ _attention.defvjp(_forward, _backward)
 
 
 def _map_heads(function: Callable, *arrays: jax.Array, transposed: bool) -> tuple:
-    """`function` of the mask of a row and one KV head of the arrays, for all rows and heads.
+    """Maps `function(mask of a row, *arrays of one KV head)` over all rows and KV heads.
 
-    The last array is the segment ids. A row's mask, [query, key] or transposed, is made outside
-    the loop over its heads: made within, it would keep exponentials from being vectorised.
+    The last of `arrays` is the segment ids. A row's mask, [query, key] or transposed, is computed
+    outside the loop over heads: inside, it would prevent XLA from vectorising the exponentials.
     """
 
     def row(row: tuple) -> tuple:
         *heads, segment_ids = row
-        places = jnp.arange(segment_ids.size)
-        mask = places[:, None] >= places
+        positions = jnp.arange(segment_ids.size)
+        mask = positions[:, None] >= positions
         mask = mask.T if transposed else mask
         mask &= segment_ids[:, None] == segment_ids
         return jax.lax.map(lambda head: function(mask, *head), tuple(heads))
@@ -100,7 +102,11 @@ def _attend(
     key: jax.Array,  # [length, head_dim]
     value: jax.Array,  # [length, head_dim]
 ) -> tuple[jax.Array, jax.Array]:
-    """The output [group, length, head_dim], and the normalisers [group, length] in float32."""
+    """Forward pass of one KV head of one row.
+
+    Returns:
+        The output [group, length, head_dim], and the normalisers [group, length] in float32.
+    """
     group, length, head_dim = query.shape
     size = length // _BLOCKS
     outs, normalisers = [], []
@@ -129,11 +135,14 @@ def _gradients(
     normaliser: jax.Array,  # [group, length]
     out_grad: jax.Array,  # [group, length, head_dim]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of query, key and value; a block of keys and all queries that may see it at a time."""
+    """Backward pass of one KV head of one row: the gradients of query, key and value.
+
+    The gradient of a score is weight * (value . out_grad - mean), where mean is out . out_grad.
+    """
     group, length, head_dim = query.shape
     size = length // _BLOCKS
     mean = jnp.sum(out.astype(jnp.float32) * out_grad.astype(jnp.float32), axis=-1)
-    query_grads = [0.0] * _BLOCKS  # of each block, transposed: [head_dim, group, size]
+    query_grads = [0.0] * _BLOCKS  # one per block, transposed: [head_dim, group, size]
     key_grads, value_grads = [], []
     for block in range(_BLOCKS):
         start, stop = block * size, (block + 1) * size
@@ -144,13 +153,13 @@ def _gradients(
         scores = scores.reshape(size, group, later)
         scores = jnp.where(mask[start:stop, None, start:], scores, _MASKED)
         weights = jnp.exp(scores - normaliser[:, start:])
-        slopes = jnp.matmul(value[start:stop], row_grads.T, preferred_element_type=jnp.float32)
-        slopes = weights * (slopes.reshape(size, group, later) - mean[:, start:])
+        score_grads = jnp.matmul(value[start:stop], row_grads.T, preferred_element_type=jnp.float32)
+        score_grads = weights * (score_grads.reshape(size, group, later) - mean[:, start:])
         weights = weights.astype(query.dtype).reshape(size, group * later)
-        slopes = slopes.astype(query.dtype).reshape(size, group * later)
+        score_grads = score_grads.astype(query.dtype).reshape(size, group * later)
         value_grads.append(weights @ row_grads)
-        key_grads.append(slopes @ rows)
-        grads = (key[start:stop].T @ slopes).reshape(head_dim, group, later)
+        key_grads.append(score_grads @ rows)
+        grads = (key[start:stop].T @ score_grads).reshape(head_dim, group, later)
         for i, part in enumerate(jnp.split(grads, _BLOCKS - block, axis=2)):
             query_grads[block + i] += part
     query_grad = jnp.concatenate(query_grads, axis=2).transpose(1, 2, 0)

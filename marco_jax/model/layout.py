@@ -1,14 +1,16 @@
-"""Where the arrays of a program lie, and who writes its collectives.
+"""Layouts: how the arrays of the model are sharded, and which collectives it runs.
 
-The model calls a layout at the places where a sharded program differs from a plain one. Under
-`Automatic` the compiler inserts collectives from constraints: decoding, scoring and plain use.
-Under `Manual` (inside `jax.shard_map`, for training) every array is a device's own shard, and the
-collectives are these, each over one mesh axis at a time:
+The model calls a layout wherever a sharded program differs from an unsharded one. With `Automatic`
+the compiler inserts collectives, from sharding constraints. With `Manual` the model runs inside
+`jax.shard_map`, where every array is one device's shard, and these collectives are explicit:
 
-- a weight is cast, then gathered over fsdp at each use; its gradient is reduce-scattered;
-- tensor ranks hold some heads and features: partial products are summed where they meet;
-- context ranks hold pieces of every row: keys and values are gathered;
-- embeddings are looked up where the table's columns lie, and exchanged.
+- A weight is cast and all-gathered over fsdp at each use; its gradient is reduce-scattered.
+- Each tensor rank holds some heads and features; their partial products are summed.
+- Each context rank holds two parts of every row; keys and values are all-gathered.
+- Each rank holds some columns of the embedding table, looks up tokens of all ranks in them, and
+  sends the results to the ranks of the tokens.
+
+Each collective runs over one mesh axis at a time.
 """
 
 from __future__ import annotations
@@ -28,22 +30,22 @@ from marco_jax.model.qwen2_config import Qwen2Config
 
 @dataclasses.dataclass(frozen=True)
 class Automatic:
-    """The compiler's layout: whole arrays, constraints where a sharding is given."""
+    """The layout of whole arrays, with sharding constraints if a sharding is given."""
 
     sharding: Sharding | None = None
     attention: str = "xla"
 
     @property
     def context(self) -> ContextRank:
-        """Whole rows."""
+        """The only rank: rows are not split."""
         return ContextRank()
 
     def weight(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
-        """A parameter of these logical axes, ready to multiply with."""
+        """Prepares a parameter with these logical axes for a product."""
         return weight.astype(dtype)
 
     def adapter(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
-        """A matrix of an adapter, ready to multiply with."""
+        """Prepares a matrix of an adapter for a product."""
         return weight.astype(dtype)
 
     def product(
@@ -54,35 +56,44 @@ class Automatic:
         inputs: int,
         frozen: bool = False,
     ) -> jax.Array:
-        """[..., *inputs] times a kernel of logical `axes`, of which the first are the inputs."""
+        """Multiplies [..., *inputs] by a kernel [*inputs, *outputs] with these logical axes."""
         return jnp.tensordot(x, kernel, axes=inputs)
 
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Rows of an embedding table: [batch, length] -> [batch, length, embed]."""
+        """Looks up embeddings of tokens: [batch, length] -> [batch, length, embed]."""
         return table.astype(dtype)[tokens]
 
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
-        """Pins an activation to the rules of its logical axes."""
+        """Constrains an activation to the sharding of its logical axes."""
         return x if self.sharding is None else self.sharding.constrain(x, *axes)
 
     def to_tensor_ranks(self, x: jax.Array) -> jax.Array:
-        """An activation as the input of products that tensor ranks share."""
+        """Prepares an activation for products whose outputs are split over tensor ranks."""
         return x
 
     def from_tensor_ranks(self, x: jax.Array) -> jax.Array:
-        """The sum of what tensor ranks hold of a product."""
+        """Sums the partial products of tensor ranks."""
         return x
 
     def gather_length(self, x: jax.Array) -> jax.Array:
-        """All places of the rows, in their order: [batch, length / context, ...] -> whole."""
+        """Gathers whole rows: [batch, length / context, ...] -> [batch, length, ...]."""
         return x
 
 
 @dataclasses.dataclass(frozen=True)
 class Manual:
-    """A device's shard inside shard_map; collectives are explicit.
+    """The layout of one device's shards inside shard_map, with explicit collectives.
 
-    `vocab_axis` is the mesh axis, besides tensor, that shares out the vocabulary in the loss.
+    Every method takes and returns the device's shards. Parameters are stored as the sharding rules
+    split them: along `embed` over fsdp and context, along heads and features over tensor. `weight`
+    gathers the former axes when a layer needs the parameter, and the custom gradient of `gather`
+    reduce-scatters, so that gradients come back summed over those axes and split like the
+    parameters. The tensor axis is never gathered: `to_tensor_ranks` enters a region where every
+    rank computes its heads or features (its gradient sums over ranks), and `from_tensor_ranks`
+    leaves it by summing partial products (its gradient is the identity). Gradients are not summed
+    over axes that do not split a parameter, such as data; training does that.
+
+    `vocab_axis` is the mesh axis, besides tensor, that splits the vocabulary in the loss.
     """
 
     config: Qwen2Config
@@ -92,12 +103,12 @@ class Manual:
 
     @property
     def context(self) -> ContextRank:
-        """Which pieces of the rows lie here."""
+        """The rank of this device, which determines its parts of the rows."""
         ranks = self.sharding.ways("length")
         return ContextRank(jax.lax.axis_index("context") if ranks > 1 else 0, ranks)
 
     def weight(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
-        """Casts a shard, then gathers it whole but for its tensor axis."""
+        """Casts a parameter's shard, then all-gathers every axis but tensor."""
         weight = weight.astype(dtype)
         if "kv_heads" in axes and self._tensor > 1 and not self.sharding.names("kv_heads"):
             weight = self._own_kv_heads(weight, axes.index("kv_heads"))
@@ -107,9 +118,10 @@ class Manual:
         return weight
 
     def adapter(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
-        """A matrix of an adapter, gathered like `weight`.
+        """Casts and gathers a matrix of an adapter, like `weight`.
 
-        One of the two lies whole on all tensor ranks, which make parts of its gradient.
+        One of an adapter's two matrices is not split over tensor. Each tensor rank then computes a
+        part of its gradient, and the parts are summed.
         """
         shared = any("tensor" in self.sharding.names(axis) for axis in axes)
         if self._tensor > 1 and not shared and "kv_heads" not in axes:
@@ -124,11 +136,11 @@ class Manual:
         inputs: int,
         frozen: bool = False,
     ) -> jax.Array:
-        """[..., *inputs] times a kernel of logical `axes`, of which the first are the inputs.
+        """Multiplies [..., *inputs] by a kernel [*inputs, *outputs] with these logical axes.
 
-        `frozen`: the kernel has no gradient. On a CPU as one product of two matrices: of rows in
-        two dimensions it makes the kernel's gradient at half the speed. On a TPU that would cost
-        memory: layouts differ.
+        `frozen` means that the kernel needs no gradient. On a CPU both operands are reshaped to
+        matrices, which makes the kernel's gradient twice as fast; on a TPU the reshape would change
+        layouts and cost memory.
         """
         if self.sharding.platform != "cpu":
             if not frozen:
@@ -140,9 +152,14 @@ class Manual:
         return y.reshape(*rows, *outputs)
 
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Looks the group's tokens up in the columns held here, and exchanges columns for tokens.
+        """Looks up embeddings of tokens: [batch, length] -> [batch, length, embed].
 
-        Where there are many tokens the minor axes gather their columns of the table first.
+        The table is split by columns (`embed`) over ranks that hold different tokens. These ranks
+        all-gather their token ids, each looks up all of them in its own columns, and an all-to-all
+        sends each rank all columns of its own tokens. With many tokens it is cheaper to gather
+        columns of the table over the minor axes first (`_exchanged_axes`). Vocabulary entries are
+        split over tensor ranks: a rank contributes zeros for entries of the others, and a sum adds
+        up the contributions.
         """
         exchanged = self._exchanged_axes(table, tokens.size)
         gathered = self.sharding.names("embed")[len(exchanged) :]
@@ -158,7 +175,7 @@ class Manual:
             rows = self.from_tensor_ranks(jnp.where(mine[..., None], rows, 0))
         else:
             rows = _rows(table, tokens).astype(dtype)
-        # [*axes, batch, length, embed / ways]: give each rank its tokens, take all columns.
+        # [*axes, batch, length, embed / ways] -> [batch, length, embed]
         for name in reversed(exchanged):
             dimension = len(sizes) - 1
             rows = jax.lax.all_to_all(rows, name, dimension, rows.ndim - 1, tiled=True)
@@ -167,27 +184,27 @@ class Manual:
         return rows.reshape(batch, length, -1)
 
     def _exchanged_axes(self, table: jax.Array, tokens: int) -> tuple[str, ...]:
-        """The major axes of `embed` that exchange rows; the others gather columns.
+        """The major axes of `embed` over which tokens are exchanged; the others gather columns.
 
-        Whichever cut puts the fewest values on the wire, of columns [words, embed / ways] and
-        of rows [tokens, embed].
+        Of all divisions into major and minor axes, the one that sends the fewest values: of
+        columns [vocab, embed / ways] and of embeddings [tokens, embed].
         """
         names = self.sharding.names("embed")
         sizes = [self.sharding.mesh.shape[name] for name in names]
 
-        def values(kept: int) -> float:
-            columns = table.size * (math.prod(sizes[kept:]) - 1)
+        def sent_values(exchanged: int) -> float:
+            columns = table.size * (math.prod(sizes[exchanged:]) - 1)
             rows = tokens * self.config.hidden_size
-            return columns + rows * sum(1 - 1 / size for size in sizes[:kept])
+            return columns + rows * sum(1 - 1 / size for size in sizes[:exchanged])
 
-        return names[: min(range(len(names), -1, -1), key=values)]
+        return names[: min(range(len(names), -1, -1), key=sent_values)]
 
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
-        """Nothing: a shard lies where it is."""
+        """Returns x: shards need no constraint."""
         return x
 
     def to_tensor_ranks(self, x: jax.Array) -> jax.Array:
-        """The same array on all tensor ranks, whose gradients are summed."""
+        """Returns x, and sums its gradient over tensor ranks."""
         return _copy(x, "tensor") if self._tensor > 1 else x
 
     def from_tensor_ranks(self, x: jax.Array) -> jax.Array:
@@ -195,7 +212,7 @@ class Manual:
         return _sum(x, "tensor") if self._tensor > 1 else x
 
     def gather_length(self, x: jax.Array) -> jax.Array:
-        """Gathers the pieces of rows from context ranks and puts them in order."""
+        """Gathers rows from context ranks and restores their order (see `zigzag`)."""
         ranks = self.sharding.ways("length")
         if ranks == 1:
             return x
@@ -206,15 +223,19 @@ class Manual:
         return whole.reshape(batch, ranks * length, *rest)
 
     def sum_length(self, x: jax.Array) -> jax.Array:
-        """The sum over the pieces of rows of what each has of it."""
+        """Completes sums over the positions of rows: adds up those of context ranks."""
         return _sum(x, "context") if self.sharding.ways("length") > 1 else x
 
     def head(self, table: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """This rank's words of the output matrix, all columns: [embed, vocab / ways]."""
+        """The output matrix of this rank's vocabulary entries: [embed, vocab / ways].
+
+        The shard of the table has all of a tensor rank's vocabulary entries and some columns. An
+        all-to-all over `vocab_axis` trades entries for columns; the other axes gather columns.
+        """
         columns = table.astype(dtype)
         names = list(self.sharding.names("embed"))
         if self.vocab_axis:
-            # Words for columns; the other axes gather what is then left.
+            # Axes minor to vocab_axis are gathered before the exchange, major ones after it.
             later = names[names.index(self.vocab_axis) + 1 :]
             columns = jnp.swapaxes(gather(jnp.swapaxes(columns, 0, 1), later, 0), 0, 1)
             columns = jax.lax.all_to_all(columns, self.vocab_axis, 0, 1, tiled=True)
@@ -223,16 +244,16 @@ class Manual:
 
     @property
     def exchange_ranks(self) -> int:
-        """How many ranks read one another's tokens in the loss."""
+        """The number of ranks that share their tokens in the loss, as they split the vocabulary."""
         return self.sharding.mesh.shape[self.vocab_axis] if self.vocab_axis else 1
 
-    def head_words(self, words: int) -> int:
-        """How many words `head` gives of a shard of `words`."""
-        return words // self.exchange_ranks
+    def head_entries(self, entries: int) -> int:
+        """The number of vocabulary entries that `head` returns, for a table shard of `entries`."""
+        return entries // self.exchange_ranks
 
     @property
     def vocab_axes(self) -> tuple[str, ...]:
-        """Mesh axes whose ranks hold different words in the loss, major first."""
+        """Mesh axes whose ranks hold different vocabulary entries in the loss, major first."""
         tensor = ("tensor",) if self._tensor > 1 else ()
         return tensor + ((self.vocab_axis,) if self.vocab_axis else ())
 
@@ -246,7 +267,7 @@ class Manual:
         return self.sharding.mesh.shape["tensor"]
 
     def _own_kv_heads(self, weight: jax.Array, dimension: int) -> jax.Array:
-        """Of KV heads that all tensor ranks hold, those that this rank's query heads use."""
+        """The KV heads that this rank's query heads use, of replicated KV heads."""
         kv_heads, heads = self.config.num_key_value_heads, self.config.num_attention_heads
         count = max(1, kv_heads // self._tensor)
         first = jax.lax.axis_index("tensor") * (heads // self._tensor) // (heads // kv_heads)
@@ -258,10 +279,11 @@ Layout = Automatic | Manual
 
 
 def zigzag(x: jax.Array, ranks: int) -> jax.Array:
-    """Reorders [batch, length] so that context rank r gets pieces r and 2 ranks - 1 - r.
+    """Reorders [batch, length] so that each context rank gets an equal share of attention work.
 
-    Under a causal mask an early piece has little to attend to and a late one much: the pairs are
-    equal work. `Manual.gather_length` undoes it.
+    A row is cut into 2 * ranks parts, and rank r gets parts r and 2 * ranks - 1 - r. Under a causal
+    mask an early part attends to few keys and a late one to many; the sum is the same for every
+    pair. `Manual.gather_length` restores the order.
     """
     if ranks == 1:
         return x
@@ -271,17 +293,17 @@ def zigzag(x: jax.Array, ranks: int) -> jax.Array:
 
 
 # A TPU lowers a reduce-scatter to an all-reduce and a slice, at twice the bytes, unless the parts
-# suit its tiles. What stays native (compiled for axes of 4, 8 and 16, libtpu 0.0.42): parts of a
-# multiple of 256 columns of the last dimension, and the layer matrices along `embed` if a part has
-# a multiple of 32 rows, of whole vector registers.
+# fit its tiles. These shapes keep it native (compiled for axes of 4, 8 and 16, libtpu 0.0.42): a
+# multiple of 256 columns of the last dimension per part; or, for layer matrices along `embed`, a
+# multiple of 32 rows per part, with a multiple of 128 columns.
 _COLUMNS, _ROWS, _LANES = (512, 256), 32, 128
 
 
 def gather(x: jax.Array, names: Sequence[str], dimension: int) -> jax.Array:
-    """All-gathers a dimension over mesh axes (major first), one at a time, the minor one first.
+    """All-gathers a dimension over mesh axes (given major first), one at a time, minor axis first.
 
-    The gradient is reduce-scattered in the reverse order. Either puts (n - 1) / n of the whole
-    array on the wire for n ranks in all, however the ranks are cut into axes.
+    The gradient is reduce-scattered in the reverse order. Each sends (n - 1) / n of the whole
+    array for n ranks in total, however the ranks are divided into axes.
     """
     for name in reversed(names):
         x = _gather(x, name, dimension)
@@ -294,52 +316,52 @@ def _gather(x: jax.Array, name: str, dimension: int) -> jax.Array:
 
 
 def _scatter(name: str, dimension: int, _: None, x: jax.Array) -> tuple[jax.Array]:
-    """Reduce-scatters a dimension in a shape for which the TPU has a native one."""
+    """Reduce-scatters a dimension, in a shape for which the TPU has a native reduce-scatter."""
     ways = jax.lax.axis_size(name)
     part = x.shape[dimension] // ways
     size = x.size // ways
     rows = jnp.moveaxis(x, dimension, 0)
     columns = next((width for width in _COLUMNS if size % width == 0), None)
     if columns is None or (part % _ROWS == 0 and x.shape[-1] % _LANES == 0):
-        own = jax.lax.psum_scatter(rows, name, tiled=True)
-        return (jnp.moveaxis(own, 0, dimension),)
+        shard = jax.lax.psum_scatter(rows, name, tiled=True)
+        return (jnp.moveaxis(shard, 0, dimension),)
     blocks = jnp.swapaxes(rows.reshape(ways, size // columns, columns), 0, 1)
-    own = jax.lax.psum_scatter(
+    shard = jax.lax.psum_scatter(
         blocks.reshape(-1, ways * columns), name, scatter_dimension=1, tiled=True
     )
-    return (jnp.moveaxis(own.reshape(part, *rows.shape[1:]), 0, dimension),)
+    return (jnp.moveaxis(shard.reshape(part, *rows.shape[1:]), 0, dimension),)
 
 
 _gather.defvjp(lambda x, name, dimension: (_gather(x, name, dimension), None), _scatter)
 
 
 def _rows(table: jax.Array, rows: jax.Array) -> jax.Array:
-    """Rows of a table [words, columns]; gradients add up in float32, whatever the dtype."""
+    """Rows of a table [vocab, columns]; its gradient is summed in float32, whatever the dtype."""
     return _take(table, rows, table.shape[0], table.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _take(table: jax.Array, rows: jax.Array, words: int, dtype: jnp.dtype) -> jax.Array:
+def _take(table: jax.Array, rows: jax.Array, vocab: int, dtype: jnp.dtype) -> jax.Array:
     return table[rows]
 
 
-def _add(words: int, dtype: jnp.dtype, rows: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
-    total = jnp.zeros((words, grad.shape[-1]), jnp.float32)
+def _add(vocab: int, dtype: jnp.dtype, rows: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
+    total = jnp.zeros((vocab, grad.shape[-1]), jnp.float32)
     return total.at[rows].add(grad.astype(jnp.float32)).astype(dtype), None
 
 
-_take.defvjp(lambda table, rows, words, dtype: (table[rows], rows), _add)
+_take.defvjp(lambda table, rows, vocab, dtype: (table[rows], rows), _add)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _finish_together(
     x: jax.Array, kernel: jax.Array, scattered: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Identity; the backward pass goes on from x's gradient when the kernel's is computed too.
+    """Identity, whose backward pass computes the kernel's gradient before it continues from x's.
 
-    Left to itself the TPU's scheduler puts the kernels' gradients off and keeps what they are made
-    of: an MLP's activations through the backward pass of attention. The kernel's gradient is made
-    with the dimension in front that will be scattered: only so is a reduce-scatter native.
+    Otherwise the TPU's scheduler delays the gradients of kernels and keeps their inputs alive, such
+    as an MLP's activations during the backward pass of attention. The barrier holds the kernel's
+    gradient with the dimension in front that will be scattered, as a native reduce-scatter needs.
     """
     return x, kernel
 
@@ -355,7 +377,7 @@ _finish_together.defvjp(lambda x, kernel, scattered: ((x, kernel), None), _finis
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _copy(x: jax.Array, name: str) -> jax.Array:
-    """Identity; the gradients of the ranks are summed."""
+    """Identity, whose gradient is summed over the ranks of a mesh axis."""
     return x
 
 
@@ -364,7 +386,7 @@ _copy.defvjp(lambda x, name: (x, None), lambda name, _, grad: (jax.lax.psum(grad
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _sum(x: jax.Array, name: str) -> jax.Array:
-    """Sum over ranks; every rank holds the gradient of the sum already."""
+    """Sums over the ranks of a mesh axis; every rank already holds the gradient of the sum."""
     return jax.lax.psum(x, name)
 
 

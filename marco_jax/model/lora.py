@@ -1,8 +1,8 @@
 """Low-rank adapters: y = x W + alpha / rank (x A) B, with W frozen (Hu et al. 2021, 2106.09685).
 
-A starts as `peft` starts it (uniform within 1 / sqrt(inputs)) and B at zero, so that an adapted
-model begins as the one it adapts. Adapters stand beside the kernels that they adapt, stacked by
-layer and placed by the same rules.
+A is initialised as in `peft` (uniform within 1 / sqrt(inputs)) and B is zero, so that an adapted
+model starts equal to the frozen one. Adapter parameters have paths beside their kernel's, are
+stacked by layer and use the same sharding rules.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DOWN, UP = "lora_a", "lora_b"
 
 @dataclasses.dataclass(frozen=True)
 class LoraOptions:
-    """Which matrices are adapted, and how: fields as in `config.lora`."""
+    """Which matrices have adapters, and their size: the fields of `config.lora`."""
 
     rank: int
     alpha: float = 32.0
@@ -41,7 +41,7 @@ class LoraOptions:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"lora.rank is {self.rank}: an adapter needs at least 1")
+            raise ValueError(f"lora.rank is {self.rank}: set it to 1 or more")
         unknown = [name for name in self.targets if name not in _KERNELS]
         if unknown or not self.targets:
             raise ValueError(
@@ -51,20 +51,20 @@ class LoraOptions:
 
     @property
     def scale(self) -> float:
-        """What the product of an adapter's matrices is multiplied with."""
+        """The factor of the product of an adapter's two matrices: alpha / rank."""
         return self.alpha / self.rank
 
 
 @dataclasses.dataclass(frozen=True)
 class AdapterMatrix:
-    """A row of the table of adapters: like parameters.Parameter, with an axis `rank`."""
+    """One matrix of an adapter; like parameters.Parameter, with an axis `rank`."""
 
     path: str
     kernel: Parameter
     logical_axes: tuple[str, ...]
     rank: int
 
-    # All of an adapter decays where the optimizer says so.
+    # Weight decay, if the optimizer has any, applies to both matrices.
     decays = True
 
     def shape(self, config: Qwen2Config) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class AdapterMatrix:
 
 
 def adapter_table(config: Qwen2Config, lora: LoraOptions) -> list[AdapterMatrix]:
-    """Both matrices of every adapted kernel."""
+    """The two matrices of every kernel that has an adapter."""
     rows = []
     for kernel in parameter_table(config):
         *_, name, leaf = kernel.path.split("/")
@@ -95,7 +95,7 @@ def adapter_tree(
 
 
 def init_adapters(config: Qwen2Config, lora: LoraOptions, seed: int) -> Params:
-    """First adapters, float32; their values depend on the seed alone."""
+    """Initial adapters in float32; their values depend on the seed alone."""
     key = jax.random.key(seed)
 
     def create(row: AdapterMatrix) -> jax.Array:
@@ -103,19 +103,19 @@ def init_adapters(config: Qwen2Config, lora: LoraOptions, seed: int) -> Params:
         if row.path.endswith(UP):
             return jnp.zeros(shape)
         bound = 1 / math.sqrt(math.prod(shape[1:-1]))
-        own = jax.random.fold_in(key, zlib.crc32(row.path.encode()))
-        return jax.random.uniform(own, shape, jnp.float32, -bound, bound)
+        row_key = jax.random.fold_in(key, zlib.crc32(row.path.encode()))
+        return jax.random.uniform(row_key, shape, jnp.float32, -bound, bound)
 
     return adapter_tree(config, lora, create)
 
 
 def with_adapters(base: Params, adapters: Params) -> Params:
-    """One tree of both, as a model with adapters is bound to it."""
+    """Joins frozen parameters and adapters into the tree that `qwen2.bind` takes."""
     return unflatten(flatten(base) | flatten(adapters))
 
 
 def merge(config: Qwen2Config, lora: LoraOptions, base: Params, adapters: Params) -> Params:
-    """The parameters of the same model without adapters, in the dtypes of `base`."""
+    """Adds the adapters into the kernels: a model without adapters, in the dtypes of `base`."""
     merged, pairs = flatten(base), flatten(adapters)
     for row in adapter_table(config, lora):
         if not row.path.endswith(DOWN):

@@ -1,7 +1,7 @@
-"""The device mesh and the one table of rules: logical axis -> mesh axis.
+"""The device mesh and the table of sharding rules: logical axis -> mesh axes.
 
-The same rules place parameters, optimizer state, activations and KV caches, in training and in
-decoding. A mesh of one device is an ordinary mesh: no code asks how many devices there are.
+The same rules shard parameters, optimizer state, activations and KV caches, in training and in
+decoding. A mesh of one device needs no special case.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from marco_jax.model.parameters import Params, axis_sizes, parameter_tree
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.shutdown import end_quietly
 
-# What a config names, in mesh order. `num_slices` are replicas joined by the data-centre network.
+# The axes of `config.mesh`, in mesh order. Slices (`num_slices`) are connected by the data-centre
+# network; each has a replica of the model.
 CONFIG_AXES = ("num_slices", "data", "fsdp", "tensor", "context")
 
-# The config's `fsdp` is two mesh axes: collectives run over one axis at a time, since a TPU keeps
-# a reduce-scatter native (and not all-reduce and slice) only where the axis does not span a slice.
-# The minor one also shares out the vocabulary in the loss.
+# The config's `fsdp` becomes two mesh axes, and collectives run over one of them at a time: a TPU
+# has a native reduce-scatter (rather than an all-reduce and a slice) only over an axis that does
+# not span a slice. The loss also splits the vocabulary over the minor one.
 MESH_AXES = ("slice", "data", "fsdp", "fsdp_minor", "tensor", "context")
 
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
 
-# Parameters: `embed` is split over fsdp and context (ranks of a sequence are otherwise replicas),
-# everything with heads or features over tensor. Norms are small and stay whole. Activations carry
-# names of their own, so that a rule can move one without the other.
+# Parameters: `embed` is split over fsdp and context (context ranks would otherwise be replicas),
+# axes of heads or features over tensor. Norms are small and replicated. Activations have axis
+# names of their own, so that their rules are independent of the parameters' rules.
 DEFAULT_RULES: Rules = (
     ("layers", ()),
     ("vocab", ("tensor",)),
@@ -56,13 +57,13 @@ DEFAULT_RULES: Rules = (
 
 @dataclasses.dataclass(frozen=True)
 class Sharding:
-    """A mesh and the rules that place logical axes on it. Hashable: a static argument of jit."""
+    """A mesh and its rules: logical axis -> mesh axes. Hashable, for static arguments of jit."""
 
     mesh: Mesh
     rules: Rules = DEFAULT_RULES
 
     def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
-        """The PartitionSpec of an array with these logical axes (None: not split)."""
+        """The PartitionSpec of an array with these logical axes (None for an unsplit one)."""
         rules = dict(self.rules)
         unknown = [axis for axis in axes if axis is not None and axis not in rules]
         if unknown:
@@ -71,24 +72,24 @@ class Sharding:
         return PartitionSpec(*(entry if entry else None for entry in entries))
 
     def named(self, *axes: str | None) -> NamedSharding:
-        """The NamedSharding of an array with these logical axes; none at all: replicated."""
+        """The NamedSharding of an array with these logical axes; replicated if there are none."""
         return NamedSharding(self.mesh, self.spec(axes))
 
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
-        """Pins the layout of an intermediate array inside jit."""
+        """Fixes the sharding of an intermediate array inside jit."""
         return jax.lax.with_sharding_constraint(x, self.named(*axes))
 
     def names(self, axis: str) -> tuple[str, ...]:
-        """The mesh axes of more than one device that split a logical axis, major first."""
+        """The mesh axes with more than one device that split a logical axis, major first."""
         return tuple(name for name in dict(self.rules)[axis] if self.mesh.shape[name] > 1)
 
     def ways(self, axis: str) -> int:
-        """Into how many parts a logical axis is split."""
+        """The number of parts that a logical axis is split into."""
         return math.prod(self.mesh.shape[name] for name in dict(self.rules)[axis])
 
     @property
     def platform(self) -> str:
-        """What the mesh is made of: cpu, gpu or tpu (which may be described, not present)."""
+        """The platform of the mesh's devices: cpu, gpu or tpu (also for an abstract topology)."""
         return self.mesh.devices.flat[0].platform
 
 
@@ -100,7 +101,7 @@ def parameter_shardings(config: Qwen2Config, sharding: Sharding) -> Params:
 def create_mesh(
     axes: Mapping[str, int] | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh over all devices; one axis may be -1 and takes what the others leave.
+    """Creates a mesh over all devices; one axis may be -1, for the devices that remain.
 
     Args:
         axes: sizes of `num_slices`, `data`, `fsdp`, `tensor`, `context`; absent ones are 1. The
@@ -122,9 +123,9 @@ def create_mesh(
     if len(free) == 1 and known > 0 and len(devices) % known == 0:
         sizes[free[0]] = len(devices) // known
     if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
-        asked = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "1"
+        given = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "1"
         raise ValueError(
-            f"mesh {asked} does not fill {len(devices)} devices: "
+            f"mesh {given} does not fill {len(devices)} devices: "
             "make the product equal, or set one axis to -1"
         )
     minor = _minor(sizes["fsdp"])
@@ -135,24 +136,24 @@ def create_mesh(
 
 
 def _minor(fsdp: int) -> int:
-    """The size of the minor axis, at most the square root: 64 -> 8, 256 -> 16, 8 -> 2."""
+    """The size of fsdp_minor, the largest divisor up to the root: 64 -> 8, 256 -> 16, 8 -> 2."""
     return max(size for size in range(1, math.isqrt(fsdp) + 1) if fsdp % size == 0)
 
 
 def _device_grid(
     num_slices: int, shape: tuple[int, ...], devices: Sequence[jax.Device]
 ) -> np.ndarray:
-    """Devices as [slice, *shape]; neighbours in a slice are neighbours on its network."""
+    """Devices as [slice, *shape]; neighbours on an axis are neighbours on the slice's network."""
     slices: dict[int, list[jax.Device]] = {}
     for device in devices:
         slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
     if len(slices) == 1:
-        # One slice, or a machine without slices (CPUs in a test): equal parts stand for them.
+        # One slice, or devices without slices (CPUs in a test): equal parts simulate slices.
         part = len(devices) // num_slices
         slices = {i: list(devices[i * part : (i + 1) * part]) for i in range(num_slices)}
     if len(slices) != num_slices:
         raise ValueError(
-            f"mesh.num_slices is {num_slices} and the devices form {len(slices)} slices: "
+            f"mesh.num_slices is {num_slices} but the devices form {len(slices)} slices: "
             f"set mesh.num_slices={len(slices)}"
         )
     grids = [
@@ -163,13 +164,13 @@ def _device_grid(
 
 
 def replicate_kv_heads(rules: Rules) -> Rules:
-    """The same rules with every KV head on every tensor rank (for tensor > KV heads)."""
+    """Rules that put every KV head on every tensor rank (for tensor > KV heads)."""
     replicated = ("kv_heads", "activation_kv_heads")
     return tuple((name, () if name in replicated else axes) for name, axes in rules)
 
 
 def check_mesh(config: Qwen2Config, sharding: Sharding, **batch_axes: int) -> None:
-    """Refuses a mesh that does not divide the model, before anything compiles.
+    """Checks that a mesh divides the model's axes, before anything compiles.
 
     Args:
         config: the model.
@@ -186,10 +187,10 @@ def check_mesh(config: Qwen2Config, sharding: Sharding, **batch_axes: int) -> No
         "mlp": "use a smaller tensor axis",
         "embed": "use a smaller fsdp axis and a larger data axis",
         "batch": "change config.batch.sequences_per_chip or the data and fsdp axes",
-        "length": "change config.batch.length or the context axis (a row is cut in twice as many)",
+        "length": "change config.batch.length or the context axis (each rank holds two parts)",
     }
     for axis, size in (axis_sizes(config) | batch_axes).items():
-        # A context rank holds a piece from the front of a row and one from its back.
+        # Each context rank holds one part of a row's first half and one of its second half.
         ways = sharding.ways(axis) * (2 if axis == "length" and sharding.names(axis) else 1)
         if size % ways:
             names = " x ".join(dict(sharding.rules)[axis])
@@ -200,6 +201,6 @@ def check_mesh(config: Qwen2Config, sharding: Sharding, **batch_axes: int) -> No
     tensor, kv_heads = sharding.ways("heads"), config.num_key_value_heads
     if sharding.ways("kv_heads") != tensor and tensor % kv_heads and kv_heads % tensor:
         raise ValueError(
-            f"kv_heads is {kv_heads}: they cannot be replicated over a tensor axis of {tensor}, "
-            "make one a multiple of the other"
+            f"kv_heads is {kv_heads} and the tensor axis has {tensor} ranks: they cannot be "
+            "replicated, make one a multiple of the other"
         )

@@ -1,7 +1,7 @@
-"""The one table of a Qwen2 model's parameters: path, Hugging Face name, logical axes, layout.
+"""The table of a Qwen2 model's parameters: path, Hugging Face name, logical axes, layout.
 
-Everything that walks over parameters reads this table: initialisation, sharding, weight decay,
-import and export. Layers are stacked: a path under `layers/` has a leading [num_hidden_layers].
+Initialisation, sharding, weight decay, import and export all read this table. Layers are stacked:
+an array under `layers/` has a leading axis [num_hidden_layers].
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from marco_jax.model.qwen2_config import Qwen2Config
 
 Params = dict[str, Any]
 
-# A tile of it fits a first-level cache, read and written.
+# Rows and columns of a tile; the tile that is read and its copy fit a first-level cache together.
 _TILE = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One row of the table.
+    """One parameter of the model: a row of the table.
 
-    `axes` are the logical axes of one layer's array (sharding.py maps them to mesh axes).
+    `axes` are the logical axes of one layer's array (mesh.py maps them to mesh axes).
     `inputs` is the number of leading axes that are contracted with the activations: Hugging Face
-    stores a linear weight as [outputs, inputs], flattened and transposed against ours. 0 means
-    that both keep the array as it is (up to flattening).
+    stores a linear weight as a matrix [outputs, inputs], the transpose of ours. 0 means that both
+    store the same array (up to flattening).
     """
 
     path: str
@@ -69,17 +69,17 @@ class Parameter:
         return (math.prod(shape),) if self.init == "zeros" else shape
 
     def huggingface_names(self, config: Qwen2Config) -> list[str]:
-        """Names in a Hugging Face checkpoint, one a layer where stacked."""
+        """Names in a Hugging Face checkpoint: one per layer for a stacked array, else one."""
         if not self.stacked:
             return [self.huggingface]
         return [self.huggingface.format(i) for i in range(config.num_hidden_layers)]
 
     def from_huggingface(self, array: np.ndarray, config: Qwen2Config) -> np.ndarray:
-        """One layer's array from its Hugging Face layout; a view where possible."""
+        """Converts one layer's array from its Hugging Face layout; a view where possible."""
         return (array.T if self.inputs else array).reshape(self.layer_shape(config))
 
     def to_huggingface(self, array: np.ndarray, config: Qwen2Config) -> np.ndarray:
-        """One layer's array in its Hugging Face layout; the inverse of `from_huggingface`."""
+        """Converts one layer's array to its Hugging Face layout: inverts `from_huggingface`."""
         if not self.inputs:
             return array.reshape(self.huggingface_shape(config))
         outputs, inputs = self.huggingface_shape(config)
@@ -155,9 +155,10 @@ _TABLE = (
 
 
 def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The same values in C order, in a dtype; a matrix that lies transposed is copied in tiles.
+    """Returns an array in C order and in `dtype`, copied only if needed.
 
-    Row by row such a copy misses the cache at every value; in tiles it is six times as fast.
+    A matrix in Fortran order is copied in tiles: row by row the copy would miss the cache at every
+    value, in tiles it is six times as fast.
     """
     if array.ndim != 2 or array.flags.c_contiguous or not array.T.flags.c_contiguous:
         return np.ascontiguousarray(array, dtype)
@@ -184,12 +185,12 @@ def axis_sizes(config: Qwen2Config) -> dict[str, int]:
 
 
 def parameter_table(config: Qwen2Config) -> tuple[Parameter, ...]:
-    """The rows that a model of this config has (a tied one has no separate head)."""
+    """The parameters of a model of this config (a tied model has no separate head)."""
     return _TABLE[:-1] if config.tie_word_embeddings else _TABLE
 
 
 def unflatten(flat: dict[str, Any]) -> Params:
-    """{"a/b": x} -> {"a": {"b": x}}."""
+    """Converts paths to a nested dict: {"a/b": x} -> {"a": {"b": x}}."""
     tree: Params = {}
     for path, value in flat.items():
         *parents, leaf = path.split("/")
@@ -201,7 +202,7 @@ def unflatten(flat: dict[str, Any]) -> Params:
 
 
 def flatten(tree: Params, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": x}} -> {"a/b": x}; the inverse of `unflatten`."""
+    """Converts a nested dict to paths: {"a": {"b": x}} -> {"a/b": x}; inverts `unflatten`."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"

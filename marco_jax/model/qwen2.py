@@ -1,8 +1,8 @@
 """Qwen2 in Flax NNX: one definition for training, scoring, decoding, import and export.
 
-The modules own the parameters under their Hugging Face names (parameters.py). At every public
-boundary parameters are a plain nested dict of arrays: `init_params` makes one, `bind` puts one into
-a model. Layers are stacked and scanned, so a program's size does not grow with depth.
+Modules and parameters are named as in Hugging Face checkpoints (parameters.py). Public functions
+take and return parameters as a nested dict of arrays: `init_params` creates it and `bind` makes a
+model of it. Layers are stacked and scanned, so a program's size does not grow with their number.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _PLAIN = Automatic()
 
 
 class Cache(Protocol):
-    """Earlier keys and values of all layers: a pytree, which decoding lays out as it needs.
+    """Interface of a KV cache: a pytree with the keys and values of earlier tokens, all layers.
 
-    It is handed from layer to layer, so that a step writes its new tokens in place.
+    Each layer returns the updated cache to the next one, so that XLA can update it in place.
     """
 
     def attend(
@@ -51,16 +51,19 @@ class Cache(Protocol):
         inputs: LayerInputs,
         attention: str,
     ) -> tuple[jax.Array, Cache]:
-        """Attention of new tokens over what a layer holds and themselves, and the cache after it.
+        """Attends from new tokens to a layer's cached tokens and to the new ones.
 
-        Arrays are [batch, length, heads or kv_heads, head_dim], rotated; so is the result.
+        Arrays are [batch, length, heads or kv_heads, head_dim], with rotary positions applied.
         `attention` is the implementation that the layout names.
+
+        Returns:
+            The attended values, shaped like `query`, and the cache with the new tokens.
         """
         ...
 
 
 class LayerCache(NamedTuple):
-    """The cache of all layers as one layer uses it."""
+    """The cache of all layers, with the number of the layer that uses it."""
 
     cache: Cache
     layer: jax.Array | int
@@ -74,14 +77,14 @@ class Rotary(NamedTuple):
 
     @classmethod
     def at(cls, positions: jax.Array, config: Qwen2Config) -> Rotary:
-        """Phases at integer positions [batch, length], in float32 (bf16 merges 256 and 257)."""
+        """Phases of integer positions [batch, length], in float32 (bf16 rounds 257 to 256)."""
         half = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
         frequencies = 1.0 / (config.rope_theta**half)
         phase = positions.astype(jnp.float32)[..., None, None] * frequencies
         return cls(jnp.cos(phase), jnp.sin(phase))
 
     def rotate(self, x: jax.Array) -> jax.Array:
-        """Rotates [batch, length, heads, head_dim] by halves, as `rotate_half` does."""
+        """Rotates [batch, length, heads, head_dim] like `rotate_half` of `transformers`."""
         first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         rotated = (
             first * self.cos - second * self.sin,
@@ -91,11 +94,11 @@ class Rotary(NamedTuple):
 
 
 class LayerInputs(NamedTuple):
-    """What every layer sees of the input besides the hidden states.
+    """Inputs of every layer besides the hidden states.
 
     positions and segment_ids are int [batch, length]; segment_ids is None where each row is one
-    document (decoding). Those of the keys are of the whole row, where a row is spread over context
-    ranks.
+    document (decoding). key_positions and key_segment_ids cover the whole row, also where the
+    queries of a row are spread over context ranks.
     """
 
     positions: jax.Array
@@ -120,9 +123,9 @@ class RMSNorm(nnx.Module):
 
 
 class Projection(nnx.Module):
-    """A linear map from some logical axes to others, with an optional bias.
+    """A linear map between logical axes, with an optional bias.
 
-    Where a model is adapted its kernels are frozen, and those that are targets have an adapter.
+    With `lora` the kernel is frozen, and has an adapter if it is one of the targets.
     """
 
     def __init__(
@@ -188,9 +191,11 @@ class Attention(nnx.Module):
         value = layout.constrain(value, "batch", "length", "activation_kv_heads", None)
         query, key, value = named(query, QUERY), named(key, KEY), named(value, VALUE)
         if cache is not None:
-            out, held = cache.cache.attend(cache.layer, query, key, value, inputs, layout.attention)
+            out, updated = cache.cache.attend(
+                cache.layer, query, key, value, inputs, layout.attention
+            )
             out = layout.from_tensor_ranks(self.o_proj(out, layout))
-            return out, cache._replace(cache=held)
+            return out, cache._replace(cache=updated)
         out = attention(
             query,
             layout.gather_length(key).astype(query.dtype),
@@ -202,7 +207,7 @@ class Attention(nnx.Module):
             implementation=layout.attention,
             context=inputs.context,
         )
-        # The splash kernel and the blocked form name their own results.
+        # The splash and blocked implementations name their results themselves.
         named_within = layout.attention.startswith(("splash", "blocked"))
         out = out if named_within else named(out, ATTENDED)
         return layout.from_tensor_ranks(self.o_proj(out, layout)), cache
@@ -244,7 +249,7 @@ class DecoderLayer(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """A [vocab, embed] matrix: looked up at the bottom, multiplied at the top."""
+    """A [vocab, embed] matrix: the table of input embeddings, or the output head."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs) -> None:
         init = nnx.initializers.normal(config.initializer_range)
@@ -258,7 +263,7 @@ class Embedding(nnx.Module):
 
 
 class Qwen2(nnx.Module):
-    """The decoder: token ids in, final hidden states out; `logits` applies the head."""
+    """The Qwen2 decoder: maps token ids to final hidden states; `logits` applies the head."""
 
     def __init__(
         self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None = None
@@ -281,18 +286,18 @@ class Qwen2(nnx.Module):
         remat: str = "none",
         layout: Layout = _PLAIN,
     ) -> tuple[jax.Array, Cache | None]:
-        """Runs the decoder.
+        """Computes the final hidden states of tokens.
 
         Args:
             tokens: int32 [batch, length].
             positions: int32 [batch, length]; they restart with every packed document.
             segment_ids: int32 [batch, length], 0 for padding; None where a row is one document.
             cache: earlier keys and values, or None.
-            layers: each layer's parameters apart, in place of the stacked ones: then layers are
-                not scanned, and none is copied out of the stack.
-            dtype: of the computation; norms, softmax and rotary phases are float32 throughout.
+            layers: one tree of parameters per layer, used in place of the stacked ones: layers
+                are then unrolled rather than scanned, which avoids copies out of the stack.
+            dtype: of the computation; norms, softmax and rotary phases are always float32.
             remat: what layers keep for the backward pass, a name of remat.REMAT_POLICIES.
-            layout: where arrays lie. In a Manual one, tokens and their like are this device's.
+            layout: how arrays are sharded. With `Manual`, all inputs are this device's shards.
 
         Returns:
             hidden states after the last norm [batch, length, embed], and the updated cache.
@@ -319,7 +324,7 @@ class Qwen2(nnx.Module):
 
     @property
     def head(self) -> jax.Array:
-        """The output matrix [vocab, embed]: the embedding's where tied."""
+        """The output matrix [vocab, embed]; the embedding table if embeddings are tied."""
         return (self.lm_head or self.embed_tokens).embedding[...]
 
     def _layer_inputs(
@@ -354,9 +359,9 @@ def _definition(config: Qwen2Config, lora: LoraOptions | None) -> nnx.GraphDef:
 
 
 def bind(config: Qwen2Config, params: Params, lora: LoraOptions | None = None) -> Qwen2:
-    """The model over these parameters (the arrays themselves, no copy).
+    """A model that uses these parameters, without a copy.
 
-    With `lora` they are those of the frozen model and the adapters (lora.with_adapters).
+    With `lora`, `params` holds the frozen parameters and the adapters (lora.with_adapters).
     """
     return nnx.merge(_definition(config, lora), nnx.State(params))
 
@@ -364,7 +369,7 @@ def bind(config: Qwen2Config, params: Params, lora: LoraOptions | None = None) -
 def init_params(config: Qwen2Config, seed: int, sharding: Sharding | None = None) -> Params:
     """Random float32 parameters: normal(initializer_range), zero biases, unit norms.
 
-    The values depend on the seed alone, not on the mesh; each device makes its own shard.
+    The values depend on the seed alone, not on the mesh; each device creates its own shard.
     """
 
     def create(key: jax.Array) -> Params:
@@ -375,7 +380,7 @@ def init_params(config: Qwen2Config, seed: int, sharding: Sharding | None = None
 
 
 def abstract_params(config: Qwen2Config, sharding: Sharding | None = None) -> Params:
-    """ShapeDtypeStruct of every parameter, float32, with its sharding where a mesh is given."""
+    """A float32 ShapeDtypeStruct of every parameter, with its sharding if a mesh is given."""
     return unflatten(
         {
             row.path: jax.ShapeDtypeStruct(

@@ -11,8 +11,8 @@ from typing import Any
 class Qwen2Config:
     """Sizes and constants of a Qwen2 decoder (Qwen2 technical report, arXiv 2407.10671, Table 1).
 
-    `vocab_size` counts the rows of the embedding matrix. The published ones are padded past the
-    tokenizer's vocabulary; the padding rows take part in the softmax as they do in `transformers`.
+    `vocab_size` is the number of rows of the embedding matrix. Published models have more rows
+    than the tokenizer has tokens; the extra rows take part in the softmax, as in `transformers`.
     """
 
     vocab_size: int
@@ -39,18 +39,18 @@ class Qwen2Config:
                 f"num_key_value_heads {self.num_key_value_heads}: choose KV heads that divide it"
             )
         if self.head_dim % 2:
-            raise ValueError(f"head_dim is {self.head_dim}: rotary embeddings need an even one")
+            raise ValueError(f"head_dim is {self.head_dim}: rotary embeddings need an even number")
 
     @classmethod
     def from_huggingface(cls, fields: Mapping[str, Any]) -> Qwen2Config:
-        """Reads a Hugging Face `config.json` of model_type qwen2.
+        """Converts the fields of a Hugging Face `config.json` of model_type qwen2.
 
-        Both RoPE schemas are understood: a top-level `rope_theta` (transformers 4) and
+        Reads both RoPE schemas: a top-level `rope_theta` (transformers 4) and
         `rope_parameters: {"rope_theta": ...}` (transformers 5).
 
         Raises:
-            ValueError: another architecture, a missing field, or a feature that changes the
-                computation and is not implemented (RoPE scaling, sliding windows).
+            ValueError: another architecture, a missing field, or an unsupported feature that
+                changes the computation (RoPE scaling, sliding windows).
         """
         _refuse_unsupported(fields)
         heads = _required(fields, "num_attention_heads")
@@ -65,7 +65,7 @@ class Qwen2Config:
             num_key_value_heads=_required(fields, "num_key_value_heads"),
             head_dim=fields.get("head_dim") or hidden_size // heads,
             rms_norm_eps=float(_required(fields, "rms_norm_eps")),
-            # transformers' own default where neither schema states it.
+            # The default of transformers where neither schema has the field.
             rope_theta=float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0),
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
             max_position_embeddings=fields.get("max_position_embeddings", 32_768),
@@ -73,10 +73,10 @@ class Qwen2Config:
         )
 
     def to_huggingface(self) -> dict[str, Any]:
-        """The fields of a `config.json` that transformers 4 and 5 both read the same way."""
+        """Fields of a `config.json` that transformers 4 and 5 read the same way."""
         fields = dataclasses.asdict(self)
-        # transformers derives head_dim from hidden_size // heads when the field is absent; a Qwen2
-        # config never stores it, so it is written only where the two differ.
+        # Published Qwen2 configs have no head_dim, and transformers derives it from
+        # hidden_size // heads; it is written only where the two differ.
         if self.head_dim == self.hidden_size // self.num_attention_heads:
             del fields["head_dim"]
         return {
@@ -94,7 +94,7 @@ class Qwen2Config:
 
     @property
     def num_parameters(self) -> int:
-        """Trainable parameters, tied embeddings counted once."""
+        """The number of parameters, with tied embeddings counted once."""
         attention = self.hidden_size * self.head_dim * 2 * (
             self.num_attention_heads + self.num_key_value_heads
         ) + self.head_dim * (self.num_attention_heads + 2 * self.num_key_value_heads)
@@ -105,8 +105,8 @@ class Qwen2Config:
     def flops_per_token(self, length: int) -> float:
         """Model FLOPs of one training token: 6 N + 12 layers x length x heads x head_dim / 2.
 
-        N counts the parameters in matrix products, the head included and the embedding table not;
-        causal attention is counted at half, and recomputation is not counted.
+        N is the number of parameters in matrix products: it includes the output head and excludes
+        the embedding table. Causal attention counts half, and recomputation does not count.
         """
         norms_and_biases = self.num_hidden_layers * (
             2 * self.hidden_size
@@ -139,7 +139,7 @@ def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
         if kind not in (None, "default"):
             raise ValueError(
                 f"RoPE scaling is {kind!r}: remove it from config.json, contexts up to "
-                "max_position_embeddings need none"
+                "max_position_embeddings do not need it"
             )
     if fields.get("hidden_act", "silu") != "silu":
         raise ValueError(f"hidden_act is {fields['hidden_act']!r}: Qwen2 uses 'silu'")
@@ -160,7 +160,7 @@ def _published(
     )
 
 
-# The published base checkpoints, from their own config.json (72B is the one with eps 1e-5), and
+# The published base checkpoints, with the values of their config.json (only 72B has eps 1e-5), and
 # small shapes for development: `tiny` for tests, `small` for CPU benchmarks.
 PRESETS: dict[str, Qwen2Config] = {
     "qwen2_0_5b": _published(896, 4864, 24, 14, 2, 151_936, tie_word_embeddings=True),

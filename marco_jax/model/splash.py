@@ -1,4 +1,11 @@
-"""Splash attention (JAX's Pallas kernel for TPU) for packed rows, on whole rows or pieces."""
+"""Splash attention (JAX's Pallas kernel for TPU) for packed rows, also over context ranks.
+
+The kernel skips blocks of the causal mask that are all zero; it finds them in tables (MaskInfo)
+that are made from the mask when the kernel is built. With several context ranks, one kernel is
+built for whole rows, with the queries permuted to the zigzag order of `layout.zigzag`. All ranks
+run the same program inside shard_map, so each one slices its part of the tables at run time, by its
+rank (`_for_rank`).
+"""
 
 from __future__ import annotations
 
@@ -12,18 +19,18 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 from marco_jax.model.remat import ATTENDED
 
-# The kernel works on tiles of 128 lanes. Larger blocks keep the matrix unit busy; these are the
-# largest whose operands fit the vector memory.
+# The kernel works on tiles of 128 lanes. Larger blocks use the matrix unit better; this is the
+# largest block whose operands fit into vector memory.
 _LANES = 128
 _LARGEST_BLOCK = 1024
-# The fused backward kernel writes a partial gradient of the queries for each block of keys: larger
-# blocks, fewer copies. v4 has 16 MiB of vector memory, later generations have more.
+# The fused backward kernel writes a partial gradient of the queries for each block of keys, so
+# larger blocks make fewer of them. A v4 has 16 MiB of vector memory, later TPUs have more.
 _LARGEST_BACKWARD_BLOCK = 2048
 _LARGEST_BACKWARD_BLOCK_V4 = 1024
 
 
 def splash_supports(length: int) -> bool:
-    """Whether rows (or pieces) of `length` places can go through the kernel."""
+    """Whether the kernel supports `length` positions per device."""
     return length % _LANES == 0
 
 
@@ -39,7 +46,7 @@ def splash_attention(
     v4: bool = False,
     interpret: bool = False,
 ) -> jax.Array:
-    """Attention as `attention.attention` defines it, causal in the order of the row.
+    """Causal attention within segments, as in `attention.attention`, in the order of the row.
 
     Args:
         query: [batch, length, heads, head_dim].
@@ -47,19 +54,19 @@ def splash_attention(
         value: as key.
         query_segment_ids: int [batch, length] or None.
         key_segment_ids: int [batch, ranks * length] or None.
-        rank: which pieces of the row the queries are (`layout.zigzag`).
-        ranks: over how many context ranks rows are spread.
-        v4: take blocks that fit the vector memory of a TPU v4.
-        interpret: run the kernel's interpreter instead: for tests, on any device.
+        rank: the context rank whose part of the row the queries are (`layout.zigzag`).
+        ranks: the number of context ranks that rows are split over.
+        v4: use blocks that fit the vector memory of a TPU v4.
+        interpret: run the kernel in Pallas' interpreter, for tests on any device.
     """
     length, heads, head_dim = query.shape[1:]
-    # Scaled in float32 and rounded once more.
+    # Scaled in float32: head_dim**-0.5 may be inexact in bfloat16.
     scaled = (query.astype(jnp.float32) * head_dim**-0.5).astype(query.dtype)
     operands = [jnp.swapaxes(x, 1, 2) for x in (scaled, key, value)]
     ids = None
     if query_segment_ids is not None and key_segment_ids is not None:
         ids = kernels.SegmentIds(query_segment_ids, key_segment_ids)
-    kernel = _of_rank(_kernel(length, heads, ranks, v4, interpret), rank, ranks)
+    kernel = _for_rank(_kernel(length, heads, ranks, v4, interpret), rank, ranks)
     return jnp.swapaxes(jax.vmap(kernel)(*operands, ids), 1, 2)
 
 
@@ -93,7 +100,7 @@ def _block_sizes(length: int, key_length: int, v4: bool) -> kernels.BlockSizes:
         block_q_dkv=block,
         block_kv_dkv=_block(key_length, largest),
         block_kv_dkv_compute=min(key_block, 512),
-        # One backward kernel: scores are computed again once, not twice.
+        # One backward kernel for all gradients recomputes the scores once instead of twice.
         use_fused_bwd_kernel=True,
     )
 
@@ -105,10 +112,10 @@ def _block(length: int, largest: int = _LARGEST_BLOCK) -> int:
     return block
 
 
-def _of_rank(
+def _for_rank(
     kernel: kernels.SplashAttentionKernel, rank: jax.Array | int, ranks: int
 ) -> kernels.SplashAttentionKernel:
-    """The kernel with the mask of one rank's queries."""
+    """Restricts the kernel's mask tables to one rank's queries."""
     if ranks == 1:
         return kernel
 
@@ -116,14 +123,16 @@ def _of_rank(
         size = array.shape[axis] // ranks
         return jax.lax.dynamic_slice_in_dim(array, rank * size, size, axis)
 
-    def of(info: kernels.mask_info_lib.MaskInfo | None) -> kernels.mask_info_lib.MaskInfo | None:
+    def restrict(
+        info: kernels.mask_info_lib.MaskInfo | None,
+    ) -> kernels.mask_info_lib.MaskInfo | None:
         if info is None:
             return None
-        tables = ("data_next", "mask_next", "block_mask")
-        cut = {
-            name: part(getattr(info, name), 1) for name in tables if getattr(info, name) is not None
+        names = ("data_next", "mask_next", "block_mask")
+        tables = {
+            name: part(getattr(info, name), 1) for name in names if getattr(info, name) is not None
         }
-        return info._replace(**cut, q_sequence=part(info.q_sequence, 0))
+        return info._replace(**tables, q_sequence=part(info.q_sequence, 0))
 
     infos = (kernel.fwd_mask_info, kernel.dq_mask_info, kernel.dkv_mask_info)
-    return kernels.SplashAttentionKernel(*(of(info) for info in infos), **kernel.kwargs)
+    return kernels.SplashAttentionKernel(*(restrict(info) for info in infos), **kernel.kwargs)

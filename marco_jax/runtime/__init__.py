@@ -1,1 +1,1 @@
-"""The process a command runs in: logs, progress, locks, other processes, the compilation cache."""
+"""Runtime services of a process: logs, progress, locks, other processes, compilation cache."""

@@ -1,4 +1,4 @@
-"""What a TPU device can do, by generation: the one table for MFU, rooflines and what fits."""
+"""Memory, compute and bandwidth of TPU devices, by generation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device as JAX counts devices (half a chip of tpu7x), from the vendor's data sheets.
+    """One JAX device (half a chip of tpu7x), with values of the vendor's data sheets.
 
-    hbm_bytes; peak_flops of dense bf16; hbm_bandwidth and ici_bandwidth in bytes a second, the
-    latter over all links one way; kinds are jax's device_kind.
+    hbm_bytes; peak_flops of dense bf16; hbm_bandwidth and ici_bandwidth in bytes per second, the
+    latter over all links in one direction; kinds are values of JAX's device_kind.
     """
 
     hbm_bytes: float
@@ -29,13 +29,14 @@ CHIPS = {
     "tpu7x": Chip(96 * GIB, 1153e12, 3.69e12, 300e9, ("TPU7x", "TPU v7x")),
 }
 
-# Between slices, a device: an assumption (a host's network shared by its devices), no data sheet.
+# Bytes per second and device between slices: an assumption (the devices of a host share its
+# network), not from a data sheet.
 DCN_BANDWIDTH = 3.1e9
 
 
 def chip_of(topology: str) -> Chip:
-    """The chip of a topology's name, such as "v5p:4x4x4" (ValueError: unknown generation)."""
+    """The chip of a topology such as "v5p:4x4x4"; raises ValueError for an unknown generation."""
     generation = topology.partition(":")[0]
     if generation not in CHIPS:
-        raise ValueError(f"topology {topology!r}: the generation is none of {', '.join(CHIPS)}")
+        raise ValueError(f"topology {topology!r}: the generation is not one of {', '.join(CHIPS)}")
     return CHIPS[generation]

@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache: a second evaluation of a model compiles nothing."""
+"""JAX's persistent compilation cache, so that later runs of the same programs do not compile."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def enable_compilation_cache(directory: str | os.PathLike | None = None) -> path
     """Keeps compiled programs on disk for later processes; call it before anything compiles.
 
     Args:
-        directory: where; by default what JAX_COMPILATION_CACHE_DIR says, else
-            marco_jax in the user's cache directory (XDG_CACHE_HOME or ~/.cache).
+        directory: of the cache; by default JAX_COMPILATION_CACHE_DIR, else marco_jax in the user's
+            cache directory (XDG_CACHE_HOME or ~/.cache).
 
     Returns:
         the directory.
@@ -22,6 +22,6 @@ def enable_compilation_cache(directory: str | os.PathLike | None = None) -> path
     default = os.environ.get("JAX_COMPILATION_CACHE_DIR") or pathlib.Path(home) / "marco_jax"
     chosen = pathlib.Path(directory or default).absolute()
     jax.config.update("jax_compilation_cache_dir", str(chosen))
-    # The least worth keeping; JAX's default of a second leaves most of a small model's out.
+    # JAX's default of 1 s would skip most programs of a small model.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return chosen

@@ -1,7 +1,7 @@
-"""What ends a command with exit code 1 rather than 2: the input was good, the work failed."""
+"""The error of a run that fails although its input is valid: exit code 1 rather than 2."""
 
 from __future__ import annotations
 
 
 class RunFailed(Exception):
-    """The run cannot go on; the message says why, what is kept and what helps."""
+    """A run cannot continue; the message names the reason and the remedy."""

@@ -1,8 +1,8 @@
-"""What the allocator does with large buffers that are freed, where JAX computes in host memory.
+"""Settings of glibc's allocator, with which training on a CPU reuses freed memory.
 
-A step on a CPU allocates gigabytes and frees them again. By default glibc takes each large buffer
-from the kernel and hands it back at once, so that every step pays for every page anew: a tenth of
-the time of a small model's step.
+A step on a CPU allocates and frees gigabytes. By default glibc gets each large buffer from the
+kernel and returns it when it is freed, so that every step causes page faults for all its memory,
+which take a tenth of the time of a small model's step.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ OPT_OUT = "MARCO_KEEP_MEMORY"
 # Options of mallopt(3), from glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _SETTINGS = (
-    (_MMAP_MAX, 0),  # large buffers come from the heap,
-    (_TRIM_THRESHOLD, -1),  # which never shrinks,
-    (_TOP_PAD, 256 * 2**20),  # grows by 256 MiB at a time,
-    (_ARENA_MAX, 1),  # and is one for all threads: what one has freed, another takes.
+    (_MMAP_MAX, 0),  # large buffers come from the heap
+    (_TRIM_THRESHOLD, -1),  # the heap never shrinks
+    (_TOP_PAD, 256 * 2**20),  # it grows by 256 MiB at a time
+    (_ARENA_MAX, 1),  # all threads share one heap and can reuse each other's freed memory
 )
 _ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*")
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep what is freed for the next step; returns whether it was told so.
+    """Makes glibc keep freed memory for reuse; returns whether it was done.
 
-    Only where JAX is going to compute on a CPU (JAX_PLATFORMS names it first, or is not set on a
-    machine without accelerators), and unless the environment has MARCO_KEEP_MEMORY=0. To be called
-    before JAX starts: arenas that threads have by then stay. The process then holds its largest
-    use of memory until it ends.
+    It is done if JAX will compute on a CPU (JAX_PLATFORMS names it first, or is not set on a
+    machine without accelerators), unless the environment has MARCO_KEEP_MEMORY=0. Call it before
+    JAX starts, since threads keep the arenas that they have. The process then keeps its peak memory
+    until it ends.
     """
     if os.environ.get(OPT_OUT) == "0" or not computes_on_cpu() or platform.libc_ver()[0] != "glibc":
         return False
@@ -39,7 +39,7 @@ def keep_freed_memory() -> bool:
 
 
 def computes_on_cpu() -> bool:
-    """Whether JAX will choose the CPU, judged without starting it."""
+    """Whether JAX will choose the CPU, without starting JAX."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms:
         return platforms.split(",")[0] == "cpu"

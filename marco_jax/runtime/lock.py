@@ -1,4 +1,4 @@
-"""A lock on a folder that one run at a time may write to."""
+"""A lock on a workdir, which only one run at a time may write to."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def locked(directory: pathlib.Path) -> Iterator[None]:
-    """Holds a workdir, in the first process; the lock of a process that has died is free at once.
+    """Locks a workdir, in the first process of a run, until the block or the process ends.
 
-    It is a POSIX record lock: processes that this one forks do not hold it, and network file
-    systems pass it on. Where there are no locks (some object stores) the run says so and goes on.
+    It is a POSIX record lock: forked processes do not inherit it, and network file systems support
+    it. On storage without locks (some object stores) a warning is logged and the run continues.
 
     Raises:
-        ValueError: another run holds it; the message says which.
+        ValueError: another run has locked it; the message names its process.
     """
     problem, file = "", None
     if jax.process_index() == 0:
@@ -40,7 +40,7 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
             holder = file.read().strip() or "another process"
             problem = f"{directory} is in use by {holder}: stop that run, or give another workdir"
         except OSError as error:
-            _log.warning(f"{directory} cannot be locked ({error}): start no second run in it")
+            _log.warning(f"{directory} cannot be locked ({error}): do not start a second run in it")
         else:
             file.truncate(0)
             since = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,9 +1,9 @@
 """Log lines of a command: UTC time, process, level, message, on standard error.
 
-Modules log with `logging.getLogger(__name__)`, as any library does. `configure_logging` is what the
-command line calls, so that a program that imports the package keeps its own handlers. Processes of
-one run do the same work and would log the same lines: only the first one's are shown, besides
-errors and what is logged with `extra=EVERY_PROCESS`.
+Modules log with `logging.getLogger(__name__)`. Only the command line calls `configure_logging`, so
+that programs which import the package keep their own handlers. Processes of one run do the same
+work and log the same lines: only those of the first process are shown, besides errors and lines
+that are logged with `extra=EVERY_PROCESS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 
-# Passed as `extra` to a log call: every process shows the line, not the first one alone.
+# Passed as `extra` to a log call, so that every process shows the line.
 EVERY_PROCESS = {"every_process": True}
 
 _FORMAT = "%(asctime)sZ %(process_index)d %(levelname)s %(message)s"
@@ -60,5 +60,5 @@ def configure_logging() -> None:
 
 
 def set_process_index(index: int) -> None:
-    """Tells which process of a run this is: lines carry it from here on."""
+    """Sets the index of this process in its run, which log lines then contain."""
     _handler.process_index = index

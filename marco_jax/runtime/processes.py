@@ -1,4 +1,4 @@
-"""The processes of a run: how they find one another, agree, and notice that one has gone."""
+"""The processes of a run: how they connect, agree on problems, and detect that one has died."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ from marco_jax.runtime.logs import EVERY_PROCESS, set_process_index
 
 _log = logging.getLogger(__name__)
 
-# Bytes of a message that `agree` carries.
-_MESSAGE = 512
-# How long a process waits at its end for the others to come to theirs.
+# The longest message of `agree`, in bytes.
+_MESSAGE_BYTES = 512
+# How long a process that has finished waits for the others to finish.
 _SHUTDOWN_SECONDS = 60
 _CONNECT_SECONDS = 60
-# What a process says when it comes to its end well, and when it does not.
+# What a process sends to the others when it ends: successfully, or with an exception.
 _BYE, _FAILED = b".", b"!"
-# For others to find what has failed in one of them, and say so themselves.
+# Time for a process to report its own error, after another one has failed.
 _FAILED_SECONDS = 3.0
 
 
 def join(fields: Mapping[str, Any]) -> str:
-    """Joins the processes of a run, before JAX starts; nothing to do where there is only one.
+    """Connects this process to the others of its run; call it before JAX starts.
 
     Args:
-        fields: `config.distributed`. Without a coordinator the environment is asked
-            (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID), and where that names none,
-            a TPU machine joins its slice by itself. Processes on CPUs talk by gloo.
+        fields: `config.distributed`. Without a coordinator its fields are taken from the
+            environment (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID). Without
+            either, a TPU host finds the hosts of its slice, and any other process runs alone.
+            Processes on CPUs communicate with gloo.
 
     Returns:
-        the host of the first process, empty where JAX has found it.
+        the host of the first process; empty if JAX has found it, or for a single process.
 
     Raises:
-        ValueError: a coordinator without a number of processes or this process's place.
-        ConnectionError: the others do not come.
+        ValueError: a coordinator, but num_processes or process_id do not fit.
+        ConnectionError: the others cannot be reached.
     """
     options = {
         "heartbeat_timeout_seconds": fields["heartbeat_seconds"],
@@ -69,7 +70,7 @@ def join(fields: Mapping[str, Any]) -> str:
     if not 0 <= number < processes:
         raise ValueError(
             f"distributed.coordinator is {coordinator}, num_processes {processes} and process_id "
-            f"{number}: give each process its place, from 0"
+            f"{number}: give each process its number, from 0"
         )
     if "cpu" in given("JAX_PLATFORMS", "cpu"):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -77,7 +78,7 @@ def join(fields: Mapping[str, Any]) -> str:
         jax.distributed.initialize(coordinator, processes, number, **options)
     except jax.errors.JaxRuntimeError as error:
         raise ConnectionError(
-            f"process {number} of {processes} finds no run at {coordinator}: "
+            f"process {number} of {processes} cannot reach a run at {coordinator}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
     set_process_index(number)
@@ -92,16 +93,16 @@ def _on_tpu() -> bool:
 
 
 def agree(problem: str) -> str:
-    """The first problem that any process has, known to all of them; empty where none has any.
+    """Returns the first problem of any process in all of them; empty if no process has one.
 
-    Every process must call it at the same point.
+    Every process must call it at the same point of the program.
     """
     if jax.process_count() == 1:
         return problem
-    text = problem.encode()[:_MESSAGE]
-    mine = np.zeros(_MESSAGE, np.uint8)
+    text = problem.encode()[:_MESSAGE_BYTES]
+    mine = np.zeros(_MESSAGE_BYTES, np.uint8)
     mine[: len(text)] = np.frombuffer(text, np.uint8)
-    for row in np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, _MESSAGE):
+    for row in np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, _MESSAGE_BYTES):
         if row[0]:
             return row[row > 0].tobytes().decode(errors="replace")
     return ""
@@ -109,32 +110,33 @@ def agree(problem: str) -> str:
 
 @contextlib.contextmanager
 def first_process_first(name: str) -> Iterator[None]:
-    """The block runs in the first process, then in the others, which find what it has written."""
+    """Runs the block in the first process, then in the others, which can read files it wrote."""
     first = jax.process_index() == 0
     if not first:
-        together(name)
+        barrier(name)
     yield
     if first:
-        together(name)
+        barrier(name)
 
 
-def together(name: str) -> None:
-    """Waits until all processes are here."""
+def barrier(name: str) -> None:
+    """Waits until all processes have called this with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 @contextlib.contextmanager
 def watch_others(host: str = "") -> Iterator[None]:
-    """Ends this process within moments of another's death.
+    """Ends this process within seconds after another process of the run has died.
 
-    Each process holds a connection to the first; a kernel closes those of a process that dies, so
-    that nobody waits in a collective for it. A host that goes without a word is left to JAX's
-    heartbeats (`config.distributed.heartbeat_seconds`), which end the process as well.
-    An exception that leaves the block ends the process, too, without waiting for the others.
+    Otherwise it would wait in a collective for the dead process. Each process has a connection to
+    the first, and the kernel closes the connections of a process that dies. A host that disappears
+    without closing them is detected by JAX's heartbeats (`config.distributed.heartbeat_seconds`),
+    which also end the process. An exception that leaves the block ends the process without waiting
+    for the others.
 
     Args:
-        host: what the first process is reached by; its own name by default.
+        host: address of the first process; by default its host name.
     """
     if jax.process_count() == 1:
         yield
@@ -149,20 +151,20 @@ def watch_others(host: str = "") -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _tell(connections, _FAILED)
+        _send(connections, _FAILED)
         code = 2 if isinstance(error, (ValueError, OSError)) else 1
-        # JAX would wait at exit for processes that will not come; others learn of this one's end.
+        # At exit JAX would wait for the other processes, which may never end.
         atexit.register(leave, code)
         raise
-    _tell(connections, _BYE)
+    _send(connections, _BYE)
     for thread in threads:
         thread.join(timeout=_SHUTDOWN_SECONDS)
 
 
 def _connect(host: str) -> dict[int, socket.socket]:
-    """Connections by the process at their other end: the first has one to each, all others one.
+    """Opens connections, by the process at the other end: the first process has one to each other.
 
-    None where the network does not let them through: heartbeats remain.
+    Empty if the network does not allow them; then only heartbeats detect a death.
     """
     first = jax.process_index() == 0
     server = socket.create_server(("", 0)) if first else None
@@ -182,7 +184,7 @@ def _connect(host: str) -> dict[int, socket.socket]:
         problem = str(error)
     if problem := agree(problem):
         _log.warning(
-            f"no connection for watching the other processes ({problem}): heartbeats remain",
+            f"cannot connect to the other processes ({problem}): only heartbeats detect their end",
             extra=EVERY_PROCESS,
         )
         return {}
@@ -201,28 +203,28 @@ def _accept(server: socket.socket, count: int) -> dict[int, socket.socket]:
     return connections
 
 
-def _tell(connections: Mapping[int, socket.socket], word: bytes) -> None:
+def _send(connections: Mapping[int, socket.socket], message: bytes) -> None:
     for connection in connections.values():
         with contextlib.suppress(OSError):
-            connection.sendall(word)
+            connection.sendall(message)
 
 
 def _wait_for_end(process: int, connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        word = connection.recv(1)
-        if word == _BYE:
+        message = connection.recv(1)
+        if message == _BYE:
             return
-        if word == _FAILED:
+        if message == _FAILED:
             time.sleep(_FAILED_SECONDS)
     _log.warning(
-        f"process {process} of the run has ended: this one cannot go on; start all again",
+        f"process {process} of the run has ended: this one cannot continue; restart all processes",
         extra=EVERY_PROCESS,
     )
     leave(1)
 
 
 def leave(code: int) -> None:
-    """Ends the process from any thread, without waiting for anything."""
+    """Ends the process at once, from any thread."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

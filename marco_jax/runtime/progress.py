@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, a log line every twenty seconds elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise a log line every twenty seconds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tqdm import tqdm
 
 _log = logging.getLogger(__name__)
 
-# Between two lines of a log.
+# Between two log lines.
 SECONDS = 20.0
 
 
 class Progress:
-    """Counts finished units of some work. A context manager; call it with how many are done.
+    """Counts and shows the finished units of some work. A context manager; call it with a count.
 
-    A thread writes the lines, so that they come while one unit (a compilation, say) takes long.
-    Work that ends within `SECONDS` leaves no line.
+    A thread logs the lines, so that they also appear while one unit (such as a compilation) takes
+    long. Work that ends within `SECONDS` logs no line.
     """
 
     def __init__(
@@ -28,11 +28,11 @@ class Progress:
         """Starts counting.
 
         Args:
-            name: begins every line, such as "tokenising kk".
-            total: units in all; None where that is not known.
-            unit: what is counted, in the plural; "B" is shown as MB or GB. Empty: nothing is
-                counted, and lines have the time alone.
-            initial: units that were done before, by an earlier call of the program.
+            name: the start of every line, such as "tokenising kk".
+            total: the number of units; None if unknown.
+            unit: name of the units, in the plural; "B" is shown as MB or GB. If empty, lines show
+                the time only.
+            initial: units that an earlier call of the program has finished.
         """
         self.name, self.total, self.unit = name, total, unit
         self.initial = self.done = initial
@@ -46,24 +46,24 @@ class Progress:
             unit_scale=unit == "B",
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
-            # A bar of a part of the work goes when it is done.
+            # A finished bar disappears, since it may be one of many.
             leave=False,
         )
         self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
 
     def __call__(self, count: int = 1) -> None:
-        """So many more units are done."""
+        """Adds finished units."""
         self.done += count
         self._bar.update(count)
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.perf_counter() - self.start
 
     @property
     def rate(self) -> float:
-        """Units a second."""
+        """Units per second."""
         return (self.done - self.initial) / max(self.seconds, 1e-9)
 
     def __enter__(self) -> Progress:
@@ -84,7 +84,7 @@ class Progress:
                 self._bar.refresh()
 
     def line(self) -> str:
-        """The state in one line."""
+        """The progress in one line."""
         if self.done == self.initial or not self.unit:
             return f"{self.name}: {self.seconds:,.0f} s so far"
         done = self._number(self.done)
@@ -103,7 +103,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: seconds, minutes or hours."""
+    """Formats a time in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

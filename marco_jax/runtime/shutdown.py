@@ -1,9 +1,9 @@
-"""A quiet end of the process: what runs ends before the interpreter goes.
+"""Makes a process wait at its exit for running JAX programs, which would otherwise abort it.
 
-On a CPU, JAX reads a NumPy array in place, and the thread that ran the program lets go of it: for
-that it needs the interpreter's lock. A thread that asks for the lock while Python shuts down is
-ended by Python, which C++ answers with `terminate called without an active exception`: a run that
-did all its work would end as aborted.
+On a CPU, JAX programs read NumPy arrays in place, and release them on the thread that ran the
+program, which needs the GIL for that. Python ends a thread that requests the GIL during shutdown,
+and C++ then aborts with `terminate called without an active exception`, although the run was
+successful.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import time
 
 import jax
 
-# Threads that wait for the lock take microseconds each once they have it.
+# A thread needs the GIL for microseconds only.
 _GRACE_SECONDS = 0.05
 
 
 @functools.cache
 def end_quietly() -> None:
-    """Makes the end of the process wait for programs in flight and the threads that ran them."""
+    """Makes the exit of the process wait for running programs and their threads."""
     atexit.register(_drain)
 
 
 def _drain() -> None:
-    # With several processes a program may wait for one that has died: never wait for it here.
+    # With several processes a program may wait forever for a process that has died.
     if jax.process_count() == 1:
         jax.block_until_ready(jax.live_arrays())
     time.sleep(_GRACE_SECONDS)

@@ -1,1 +1,1 @@
-"""Byte-level BPE and SentencePiece behind one interface, chat templates, new vocabulary."""
+"""Tokenizers (byte-level BPE and SentencePiece), chat templates, and vocabulary extension."""

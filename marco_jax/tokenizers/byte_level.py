@@ -1,4 +1,4 @@
-"""Byte-level BPE vocabularies as GPT-2, Qwen and others publish them."""
+"""Reads byte-level BPE vocabularies in the formats of GPT-2 and tiktoken."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ import pathlib
 
 
 def read_merges(directory: pathlib.Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a directory with vocab.json and merges.txt.
+    """Reads vocabulary and merges from a directory with vocab.json and merges.txt.
 
     Raises:
         FileNotFoundError: one of them is missing.
     """
     for name in ("vocab.json", "merges.txt"):
         if not (directory / name).is_file():
-            raise FileNotFoundError(f"{directory / name} is missing beside its other half")
+            raise FileNotFoundError(
+                f"{directory / name} is missing: vocab.json and merges.txt are needed together"
+            )
     vocab = json.loads((directory / "vocab.json").read_text("utf-8"))
-    # Some packages ship the file with CRLF ends; \r is never part of a merge.
+    # Some packages ship the file with CRLF line ends; \r is never part of a merge.
     lines = (directory / "merges.txt").read_text("utf-8").replace("\r", "").split("\n")
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     return vocab, merges
 
 
 def replay_merges(file: pathlib.Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a tiktoken rank file.
+    """Reads the vocabulary of a tiktoken rank file, and reconstructs its merges.
 
-    A token of rank r arose from the two parts that merging by lower ranks leaves of its bytes.
+    The file has no merges. For a token of rank r, applying all merges of lower rank to its bytes
+    leaves two parts, which are its merge.
     """
     ranks = {}
     for line in file.read_bytes().splitlines():
@@ -57,7 +60,7 @@ def _last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> list[bytes]
 
 
 def byte_letters() -> list[str]:
-    """GPT-2's printable letter for each byte, which vocab.json and merges.txt are written in."""
+    """The printable character of each byte in vocab.json and merges.txt, as in GPT-2."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in printable}
     others = [byte for byte in range(256) if byte not in letters]

@@ -1,4 +1,4 @@
-"""Chat templates of Hugging Face directories: a conversation as the text that a model reads."""
+"""Chat templates of Hugging Face directories: they render a conversation as text for a model."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-# ChatML as Qwen2's own tokenizer_config.json has it, but for its default system message.
+# ChatML as in Qwen2's tokenizer_config.json, without its default system message.
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
     "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-# The token that ends a message there.
+# The token that ends a message in ChatML.
 CHATML_END = "<|im_end|>"
-# The whole of it, for a tokenizer that brings none: a conversation without a system message gets
-# one (tokenizer_config.json of Qwen/Qwen2-7B-Instruct).
+# The template of Qwen/Qwen2-7B-Instruct (tokenizer_config.json), which adds a system message to a
+# conversation without one. The default for tokenizers without a template.
 QWEN2_CHAT = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
     + CHATML.partition("{% for message in messages %}")[2]
 )
 
-# Stands behind a message that is to be continued while it is rendered.
+# Marks, during rendering, the end of a message that the model is to continue.
 _MARK = "<<continued here>> "
 
 
@@ -34,17 +34,17 @@ def render_chat(
     add_generation_prompt: bool = True,
     special_tokens: Mapping[str, str] | None = None,
 ) -> str:
-    """A conversation as text, as `transformers` renders it.
+    """Renders a conversation as text, with the same result as `transformers`.
 
     Args:
         template: Jinja, run in a sandbox.
         messages: each with a role and its content.
-        add_generation_prompt: whether the text ends where the assistant begins; without it the
-            text ends with the last message's own content, for the model to go on.
-        special_tokens: what templates may name besides, such as eos_token.
+        add_generation_prompt: True: the text ends with the start of an assistant message. False:
+            it ends with the content of the last message, for the model to continue.
+        special_tokens: further variables of the template, such as eos_token.
 
     Raises:
-        ValueError: the template refuses the conversation.
+        ValueError: the template rejects the conversation.
     """
     messages = [dict(message) for message in messages]
     if not add_generation_prompt:
@@ -53,42 +53,43 @@ def render_chat(
     if add_generation_prompt:
         return text
     if _MARK.strip() not in text:
-        raise ValueError("the chat template leaves out the last message: it cannot be continued")
-    begun, _, rest = text.rpartition(_MARK.strip())
-    # A template that strips messages has taken the mark's last space, and is to strip the message.
-    return begun if rest.startswith(" ") else begun.rstrip()
+        raise ValueError("the chat template omits the last message: it cannot be continued")
+    before, _, rest = text.rpartition(_MARK.strip())
+    # If the mark's last space is gone the template strips messages, so the message is stripped too.
+    return before if rest.startswith(" ") else before.rstrip()
 
 
-def render_learnt(
-    template: str, messages: Sequence[Mapping[str, str]], learnt: Sequence[bool]
+def render_with_spans(
+    template: str, messages: Sequence[Mapping[str, str]], selected: Sequence[bool]
 ) -> tuple[str, list[tuple[int, int]]]:
-    """A whole conversation as text, and where in it the learnt messages stand.
+    """Renders a whole conversation as text, and locates the selected messages in it.
 
-    What is learnt of a message is what a model has to write: all that follows the prompt for it,
-    the mark of its end included (`<|im_end|>` in ChatML), and not the whitespace after that.
+    The span of a message is the part that a model has to generate: everything after the generation
+    prompt, including the end mark (`<|im_end|>` in ChatML), without whitespace after it.
 
     Args:
         template: Jinja, run in a sandbox.
         messages: each with a role and its content.
-        learnt: for each message, whether it is.
+        selected: for each message, whether to return its span.
 
     Returns:
-        the text, and [start, stop) in characters of every learnt message.
+        the text, and [start, stop) in characters of every selected message.
 
     Raises:
-        ValueError: the template refuses the conversation, or changes earlier messages as it goes.
+        ValueError: the template rejects the conversation, or renders a message differently when
+            more messages follow.
     """
     text = _render(template, messages, False, {})
     spans = []
-    for number, wanted in enumerate(learnt):
+    for number, wanted in enumerate(selected):
         if not wanted:
             continue
         prompt = _render(template, messages[:number], True, {})
         written = _render(template, messages[: number + 1], False, {})
         if not (written.startswith(prompt) and text.startswith(written)):
             raise ValueError(
-                "the chat template does not write a conversation message by message: what is "
-                f"before message {number + 1} depends on what follows; give another template"
+                f"the chat template renders the text before message {number + 1} differently when "
+                "more messages follow: give another template"
             )
         spans.append((len(prompt), len(written.rstrip())))
     return text, spans
@@ -107,12 +108,12 @@ def _render(
             messages=messages, add_generation_prompt=add_generation_prompt, **special_tokens
         )
     except TemplateError as error:
-        raise ValueError(f"the chat template refuses the conversation: {error}") from None
+        raise ValueError(f"the chat template rejects the conversation: {error}") from None
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> Any:
-    """The template as `transformers` compiles it."""
+    """Compiles a template with the same Jinja environment as `transformers`."""
     from jinja2.exceptions import TemplateError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

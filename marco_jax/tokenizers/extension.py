@@ -1,8 +1,8 @@
-"""A larger vocabulary for languages that a byte-level BPE cuts into small pieces.
+"""Vocabulary extension: new tokens for languages that a byte-level BPE cuts into short tokens.
 
-Merging goes on where the tokenizer's own merges end: on the ids that it gives to the words of the
-new text. Its merges keep their order, its ids their numbers, and new ids begin behind its special
-tokens: a text without a new piece in it has the ids that it always had.
+BPE training continues on the token ids of the words of new text, after the tokenizer's existing
+merges. Existing merges and ids stay the same, and new ids follow the special tokens, so a text
+without any new token is encoded as before.
 """
 
 from __future__ import annotations
@@ -20,97 +20,98 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from marco_jax.tokenizers.tokenizer import BytePairTokenizer, Tokenizer
 
-# Embedding tables have a multiple of so many rows: it divides over any tensor axis, and 128 is
-# what Qwen2's own are a multiple of.
+# The number of rows of embedding tables is a multiple of this, as in Qwen2, so that tensor axes
+# divide it.
 ROWS = 128
-# Written without spaces between words: tokens per word would say nothing.
+# Languages without spaces between words, for which tokens per word is not a useful metric.
 UNSPACED = ("zh", "ja", "th")
 
-# Ids are handed to the trainer as letters; below are line ends and spaces, in between surrogates.
+# The trainer gets each id as one character. Characters below the first are skipped because they
+# include line ends and spaces; surrogates are skipped because they are not characters.
 _FIRST_LETTER, _SURROGATES, _SURROGATES_END = 0x100, 0xD800, 0xE000
 _TEXTS_AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Extension:
-    """A tokenizer with new pieces.
+    """A tokenizer with new tokens.
 
     Attributes:
-        tokenizer: the larger one.
-        first: the first new id; the others follow.
-        written: for each new id, the ids that wrote its piece before.
+        tokenizer: the larger tokenizer.
+        first: the first new id; the others follow it.
+        old_ids: for each new token, the ids that encoded it before.
     """
 
     tokenizer: BytePairTokenizer
     first: int
-    written: tuple[tuple[int, ...], ...]
+    old_ids: tuple[tuple[int, ...], ...]
 
     def rows(self, old: int) -> int:
-        """Rows of the larger embedding table, padded; not fewer than the old one's."""
-        needed = self.first + len(self.written)
+        """Rows of the larger embedding table, with padding; at least those of the old table."""
+        needed = self.first + len(self.old_ids)
         return max(old, -(-needed // ROWS) * ROWS)
 
     def grow(self, table: np.ndarray) -> np.ndarray:
-        """An embedding table [rows, hidden] with a row for each new piece.
+        """Enlarges an embedding table [rows, hidden] with a row for each new token.
 
-        A new row is the mean of the rows that wrote its piece before, taken in float32. Rows that
-        are padding still are as the table's last row, which is padding in a published one.
+        A new row is the mean, in float32, of the rows of the token's old ids. Padding rows equal
+        the old table's last row, which is padding in published tables.
         """
         old = len(table)
         grown = np.empty((self.rows(old), table.shape[1]), table.dtype)
         grown[:old] = table
         grown[old:] = table[-1]
-        for row, ids in enumerate(self.written, start=self.first):
+        for row, ids in enumerate(self.old_ids, start=self.first):
             grown[row] = table[list(ids)].astype(np.float32).mean(axis=0).astype(table.dtype)
         return grown
 
 
 def extend_vocabulary(
-    tokenizer: Tokenizer, texts: Mapping[str, Iterable[str]], pieces: int, characters: int
+    tokenizer: Tokenizer, texts: Mapping[str, Iterable[str]], tokens: int, characters: int
 ) -> Extension:
-    """Learns new pieces from the texts of some languages, as much of each.
+    """Learns new tokens from texts of some languages, the same amount of text of each.
 
     Args:
         tokenizer: a byte-level BPE, such as Qwen2's.
         texts: by language.
-        pieces: how many to learn.
-        characters: how much is read of each language.
+        tokens: the number of tokens to learn.
+        characters: the number of characters to read of each language.
 
     Returns:
-        the larger tokenizer; it has fewer pieces where the text does not hold so many.
+        the larger tokenizer, with fewer new tokens if the text does not yield that many.
 
     Raises:
         ValueError: another kind of tokenizer, or no text in a language.
     """
     state = _byte_level_state(tokenizer)
-    if pieces < 1:
-        raise ValueError(f"the vocabulary is to be extended by {pieces} pieces: give 1 or more")
+    if tokens < 1:
+        raise ValueError(f"the vocabulary cannot be extended by {tokens} tokens: give 1 or more")
     letters: set[str] = set()
     words: collections.Counter[str] = collections.Counter()
     for language, found in texts.items():
         before = words.total()
-        for word in _words(tokenizer.backend, _some(found, characters)):
+        for word in _words(tokenizer.backend, _first_characters(found, characters)):
             letters.update(word)
             words[word] += 1
         if words.total() == before:
-            raise ValueError(f"there is no text in {language} to learn new pieces from")
-    merges = _train(words, len(letters), pieces)
-    return _extended(tokenizer, state, merges, pieces)
+            raise ValueError(f"there is no text in {language} to learn new tokens from")
+    merges = _train(words, len(letters), tokens)
+    return _extended(tokenizer, state, merges, tokens)
 
 
 def _byte_level_state(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The definition of a byte-level BPE tokenizer, as its tokenizer.json has it."""
+    """The content of a byte-level BPE tokenizer's tokenizer.json."""
     if isinstance(tokenizer, BytePairTokenizer):
         state = json.loads(tokenizer.backend.to_str())
         if state["model"]["type"] == "BPE" and not state["model"].get("byte_fallback"):
             return state
     raise ValueError(
-        f"a vocabulary is extended by merging further, which {type(tokenizer).__name__} does not: "
+        f"vocabulary extension needs BPE merges, which {type(tokenizer).__name__} does not have: "
         "give a model with a byte-level BPE tokenizer, such as Qwen2's"
     )
 
 
-def _some(texts: Iterable[str], characters: int) -> Iterator[str]:
+def _first_characters(texts: Iterable[str], characters: int) -> Iterator[str]:
     for text in texts:
         if characters <= 0:
             return
@@ -119,7 +120,7 @@ def _some(texts: Iterable[str], characters: int) -> Iterator[str]:
 
 
 def _words(backend: tokenizers.Tokenizer, texts: Iterable[str]) -> Iterator[str]:
-    """The words of texts as the pretokeniser cuts them, a letter an id."""
+    """Yields the pretokeniser's words of texts, each with one character per token id."""
     block: list[str] = []
 
     def encoded() -> Iterator[str]:
@@ -137,13 +138,13 @@ def _words(backend: tokenizers.Tokenizer, texts: Iterable[str]) -> Iterator[str]
     yield from encoded()
 
 
-def _train(words: Mapping[str, int], letters: int, pieces: int) -> list[tuple[str, str]]:
-    """Merges of letters, the most frequent first, by the library's own trainer."""
+def _train(words: Mapping[str, int], letters: int, tokens: int) -> list[tuple[str, str]]:
+    """Trains a BPE on the words and returns its merges, the most frequent first."""
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Split("\n", behavior="removed")
-    # Some merges spell a piece that is there already, along another way: learn a few more.
+    # Some merges make a token that exists already, by another merge: learn a few more.
     trainer = trainers.BpeTrainer(
-        vocab_size=letters + pieces + pieces // 8 + 64, min_frequency=2, show_progress=False
+        vocab_size=letters + tokens + tokens // 8 + 64, min_frequency=2, show_progress=False
     )
     lines = (f"{word}\n" * count for word, count in sorted(words.items()) if len(word) > 1)
     trained.train_from_iterator(lines, trainer)
@@ -154,30 +155,30 @@ def _extended(
     tokenizer: BytePairTokenizer,
     state: dict[str, Any],
     merges: Sequence[tuple[str, str]],
-    pieces: int,
+    tokens: int,
 ) -> Extension:
     vocab, old_merges = state["model"]["vocab"], state["model"]["merges"]
-    spelling = {token: piece for piece, token in vocab.items()}
+    text_of = {token: text for text, token in vocab.items()}
     as_text = bool(old_merges) and isinstance(old_merges[0], str)
     known = {tuple(merge.split(" ")) if as_text else tuple(merge) for merge in old_merges}
     first = max(tokenizer.backend.get_vocab(with_added_tokens=True).values()) + 1
-    written: list[tuple[int, ...]] = []
+    old_ids: list[tuple[int, ...]] = []
     for pair in merges:
         ids = [tuple(map(_token, part)) for part in pair]
-        left, right = ("".join(spelling[token] for token in part) for part in ids)
+        left, right = ("".join(text_of[token] for token in part) for part in ids)
         if left + right not in vocab:
-            if len(written) == pieces:
+            if len(old_ids) == tokens:
                 break
-            vocab[left + right] = first + len(written)
-            written.append(ids[0] + ids[1])
+            vocab[left + right] = first + len(old_ids)
+            old_ids.append(ids[0] + ids[1])
         if (left, right) not in known:
             known.add((left, right))
             old_merges.append(f"{left} {right}" if as_text else [left, right])
-    # A token that only stands in the list of added ones gets the next free id, whatever is said.
+    # The library ignores the id of an added token that is not in the vocabulary.
     vocab |= {added["content"]: added["id"] for added in state["added_tokens"]}
     backend = tokenizers.Tokenizer.from_str(json.dumps(state))
-    larger = BytePairTokenizer(backend, tokenizer.separator, tokenizer.companions)
-    return Extension(larger, first, tuple(written))
+    larger = BytePairTokenizer(backend, tokenizer.eos_token, tokenizer.companions)
+    return Extension(larger, first, tuple(old_ids))
 
 
 def _letter(token: int) -> str:
@@ -191,11 +192,11 @@ def _token(letter: str) -> int:
 
 
 def fertility(tokenizer: Tokenizer, language: str, texts: Sequence[str]) -> dict[str, Any]:
-    """How many tokens a language's text takes.
+    """Counts the tokens of a language's texts.
 
     Returns:
-        "tokens", "bytes", "tokens_per_byte", and "tokens_per_word": words stand between white
-        space; None for languages that write none.
+        "tokens", "bytes", "tokens_per_byte", and "tokens_per_word", where words are separated by
+        whitespace; None for languages without spaces.
     """
     tokens = sum(map(len, tokenizer.encode_batch(texts)))
     size = sum(len(text.encode()) for text in texts)
@@ -211,7 +212,7 @@ def fertility(tokenizer: Tokenizer, language: str, texts: Sequence[str]) -> dict
 def compare_fertility(
     before: Tokenizer, after: Tokenizer, texts: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """{language: {"before": fertility, "after": fertility}} on the same texts."""
+    """Fertility of both tokenizers on the same texts: {language: {"before": ..., "after": ...}}."""
     return {
         language: {
             "before": fertility(before, language, found),
@@ -222,7 +223,7 @@ def compare_fertility(
 
 
 def format_fertility(compared: Mapping[str, Mapping[str, Any]]) -> str:
-    """A text table of `compare_fertility`."""
+    """Formats the result of `compare_fertility` as a text table."""
 
     def number(value: float | None, digits: int) -> str:
         return "-" if value is None else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""SentencePiece unigram models: reading and training them, and the same ids in transformers."""
+"""SentencePiece unigram models: loading, training, and export to transformers with equal ids."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from tokenizers import AddedToken, decoders, models, normalizers
 
 from marco_jax.files import write_bytes
 from marco_jax.tokenizers.tokenizer_files import (
+    EOS_TOKEN,
     QWEN2_SPECIALS,
-    SEPARATOR,
     Companions,
     content_hash,
     write_companions,
 )
 
-# Longer lines are cut for SentencePiece's training, which leaves out those over 4192 bytes.
+# Longer lines are cut, since SentencePiece's trainer skips lines over 4192 bytes.
 _LINE_CHARACTERS = 1000
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece unigram model with byte fallback, which keeps whitespace as it is.
+    """A SentencePiece unigram model with byte fallback, which does not change whitespace.
 
-    U+2581 stands for a space inside SentencePiece: where a text has one, decoding gives a space.
-    The names of its control pieces and of ChatML's marks in a text are those pieces, as with
-    Qwen2's special tokens.
+    SentencePiece represents a space by U+2581, so a U+2581 in a text is decoded as a space. The
+    names of control pieces and ChatML's marks, such as `<|im_end|>`, are encoded as these pieces
+    where they occur in a text, like Qwen2's special tokens.
     """
 
     def __init__(self, model: bytes, companions: Companions | None = None) -> None:
-        """Takes the bytes of a tokenizer.model, and what is saved beside it.
+        """Creates a tokenizer from the bytes of a tokenizer.model.
 
         Raises:
-            ValueError: a model of another kind, e.g. one that changes the text.
+            ValueError: another kind of model, such as one that changes the text.
         """
-        # Here and below it is imported where it is used: Qwen2's own tokenizer does without.
+        # Imported where it is used: Qwen2's tokenizer does not need it.
         import sentencepiece
 
         _check_model(model)
@@ -50,7 +50,7 @@ class SentencePieceTokenizer:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self._processor.vocab_size()
         self.eos_id: int = self._processor.eos_id()
-        self.separator: str = self._processor.id_to_piece(self.eos_id)
+        self.eos_token: str = self._processor.id_to_piece(self.eos_id)
         pieces = {self._processor.id_to_piece(i): i for i in self._special_ids()}
         self._specials = pieces
         self._marks = re.compile("(" + "|".join(map(re.escape, pieces)) + ")")
@@ -61,34 +61,34 @@ class SentencePieceTokenizer:
         return content_hash(self._model)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; the separator's name in it is the separator, as with Qwen2."""
+        """Token ids of a text; names of special tokens in it are encoded as these tokens."""
         ids: list[int] = []
         for part in self._marks.split(unicodedata.normalize("NFC", text)):
             special = self._specials.get(part)
             ids += self._processor.encode(part) if special is None else [special]
         return ids
 
-    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of an NFC text, and the character at which each of them begins."""
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids of an NFC text, and the index of each token's first character."""
         ids: list[int] = []
-        places: list[int] = []
+        offsets: list[int] = []
         start = 0
         for part in self._marks.split(text):
             if part in self._specials:
                 ids.append(self._specials[part])
-                places.append(start)
+                offsets.append(start)
             else:
                 pieces = self._processor.encode(part, out_type="proto").pieces
                 ids += [piece.id for piece in pieces]
-                # The library counts bytes.
+                # The library's offsets are in bytes.
                 ends = np.cumsum([len(character.encode()) for character in part])
                 begins = [piece.begin for piece in pieces]
-                places += (start + np.searchsorted(ends, begins, side="right")).tolist()
+                offsets += (start + np.searchsorted(ends, begins, side="right")).tolist()
             start += len(part)
-        return ids, places
+        return ids, offsets
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of several texts, on all cores."""
+        """Token ids of several texts, computed on all cores."""
         plain = [unicodedata.normalize("NFC", text) for text in texts]
         return [
             self.encode(text) if self._marks.search(text) else ids
@@ -96,17 +96,17 @@ class SentencePieceTokenizer:
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; broken UTF-8 becomes U+FFFD."""
-        # No text has the unknown piece, but a model may emit it.
+        """The text of token ids; invalid UTF-8 becomes U+FFFD."""
+        # The unknown piece never results from a text, but a model may emit it.
         skipped = (*self._specials.values(), self._processor.unk_id())
         return self._processor.decode([int(i) for i in ids if i not in skipped])
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes tokenizer.model, and the same model as tokenizer.json for transformers."""
+        """Writes tokenizer.model, and an equal tokenizer.json for transformers."""
         directory = pathlib.Path(directory)
         write_bytes(directory / "tokenizer.json", self._fast().to_str(pretty=True).encode())
         write_bytes(directory / "tokenizer.model", self._model)
-        write_companions(directory, self.companions, self.separator, qwen2=False)
+        write_companions(directory, self.companions, self.eos_token, qwen2=False)
 
     def _special_ids(self) -> list[int]:
         processor = self._processor
@@ -127,7 +127,7 @@ class SentencePieceTokenizer:
         ]
         unigram = models.Unigram(pieces, unk_id=processor.unk_id(), byte_fallback=True)
         fast = tokenizers.Tokenizer(unigram)
-        # SentencePiece writes a space as U+2581; the model was trained without a space in front.
+        # SentencePiece represents a space by U+2581; add_dummy_prefix is off.
         fast.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(" ", "\u2581")]
         )
@@ -145,11 +145,11 @@ def train_sentencepiece(
 ) -> SentencePieceTokenizer:
     """Trains a unigram model with byte fallback and saves it in `directory`.
 
-    Whitespace is kept as it is and digits stand alone. The control piece `<|endoftext|>` separates
-    documents; ChatML's marks are pieces too. Id 0 is an ordinary piece, as in Qwen2.
+    Whitespace is not changed and each digit is a token. EOS is the control piece `<|endoftext|>`;
+    ChatML's marks are pieces, too. Id 0 is an ordinary piece, as in Qwen2.
 
     Raises:
-        ValueError: too little text for so many pieces.
+        ValueError: too little text for a vocabulary of this size.
     """
     import sentencepiece
 
@@ -167,20 +167,20 @@ def train_sentencepiece(
             model_type="unigram",
             vocab_size=vocab_size,
             byte_fallback=True,
-            # The rarest characters (mostly Chinese) are left to byte fallback.
+            # The rarest characters (mostly Chinese) use byte fallback.
             character_coverage=0.9995,
             normalization_rule_name="identity",
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             split_digits=True,
-            # One thread: the order of a sum over threads would show in the scores.
+            # One thread, since scores depend on the order of sums over threads.
             num_threads=1,
             user_defined_symbols=["\n", *QWEN2_SPECIALS[1:]],
             unk_id=1,
             eos_id=2,
             bos_id=-1,
             pad_id=-1,
-            eos_piece=SEPARATOR,
+            eos_piece=EOS_TOKEN,
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -193,9 +193,10 @@ def train_sentencepiece(
 
 
 def _round_scores(model: bytes) -> bytes:
-    """The model with scores of so few bits that sums are exact, in any order and precision.
+    """Rounds a model's scores to so few bits that their sums are exact, in any order and precision.
 
-    Else libraries part where two segmentations are equally likely (">" + ">>", ">>" + ">").
+    Otherwise libraries choose differently between two equally likely segmentations, such as
+    ">" + ">>" and ">>" + ">".
     """
     proto = _parse(model)
     for piece in proto.pieces:
@@ -211,23 +212,23 @@ def _check_model(model: bytes) -> None:
     if not unigram or changes_text or normalizer.add_dummy_prefix or trainer.eos_id < 0:
         raise ValueError(
             "tokenizer.model is not a unigram model with byte fallback, identity normalisation, no "
-            "space put in front and an end-of-sentence piece: give tokenizer.json instead"
+            "dummy prefix and an end-of-sentence piece: give tokenizer.json instead"
         )
 
 
 def _parse(model: bytes) -> Any:
-    """The bytes of a tokenizer.model as a message."""
+    """Parses the bytes of a tokenizer.model as a protobuf message."""
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
     try:
         return sentencepiece_model_pb2.ModelProto.FromString(model)
     except DecodeError as error:
-        raise ValueError(f"tokenizer.model is no SentencePiece model: {error}") from None
+        raise ValueError(f"tokenizer.model is not a SentencePiece model: {error}") from None
 
 
 class _ByteSink:
-    """A file object that collects what is written."""
+    """A file object that collects the written bytes."""
 
     def __init__(self) -> None:
         self.data = bytearray()

@@ -1,7 +1,7 @@
-"""Tokenizers behind one small interface: Qwen2's byte-level BPE, and SentencePiece.
+"""The tokenizer interface and its implementations: Qwen2's byte-level BPE, and SentencePiece.
 
-Both read NFC text, add no BOS, and name one id that separates documents. `vocab_size` counts real
-ids; a model's embedding may have more rows.
+Both normalise text to NFC, add no BOS, and have one EOS token that ends a document. `vocab_size`
+is the number of tokens; a model's embedding may have more rows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from marco_jax.tokenizers.byte_level import read_merges, replay_merges
 from marco_jax.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from marco_jax.tokenizers.sentencepiece_tokenizer import train_sentencepiece as train_sentencepiece
 from marco_jax.tokenizers.tokenizer_files import (
+    EOS_TOKEN,
     QWEN2_IDS,
     QWEN2_SPECIALS,
-    SEPARATOR,
     Companions,
     content_hash,
     read_companions,
@@ -33,8 +33,8 @@ from marco_jax.tokenizers.tokenizer_files import (
 # The folder of a tokenizer in a workdir.
 TOKENIZER = "tokenizer"
 
-# Qwen2's pretokenisation, as in its own tokenizer.json. Its letter class has no \p{M}: Bengali,
-# Nepali, Thai and vowelled Arabic are cut at combining marks.
+# The pretokeniser of Qwen2's tokenizer.json. Its letter class has no \p{M}, so that words of
+# Bengali, Nepali, Thai and vowelled Arabic are cut at combining marks.
 QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -42,37 +42,37 @@ QWEN2_PATTERN = (
 
 
 class Tokenizer(Protocol):
-    """What the product needs of a tokenizer."""
+    """The interface of a tokenizer."""
 
     vocab_size: int
     eos_id: int
-    separator: str
-    # What is saved beside the vocabulary; it may be replaced, by a chat template for instance.
+    eos_token: str
+    # Saved beside the vocabulary; may be replaced, for instance to set a chat template.
     companions: Companions
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the vocabulary: equal tokenizers have equal ones."""
+        """A hash of the vocabulary, the same for equal tokenizers."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; nothing is added to it."""
+        """Token ids of a text, without added special tokens."""
         ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of several texts."""
+        """Token ids of several texts."""
         ...
 
-    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of an NFC text, and the character at which each of them begins."""
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids of an NFC text, and the index of each token's first character."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
         ...
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes files that `load_tokenizer` and `transformers.AutoTokenizer` read alike."""
+        """Writes files from which `load_tokenizer` and `transformers.AutoTokenizer` load it."""
         ...
 
 
@@ -82,68 +82,69 @@ class BytePairTokenizer:
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
-        separator: str = SEPARATOR,
+        eos_token: str = EOS_TOKEN,
         companions: Companions | None = None,
     ) -> None:
-        """Takes a tokenizer, the token that separates documents, and what is saved beside it.
+        """Wraps a tokenizer of the library, with its EOS token.
 
         Raises:
-            ValueError: the vocabulary has no such token.
+            ValueError: the vocabulary does not contain `eos_token`.
         """
         self.backend = backend
         self.companions = companions or Companions()
-        eos_id = backend.token_to_id(separator)
+        eos_id = backend.token_to_id(eos_token)
         if eos_id is None:
-            raise ValueError(f"the tokenizer has no token {separator!r} to separate documents")
-        self.separator = separator
+            raise ValueError(f"the tokenizer has no token {eos_token!r} to end documents")
+        self.eos_token = eos_token
         self.eos_id: int = eos_id
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of the whole definition."""
+        """A hash of the whole tokenizer.json."""
         return content_hash(self.backend.to_str().encode())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
+        """Token ids of a text."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of several texts."""
+        """Token ids of several texts."""
         return [e.ids for e in self.backend.encode_batch(list(texts), add_special_tokens=False)]
 
-    def encode_places(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of an NFC text, and the character at which each of them begins."""
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids of an NFC text, and the index of each token's first character."""
         encoding = self.backend.encode(text, add_special_tokens=False)
         return encoding.ids, [start for start, _ in encoding.offsets]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; broken UTF-8 becomes U+FFFD."""
+        """The text of token ids; invalid UTF-8 becomes U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=True)
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes tokenizer.json and what belongs beside it."""
+        """Writes tokenizer.json and the files beside it."""
         directory = pathlib.Path(directory)
         write_bytes(directory / "tokenizer.json", self.backend.to_str(pretty=True).encode())
         qwen2 = self._is_qwen2()
-        write_companions(directory, self.companions, self.separator, qwen2=qwen2)
+        write_companions(directory, self.companions, self.eos_token, qwen2=qwen2)
 
     def _is_qwen2(self) -> bool:
-        """Whether all but vocabulary and merges is as in Qwen2's own tokenizer.json."""
+        """Whether the tokenizer equals Qwen2's except for its vocabulary and merges."""
         ids = [self.backend.token_to_id(token) for token in QWEN2_SPECIALS]
         parts = (self.backend.normalizer, self.backend.pre_tokenizer, self.backend.decoder)
         return ids == QWEN2_IDS and _states(parts) == _states(_qwen2_parts())
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
-    """Loads tokenizer files: a directory, or one of the files themselves.
+    """Loads a tokenizer from a directory, or from one file of it.
 
-    Understood, the first that is there: tokenizer.model (passed over where `SentencePieceTokenizer`
-    does not read it and a tokenizer.json is there too), tokenizer.json, vocab.json + merges.txt,
-    *.tiktoken (the last two: Qwen2's vocabulary, rebuilt).
+    Takes the first of these that exists: tokenizer.model (ignored if `SentencePieceTokenizer` does
+    not support it and a tokenizer.json exists), tokenizer.json, vocab.json with merges.txt, and
+    *.tiktoken. The last two give a tokenizer like Qwen2's, with their vocabulary.
 
     Raises:
-        FileNotFoundError: none of them.
+        FileNotFoundError: no such file.
+        ValueError: a file is not valid, or the tokenizer has no EOS token.
     """
     path = pathlib.Path(path)
     directory = path if path.is_dir() else path.parent
@@ -159,7 +160,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     if "tokenizer.json" in by_name:
         backend = _read_backend(by_name["tokenizer.json"])
         companions = read_companions(directory)
-        return BytePairTokenizer(backend, _separator(directory, backend, companions), companions)
+        return BytePairTokenizer(backend, _eos_token(directory, backend, companions), companions)
     if "vocab.json" in by_name or "merges.txt" in by_name:
         return qwen2_tokenizer(*read_merges(directory), read_companions(directory))
     ranks = [file for file in files if file.suffix == ".tiktoken"]
@@ -174,8 +175,8 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
 def _read_backend(path: pathlib.Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more special
-        raise ValueError(f"{path} is no tokenizer.json: {error}") from None
+    except Exception as error:  # the library has no narrower exception
+        raise ValueError(f"{path} is not a valid tokenizer.json: {error}") from None
 
 
 def qwen2_tokenizer(
@@ -183,7 +184,7 @@ def qwen2_tokenizer(
     merges: Sequence[tuple[str, str]],
     companions: Companions | None = None,
 ) -> BytePairTokenizer:
-    """Qwen2's tokenizer from its byte-level vocabulary and merges (Qwen2's tokenizer.json)."""
+    """Builds a tokenizer like Qwen2's tokenizer.json from a byte-level vocabulary and merges."""
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
     backend.normalizer, backend.pre_tokenizer, backend.decoder = _qwen2_parts()
     backend.add_special_tokens(
@@ -200,7 +201,7 @@ def _qwen2_parts() -> tuple[Any, Any, Any]:
 
 
 def _states(parts: Sequence[Any]) -> list[str]:
-    """What parts of a tokenizer do to text: offsets are no matter, nor a decoder's options."""
+    """Describes parts of a tokenizer, without options that do not change ids or text."""
     states = []
     for part in parts:
         state = part.__getstate__().decode() if part is not None else ""
@@ -210,17 +211,17 @@ def _states(parts: Sequence[Any]) -> list[str]:
     return states
 
 
-def _separator(
+def _eos_token(
     directory: pathlib.Path, backend: tokenizers.Tokenizer, companions: Companions
 ) -> str:
-    """The document separator: `<|endoftext|>` where there is one, else the directory's eos."""
-    if backend.token_to_id(SEPARATOR) is not None:
-        return SEPARATOR
+    """The EOS token: `<|endoftext|>` if it exists, else eos_token of tokenizer_config.json."""
+    if backend.token_to_id(EOS_TOKEN) is not None:
+        return EOS_TOKEN
     eos = companions.settings.get("eos_token")
     eos = eos.get("content") if isinstance(eos, dict) else eos
     if not eos:
         raise ValueError(
-            f"{directory}: the tokenizer has neither {SEPARATOR} nor an eos_token in "
+            f"{directory}: the tokenizer has neither {EOS_TOKEN} nor an eos_token in "
             "tokenizer_config.json: name one there"
         )
     return eos

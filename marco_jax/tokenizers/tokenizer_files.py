@@ -1,7 +1,7 @@
-"""The files of a tokenizer's directory besides its vocabulary, and how transformers is told of it.
+"""The files beside a tokenizer's vocabulary: settings, chat template and generation config.
 
-A model that is imported, trained and exported keeps its settings, chat template and generation
-config on the way.
+They are read on import and written on export, so that a trained model keeps them. They also make
+transformers load the tokenizer with the same ids.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from typing import Any
 
 from marco_jax.files import write_bytes
 
-SEPARATOR = "<|endoftext|>"
-# Qwen2's special tokens, which follow the 151,643 ordinary ones.
-QWEN2_SPECIALS = (SEPARATOR, "<|im_start|>", "<|im_end|>")
+EOS_TOKEN = "<|endoftext|>"
+# Qwen2's special tokens, which follow its 151,643 ordinary tokens.
+QWEN2_SPECIALS = (EOS_TOKEN, "<|im_start|>", "<|im_end|>")
 QWEN2_IDS = [151_643, 151_644, 151_645]
 
 CONFIG = "tokenizer_config.json"
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
 
-# For a model of type qwen2, AutoTokenizer of transformers 5 rebuilds Qwen2's tokenizer, whichever
-# class tokenizer_config.json names. It takes that class, and tokenizer.json as it is, where the
-# config has an `auto_map` and remote code is not trusted; where it is, it loads this module.
+# For model_type qwen2, AutoTokenizer of transformers 5 builds Qwen2's tokenizer, whatever class
+# tokenizer_config.json names. With an `auto_map` in the config it uses that class and the given
+# tokenizer.json; if remote code is trusted, it loads this module instead, to the same effect.
 MODULE = "tokenization_fast"
-_SOURCE = '''"""This directory's tokenizer is what its tokenizer.json says."""
+_SOURCE = '''"""Loads the tokenizer.json of this directory."""
 
 import transformers
 
 
 class PreTrainedTokenizerFast(transformers.PreTrainedTokenizerFast):
-    """Reads tokenizer.json as it is; transformers 4 asks for the name in tokenizer_config.json."""
+    """transformers' class under the name that tokenizer_config.json has for transformers 4."""
 '''
 _AUTO_MAP = {"AutoTokenizer": [None, f"{MODULE}.PreTrainedTokenizerFast"]}
-# Said anew by whoever writes a directory.
+# Fields that are written anew for each directory, or dropped.
 _OWN_FIELDS = ("tokenizer_class", "auto_map", "chat_template", "backend", "is_local")
 _OWN_FIELDS += ("local_files_only", "name_or_path", "tokenizer_file", "transformers_version")
 
 
 @dataclasses.dataclass(frozen=True)
 class Companions:
-    """What lies beside a vocabulary.
+    """The content of the files beside a vocabulary.
 
     Attributes:
         settings: fields of tokenizer_config.json, such as eos_token.
-        chat_template: Jinja; where there are several, the one named "default".
-        generation: fields of generation_config.json; None where there is none.
+        chat_template: Jinja; of several templates, the one named "default".
+        generation: fields of generation_config.json; None without the file.
     """
 
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -59,10 +59,10 @@ class Companions:
 
 
 def read_companions(directory: str | os.PathLike) -> Companions:
-    """What a directory says of its tokenizer.
+    """Reads the files beside a directory's vocabulary.
 
     Raises:
-        ValueError: a file is no JSON object.
+        ValueError: a file is not a JSON object.
     """
     directory = pathlib.Path(directory)
     settings = _read_object(directory / CONFIG) or {}
@@ -72,12 +72,12 @@ def read_companions(directory: str | os.PathLike) -> Companions:
 
 
 def read_chat_template(directory: str | os.PathLike) -> str | None:
-    """The template beside a model: chat_template.jinja, or in tokenizer_config.json; else None.
+    """Reads a chat template from chat_template.jinja or tokenizer_config.json; None without one.
 
-    Of several named ones it is the one named "default".
+    Of several named templates it is the one named "default".
 
     Raises:
-        ValueError: tokenizer_config.json is no JSON object.
+        ValueError: tokenizer_config.json is not a JSON object.
     """
     directory = pathlib.Path(directory)
     if (directory / TEMPLATE).is_file():
@@ -89,19 +89,19 @@ def read_chat_template(directory: str | os.PathLike) -> str | None:
 
 
 def write_companions(
-    directory: pathlib.Path, companions: Companions, separator: str, *, qwen2: bool
+    directory: pathlib.Path, companions: Companions, eos_token: str, *, qwen2: bool
 ) -> None:
-    """Writes what stands beside tokenizer.json, so that AutoTokenizer gives the same ids.
+    """Writes the files beside tokenizer.json, so that AutoTokenizer gives the same ids.
 
     Args:
-        directory: created if need be.
-        companions: what is carried; `separator` is eos and pad where it does not say.
-        separator: the token between documents.
-        qwen2: whether the tokenizer is Qwen2's own but for its vocabulary and merges.
+        directory: created if it does not exist.
+        companions: the contents; its settings take precedence over the defaults.
+        eos_token: the default of eos_token and pad_token.
+        qwen2: whether the tokenizer equals Qwen2's except for its vocabulary and merges.
     """
     settings = {
-        "eos_token": separator,
-        "pad_token": separator,
+        "eos_token": eos_token,
+        "pad_token": eos_token,
         "bos_token": None,
         "unk_token": None,
         "add_prefix_space": False,
@@ -110,7 +110,7 @@ def write_companions(
         "tokenizer_class": "Qwen2Tokenizer" if qwen2 else "PreTrainedTokenizerFast",
     }
     if companions.chat_template is not None:
-        # Here transformers 4 reads it too; not every release of it knows chat_template.jinja.
+        # Not every release of transformers 4 reads chat_template.jinja.
         settings["chat_template"] = companions.chat_template
     if not qwen2:
         settings["auto_map"] = _AUTO_MAP
@@ -121,7 +121,7 @@ def write_companions(
 
 
 def content_hash(data: bytes) -> str:
-    """What tells one tokenizer from another."""
+    """A hash that identifies a tokenizer."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -135,7 +135,7 @@ def _read_object(path: pathlib.Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON object: {error}") from None
+        raise ValueError(f"{path} is not a JSON object: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} is no JSON object: {type(value).__name__}")
+        raise ValueError(f"{path} is not a JSON object but a {type(value).__name__}")
     return value

@@ -33,7 +33,7 @@ from marco_jax.training.references import cached_references, pairs_per_row
 from marco_jax.training.restore import Restorer, record_config
 from marco_jax.training.state import Batch, StepMetrics, TrainState
 from marco_jax.training.step import Trainer
-from marco_jax.weights.checkpoints import FIGURES, Checkpoints, Meta
+from marco_jax.weights.checkpoints import METRICS, Checkpoints, Meta
 from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ class _Loop:
         rows = [self.metrics.last, *(hook.last for hook in self.evaluations)]
         name = self.config.checkpoint.keep_best.removeprefix("-")
         found = [row[name] for row in rows if row and row["step"] == step and row.get(name)]
-        return meta | {FIGURES: {name: found[0]} if found else {}}
+        return meta | {METRICS: {name: found[0]} if found else {}}
 
     def _headline(self) -> str:
         """The first mean of the newest evaluation; empty before any."""

@@ -102,7 +102,7 @@ def _cutter(
     """Cuts arrays of [batch, length, ...] into chunks of tokens, [chunks, tokens, ...]."""
     together, vocab = rows, table.shape[0]
     if layout is not None:
-        together, vocab = rows * layout.exchange_ranks, layout.head_words(vocab)
+        together, vocab = rows * layout.exchange_ranks, layout.head_entries(vocab)
     chunks = _chunks(rows, together * vocab * 4 / 2**20 / options.logits_mib)
     padding = -rows % chunks
 

@@ -19,7 +19,7 @@ from marco_jax.training.config import ConfigError, changed_fields
 from marco_jax.training.state import TrainState
 from marco_jax.training.step import Trainer
 from marco_jax.weights.checkpoints import Checkpoints, Meta
-from marco_jax.weights.models import FoundModel, adapts, load_weights
+from marco_jax.weights.models import FoundModel, adapter_meta, load_weights
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Restorer:
         """What all runs of the workdir have in common besides the model: a part of the meta."""
         here = {"objective": self._config.objective, "tokenizer": self._tokenizer}
         lora = self._trainer.options.lora
-        return here | (adapts(lora, self._base) if lora is not None else {})
+        return here | (adapter_meta(lora, self._base) if lora is not None else {})
 
     def _frozen(self) -> Params | None:
         """The frozen parameters of a state that comes from a checkpoint."""

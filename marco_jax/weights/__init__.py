@@ -1,1 +1,1 @@
-"""Weights in and out: checkpoints, Hugging Face directories, adapters, model cards."""
+"""Reading and writing weights: checkpoints, Hugging Face directories, adapters, model cards."""

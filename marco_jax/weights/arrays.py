@@ -1,10 +1,11 @@
-"""Parameters of a checkpoint, layer by layer: the one module that touches TensorStore.
+"""Reads and writes the parameters of a checkpoint layer by layer, in Orbax's format.
 
-A checkpoint holds the layers of a model stacked, and of a large one a stacked array is larger than
-a host would like to hold. Orbax reads and writes whole arrays; here they are written and read a
-layer at a time, in the format that Orbax has (Zarr 2 arrays in one OCDBT database a directory, by
-their dotted path). Arrays are cut into chunks of a part of one layer, so that the hosts of a mesh
-read little more than their own parts.
+A checkpoint has one array per parameter, with all layers stacked, and Orbax reads and writes whole
+arrays, which may not fit a host's memory. This module (the only one that uses TensorStore) accesses
+the same files one layer at a time. The format is Zarr 2 inside OCDBT: a `params` directory is one
+key-value database, whose keys are "<dotted path of the parameter>/<chunk index>" and whose values
+are chunks. A chunk is a part of at most 16 MiB of one layer, so that a layer can be written or read
+without its neighbours, and hosts of a mesh read little more than their own shards.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ from marco_jax.model.lora import AdapterMatrix
 from marco_jax.model.parameters import Parameter, parameter_table
 from marco_jax.model.qwen2_config import Qwen2Config
 
-# Of a chunk: large enough for any storage, small enough for a mesh of many hosts.
+# The largest chunk: large enough for any storage, small enough for the shards of many hosts.
 _CHUNK_BYTES = 16 << 20
-# Of an array that is on its way to the disk at once.
+# The largest part of an array that is written at once.
 _BLOCK_BYTES = 256 << 20
 
 
 class ArrayWriter:
-    """Writes the parameters of a model into a directory, in any order, also after a restart.
+    """Writes the parameters of a model into a directory, one layer at a time and in any order.
 
-    They are not compressed: zstd takes a fifth off bfloat16 weights, and two thirds of the speed.
+    A new writer can continue an unfinished directory: arrays that exist are opened, others created.
+    Chunks are not compressed: zstd would save a fifth of bfloat16 weights at a third of the speed.
     """
 
     def __init__(
         self, directory: pathlib.Path, config: Qwen2Config, dtypes: Mapping[str, np.dtype]
     ) -> None:
-        """Takes a directory that is empty or was begun with the same config and dtypes by path."""
+        """Takes a directory that is empty or was started with equal config and dtypes (by path)."""
         self._directory, self._config, self._dtypes = directory, config, dtypes
         self._open: dict[str, Any] = {}
 
     def write(self, row: Parameter, layer: int | None, array: np.ndarray) -> None:
-        """Writes one layer of a parameter, or the whole of an unstacked one (layer None).
+        """Writes one layer of a parameter, or a whole unstacked one (layer None).
 
-        `array` is of the parameter's dtype and may be any view; it is on the disk when this
-        returns.
+        `array` has the parameter's dtype and may be any view. It is on disk when this returns.
 
         Raises:
             OSError: it could not be written.
@@ -56,7 +57,7 @@ class ArrayWriter:
                 self._open = {row.path: self._create(row)}
             target = self._open[row.path]
             target = target if layer is None else target[layer]
-            # Whole chunks at a time, so that few of them are in memory beside the array.
+            # Blocks of whole chunks bound TensorStore's copies in memory.
             chunk = target.chunk_layout.write_chunk.shape[0]
             step = max(1, _BLOCK_BYTES * len(array) // array.nbytes // chunk) * chunk
             for start in range(0, len(array), step):
@@ -77,14 +78,14 @@ class ArrayWriter:
                 "fill_value": None,
                 "order": "C",
             },
-            # Else a chunk of zeros would be left out, and missing to a reader that asks for it.
+            # Otherwise chunks of zeros are not stored, and readers find them missing.
             "store_data_equal_to_fill_value": True,
         }
         return tensorstore.open(spec, open=True, create=True).result()
 
 
 class StoredParams:
-    """The parameters that a checkpoint holds, to be read layer by layer."""
+    """Reads the parameters of a checkpoint layer by layer."""
 
     def __init__(
         self,
@@ -92,10 +93,10 @@ class StoredParams:
         config: Qwen2Config,
         rows: Sequence[Parameter | AdapterMatrix] | None = None,
     ) -> None:
-        """Opens the arrays of a step's `params` directory; `rows` of a table where it is not all.
+        """Opens the arrays of a step's `params` directory: `rows`, by default all parameters.
 
         Raises:
-            ValueError: an array is missing or of another shape.
+            ValueError: an array is missing or has another shape.
         """
         self._arrays, self._blocks = {}, {}
         for row in parameter_table(config) if rows is None else rows:
@@ -105,32 +106,32 @@ class StoredParams:
                 raise ValueError(f"{directory} has no {row.path}: {_reason(error)}") from None
             if tuple(array.shape) != row.shape(config):
                 raise ValueError(
-                    f"{directory}: {row.path} has shape {tuple(array.shape)}, its config asks for "
+                    f"{directory}: {row.path} has shape {tuple(array.shape)}, but its config needs "
                     f"{row.shape(config)}"
                 )
             self._arrays[row.path] = array
 
     @property
     def dtype(self) -> np.dtype:
-        """The widest type of the arrays."""
+        """The widest dtype of the arrays."""
         dtypes = (array.dtype.numpy_dtype for array in self._arrays.values())
         return np.dtype(functools.reduce(jnp.promote_types, dtypes))
 
     @property
     def by_layer(self) -> bool:
-        """Whether a layer can be read without reading its neighbours."""
+        """Whether reading one layer reads only that layer."""
         stacked = (a for path, a in self._arrays.items() if path.startswith("layers/"))
         return all(array.chunk_layout.read_chunk.shape[0] == 1 for array in stacked)
 
     def read(self, row: Parameter | AdapterMatrix, layer: int | None) -> np.ndarray:
-        """One layer of a parameter, or the whole of an unstacked one, in our layout."""
+        """Reads one layer of a parameter, or a whole unstacked one, in our layout."""
         array = self._arrays[row.path]
         if layer is None:
             return array.read().result()
         layers = array.chunk_layout.read_chunk.shape[0]
         if layers == 1:
             return array[layer].read().result()
-        # A chunk holds several layers: they are read together, and kept for the next call.
+        # Chunks hold several layers, which are read together and kept for the next calls.
         first = layer // layers * layers
         if (row.path, first) not in self._blocks:
             self._blocks.clear()
@@ -140,7 +141,7 @@ class StoredParams:
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Parts of equal size that an array is cut into, along its longest axes."""
+    """The shape of the equal chunks that an array is divided into, along its longest axes."""
     chunk = list(shape)
     while math.prod(chunk) * itemsize > _CHUNK_BYTES:
         axis = int(np.argmax(chunk))
@@ -160,6 +161,6 @@ def _spec(directory: pathlib.Path, path: str) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What the system said, without TensorStore's account of where."""
+    """The system's error message, without TensorStore's description of the location."""
     text, _, _ = " ".join(str(error).split()).partition(" [")
     return text if len(text) < 200 else text.rpartition(": ")[2][-200:]

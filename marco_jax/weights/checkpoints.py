@@ -1,9 +1,17 @@
-"""Checkpoints on disk: the one module that touches Orbax.
+"""Checkpoints on disk, written and read with Orbax (the only module that uses it).
 
-A checkpoint step holds three items: `params`, `optimizer` and `meta` (JSON: the model's config,
-the step, what the run needs to go on), and a manifest of their files and arrays. Orbax writes them
-under a temporary name, the manifest is made of what is there, and the rename makes the step.
-Parameters can be read without the optimizer.
+A checkpoint step has three items: `params`, `optimizer` and `meta` (JSON: the model's config, the
+step, and whatever a run needs to resume), and a manifest of their files and arrays. Parameters can
+be read without the optimizer.
+
+Orbax saves in the background: all processes write their shards into a directory with a temporary
+name, which the first process renames when all have finished. Two hooks add the manifest. The first
+replaces Orbax's barrier: when a process has written its files, it reads them back, leaves their
+checksums in a part file, and only then enters the barrier. The second runs on the first process
+after the barrier and before the rename: it joins the part files, computes the checksums of the
+remaining files, and writes the manifest. A directory with its final name therefore always has a
+complete manifest, and one with a temporary name is finished or removed when a run starts
+(`recovery.settle`).
 """
 
 from __future__ import annotations
@@ -30,7 +38,7 @@ from marco_jax.files import write_json
 from marco_jax.model.parameters import Params, parameter_table, parameter_tree
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.errors import RunFailed
-from marco_jax.runtime.processes import agree, together
+from marco_jax.runtime.processes import agree, barrier
 from marco_jax.weights.manifest import (
     Checksums,
     Damaged,
@@ -45,29 +53,31 @@ from marco_jax.weights.recovery import TEMPORARY, finished_steps, set_aside, set
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
-# Says that a checkpoint was finished once: with none left, a run must not start from zero.
+# Exists once a checkpoint was finished. A run with this file but without checkpoints must fail
+# rather than start from step 0.
 SAVED = "saved.json"
-# Where a process leaves the checksums of what it has written, for the first one to collect.
+# The checksums of the files that one process has written, until the manifest is.
 _PART = "manifest.{}.part"
 
-FIGURES = "figures"
+# The field of `meta` with the metrics that `keep_best` compares.
+METRICS = "figures"
 
 Meta = dict[str, Any]
-# By name: "params" and "optimizer", pytrees.
+# Pytrees by name: "params" and "optimizer".
 Arrays = dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: asynchronous saves, kept by policy, verified before use."""
+    """The checkpoints of a workdir: saves them in the background and verifies them before use."""
 
     def __init__(self, workdir: str | os.PathLike, policy: ConfigDict | None = None) -> None:
-        """Opens (and creates) `workdir`/checkpoints; one run at a time may.
+        """Opens (and creates) `workdir`/checkpoints, for one run at a time.
 
-        A save that was cut before its rename is finished if all of it is there, else removed.
+        A save that was interrupted before its rename is finished if complete, else removed.
 
         Args:
             workdir: of the run.
-            policy: `config.checkpoint`; without it all steps are kept.
+            policy: `config.checkpoint`, which steps to keep; without it all are kept.
 
         Raises:
             ValueError: fields of the policy that do not fit together.
@@ -78,10 +88,10 @@ class Checkpoints:
         self._preservation = _preservation(policy)
         self._manager: ocp.CheckpointManager | None = None
         self._saving: tuple[int, dict[str, list]] = (0, {})
-        _say_failures_once()
+        _silence_orbax_errors()
         if jax.process_index() == 0:
             settle(self._directory)
-        together("settled")
+        barrier("settled")
 
     def latest(self) -> int | None:
         """The newest finished step, or None."""
@@ -90,20 +100,20 @@ class Checkpoints:
     def restore_newest(
         self, like: Arrays, check: Callable[[Meta], None]
     ) -> tuple[Arrays, Meta] | None:
-        """The newest step that is whole, in the shapes, dtypes and shardings of `like`.
+        """Restores the newest undamaged step, in the shapes, dtypes and shardings of `like`.
 
-        A damaged one is said, moved to `workdir`/damaged, and the one before is taken.
+        Damaged steps are logged and moved to `workdir`/damaged, and the step before is taken.
 
         Args:
             like: ShapeDtypeStructs.
-            check: raises for the meta of a run that this one cannot go on with.
+            check: raises if this run cannot resume from a step with the given meta.
 
         Returns:
-            the arrays and their meta; None where no checkpoint has ever been finished.
+            the arrays and their meta; None if no checkpoint was ever finished.
 
         Raises:
-            RunFailed: there were checkpoints, and none is whole.
-            ValueError: the arrays of the newest whole one are not those of `like`.
+            RunFailed: there were checkpoints, but all are damaged or gone.
+            ValueError: the arrays of the newest undamaged step are not those of `like`.
         """
         steps = sorted(finished_steps(self._directory), reverse=True)
         share = (jax.process_index(), jax.process_count())
@@ -116,7 +126,7 @@ class Checkpoints:
             if problem := agree(problem):
                 if jax.process_index() == 0:
                     set_aside(directory, self._workdir / DAMAGED, problem)
-                together(f"aside {step}")
+                barrier(f"aside {step}")
                 continue
             meta = read_meta(directory)
             check(meta)
@@ -124,43 +134,43 @@ class Checkpoints:
             return self._restore(step, like), meta
         if steps or (self._workdir / SAVED).exists():
             raise RunFailed(
-                f"{self._workdir} has had checkpoints and none is left that is whole: "
-                "put one back from a copy, or start in a new workdir"
+                f"{self._workdir} had checkpoints, but all are damaged or gone: restore one from a "
+                "copy, or start in a new workdir"
             )
         return None
 
     def save(self, step: int, arrays: Arrays, config: Qwen2Config, meta: Meta) -> None:
         """Starts saving a step; returns once the arrays may be overwritten.
 
-        `meta` is JSON; its FIGURES, by name, are those that `keep_best` goes by.
+        `meta` is JSON; its field METRICS has the metrics that `keep_best` compares, by name.
 
         Raises:
-            RunFailed: this save cannot start, or the one before has failed since.
+            RunFailed: this save cannot start, or the one before has failed.
         """
         self.wait()
         if step in finished_steps(self._directory):
             return
         with self._failures(step):
-            about = {"step": step, "model": dataclasses.asdict(config)}
+            common = {"step": step, "model": dataclasses.asdict(config)}
             self._saving = (step, describe_arrays(arrays))
-            # Parameters are cut by layer, so that an export need not read all layers at once.
-            cut = jax.tree_util.tree_map_with_path(
+            # Chunks do not span layers, so that an export need not read all layers at once.
+            by_layer = jax.tree_util.tree_map_with_path(
                 lambda path, _: ocp.SaveArgs(shard_axes=(0,) * (path[0].key == "layers")),
                 arrays["params"],
             )
             arguments = {
-                "params": ocp.args.StandardSave(arrays["params"], save_args=cut),
+                "params": ocp.args.StandardSave(arrays["params"], save_args=by_layer),
                 "optimizer": ocp.args.StandardSave(arrays["optimizer"]),
             }
-            arguments["meta"] = ocp.args.JsonSave(about | meta)
+            arguments["meta"] = ocp.args.JsonSave(common | meta)
             composite = ocp.args.Composite(**arguments)
-            self._open().save(step, args=composite, metrics=meta.get(FIGURES) or None)
+            self._open().save(step, args=composite, metrics=meta.get(METRICS) or None)
 
     def wait(self) -> None:
-        """Blocks until every save has reached the disk.
+        """Blocks until every save has finished.
 
         Raises:
-            RunFailed: one has not.
+            RunFailed: a save has failed.
         """
         with self._failures(self._saving[0]):
             self._open().wait_until_finished()
@@ -172,12 +182,12 @@ class Checkpoints:
                 self._manager.close()
 
     def _open(self) -> ocp.CheckpointManager:
-        """Orbax's manager: it looks at the steps once, so it is made when only whole ones are."""
+        """Creates Orbax's manager once damaged steps are gone, since it lists steps only once."""
         if self._manager is None:
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=self._preservation,
                 async_options=ocp.AsyncOptions(
-                    # Between the last write of this process, and of all, and the rename.
+                    # After the last write of this process; after the last of all processes.
                     barrier_sync_fn=self._checksum_own,
                     post_finalization_callback=self._write_manifest,
                 ),
@@ -189,7 +199,7 @@ class Checkpoints:
         items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
         read = self._open().restore(step, args=ocp.args.Composite(**items))
         shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-        # Restored buffers cannot always be donated: a jitted copy can (it frees the first).
+        # Restored buffers cannot always be donated, but jitted copies can.
         copy = jax.jit(lambda tree: tree, out_shardings=shardings)
         return copy({name: read[name] for name in like})
 
@@ -197,18 +207,18 @@ class Checkpoints:
         return self._directory / f"{self._saving[0]}{TEMPORARY}"
 
     def _checksum_own(self, *, key: str, timeout_ms: int) -> None:
-        """A barrier; at the end of a write, after the checksums of this process's files."""
+        """Orbax's barrier; before the one that ends a write, saves checksums of own files."""
         if "async_write_complete" in key:
             directory, process = self._temporary(), jax.process_index()
             own = [name for name in files_below(directory) if f"/ocdbt.process_{process}/" in name]
             part = directory / _PART.format(process)
-            # Items lose their temporary names on the way to their last.
+            # Orbax renames the items' temporary directories before it calls _write_manifest.
             found = checksums(directory, own)
             part.write_text(json.dumps({k.replace(TEMPORARY, ""): v for k, v in found.items()}))
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
     def _write_manifest(self) -> None:
-        """On the first process, when all have written: the manifest, just before the rename."""
+        """Writes the manifest; runs on the first process after all writes, before the rename."""
         directory, known = self._temporary(), Checksums()
         for part in directory.glob(_PART.format("*")):
             known |= json.loads(part.read_text())
@@ -220,7 +230,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _failures(self, step: int) -> Iterator[None]:
-        """Turns whatever goes wrong in a save into one line; the steps before stay as they are."""
+        """Turns any error of a save into a RunFailed, and removes what was written of the step."""
         try:
             yield
         except Exception as error:
@@ -229,17 +239,20 @@ class Checkpoints:
             saved = [other for other in finished_steps(self._directory) if other != step]
             raise RunFailed(
                 f"checkpoint {step} could not be saved in {self._directory}: {_reason(error)}; the "
-                f"newest whole one is {max(saved, default='none')}: make room, start again"
+                f"newest complete one is {max(saved, default='none')}: make room, start again"
             ) from error
 
 
 def restore_params(step: pathlib.Path, like: Params) -> Params:
-    """The parameters of a step in the shapes, dtypes and shardings of `like`; may be donated."""
+    """Restores a step's parameters with the shapes, dtypes and shardings of `like`.
+
+    The arrays may be donated.
+    """
     with ocp.StandardCheckpointer() as reader:
         params = reader.restore(step / "params", like)
 
     def own(leaf: jax.Array) -> jax.Array:
-        # Restored buffers cannot always be donated: a jitted copy can, and the first goes at once.
+        # Restored buffers cannot always be donated, but jitted copies can.
         copy = jax.jit(jax.numpy.copy, out_shardings=leaf.sharding)(leaf)
         jax.block_until_ready(copy)
         leaf.delete()
@@ -249,10 +262,13 @@ def restore_params(step: pathlib.Path, like: Params) -> Params:
 
 
 def begin_step(workdir: pathlib.Path, config: Qwen2Config) -> pathlib.Path:
-    """Makes step 0 of a workdir, all but its parameters, which are written piece by piece.
+    """Creates step 0 of a workdir without its parameters, for an `ArrayWriter` to write them.
+
+    Orbax saves a tree of small arrays. Then its description of the tree gets the real shapes, and
+    the arrays are deleted, so that Orbax later reads the files of the `ArrayWriter` as its own.
 
     Returns:
-        the step; an `ArrayWriter` takes its params/, and `finish_step` ends it.
+        the step; write parameters into its params/, then call `finish_step`.
     """
     small = parameter_tree(config, lambda row: np.zeros((1,), np.float32))
     with ocp.CheckpointManager(workdir / CHECKPOINTS) as manager:
@@ -262,22 +278,21 @@ def begin_step(workdir: pathlib.Path, config: Qwen2Config) -> pathlib.Path:
         )
         manager.save(0, args=items)
     step = workdir / CHECKPOINTS / "0"
-    # Orbax's own account of the tree stays, its arrays go.
     path = step / "params" / "_METADATA"
-    account = json.loads(path.read_text(encoding="utf-8"))
+    metadata = json.loads(path.read_text(encoding="utf-8"))
     rows = {tuple(row.path.split("/")): row for row in parameter_table(config)}
-    for leaf in account["tree_metadata"].values():
+    for leaf in metadata["tree_metadata"].values():
         row = rows[tuple(key["key"] for key in leaf["key_metadata"])]
         leaf["value_metadata"]["write_shape"] = list(row.shape(config))
         leaf["value_metadata"]["value_type"] = "jax.Array"
     shutil.rmtree(step / "params")
     path.parent.mkdir()
-    write_json(path, account)
+    write_json(path, metadata)
     return step
 
 
 def finish_step(step: pathlib.Path, dtypes: Mapping[str, Any]) -> None:
-    """Writes the manifest of a step whose parameters are all there; dtypes are by their paths."""
+    """Writes the manifest of a step once its parameters are written; dtypes are by path."""
     config = Qwen2Config(**read_meta(step)["model"])
     like = parameter_tree(
         config, lambda row: jax.ShapeDtypeStruct(row.shape(config), dtypes[row.path])
@@ -287,20 +302,20 @@ def finish_step(step: pathlib.Path, dtypes: Mapping[str, Any]) -> None:
 
 
 def read_meta(directory: pathlib.Path) -> Meta:
-    """What a step holds besides its arrays."""
+    """Reads the `meta` item of a step."""
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return reader.restore(directory / "meta")
 
 
 def _preservation(policy: ConfigDict | None) -> Any:
-    """Orbax's form of `config.checkpoint`; None keeps all."""
+    """Converts `config.checkpoint` to Orbax's preservation policy; None keeps all steps."""
     if policy is None or not (policy.keep or policy.keep_every or policy.keep_best):
         return None
     kinds = ocp.checkpoint_managers
     if policy.keep < 1:
         raise ValueError(
-            f"checkpoint.keep is {policy.keep}, which keeps every step: checkpoint.keep_every and "
-            "keep_best say what stays besides the newest, so give it 1 or more"
+            f"checkpoint.keep is {policy.keep}, which keeps every step: with checkpoint.keep_every "
+            "or keep_best set it to 1 or more"
         )
     policies = [kinds.LatestN(policy.keep)]
     if policy.keep_every:
@@ -320,10 +335,10 @@ def _preservation(policy: ConfigDict | None) -> Any:
 
 
 @functools.cache
-def _say_failures_once() -> None:
-    """Leaves a failed save to the line that ends the run.
+def _silence_orbax_errors() -> None:
+    """Suppresses what Orbax prints about a failed save, which RunFailed reports in one line.
 
-    Orbax logs its traceback, and the writes that it has started complain of a closed event loop.
+    Orbax logs a traceback, and its pending writes raise errors about a closed event loop.
     """
     logging.getLogger("absl").addFilter(
         lambda record: "orbax" not in record.pathname or record.levelno < logging.WARNING
@@ -338,12 +353,12 @@ def _say_failures_once() -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, in a line: of a refused write what the system said."""
+    """The innermost cause in one line; for a failed write the system's message."""
     while error.__cause__ is not None:
         error = error.__cause__
     text, _, _ = " ".join(str(error).split()).partition(" [os_error_code")
-    # TensorStore puts a whole specification around what the system said.
+    # TensorStore puts a whole specification around the system's message.
     for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EIO):
-        if (said := os.strerror(code)) in text:
-            return said
+        if (message := os.strerror(code)) in text:
+            return message
     return text if len(text) < 150 else text.rpartition(": ")[2][-150:]

@@ -1,4 +1,4 @@
-"""Weights in and out, a tensor at a time: Hugging Face directory -> checkpoint -> directory."""
+"""Conversion of weights, one tensor at a time: Hugging Face directory <-> checkpoint."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ from marco_jax.weights.terms import CARD, stated_terms
 
 _log = logging.getLogger(__name__)
 
-# What an unfinished import has written, a tensor a line, behind a line that says of what.
+# The journal of an unfinished import: its first line identifies the import, each further line is
+# the name of a tensor that has been written.
 _JOURNAL = "import.jsonl"
 
 EMBEDDINGS = ("embed_tokens/embedding", "lm_head/embedding")
@@ -55,26 +56,26 @@ def import_huggingface(
     extension: Extension | None = None,
     files: Mapping[str, Any] | None = None,
 ) -> tuple[Qwen2Config, Progress]:
-    """Writes a directory that `load_model` reads: one checkpoint step without an optimizer.
+    """Imports a Hugging Face directory as a workdir with one checkpoint step, without optimizer.
 
-    One tensor is in memory at a time. An import that is killed goes on when it is called again
-    with the same arguments; one that fails leaves nothing.
+    One tensor is in memory at a time. An import that was killed is continued by a call with the
+    same arguments; an import that fails leaves no files.
 
     Args:
         hf_dir: a Hugging Face Qwen2 directory with its tokenizer.
         out: a new directory.
         dtype: of the checkpoint; None keeps the stored one.
-        extension: new pieces for the directory's tokenizer, and rows for them.
-        files: JSON files that go into `out`, by name.
+        extension: new tokens for the tokenizer, for which embeddings get rows.
+        files: further JSON files to write into `out`, by name.
 
     Returns:
-        the model's config, and how many bytes were written how fast.
+        the model's config, and the progress with bytes and speed.
 
     Raises:
-        FileExistsError: `out` is there already.
+        FileExistsError: `out` exists.
         OSError: a file is absent, or the disk is full.
-        ValueError: the directory holds no Qwen2 model, or a damaged one; another import into
-            `out` is running.
+        ValueError: the directory has no Qwen2 model or a damaged one, or another import into `out`
+            is running.
     """
     out = pathlib.Path(out).absolute()
     if out.exists():
@@ -103,7 +104,7 @@ def import_huggingface(
 
 
 class _Import:
-    """From the tensors of a directory to the files of a step."""
+    """The conversion of one Hugging Face directory to a checkpoint step."""
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class _Import:
         return sum(self._size(row) * (len(row.huggingface_names(self.config))) for row in rows)
 
     def run(self, partial: pathlib.Path) -> Progress:
-        """Writes what is not there yet, then what makes it a checkpoint."""
+        """Writes the missing tensors, then the manifest and the tokenizer."""
         done = self._begin(partial)
         step = partial / CHECKPOINTS / "0"
         items = [
@@ -146,7 +147,7 @@ class _Import:
         ]
         before = sum(self._size(row) for row, _, name in items if name in done)
         if done:
-            _log.info(f"going on with an import that was cut off: {len(done)} tensors are there")
+            _log.info(f"continuing an interrupted import: {len(done)} tensors are written")
         writer = ArrayWriter(step / "params", self.config, self.dtypes)
         with (
             open(partial / _JOURNAL, "a", encoding="utf-8") as journal,
@@ -165,10 +166,13 @@ class _Import:
         return progress
 
     def _begin(self, partial: pathlib.Path) -> set[str]:
-        """The tensors that an import of the same thing has written here; or a fresh start."""
+        """Returns the tensors that an earlier call of the same import has written.
+
+        Clears the directory and starts anew if its journal is of another import.
+        """
         journal = partial / _JOURNAL
         with contextlib.suppress(OSError, ValueError):
-            # A line that a kill has cut has no end, and its tensor is written again.
+            # A line without a newline was cut by a kill; its tensor is written again.
             first, *rest = journal.read_text(encoding="utf-8").rpartition("\n")[0].split("\n")
             if json.loads(first) == json.loads(json.dumps(self.identity)):
                 done = {json.loads(line) for line in rest}
@@ -206,18 +210,18 @@ def export_model(
     overwrite: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> tuple[FoundModel, Progress]:
-    """Writes any model as a Hugging Face directory; one tensor is in memory at a time.
+    """Exports any model as a Hugging Face directory, with one tensor in memory at a time.
 
     Args:
-        path: as of `find_model`.
+        path: see `find_model`.
         out: a new directory.
-        dtype: of the stored weights; None keeps that of the model.
-        terms: of the model card; where they say nothing, those of the run or directory.
-        overwrite: replaces an earlier export, whole.
-        max_shard_bytes: of one safetensors file.
+        dtype: of the stored weights; None keeps the model's.
+        terms: for the model card; empty fields are taken from the run or directory.
+        overwrite: replace an earlier export as a whole.
+        max_shard_bytes: the largest safetensors file.
 
     Returns:
-        the model, and how many bytes were written how fast.
+        the model, and the progress with bytes and speed.
 
     Raises:
         FileExistsError: `out` may not be replaced.
@@ -250,15 +254,15 @@ def _card(found: FoundModel, name: str, terms: Terms) -> str:
 
 
 def named_tensors(found: FoundModel, dtype: Any = None) -> NamedTensors:
-    """The weights of a model that was found, as a stream in Hugging Face names and layout.
+    """The weights of a model in Hugging Face names and layout, read on demand.
 
-    Adapters are merged in, a layer at a time.
+    Adapters are merged in, one layer at a time.
     """
     weights = stored_weights(found)
     tensors = huggingface_tensors(found.config, np.dtype(dtype or weights.dtype), weights.read)
     if weights.by_layer:
         return tensors
-    # Neighbouring layers come off the disk together: they are written together, too.
+    # Layers of a parameter are read together, so they are written one after another.
     return {name: tensors[name] for name in _by_parameter(found.config)}
 
 

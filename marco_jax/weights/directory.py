@@ -1,7 +1,7 @@
-"""Writing a Hugging Face directory out of a stream of named tensors.
+"""Writes a Hugging Face directory from a mapping of named tensors that are read on demand.
 
-Whatever has weights exports them here: parameters on a mesh, a checkpoint on disk, a merged
-adapter. A directory appears complete or not at all.
+Every export uses it: parameters on a mesh, a checkpoint on disk, merged adapters. A directory
+appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ GENERATION = "generation_config.json"
 
 
 class SavedTokenizer(Protocol):
-    """What an export needs of a tokenizer."""
+    """The interface of a tokenizer that an export uses."""
 
     vocab_size: int
     eos_id: int
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Writes files that transformers.AutoTokenizer reads, a generation_config.json perhaps."""
+        """Writes files for transformers.AutoTokenizer, and optionally generation_config.json."""
         ...
 
 
 def huggingface_shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of a checkpoint, layer by layer."""
+    """Shape of every tensor of a Hugging Face checkpoint, by name, layer by layer."""
     return {
         row.huggingface_names(config)[layer or 0]: row.huggingface_shape(config)
         for row, layer in in_huggingface_order(config)
@@ -43,7 +43,7 @@ def huggingface_shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
 
 
 def in_huggingface_order(config: Qwen2Config) -> Iterator[tuple[Parameter, int | None]]:
-    """(row, layer) of every tensor, layer by layer; the layer is None where there is none."""
+    """Yields (row, layer) of every tensor, layer by layer; layer is None if not stacked."""
     rows = parameter_table(config)
     stacked = [row for row in rows if row.stacked]
     first = rows.index(stacked[0])
@@ -58,12 +58,12 @@ def huggingface_tensors(
     dtype: np.dtype,
     read: Callable[[Parameter, int | None], np.ndarray],
 ) -> dict[str, Tensor]:
-    """The stream of a model's tensors in their Hugging Face names and layout.
+    """A model's tensors in Hugging Face names, layout and order, read on demand.
 
     Args:
         config: the model.
-        dtype: of the stream.
-        read: one parameter, or one layer of it, in our layout.
+        dtype: of the tensors.
+        read: returns a parameter, or one layer of it, in our layout.
     """
 
     def tensor(row: Parameter, layer: int | None) -> Tensor:
@@ -95,13 +95,13 @@ def write_directory(
     Args:
         out_dir: created; may exist if empty.
         config: the model.
-        tensors: all of it, of one dtype; see `huggingface_tensors`.
-        tokenizer: saved beside the weights; its separator becomes bos, eos and pad, unless it
-            brings a generation_config.json that says otherwise.
+        tensors: all tensors of the model, of one dtype; see `huggingface_tensors`.
+        tokenizer: saved beside the weights; its EOS becomes bos, eos and pad, unless its
+            generation_config.json has other ids.
         files: more files, by name, such as a README.md.
-        overwrite: replaces an earlier export (a directory with a config.json), whole.
-        max_shard_bytes: of one safetensors file.
-        progress: told the bytes of every tensor that is written.
+        overwrite: replace an earlier export (a directory with a config.json) as a whole.
+        max_shard_bytes: the largest safetensors file.
+        progress: called with the size in bytes of every written tensor.
 
     Raises:
         FileExistsError: out_dir is a file, or a directory that may not be replaced.
@@ -118,10 +118,10 @@ def write_directory(
 
 
 def check_free(out_dir: Path, overwrite: bool) -> None:
-    """Refuses a target that an export may not replace.
+    """Checks that an export may write to a directory.
 
     Raises:
-        FileExistsError: says what stands there.
+        FileExistsError: it is a file or a directory that may not be replaced.
     """
     if out_dir.exists() and not out_dir.is_dir():
         raise FileExistsError(f"{out_dir} is a file: choose a directory")

@@ -1,4 +1,4 @@
-"""The engine that a model scores and generates with."""
+"""Creates the engine that scores and generates with a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 
 def run_config(model: FoundModel | LoadedModel) -> dict[str, Any]:
-    """The config of the run that a model came from; empty for a Hugging Face directory."""
+    """The config of the run that trained a model; empty for a Hugging Face directory."""
     if model.workdir is None or not (model.workdir / "config.json").exists():
         return {}
     return json.loads((model.workdir / "config.json").read_text(encoding="utf-8"))
 
 
 def read_mesh(text: str | None) -> Sharding | None:
-    """The mesh of all devices that "fsdp=2,tensor=4" asks for; None, for one device, without.
+    """Creates the mesh of a --mesh flag such as "fsdp=2,tensor=4"; None (one device) without it.
 
     Raises:
-        ValueError: an unknown axis, no number, or another number of devices.
+        ValueError: an unknown axis, a size that is not a number, or a product that is not the
+            number of devices.
     """
     if not text:
         return None
@@ -32,7 +33,7 @@ def read_mesh(text: str | None) -> Sharding | None:
     for part in text.split(","):
         name, _, size = part.partition("=")
         if not size.removeprefix("-").isdigit():
-            raise ValueError(f"--mesh={text}: {part!r} is no axis with a size, such as tensor=4")
+            raise ValueError(f"--mesh={text}: {part!r} is not an axis with a size, like tensor=4")
         axes[name.strip()] = int(size)
     return Sharding(create_mesh(axes))
 
@@ -44,14 +45,14 @@ def create_engine(
     sharding: Sharding | None = None,
     max_length: int | None = None,
 ) -> Engine:
-    """An engine with the lengths, batch and dtype of the run that a model came from.
+    """Creates an engine with the maximum length, batch size and dtype of the model's run.
 
     Args:
-        model: what scores and generates.
-        run: its config, of `run_config`.
-        end_ids: tokens that end an answer besides the separator.
-        sharding: the mesh that the parameters live on; None for one device.
-        max_length: of a row in tokens, at most what the model can place; by default the run's.
+        model: scores and generates.
+        run: the config of its run, from `run_config`.
+        end_ids: tokens besides EOS that end an answer.
+        sharding: the mesh and rules of the parameters; None for one device.
+        max_length: of a row in tokens, by default the run's; at most max_position_embeddings.
     """
     import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Import and export of Hugging Face Qwen2 directories, through the table in parameters.py."""
+"""Import and export of Hugging Face Qwen2 directories, with the table of parameters.py."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from marco_jax.weights.safetensors_files import StoredTensor, read_json, stored_
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-# Buffers that some versions of transformers have stored: they follow from config.json.
+# Buffers that some versions of transformers store, although they follow from config.json.
 _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
 def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
-    """The config of a Hugging Face Qwen2 or Qwen2.5 directory, of transformers 4 or 5.
+    """Reads the config of a Hugging Face Qwen2 or Qwen2.5 directory, of transformers 4 or 5.
 
     Raises:
         FileNotFoundError: no config.json.
@@ -51,9 +51,9 @@ def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
 
 
 def open_huggingface(hf_dir: str | os.PathLike[str]) -> tuple[Qwen2Config, dict[str, StoredTensor]]:
-    """The config of a Hugging Face Qwen2 checkpoint and where its tensors lie, all checked.
+    """Reads and checks the config and the tensor headers of a Hugging Face Qwen2 checkpoint.
 
-    Buffers that transformers computes, and a tied head that is stored again, are passed over.
+    Ignores buffers that transformers computes, and a second copy of a tied head.
 
     Raises:
         FileNotFoundError: a file is absent.
@@ -78,12 +78,12 @@ def load_huggingface(
     Args:
         hf_dir: config.json and model.safetensors, or shards and their index.
         dtype: of the parameters; None keeps the stored one.
-        sharding: mesh and rules; each device then reads its own part of the files. None puts the
-            parameters on the default device.
+        sharding: mesh and rules; each process then reads only its shards of the files. None puts
+            the parameters on the default device.
 
     Returns:
-        the config, and the parameters as a nested dict of arrays, layers stacked on axis 0. They
-        may be donated.
+        the config, and the parameters as a nested dict of arrays with layers stacked on axis 0.
+        The arrays may be donated.
 
     Raises:
         FileNotFoundError: a file is absent.
@@ -96,7 +96,7 @@ def load_huggingface(
 
 
 def _check_tied(embedding: StoredTensor | None, head: StoredTensor) -> None:
-    """A tied checkpoint may store its head a second time, but not another head."""
+    """Checks that the head of a tied checkpoint equals its embedding."""
     if embedding is not None and not np.array_equal(embedding.map(), head.map()):
         raise ValueError(
             f"{head.path}: {HEAD} differs from {EMBEDDING} though tie_word_embeddings is true: "
@@ -109,25 +109,25 @@ def _check_tensors(directory: Path, config: Qwen2Config, tensors: dict[str, Stor
     missing = [name for name in shapes if name not in tensors]
     if missing:
         raise ValueError(
-            f"{directory} lacks {_several(missing)}: its config.json (num_hidden_layers "
+            f"{directory} lacks {_first_of(missing)}: its config.json (num_hidden_layers "
             f"{config.num_hidden_layers}, tie_word_embeddings {config.tie_word_embeddings}) or "
             "its safetensors files belong to another model"
         )
     unexpected = [name for name in tensors if name not in shapes]
     if unexpected:
         raise ValueError(
-            f"{tensors[unexpected[0]].path} holds {_several(unexpected)}, which a Qwen2 of its "
+            f"{tensors[unexpected[0]].path} has {_first_of(unexpected)}, which a Qwen2 of its "
             "config.json does not have: give the directory of a plain Qwen2 model"
         )
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
             raise ValueError(
                 f"{tensors[name].path}: {name} has shape {list(tensors[name].shape)}, config.json "
-                f"asks for {list(shape)}: correct config.json"
+                f"needs {list(shape)}: correct config.json"
             )
 
 
-def _several(names: list[str]) -> str:
+def _first_of(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more tensors"
 
 
@@ -138,31 +138,31 @@ def _load(
     dtype: Any,
     sharding: Sharding | None,
 ) -> jax.Array:
-    """One parameter; every device copies its own part out of the mapped files.
+    """Loads one parameter; every device copies its own shard out of the mapped files.
 
-    Layers go to their places in the stacked array one after another: the host holds one of them.
+    Layers are inserted into the stacked array one after another, so the host holds only one.
     """
     stored = [tensors[name] for name in row.huggingface_names(config)]
     if dtype is None:
         dtype = functools.reduce(jnp.promote_types, [tensor.dtype for tensor in stored])
     if sharding is None:
-        whole = piece = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        of_stack = of_layer = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     else:
-        whole, piece = sharding.named(*row.logical_axes), sharding.named(*row.axes)
+        of_stack, of_layer = sharding.named(*row.logical_axes), sharding.named(*row.axes)
 
-    def place(tensor: StoredTensor) -> jax.Array:
+    def load(tensor: StoredTensor) -> jax.Array:
         def read(index: tuple[slice, ...]) -> np.ndarray:
             return np.array(row.from_huggingface(tensor.map(), config)[index], dtype)
 
-        return jax.make_array_from_callback(row.layer_shape(config), piece, read)
+        return jax.make_array_from_callback(row.layer_shape(config), of_layer, read)
 
     if not row.stacked:
-        return place(stored[0])
-    empty, insert = _stacker(row.shape(config), np.dtype(dtype), whole)
+        return load(stored[0])
+    empty, insert = _stacker(row.shape(config), np.dtype(dtype), of_stack)
     stack = empty()
-    for layer, tensor in enumerate(stored):
+    for number, tensor in enumerate(stored):
         # Waiting keeps the host from reading ahead of the device.
-        stack = jax.block_until_ready(insert(stack, place(tensor), layer))
+        stack = jax.block_until_ready(insert(stack, load(tensor), number))
     return stack
 
 
@@ -170,10 +170,10 @@ def _load(
 def _stacker(
     shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.Sharding
 ) -> tuple[Callable, Callable]:
-    """Compiled functions: () -> zeros, and (stack, piece, layer) -> the same stack with it."""
+    """Compiled functions: () -> zeros, and (stack, layer, number) -> the stack with the layer."""
 
-    def insert(stack: jax.Array, piece: jax.Array, layer: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_index_in_dim(stack, piece, layer, axis=0)
+    def insert(stack: jax.Array, layer: jax.Array, number: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(stack, layer, number, axis=0)
 
     return (
         jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
@@ -194,18 +194,18 @@ def save_huggingface(
 ) -> None:
     """Writes a directory that transformers 4 and 5 load: weights, configs and tokenizer files.
 
-    The directory appears complete or not at all. In a run of several processes all of them call
-    this with the same (shared) directory, and the first one writes.
+    The directory appears complete or not at all. In a run of several processes all of them must
+    call this with the same (shared) directory, and the first one writes.
 
     Args:
         out_dir: created; may exist if empty.
         config: the model.
-        params: its parameters, of any sharding.
+        params: its parameters, with any sharding.
         tokenizer: see `write_directory`.
-        dtype: of the stored weights; None keeps that of the parameters.
+        dtype: of the stored weights; None keeps the dtype of the parameters.
         files: more files, by name, such as a README.md.
-        overwrite: replaces an earlier export (a directory with a config.json), whole.
-        max_shard_bytes: of one safetensors file.
+        overwrite: replace an earlier export (a directory with a config.json) as a whole.
+        max_shard_bytes: the largest safetensors file.
 
     Raises:
         FileExistsError: out_dir is a file, or a directory that may not be replaced.
@@ -238,9 +238,9 @@ def save_huggingface(
 def check_exportable(
     config: Qwen2Config, params: Params, tokenizer: SavedTokenizer | None = None
 ) -> None:
-    """Refuses what `save_huggingface` could not write; arrays may be abstract.
+    """Checks that `save_huggingface` can write a model; arrays may be abstract.
 
-    A run calls it before its first step, so that it does not find out after its last.
+    A run checks this before its first step, so that its export does not fail after the last.
 
     Raises:
         ValueError: parameters or a tokenizer that do not fit the config.
@@ -256,7 +256,7 @@ def check_exportable(
     for path, shape in expected.items():
         if tuple(flat[path].shape) != shape:
             raise ValueError(
-                f"{path} has shape {tuple(flat[path].shape)}, the config asks for {shape}: "
+                f"{path} has shape {tuple(flat[path].shape)}, the config needs {shape}: "
                 "pass the config the parameters belong to"
             )
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
@@ -268,7 +268,7 @@ def check_exportable(
 
 @functools.cache
 def _replicator(sharding: NamedSharding) -> Any:
-    """A compiled function: (array, layer or None) -> the array or its layer, on every device."""
+    """A compiled function: (array, layer or None) -> the array or one layer, on every device."""
 
     def replicate(array: jax.Array, layer: jax.Array | None) -> jax.Array:
         return (
@@ -279,7 +279,7 @@ def _replicator(sharding: NamedSharding) -> Any:
 
 
 def _fetch(array: Any, layer: int | None) -> np.ndarray:
-    """An array, or one layer of it, on the host; where processes share it, all must call."""
+    """Copies an array, or one layer of it, to the host; all processes that share it must call."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
         return np.asarray(_replicator(everywhere)(array, layer))

@@ -1,11 +1,12 @@
-"""The manifest of a checkpoint step: what its files and arrays must be, to be believed.
+"""The manifest of a checkpoint step, by which its files are verified.
 
-It holds the size and the CRC-32 of every file of the step and the shape and dtype of every array,
-and is written before the step gets its name: a step without one was never finished. A checksum is
-made from what was read back after the write. Cost: every byte is read once more, after a save (in
-the background, each process what it wrote, about 3.5 GB/s a thread where zlib has vector code, so
-that storage sets the time) and before a restore (each process its share of the files). CRC-32
-misses one damaged file in four billion; it is no defence against an adversary.
+It lists the size and CRC-32 of every file of the step, and the shape and dtype of every array. It
+is written before the step gets its final name, so a step without a manifest was never finished.
+Checksums are computed from files that are read back after the write. This reads every byte once
+more after a save (in the background, each process its own files) and before a restore (each process
+its share of the files), at about 3.5 GB/s per thread where zlib has vector code, so that storage
+limits the speed. CRC-32 misses one damaged file in four billion, and does not protect against an
+adversary.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from typing import Any
 import jax
 
 MANIFEST = "manifest.json"
-# Written by Orbax after the manifest, and of no use to a restore.
+# Files that Orbax writes after the manifest; a restore does not need them.
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
-_PIECE = 1 << 23
+_READ_BYTES = 1 << 23
 _THREADS = 4
 
 Checksums = dict[str, list]
 
 
 class Damaged(Exception):
-    """A checkpoint step that is not what was written; the message says where."""
+    """A checkpoint step differs from its manifest; the message names the file."""
 
 
 def checksums(directory: pathlib.Path, names: Iterable[str]) -> Checksums:
-    """[size in bytes, CRC-32] of files below `directory`, by name."""
+    """Computes [size in bytes, CRC-32] of files below `directory`, by name."""
     names = sorted(names)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(lambda name: _checksum(directory / name), names)
@@ -42,7 +43,7 @@ def checksums(directory: pathlib.Path, names: Iterable[str]) -> Checksums:
 
 
 def files_below(directory: pathlib.Path) -> list[str]:
-    """Names, relative to a step's directory, of the files that a manifest covers."""
+    """The names of the files that a manifest covers, relative to the step's directory."""
     found = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
     return sorted(name for name in found if name not in (MANIFEST, *_LATER))
 
@@ -58,7 +59,7 @@ def describe_arrays(items: Mapping[str, Any]) -> dict[str, list]:
 
 
 def write_manifest(directory: pathlib.Path, files: Checksums, arrays: dict[str, list]) -> None:
-    """Writes the manifest of a step through to the disk."""
+    """Writes the manifest of a step and flushes it to disk."""
     with open(directory / MANIFEST, "w", encoding="utf-8") as file:
         json.dump({"files": files, "arrays": arrays}, file)
         file.flush()
@@ -66,10 +67,10 @@ def write_manifest(directory: pathlib.Path, files: Checksums, arrays: dict[str, 
 
 
 def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
-    """The manifest of a step.
+    """Reads the manifest of a step.
 
     Raises:
-        Damaged: there is none, or it is no manifest.
+        Damaged: the manifest is missing or cannot be read.
     """
     try:
         value = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
@@ -89,11 +90,11 @@ def verify_files(
 
     Args:
         directory: of the step.
-        items: whose files are looked at; all by default.
-        share: (number, of so many): the part of the checksums that this process makes.
+        items: the items whose files are checked; all by default.
+        share: (number, count) of processes that divide the checksums among them.
 
     Raises:
-        Damaged: names the first file that is missing, cut, or changed.
+        Damaged: names the first file that is missing, truncated or changed.
     """
     items = tuple(items)
     expected = read_manifest(directory)["files"]
@@ -105,9 +106,9 @@ def verify_files(
             raise Damaged(f"{name} is missing")
         if path.stat().st_size != size:
             raise Damaged(f"{name} has {path.stat().st_size} bytes, not {size}")
-    number, of = share
+    number, count = share
     try:
-        found = checksums(directory, sorted(expected)[number::of])
+        found = checksums(directory, sorted(expected)[number::count])
     except OSError as error:
         raise Damaged(str(error)) from None
     for name, value in found.items():
@@ -116,16 +117,16 @@ def verify_files(
 
 
 def check_arrays(directory: pathlib.Path, items: Mapping[str, Any]) -> None:
-    """Refuses a step whose arrays are not those of `items`, by path, dtype or shape.
+    """Checks that a step has the arrays of `items`, with the same paths, dtypes and shapes.
 
     Raises:
-        ValueError: names the first that differs.
+        ValueError: names the first array that differs.
     """
-    there, here = read_manifest(directory)["arrays"], describe_arrays(items)
-    for name in sorted(set(there) | set(here)):
-        if there.get(name) != here.get(name):
+    saved, wanted = read_manifest(directory)["arrays"], describe_arrays(items)
+    for name in sorted(set(saved) | set(wanted)):
+        if saved.get(name) != wanted.get(name):
             raise ValueError(
-                f"{directory}: {name} is {there.get(name)} there and {here.get(name)} in this run: "
+                f"{directory}: {name} is {saved.get(name)} but {wanted.get(name)} in this run: "
                 "give the model and optimizer that it was saved with, or a new workdir"
             )
 
@@ -133,7 +134,7 @@ def check_arrays(directory: pathlib.Path, items: Mapping[str, Any]) -> None:
 def _checksum(path: pathlib.Path) -> list:
     value = size = 0
     with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            value = zlib.crc32(piece, value)
-            size += len(piece)
+        while data := file.read(_READ_BYTES):
+            value = zlib.crc32(data, value)
+            size += len(data)
     return [size, f"{value:08x}"]

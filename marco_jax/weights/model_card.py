@@ -1,4 +1,4 @@
-"""The README.md of an exported model: licence, what it was trained on, and how it scores."""
+"""The model card (README.md) of an exported model: licence, training data and scores."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from marco_jax.reports.run_data import RunData, is_of_source, load_run, name_of
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What a card says in its first lines, for a reader and for a hub; empty: not stated.
+    """Licence and base model of a card, as in its front matter; empty strings are not stated.
 
     Attributes:
         license: an identifier such as "apache-2.0", or "other" with a link.
-        license_link: where its text is.
-        base_model: what the training began from, such as "Qwen/Qwen2-7B".
+        license_link: URL of the licence text.
+        base_model: the model that training started from, such as "Qwen/Qwen2-7B".
     """
 
     license: str = ""
@@ -31,25 +31,25 @@ class Terms:
     base_model: str = ""
 
     def or_else(self, other: Terms) -> Terms:
-        """These terms, and the other's where these say nothing."""
-        here, there = dataclasses.asdict(self), dataclasses.asdict(other)
-        return Terms(**{name: here[name] or there[name] for name in here})
+        """These terms, with empty fields taken from `other`."""
+        first, second = dataclasses.asdict(self), dataclasses.asdict(other)
+        return Terms(**{name: first[name] or second[name] for name in first})
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Terms:
-        """The terms among the fields of a config's `card` group, or of a meta."""
+        """The terms among the fields of a config's `card` group or of a card.json."""
         names = (field.name for field in dataclasses.fields(cls))
         return cls(**{name: str(fields.get(name) or "") for name in names})
 
 
 def read_terms(directory: str | os.PathLike) -> Terms:
-    """What the README.md of a directory says of its licence between its first two `---`."""
+    """Reads the terms in the front matter (between `---` lines) of a directory's README.md."""
     try:
         text = (pathlib.Path(directory) / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return Terms()
-    head = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
-    lines = (re.match(r"(\w+):[ \t]*(\S.*)$", line) for line in head.splitlines())
+    front = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
+    lines = (re.match(r"(\w+):[ \t]*(\S.*)$", line) for line in front.splitlines())
     found = {line[1]: line[2].strip().strip("'\"") for line in lines if line}
     return Terms.from_fields(found)
 
@@ -61,13 +61,13 @@ def model_card(
     workdir: str | os.PathLike | None = None,
     step: int | None = None,
 ) -> str:
-    """A card in Markdown.
+    """Writes a model card in Markdown.
 
     Args:
         name: of the model.
         config: its sizes.
         terms: licence and base model.
-        workdir: of the run that made it; without one the card has no training and no scores.
+        workdir: of the run that trained it; without one the card has no training data or scores.
         step: of the run.
     """
     run = load_run(workdir) if workdir is not None else None
@@ -79,7 +79,7 @@ def model_card(
         f"{config.vocab_size:,} embedding rows."
     )
     if terms.base_model:
-        lines.append(f"Its training began from {terms.base_model}.")
+        lines.append(f"Training started from {terms.base_model}.")
     if run and step and run.stages:
         lines += _training(run, step)
     if run and step is not None:
@@ -103,22 +103,22 @@ def _languages(run: RunData) -> list[str]:
 
 def _training(run: RunData, step: int) -> list[str]:
     rows = [row for row in run.metrics if row["step"] <= step]
-    read: dict[str, int] = {}
+    tokens: dict[str, int] = {}
     for row in rows:
         for key, value in row.items():
             if is_of_source(key, "tokens") and value:
                 source = key.removeprefix("tokens/")
-                read[source] = read.get(source, 0) + int(value)
+                tokens[source] = tokens.get(source, 0) + int(value)
     stages = [stage for stage in run.stages if stage.first_step < step]
     total = rows[-1].get("tokens") if rows else None
     lines = ["", "## Training", ""]
     lines.append(f"{step:,} steps" + (f", {total:,} tokens." if total else "."))
-    lines.append("Shares of tokens that each stage asks for, and the tokens read so far:")
+    lines.append("Configured share of tokens in each stage, and the tokens trained on:")
     lines += ["", _row(["source", *(stage.label for stage in stages), "tokens"])]
     lines.append(_row(["---", *["---:"] * (len(stages) + 1)]))
     for source in dict.fromkeys(name for stage in stages for name in stage.shares):
         shares = [f"{stage.shares.get(source, 0):.2%}" for stage in stages]
-        lines.append(_row([name_of(source), *shares, f"{read.get(source, 0):,}"]))
+        lines.append(_row([name_of(source), *shares, f"{tokens.get(source, 0):,}"]))
     return lines
 
 
@@ -151,8 +151,8 @@ def _row(cells: Sequence[str]) -> str:
 def _licence(terms: Terms) -> str:
     if not terms.license:
         return (
-            "None is stated. The weights that the training began from have one, and so has the "
-            "text that was read: state it before you pass the model on."
+            "No licence is stated. The base weights and the training data have licences: state one "
+            "before you distribute the model."
         )
     link = f" ({terms.license_link})" if terms.license_link else ""
     return f"{terms.license}{link}."

@@ -1,4 +1,7 @@
-"""Models from `--model=PATH` and `config.init_from`: runs, imported checkpoints, directories."""
+"""Finds and loads the models of `--model=PATH` and `config.init_from`.
+
+PATH is a workdir (of a run or an import), a checkpoint step in it, or a Hugging Face directory.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class FoundModel:
-    """A model from `--model=PATH` that has been found and verified; its weights are not loaded.
+    """A model that was found and verified, without its weights.
 
-    `directory` is the checkpoint step, or where workdir and step are None a Hugging Face
-    directory. Where `lora` is set the step holds adapters of `base`.
+    `directory` is a checkpoint step, or a Hugging Face directory if workdir and step are None. If
+    `lora` is set, the step has adapters of `base`.
     """
 
     config: Qwen2Config
@@ -47,7 +50,7 @@ class FoundModel:
 
 @dataclasses.dataclass
 class LoadedModel:
-    """A model from `--model=PATH`, wherever it came from. Its arrays may be donated."""
+    """A model with its weights. Its arrays may be donated."""
 
     config: Qwen2Config
     params: Params
@@ -57,13 +60,13 @@ class LoadedModel:
 
 
 def find_model(path: str | os.PathLike) -> FoundModel:
-    """Finds a workdir's newest step, a checkpoint step inside one, or a Hugging Face directory.
+    """Finds a workdir's newest undamaged step, a given step, or a Hugging Face directory.
 
-    The files that will be read of a step are verified; a damaged newest step is passed over.
+    The files of a step's parameters and meta are verified; damaged steps of a workdir are skipped.
 
     Raises:
-        FileNotFoundError: nothing there that could be loaded.
-        ValueError: the step that is asked for is damaged.
+        FileNotFoundError: the path has no model.
+        ValueError: the given step is damaged.
     """
     path = pathlib.Path(path).absolute()
     if (path / CHECKPOINTS).is_dir():
@@ -71,8 +74,8 @@ def find_model(path: str | os.PathLike) -> FoundModel:
             try:
                 return _find_step(path, step)
             except Damaged as damage:
-                _log.warning(f"checkpoint {step} of {path} is damaged ({damage}): passed over")
-        raise FileNotFoundError(f"{path / CHECKPOINTS} holds no finished checkpoint that is whole")
+                _log.warning(f"checkpoint {step} of {path} is damaged ({damage}): skipped")
+        raise FileNotFoundError(f"{path / CHECKPOINTS} has no finished and undamaged checkpoint")
     if path.parent.name == CHECKPOINTS and path.name.isdigit() and path.is_dir():
         try:
             return _find_step(path.parent.parent, int(path.name))
@@ -81,7 +84,7 @@ def find_model(path: str | os.PathLike) -> FoundModel:
     if (path / "config.json").is_file():
         return FoundModel(read_config(path), load_tokenizer(path), path)
     raise FileNotFoundError(
-        f"{path} is no model: give a workdir, a step inside its checkpoints/, "
+        f"{path} is not a model: give a workdir, a step inside its checkpoints/, "
         "or a Hugging Face directory with a config.json"
     )
 
@@ -89,11 +92,11 @@ def find_model(path: str | os.PathLike) -> FoundModel:
 def load_model(
     path: str | os.PathLike, sharding: Sharding | None = None, dtype: Any = None
 ) -> LoadedModel:
-    """Loads what `find_model` finds, in its stored dtype unless another is given.
+    """Finds (see `find_model`) and loads a model, in its stored dtype unless another is given.
 
     Raises:
-        FileNotFoundError: nothing there that could be loaded.
-        ValueError: the step that is asked for is damaged, or the weights do not fit the config.
+        FileNotFoundError: the path has no model.
+        ValueError: the given step is damaged, or the weights do not fit the config.
     """
     found = find_model(path)
     params = load_weights(found, sharding, dtype)
@@ -101,7 +104,7 @@ def load_model(
 
 
 def load_weights(found: FoundModel, sharding: Sharding | None = None, dtype: Any = None) -> Params:
-    """The parameters of a model that was found; see `load_model`. They may be donated."""
+    """Loads the parameters of a model, with its adapters merged in. They may be donated."""
     if found.step is None:
         return load_huggingface(found.directory, dtype, sharding)[1]
     if found.lora is not None:
@@ -110,16 +113,16 @@ def load_weights(found: FoundModel, sharding: Sharding | None = None, dtype: Any
 
 
 def _load_merged(found: FoundModel, sharding: Sharding | None, dtype: Any) -> Params:
-    """The base with the adapters merged in, in the base's dtype unless another is given."""
+    """Loads the base and merges the adapters into it, in lora.base_dtype unless `dtype` is set."""
     kind = jax.numpy.dtype(found.lora.base_dtype)
     base = load_weights(found.base, sharding, kind)
     if dtype is not None:
-        # What is added to the rounded base need not be rounded with it.
+        # Cast first, so that the sum with the adapters is not rounded to the base's dtype.
         base = jax.tree.map(lambda x: x.astype(dtype), base)
 
     def like(row: AdapterMatrix) -> jax.ShapeDtypeStruct:
-        place = sharding and sharding.named(*row.logical_axes)
-        return jax.ShapeDtypeStruct(row.shape(found.config), jax.numpy.float32, sharding=place)
+        named = sharding and sharding.named(*row.logical_axes)
+        return jax.ShapeDtypeStruct(row.shape(found.config), jax.numpy.float32, sharding=named)
 
     adapters = _restore(found, adapter_tree(found.config, found.lora, like), jax.numpy.float32)
     join = functools.partial(merge, found.config, found.lora)
@@ -127,7 +130,7 @@ def _load_merged(found: FoundModel, sharding: Sharding | None, dtype: Any) -> Pa
 
 
 def _restore(found: FoundModel, wanted: Params, dtype: Any) -> Params:
-    """The arrays of a step in the shapes and shardings of `wanted`."""
+    """Restores a step's parameters in the shapes and shardings of `wanted`."""
     stored = read_manifest(found.directory)["arrays"]
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -138,8 +141,8 @@ def _restore(found: FoundModel, wanted: Params, dtype: Any) -> Params:
     return restore_params(found.directory, jax.tree_util.tree_map_with_path(like, wanted))
 
 
-def adapts(lora: LoraOptions, base: FoundModel) -> Meta:
-    """What a checkpoint of adapters says of them, and of the model that they adapt."""
+def adapter_meta(lora: LoraOptions, base: FoundModel) -> Meta:
+    """The meta fields of a checkpoint with adapters: their options and their base model."""
     return {
         "lora": dataclasses.asdict(lora) | {"targets": list(lora.targets)},
         "base": str(base.directory),
@@ -147,10 +150,10 @@ def adapts(lora: LoraOptions, base: FoundModel) -> Meta:
 
 
 def fingerprint(found: FoundModel) -> str:
-    """A hash that changes with the weights, without reading them.
+    """Computes a hash that changes with the weights, without reading them.
 
-    Of a step it follows from the checksums of its files; of a directory, from their names, sizes
-    and times.
+    It hashes the checksums of a step's files, or the names, sizes and times of a Hugging Face
+    directory's.
     """
     if found.step is not None:
         text = json.dumps(read_manifest(found.directory), sort_keys=True)
@@ -175,6 +178,6 @@ def _find_step(workdir: pathlib.Path, step: int) -> FoundModel:
         base = find_model(meta["base"])
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{directory} holds adapters of {meta['base']}, which is not there: put it back"
+            f"{directory} has adapters of {meta['base']}, which does not exist: put it back"
         ) from None
     return dataclasses.replace(found, lora=lora, base=base)

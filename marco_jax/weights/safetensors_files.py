@@ -1,7 +1,7 @@
-"""Reading and writing directories of safetensors files, single or sharded with an index.
+"""Reads and writes directories of safetensors files, single or sharded with an index.
 
-Tensors are memory-mapped when read, so that only the parts that a device keeps come from the disk,
-and written one at a time: no more than one of them is in memory.
+Reading maps the files into memory, so that only the parts that devices use come from disk. Writing
+holds one tensor in memory at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from marco_jax.files import check_space
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-# The floating-point types that weights are published in, by their safetensors name.
+# The supported floating-point types, by their safetensors name.
 _DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -32,10 +32,10 @@ _DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A tensor that is read when it is wanted, and not before.
+    """A tensor whose values are read on demand; each call of `read` creates the array again.
 
-    What moves weights from one place to another takes and gives a mapping of these by name: a
-    stream that is never in memory as a whole. `read` makes the array anew at each call.
+    Imports and exports pass weights as a mapping of names to these, which is never in memory as a
+    whole.
     """
 
     dtype: np.dtype
@@ -53,7 +53,7 @@ NamedTensors = Mapping[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies on the disk."""
+    """The location of a tensor on disk."""
 
     name: str
     path: Path
@@ -62,16 +62,16 @@ class StoredTensor:
     offset: int  # bytes from the start of the file
 
     def map(self) -> np.ndarray:
-        """A read-only view of the file; nothing is read before it is touched."""
+        """Maps the tensor into memory, read-only; its values are read when they are accessed."""
         return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """The tensors of a checkpoint directory, by name.
+    """Finds the tensors of a checkpoint directory, by name.
 
     Raises:
-        FileNotFoundError: no safetensors file, or one that the index names is absent.
-        ValueError: a truncated or foreign file, or an index that disagrees with its files.
+        FileNotFoundError: no safetensors file, or a file of the index is absent.
+        ValueError: a truncated file or another format, or an index that contradicts its files.
     """
     if (directory / SINGLE).exists():
         return _read_header(directory / SINGLE)
@@ -92,13 +92,13 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
     for name, file_name in weight_map.items():
         if name not in tensors or tensors[name].path.name != file_name:
             raise ValueError(
-                f"{directory / file_name} has no {name} though {INDEX} says so: copy both again"
+                f"{directory / file_name} has no {name} though {INDEX} lists it: copy both again"
             )
     return tensors
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Reads the object in a JSON file.
 
     Raises:
         FileNotFoundError: no such file.
@@ -111,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): download it again") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object: download it again")
+        raise ValueError(f"{path} is not a JSON object: download it again")
     return value
 
 
@@ -121,11 +121,11 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            raise ValueError(f"{path} is truncated or no safetensors file: copy it again")
+            raise ValueError(f"{path} is truncated or not a safetensors file: copy it again")
         try:
             header = json.loads(file.read(length))
         except ValueError:
-            raise ValueError(f"{path} is no safetensors file: copy it again") from None
+            raise ValueError(f"{path} is not a safetensors file: copy it again") from None
     start = 8 + length
     tensors = {}
     for name, entry in header.items():
@@ -154,16 +154,16 @@ def write_tensors(
     max_shard_bytes: int,
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
-    """Writes tensors in their order, holding one at a time in memory.
+    """Writes tensors in their order, with one at a time in memory.
 
     Args:
-        directory: exists; gets model.safetensors, or shards and their index.
+        directory: an existing directory, for model.safetensors, or shards and their index.
         tensors: each is read once, in order.
-        max_shard_bytes: of one file, where a single tensor is not larger.
-        progress: told the bytes of every tensor that is written.
+        max_shard_bytes: the largest file, unless a single tensor is larger.
+        progress: called with the size in bytes of every written tensor.
 
     Raises:
-        OSError: the disk is full, before the first byte is written or later.
+        OSError: the disk is full; checked before the first byte is written.
     """
     total = sum(tensor.nbytes for tensor in tensors.values())
     check_space(directory, total)
@@ -183,8 +183,8 @@ def write_tensors(
 
 
 def _header(tensors: NamedTensors) -> bytes:
-    """What a file begins with, padded so that the tensors are aligned to 8 bytes."""
-    # transformers 4 refuses a file whose metadata does not name its framework.
+    """The header of a file, padded so that tensors are aligned to 8 bytes."""
+    # transformers 4 rejects a file whose metadata has no format.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     kinds = {dtype: kind for kind, dtype in _DTYPES.items()}
     end = 0
@@ -204,8 +204,7 @@ def _bytes(name: str, tensor: Tensor) -> memoryview:
     array = np.ascontiguousarray(tensor.read())
     if array.dtype != tensor.dtype or array.shape != tensor.shape:
         raise ValueError(
-            f"{name} was announced as {tensor.dtype} {tensor.shape} and is {array.dtype} "
-            f"{array.shape}"
+            f"{name} should be {tensor.dtype} {tensor.shape} but is {array.dtype} {array.shape}"
         )
     return memoryview(array.reshape(-1).view(np.uint8))
 
@@ -215,7 +214,7 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def _split(sizes: Mapping[str, int], limit: int) -> Iterable[list[str]]:
-    """Groups of consecutive names whose sizes sum to at most `limit`."""
+    """Yields groups of consecutive names whose sizes sum to at most `limit`."""
     group: list[str] = []
     total = 0
     for name, size in sizes.items():

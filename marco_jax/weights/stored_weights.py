@@ -1,4 +1,4 @@
-"""The weights of any model on disk, a layer at a time; adapters merged in, or apart for PEFT."""
+"""Reads the weights of any model on disk, one layer at a time; merges or exports its adapters."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Read = Callable[[Parameter, "int | None"], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class StoredWeights:
-    """How to read a model: one parameter, or one layer of it, in our layout.
+    """Access to a model's weights; `read` returns a parameter, or one layer of it, in our layout.
 
-    dtype: the widest that is stored. by_layer: whether a layer is read without its neighbours.
+    dtype: the widest dtype stored. by_layer: whether reading one layer reads only that layer.
     """
 
     dtype: np.dtype
@@ -37,7 +37,7 @@ class StoredWeights:
 
 
 def stored_weights(found: FoundModel) -> StoredWeights:
-    """The weights of a model that was found."""
+    """The weights of a model, with its adapters merged in."""
     config = found.config
     if found.lora is not None:
         return _merged(found, stored_weights(found.base))
@@ -60,7 +60,7 @@ def _merged(found: FoundModel, base: StoredWeights) -> StoredWeights:
     kind = np.dtype(lora.base_dtype)
 
     def read(row: Parameter, layer: int | None) -> np.ndarray:
-        # Rounded as it was while the adapters were trained.
+        # Rounded as during training of the adapters.
         kernel = base.read(row, layer).astype(kind)
         stem = row.path.removesuffix("kernel")
         if stem + DOWN not in rows:
@@ -73,11 +73,11 @@ def _merged(found: FoundModel, base: StoredWeights) -> StoredWeights:
 
 
 def export_peft(found: FoundModel, out: str | os.PathLike, *, overwrite: bool = False) -> int:
-    """Writes adapters as a directory that `peft` reads, float32; returns how many bytes.
+    """Writes a model's adapters as a directory for `peft`, float32; returns the size in bytes.
 
     Args:
-        found: holds adapters.
-        out: a new directory, or an earlier export that is replaced where `overwrite` says so.
+        found: a model with adapters.
+        out: a new directory, or with `overwrite` an earlier export, which is replaced.
 
     Raises:
         FileExistsError: `out` may not be replaced.
@@ -110,8 +110,8 @@ def _check_free(out: pathlib.Path, overwrite: bool) -> None:
         return
     if not overwrite or not (out / _PEFT_CONFIG).exists():
         raise FileExistsError(
-            f"{out} is there, and no earlier export of adapters that may be overwritten: choose "
-            "another directory"
+            f"{out} exists and is not an earlier export of adapters to overwrite: choose another "
+            "directory"
         )
 
 
@@ -124,7 +124,7 @@ def _adapters(found: FoundModel) -> tuple[StoredParams, dict[str, AdapterMatrix]
 def _peft_tensor(
     found: FoundModel, adapters: StoredParams, row: AdapterMatrix, layer: int
 ) -> Tensor:
-    """One matrix as PEFT has it: A as [rank, inputs], B as [outputs, rank]."""
+    """One matrix in PEFT's layout: A as [rank, inputs], B as [outputs, rank]."""
     rank, kind = found.lora.rank, np.dtype(np.float32)
     columns = int(np.prod(row.shape(found.config)[1:])) // rank
     shape = (rank, columns) if row.path.endswith(DOWN) else (columns, rank)
@@ -141,7 +141,7 @@ def _peft_config(found: FoundModel) -> dict[str, Any]:
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        # A directory of the Hugging Face kind; a checkpoint is to be exported first.
+        # PEFT can only load a Hugging Face directory; a base checkpoint has to be exported.
         "base_model_name_or_path": str(base.directory),
         "r": found.lora.rank,
         "lora_alpha": found.lora.alpha,

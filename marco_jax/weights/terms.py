@@ -1,4 +1,4 @@
-"""The licence and base model of whatever a model came from."""
+"""Finds the licence and base model that a model inherits from what it was trained from."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from marco_jax.reports.run_data import load_run
 from marco_jax.weights.checkpoints import CHECKPOINTS
 from marco_jax.weights.model_card import Terms, read_terms
 
-# What an import keeps of the card of the directory that it read.
+# An import stores the terms of the imported directory's card here.
 CARD = "card.json"
-# Runs that began from runs: so far back.
+# The longest chain of runs that started from other runs.
 _DEPTH = 8
 
 
 def stated_terms(path: str | os.PathLike, depth: int = _DEPTH) -> Terms:
-    """What a run's config, an import or a directory's card says, or those that it began from."""
+    """The terms of a workdir, import or Hugging Face directory.
+
+    Fields that it does not state are taken from the model that its run started from.
+    """
     path = pathlib.Path(path).absolute()
     if path.parent.name == CHECKPOINTS:
         path = path.parent.parent

@@ -17,7 +17,7 @@ from marco_jax.data.resume_order import OrderChanged, refuse_change
 from marco_jax.data.store import TEXTS
 from marco_jax.data.streamed import StreamedSource
 
-SEPARATOR = 255
+EOS_ID = 255
 
 
 class Documents:
@@ -32,7 +32,7 @@ class Documents:
         self.targets = self.tokens + len(self.lengths)
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
-        return (document + np.arange(start, stop, dtype=np.int32)) % SEPARATOR
+        return (document + np.arange(start, stop, dtype=np.int32)) % EOS_ID
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def stores(tmp_path):
 
 def feed_of(stores, *stages, rows=16, seed=0, length=128) -> Feed:
     named = [Stage(f"s{n}", Mixture(f"m{n}", s), steps) for n, (s, steps) in enumerate(stages)]
-    options = {"length": length, "batch_rows": rows, "seed": seed, "eos_id": SEPARATOR}
+    options = {"length": length, "batch_rows": rows, "seed": seed, "eos_id": EOS_ID}
     return build_feed(stores, named, **options)
 
 
@@ -87,7 +87,7 @@ def test_an_epoch_unpacks_to_every_token_of_every_document_once(
     directory = tmp_path_factory.mktemp("store")
     store = Documents(directory, lengths)
     store.read = lambda document, start, stop: np.zeros(stop - start, np.int32) + document % 2
-    source = PackedSource("ones", store, length, seed, SEPARATOR)
+    source = PackedSource("ones", store, length, seed, EOS_ID)
     targets = 0
     zeros = 0
     for row in range(source.rows):
@@ -231,8 +231,8 @@ def test_what_a_batch_holds_can_be_told(stores):
         assert name == feed.sources[source[0]]
         # The first document of a row begins with its number, after the separator.
         first = int(numbers.split(", ")[0])
-        if row[0] == SEPARATOR and row[1] != SEPARATOR:
-            assert row[1] == first % SEPARATOR
+        if row[0] == EOS_ID and row[1] != EOS_ID:
+            assert row[1] == first % EOS_ID
 
 
 def words(count: int) -> list[str]:
@@ -245,7 +245,7 @@ def streaming_feed(stores, tokenizer, texts) -> Feed:
     stream = StreamedSource("stream", lambda: iter(texts), tokenizer, "f", length, seed=0)
     sources = {"source00": stores["source00"], "stream": stream}
     stages = [Stage("s", Mixture("m", {"source00": 0.4, "stream": 0.6}), 200)]
-    return build_feed(sources, stages, length=length, batch_rows=8, seed=0, eos_id=SEPARATOR)
+    return build_feed(sources, stages, length=length, batch_rows=8, seed=0, eos_id=EOS_ID)
 
 
 def test_a_streamed_source_goes_on_from_what_was_saved(stores, tokenizer):

@@ -75,5 +75,5 @@ def test_splash_reads_prompts_as_plain_attention_does():
 
 def test_a_batch_that_does_not_divide_is_refused():
     sharding = Sharding(create_mesh({"fsdp": 8}))
-    with pytest.raises(ValueError, match="batch is 4: rows are spread over 8 devices"):
+    with pytest.raises(ValueError, match="batch is 4: rows are split over 8 devices"):
         next(abstract_kernels(WIDE, sharding, batch=4, length=32))

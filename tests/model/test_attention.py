@@ -104,5 +104,5 @@ def test_the_platform_and_the_length_choose():
     assert choose_attention("splash", "cpu", f32, 256) == "splash_interpreted"
     with pytest.raises(ValueError, match="attention is 'flash': choose one of auto"):
         choose_attention("flash", "cpu", f32, 256)
-    with pytest.raises(ValueError, match="rows have 100 places.*multiple of 128"):
+    with pytest.raises(ValueError, match="rows have 100 positions.*multiple of 128"):
         choose_attention("splash", "tpu", bf16, 100)

@@ -133,7 +133,7 @@ def test_conversations_are_written_as_transformers_does(both, template, goes_on)
 
 def test_a_template_that_refuses_says_so(both):
     mine = EngineLM(both[0]._engine, both[0]._params, template=STRIPPING)
-    with pytest.raises(ValueError, match="refuses the conversation: no tools"):
+    with pytest.raises(ValueError, match="rejects the conversation: no tools"):
         mine.apply_chat_template([{"role": "tool", "content": "x"}])
 
 

@@ -69,7 +69,7 @@ def test_a_small_step_on_two_slices(root, tmp_path):
     ("arguments", "message"),
     [
         (("--topology=v5p",), "write GENERATION:CHIPS"),
-        (("--topology=v9:2x2",), "the generation is none of v4, v5e"),
+        (("--topology=v9:2x2",), "the generation is not one of v4, v5e"),
         (("--topology=v5e:2x2", "--config.mesh.fsdp=3"), "does not fill 4 devices"),
     ],
 )

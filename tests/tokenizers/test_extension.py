@@ -21,7 +21,7 @@ from marco_jax.tokenizers.extension import (
     format_fertility,
 )
 from marco_jax.tokenizers.tokenizer import (
-    SEPARATOR,
+    EOS_TOKEN,
     load_tokenizer,
     qwen2_tokenizer,
     train_sentencepiece,
@@ -48,7 +48,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def extension(small):
-    return extend_vocabulary(small, TEXTS, pieces=60, characters=10_000)
+    return extend_vocabulary(small, TEXTS, tokens=60, characters=10_000)
 
 
 def old_ids(extension, ids):
@@ -56,16 +56,16 @@ def old_ids(extension, ids):
     found = []
     for token in ids:
         number = token - extension.first
-        found += extension.written[number] if number >= 0 else [token]
+        found += extension.old_ids[number] if number >= 0 else [token]
     return found
 
 
 def test_old_ids_stay_and_new_ones_follow_the_specials(small, extension):
     larger = extension.tokenizer
     assert extension.first == small.vocab_size == 263
-    assert larger.vocab_size == 263 + 60 == extension.first + len(extension.written)
+    assert larger.vocab_size == 263 + 60 == extension.first + len(extension.old_ids)
     assert larger.eos_id == small.eos_id
-    specials = f"{SEPARATOR}<|im_start|><|im_end|>"
+    specials = f"{EOS_TOKEN}<|im_start|><|im_end|>"
     assert larger.encode(specials) == small.encode(specials) == [260, 261, 262]
     for text in ("a new text, 12!", "texte", "中文"):
         assert larger.encode(text) == small.encode(text)
@@ -93,7 +93,7 @@ def test_a_saved_one_has_the_same_ids_in_transformers(extension, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     ours = load_tokenizer(tmp_path)
     assert len(theirs) == ours.vocab_size
-    for text in [*HELD_OUT["kk"], *HELD_OUT["ne"], f"a{SEPARATOR}жаңа", "text"]:
+    for text in [*HELD_OUT["kk"], *HELD_OUT["ne"], f"a{EOS_TOKEN}жаңа", "text"]:
         ids = extension.tokenizer.encode(text)
         assert theirs.encode(text, add_special_tokens=False) == ours.encode(text) == ids
 
@@ -105,7 +105,7 @@ def test_new_rows_are_means_of_the_rows_that_wrote_them(extension, dtype):
     assert grown.dtype == dtype
     assert len(grown) == extension.rows(264) == 3 * ROWS
     np.testing.assert_array_equal(grown[:263], table[:263])
-    for number, ids in enumerate(extension.written):
+    for number, ids in enumerate(extension.old_ids):
         mean = np.mean([table[i].astype(np.float64) for i in ids], axis=0)
         np.testing.assert_allclose(
             grown[extension.first + number].astype(np.float64), mean, rtol=1e-2, atol=1e-2
@@ -134,16 +134,16 @@ def test_fertility_counts_tokens_words_and_bytes(small, extension):
 
 
 def test_few_words_give_few_pieces(small):
-    assert 0 < len(extend_vocabulary(small, {"kk": ["жаңа жаңа"]}, 50, 1000).written) < 50
+    assert 0 < len(extend_vocabulary(small, {"kk": ["жаңа жаңа"]}, 50, 1000).old_ids) < 50
 
 
 def test_what_cannot_be_extended_is_refused(small, tmp_path):
     pieces = train_sentencepiece(["a b c d e f g"] * 9, 269, tmp_path)
-    with pytest.raises(ValueError, match="SentencePieceTokenizer does not: give a model with"):
+    with pytest.raises(ValueError, match="SentencePieceTokenizer does not have: give a model with"):
         extend_vocabulary(pieces, TEXTS, 10, 1000)
     with pytest.raises(ValueError, match="no text in ne"):
         extend_vocabulary(small, {"kk": TEXTS["kk"], "ne": []}, 10, 1000)
-    with pytest.raises(ValueError, match="extended by -1 pieces"):
+    with pytest.raises(ValueError, match="extended by -1 tokens"):
         extend_vocabulary(small, TEXTS, -1, 1000)
 
 

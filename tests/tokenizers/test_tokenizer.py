@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from marco_jax.data.load import load_corpus
 from marco_jax.tokenizers.tokenizer import (
+    EOS_TOKEN,
     QWEN2_PATTERN,
-    SEPARATOR,
     BytePairTokenizer,
     Tokenizer,
     load_tokenizer,
@@ -131,7 +131,7 @@ def test_a_saved_qwen2_loads_here_and_in_transformers(qwen2, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert ours.fingerprint == qwen2.fingerprint
     assert theirs.eos_token_id == qwen2.eos_id
-    for text in [*HARD, f"a{SEPARATOR}b"]:
+    for text in [*HARD, f"a{EOS_TOKEN}b"]:
         assert (
             theirs.encode(text, add_special_tokens=False)
             == ours.encode(text)
@@ -202,7 +202,7 @@ def test_sentencepiece_ids_and_text_are_those_of_transformers(pieces, texts, tru
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=trust)
     assert theirs.eos_token_id == pieces.eos_id
     assert len(theirs) == pieces.vocab_size == 3000
-    for text in [*HARD, *texts, "> >> >>> >>>>>>> uuuuuuu", f"a{SEPARATOR}b {SEPARATOR}"]:
+    for text in [*HARD, *texts, "> >> >>> >>>>>>> uuuuuuu", f"a{EOS_TOKEN}b {EOS_TOKEN}"]:
         ids = pieces.encode(text)
         assert theirs.encode(text, add_special_tokens=False) == ids, text
         assert theirs.decode(ids, skip_special_tokens=True) == pieces.decode(ids)

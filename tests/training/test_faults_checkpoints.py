@@ -204,12 +204,12 @@ def test_none_left_is_refused_and_never_a_new_start(workdir, trainer, capsys):
     for step in (3, 6):
         flip(workdir / "checkpoints" / str(step))
     for _ in range(2):
-        with pytest.raises(RunFailed, match="none is left that is whole"):
+        with pytest.raises(RunFailed, match="all are damaged or gone"):
             restore(workdir, trainer)
     assert sorted(path.name for path in (workdir / "damaged").iterdir()) == ["3", "6"]
     shutil.rmtree(workdir / "damaged")
     shutil.rmtree(workdir / "checkpoints")
-    with pytest.raises(RunFailed, match="none is left that is whole"):
+    with pytest.raises(RunFailed, match="all are damaged or gone"):
         restore(workdir, trainer)
 
 
@@ -233,7 +233,7 @@ def test_a_save_cut_in_its_files_is_removed(damage, workdir, trainer, capsys):
     damage(step)
     step.rename(f"{step}{TEMPORARY}")
     assert restore(workdir, trainer)[1]["step"] == 3
-    assert "WARNING the save of checkpoint 6 was cut" in capsys.readouterr().err
+    assert "WARNING the save of checkpoint 6 was interrupted" in capsys.readouterr().err
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["3"]
 
 
@@ -284,7 +284,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_last_good_one(workdir, trai
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "the newest whole one is 6" in str(failure.value)
+    assert "the newest complete one is 6" in str(failure.value)
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "6"]
     assert restore(workdir, trainer)[1]["step"] == 6
 

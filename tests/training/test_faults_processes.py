@@ -73,7 +73,7 @@ def test_no_grace_is_any_time(monkeypatch):
 @pytest.mark.parametrize(("processes", "place"), [(0, 0), (2, -1), (2, 2)])
 def test_a_process_without_its_place_is_refused(processes, place):
     fields = {"coordinator": "there:1", "num_processes": processes, "process_id": place}
-    with pytest.raises(ValueError, match="give each process its place"):
+    with pytest.raises(ValueError, match="give each process its number"):
         join(fields | {"heartbeat_seconds": 60})
 
 

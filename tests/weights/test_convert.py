@@ -201,7 +201,7 @@ def test_an_import_that_is_killed_goes_on(tmp_path, hf, killed, capsys):
     written = killed(-1)
     import_huggingface(hf, tmp_path / "out")
     assert len(written) == 3 + 12 * 3 - 10
-    assert "10 tensors are there" in capsys.readouterr().err
+    assert "10 tensors are written" in capsys.readouterr().err
     assert_same(load_model(tmp_path / "out").params, load_huggingface(hf)[1])
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert {p.name for p in (tmp_path / "out").iterdir()} == {

@@ -323,12 +323,12 @@ def drop_weight_map(directory):
     [
         (truncate, ValueError, "is truncated: .* bytes of at least"),
         (remove_shard, FileNotFoundError, "model-00002-of-.* is absent though .*index.json names"),
-        (name_another_tensor, ValueError, "has no lm_head.wait though .*index.json says so"),
+        (name_another_tensor, ValueError, "has no lm_head.wait though .*index.json lists it"),
         (remove_weights, FileNotFoundError, "has neither model.safetensors nor"),
-        (leave_lfs_pointer, ValueError, "truncated or no safetensors file: copy it again"),
+        (leave_lfs_pointer, ValueError, "truncated or not a safetensors file: copy it again"),
         (drop_config, FileNotFoundError, "config.json is absent: give the directory"),
         (break_config, ValueError, "config.json is not JSON"),
-        (shrink_config, ValueError, "config.json holds no JSON object"),
+        (shrink_config, ValueError, "config.json is not a JSON object"),
         (drop_weight_map, ValueError, "index.json has no weight_map"),
     ],
 )
