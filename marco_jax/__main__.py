@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.parser.error(f"unrecognized argument {(unknown or rest)[0]}")
     arguments.overrides = [item.removeprefix("--config.") for item in rest]
     configure_logging()
-    # TensorFlow reads and tokenises data; its start-up notes are no news to a user of this program.
+    # TensorFlow reads and tokenises data; its start-up notes do not help a user of this program.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if argv is None and arguments.command == "train":
         # The process is ours, and JAX has not started.

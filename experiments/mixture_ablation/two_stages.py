@@ -53,7 +53,7 @@ def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, 
         ratios less one.
 
     Raises:
-        RunFailed: an arm has no figures.
+        RunFailed: an arm has no metrics.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     if not config.data_cache:
@@ -61,7 +61,7 @@ def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, 
     proxies = [
         Proxy(
             f"{arm}-seed{number}",
-            # The base is one for all: its figures are taken once.
+            # All arms share the base: its metrics are read once.
             {
                 **changes,
                 "seed": config.seed + number,
@@ -80,14 +80,14 @@ def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, 
     before = _bits(runs, by_name[f"{STAGES}-seed0"], 0)
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in COLUMNS}
     for number in range(seeds):
-        places = ((STAGES, first), (STAGES, None), (NAIVE, None), (FLAT, None))
-        for column, (arm, step) in zip(COLUMNS, places, strict=True):
+        columns = ((STAGES, first), (STAGES, None), (NAIVE, None), (FLAT, None))
+        for column, (arm, step) in zip(COLUMNS, columns, strict=True):
             measured[column].append(_bits(runs, by_name[f"{arm}-seed{number}"], step))
     if not before or not all(all(found) for found in measured.values()):
         failed = "; ".join(runs.table())
-        raise RunFailed(f"not every run has figures ({failed}): the same command tries again")
+        raise RunFailed(f"not every run has metrics ({failed}): the same command tries again")
     changes = {
-        column: {code: [figures[code] / before[code] - 1 for figures in found] for code in before}
+        column: {code: [values[code] / before[code] - 1 for values in found] for code in before}
         for column, found in measured.items()
     }
     return {"seeds": seeds, "steps": config.steps, "before": before, "changes": changes}

@@ -45,7 +45,7 @@ class Trial:
 
 
 def planted(kind: str, seed: int) -> dict[str, Response]:
-    """A response a target: figures from about 0.5 to 3, as bits per byte are."""
+    """One response per target: values from about 0.5 to 3, like bits per byte."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     components = len(PRIOR)
     found = {}

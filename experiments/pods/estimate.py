@@ -1,4 +1,4 @@
-"""What a run on a slice will take, from the figures of `marco plan`."""
+"""Time, memory and cost of a run on a slice, from what `marco plan` measures."""
 
 from __future__ import annotations
 

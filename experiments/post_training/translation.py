@@ -83,12 +83,12 @@ def scores(pairs: Sequence[Pair], answers: Sequence[str]) -> dict[str, Any]:
         by_language.setdefault(pair.target_language, []).append(number)
     references = [pair.target.strip() for pair in pairs]
     own = {
-        code: chrf([answers[n] for n in places], [references[n] for n in places]).value
-        for code, places in by_language.items()
+        code: chrf([answers[n] for n in numbers], [references[n] for n in numbers]).value
+        for code, numbers in by_language.items()
     }
     rates = [
-        language_rate([answers[n] for n in places], code).value
-        for code, places in by_language.items()
+        language_rate([answers[n] for n in numbers], code).value
+        for code, numbers in by_language.items()
     ]
     whole = chrf(answers, references)
     return {
@@ -106,8 +106,8 @@ def ranked(
 ) -> list[dict[str, Any]]:
     """Records of a source of kind "preference": the best and the worst of each pair's candidates.
 
-    They are told apart by the chrF++ of the sentence; those that differ by less than `least` are
-    left out.
+    They are ranked by the chrF++ of the sentence; pairs that differ by less than `least` are left
+    out.
     """
     samples = [
         usable(

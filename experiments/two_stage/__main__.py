@@ -4,7 +4,7 @@
     python -m experiments.two_stage --config=configs/two_stage_7b.py --plan
 
 The workdir has a run a part (pretrain, sft, dpo), the export (huggingface) and chain.json with the
-figures after each part. A chain that was killed goes on with the same command. With --plan nothing
+metrics after each part. After a kill the same command continues the chain. With --plan nothing
 runs: the TPU compiler says of every part whether its step fits its machine.
 """
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", help="of the chain; goes on with what is there")
     parser.add_argument("--plan", action="store_true", help="compile for TPUs instead of running")
     parser.add_argument("--topology", default="", help="with --plan; default: each part's own")
-    parser.add_argument("--out", help="with --plan: the figures as JSON")
+    parser.add_argument("--out", help="with --plan: the numbers as JSON")
     arguments, rest = parser.parse_known_args(argv)
     unknown = [item for item in rest if not item.startswith("--config.")]
     if unknown:
@@ -79,8 +79,8 @@ def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
     found = chain.plan(config, arguments.topology)
     if arguments.out:
         write_json(pathlib.Path(arguments.out), found)
-    for part, figures in found.items():
-        print(f"{part}\n{format_plan(figures)}\n")
+    for part, plan in found.items():
+        print(f"{part}\n{format_plan(plan)}\n")
     return chain.DONE if all(plan["memory"]["fits"] for plan in found.values()) else FAILED
 
 

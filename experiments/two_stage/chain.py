@@ -158,8 +158,8 @@ def summary(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         if part != PRETRAIN and not config[SFT].data:
             held_out = short_pairs(_corpus(config), HELD_OUT, config.own_data.held_out, seed=0)
             engine, params = _open(workdir / part)
-            figures = scores(held_out, translate(engine, params, held_out))
-            found[part]["translation"] = figures
+            translation = scores(held_out, translate(engine, params, held_out))
+            found[part]["translation"] = translation
             jax.clear_caches()
     return found
 
@@ -167,16 +167,16 @@ def summary(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The summary, a line a part."""
     told = []
-    for part, figures in found.items():
+    for part, results in found.items():
         means = [
             f"{row['task']} {row['metric']} {row['value']:.3f}"
-            for row in figures.get("evaluation", ())
+            for row in results.get("evaluation", ())
             if row["language"] == "all" and "part" not in row
         ]
-        if translation := figures.get("translation"):
+        if translation := results.get("translation"):
             means.append(f"held-out chrF++ {translation['chrf']:.2f} ± {translation['stderr']:.2f}")
             means.append(f"in the language asked for {translation['language_rate']:.1%}")
-        told.append(f"{part}, {figures['steps']} steps: {', '.join(means) or 'not evaluated'}")
+        told.append(f"{part}, {results['steps']} steps: {', '.join(means) or 'not evaluated'}")
     return told
 
 
@@ -184,7 +184,7 @@ def plan(config: ConfigDict, topology: str = "") -> dict[str, dict[str, Any]]:
     """Compiles the training step of every part for a TPU topology, by default the part's own.
 
     Returns:
-        the figures of `marco plan` by part.
+        what `marco plan` measures, by part.
 
     Raises:
         ConfigError: no topology is named.

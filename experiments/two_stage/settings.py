@@ -22,7 +22,7 @@ def chain_config(pretrain: ConfigDict, sft: ConfigDict, dpo: ConfigDict) -> Conf
             "dpo": dpo,
             # Of data that the chain makes, counts a language: pairs to learn, requests to answer
             # with so many samples each, held-out requests. Answers to one request whose chrF++
-            # differs by less than `least_gap` are no pair.
+            # differs by less than `least_gap` do not make a pair.
             "own_data": {
                 "pairs": 400,
                 "requests": 60,

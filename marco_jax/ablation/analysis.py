@@ -61,7 +61,7 @@ class Analysis:
         for name in found.left_out:
             yield f"{name} is left out of the objective: its fit predicts nothing"
         for name in self.unsure:
-            yield f"warning: the fit behind the bound on {name} is no better than the mean"
+            yield f"warning: the fit behind the bound on {name} does not beat the mean"
         if found.weights is None:
             yield f"no proposal: {found.reason}"
             return

@@ -18,7 +18,7 @@ import numpy as np
 from marco_jax.data.corpus import SourceInfo
 from marco_jax.data.mixtures import GROUPS, apply_override, find_sources
 
-# Decimal places of a printed weight.
+# Digits of a printed weight.
 _DIGITS = 5
 
 

@@ -88,7 +88,7 @@ class Confirmation:
             "steps": self.steps,
             "seeds": list(self.seeds),
             "changes": changes,
-            "figures": self.measured,
+            "metrics": self.measured,
         }
 
 

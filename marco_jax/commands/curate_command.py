@@ -58,7 +58,9 @@ class Perplexity:
             FileNotFoundError: there is none.
         """
         if not pathlib.Path(path).is_dir():
-            raise FileNotFoundError(f"config.perplexity_model={path!r} is no directory of a model")
+            raise FileNotFoundError(
+                f"config.perplexity_model={path!r} is not the directory of a model"
+            )
         self._path = path
 
     def __call__(self, texts: list[str], languages: list[str]) -> list[float]:

@@ -16,7 +16,7 @@ from marco_jax.weights.models import load_model
 
 
 def eval_command(arguments: argparse.Namespace) -> int:
-    """Scores a model: the figures that the training loop reports for the same parameters."""
+    """Scores a model: the metrics that the training loop reports for the same parameters."""
     from marco_jax.data.load import load_corpus
     from marco_jax.evaluation.benchmark_tasks import is_benchmark
     from marco_jax.evaluation.builtin_tasks import named_task

@@ -71,17 +71,7 @@ def curate(
         FileNotFoundError: there is no input.
         MissingExtra: a package of the extra "curation" is not installed.
     """
-    require("curation")
-    check(config)
-    for directory in filter(None, (out, rejects)):
-        if directory.exists():
-            raise ValueError(f"{directory} exists: name a new directory")
-    if rejects and out.resolve() in rejects.resolve().parents:
-        raise ValueError(
-            f"--rejects={rejects} is inside --out and would be read as training text: move it"
-        )
-    if config.perplexity_model and perplexity is None:
-        raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
+    _check_request(out, config, rejects, perplexity)
     parts = parts_of(matching_files(inputs))
     # Raise for names that match nothing before any work is done.
     matching_files(names_in(config.lexicon_pairs))
@@ -107,6 +97,34 @@ def curate(
     if rejects:
         (work / "rejects").mkdir(exist_ok=True)
         shutil.move(work / "rejects", rejects)
+    _publish(work, out, report, config)
+    return report
+
+
+def _check_request(
+    out: pathlib.Path,
+    config: ConfigDict,
+    rejects: pathlib.Path | None,
+    perplexity: Perplexity | None,
+) -> None:
+    """Refuses settings and directories that cannot be used; see `curate`."""
+    require("curation")
+    check(config)
+    for directory in filter(None, (out, rejects)):
+        if directory.exists():
+            raise ValueError(f"{directory} exists: name a new directory")
+    if rejects and out.resolve() in rejects.resolve().parents:
+        raise ValueError(
+            f"--rejects={rejects} is inside --out and would be read as training text: move it"
+        )
+    if config.perplexity_model and perplexity is None:
+        raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
+
+
+def _publish(
+    work: pathlib.Path, out: pathlib.Path, report: dict[str, Any], config: ConfigDict
+) -> None:
+    """Moves the corpus with its manifest and report from `work` to `out`, and removes `work`."""
     final = work / "final"
     final.mkdir()
     for kind in ("docs", "pairs"):
@@ -116,7 +134,6 @@ def curate(
     write_json(final / "report.json", report)
     final.rename(out)
     shutil.rmtree(work)
-    return report
 
 
 def _begin(job: Job, parts: list[Part]) -> None:

@@ -1,4 +1,10 @@
-"""Beam search: a compiled loop that keeps the likeliest hypotheses of every prompt."""
+"""Beam search: a compiled loop that keeps the likeliest hypotheses of every prompt.
+
+The algorithm is that of `transformers`. Each step takes the best 2 * beams extensions of a prompt's
+live hypotheses. Those that end are compared with the ended ones, by their score divided by length
+** length_penalty; the best others stay live. A prompt is done when its best live score, divided
+likewise, is at most the worst of its ended scores.
+"""
 
 from __future__ import annotations
 
@@ -123,12 +129,7 @@ def beam_search(
     eos_id: int,
     runtime: Runtime,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Searches the likeliest continuations of each prompt, with the algorithm of `transformers`.
-
-    Each step takes the best 2 * beams extensions of a prompt's live hypotheses. Those that end
-    are compared with the ended ones, by their score divided by length ** length_penalty; the best
-    others stay live. A prompt is done when its best live score, divided likewise, is at most the
-    worst of `beams` ended scores.
+    """Searches the likeliest continuations of each prompt.
 
     Args:
         params: the parameters.

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec
 
 from marco_jax.decoding.caches import KeyValues, Prefix, Writing, empty
 from marco_jax.decoding.head import Head
-from marco_jax.decoding.kernels import prefix_spec, read_rows
+from marco_jax.decoding.kernels import prefix_spec, run_rows
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.sampling import Sampling, sample
 from marco_jax.model.parameters import Params
@@ -114,7 +114,7 @@ def fill(
         params: Params, state: DecodeState, new: NewRows, prefix: Prefix | None
     ) -> DecodeState:
         model = bind(runtime.config, params)
-        hidden, own = read_rows(model, new.tokens, prefix, runtime)
+        hidden, own = run_rows(model, new.tokens, prefix, runtime)
         start = jnp.int32(0) if prefix is None else prefix.length
         cache = _put_rows(state.cache, own, new.rows, start, prefix)
         last = jnp.take_along_axis(hidden, (new.lengths - 1)[:, None, None], axis=1)[:, 0]

@@ -18,7 +18,7 @@ from marco_jax.decoding.continuous import generate
 from marco_jax.decoding.launcher import Launcher, SharedPrefix
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
 from marco_jax.decoding.sampling import Sampling
-from marco_jax.decoding.score_rows import Row, fill_rows, pack_rows
+from marco_jax.decoding.score_rows import ScoreRow, fill_rows, pack_rows
 from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.parameters import Params
 
@@ -90,8 +90,8 @@ class Engine(Launcher):
         return search(self, params, requests, beams, length_penalty)
 
     def _batches(
-        self, rows: Sequence[Row], prefix: SharedPrefix | None
-    ) -> Iterator[tuple[list[Row], tuple[int, int, int, int]]]:
+        self, rows: Sequence[ScoreRow], prefix: SharedPrefix | None
+    ) -> Iterator[tuple[list[ScoreRow], tuple[int, int, int, int]]]:
         """Yields batches of rows of similar length, longest first, with their padded shape."""
         used = prefix.length if prefix else 0
         ordered = sorted(rows, key=lambda row: (-len(row), row.context, row.requests))
@@ -112,7 +112,7 @@ class Engine(Launcher):
     def _score_batch(
         self,
         params: Params,
-        batch: tuple[list[Row], tuple[int, int, int, int]],
+        batch: tuple[list[ScoreRow], tuple[int, int, int, int]],
         prefix: SharedPrefix | None,
     ) -> Iterator[tuple[int, Score]]:
         rows, shape = batch

@@ -102,7 +102,7 @@ def extend(
     """
 
     def body(params: Params, tokens: jax.Array, length: jax.Array, prefix: Prefix | None) -> Prefix:
-        _, own = read_rows(bind(runtime.config, params), tokens, prefix, runtime)
+        _, own = run_rows(bind(runtime.config, params), tokens, prefix, runtime)
         if prefix is None:
             return Prefix(own, length)
         # New tokens overwrite the prefix's unused slots, so that used slots are contiguous.
@@ -122,7 +122,7 @@ def extend(
     return kernel(params, tokens, length, prefix)
 
 
-def read_rows(
+def run_rows(
     model: Qwen2, tokens: jax.Array, prefix: Prefix | None, runtime: Runtime
 ) -> tuple[jax.Array, KeyValues]:
     """Runs the model over this device's rows, inside shard_map.

@@ -15,7 +15,7 @@ SHARED_TOKENS = 1024
 
 
 @dataclasses.dataclass
-class Row:
+class ScoreRow:
     """A context and its continuations, each of which attends to the context and to itself.
 
     Attributes:
@@ -61,10 +61,10 @@ class Row:
         self.answers.append(answer)
 
 
-def pack_rows(requests: Sequence[ScoreRequest], max_length: int) -> tuple[list[Row], int]:
+def pack_rows(requests: Sequence[ScoreRequest], max_length: int) -> tuple[list[ScoreRow], int]:
     """Packs requests into rows; also returns the number of inputs that were cut on the left."""
-    rows: list[Row] = []
-    open_rows: dict[tuple[int, ...], Row] = {}
+    rows: list[ScoreRow] = []
+    open_rows: dict[tuple[int, ...], ScoreRow] = {}
     truncated = 0
     for number, request in enumerate(requests):
         context, continuation = tuple(request.context), list(request.continuation)
@@ -79,14 +79,14 @@ def pack_rows(requests: Sequence[ScoreRequest], max_length: int) -> tuple[list[R
         row = open_rows.get(context)
         limit = min(max_length, len(context) + SHARED_TOKENS)
         if row is None or len(row) + len(continuation) - 1 > limit:
-            row = open_rows[context] = Row(context)
+            row = open_rows[context] = ScoreRow(context)
             rows.append(row)
         row.add(number, continuation)
     return rows, truncated
 
 
 def fill_rows(
-    rows: Sequence[Row], prefix: int, shape: tuple[int, int, int, int]
+    rows: Sequence[ScoreRow], prefix: int, shape: tuple[int, int, int, int]
 ) -> tuple[np.ndarray, ...]:
     """The five arrays of a ScoreBatch, int32, without the first `prefix` tokens of each row.
 

@@ -1,4 +1,4 @@
-"""The charts of all pages, as plotly figures in plain dicts."""
+"""The charts of all pages, as plain dicts that plotly draws."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def padding_and_waits(run: RunData) -> Figure | None:
     return over_steps(traces, "%{y:.2%}", axis("share", ".1~%", rangemode="tozero"), run.stages)
 
 
-def stage_mixtures(run: RunData) -> Figure | None:
+def shares_by_stage(run: RunData) -> Figure | None:
     """The share of each source, a colour for each stage: asked for (rings) and realised (dots)."""
     realised = realised_shares(run)
     largest = dict.fromkeys(run.sources(), 0.0)

@@ -42,7 +42,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         "loss": charts.training_loss(run),
         "rate": metric(run, "learning_rate", "learning rate", ".1e"),
         "norm": metric(run, "grad_norm", "norm of the gradient", "~s"),
-        "mixture": charts.stage_mixtures(run),
+        "mixture": charts.shares_by_stage(run),
         "speed": metric(run, "tokens_per_second", "tokens/s", "~s"),
         "mfu": metric(run, "mfu", "MFU", ".0%"),
         "times": charts.step_times(run),
@@ -72,9 +72,9 @@ def _headline(line: dict[str, Any]) -> list[Cell]:
 
     Bits per byte are compared on the same texts, where even small changes are not chance.
     """
-    relative, first = line["style"] == "relative", line["figures"][0]
+    relative, first = line["style"] == "relative", line["values"][0]
     row = [cell(line["label"], f"chance {line['chance']:.0%}" if line["chance"] else "")]
-    for found in line["figures"]:
+    for found in line["values"]:
         text, change = format_value(found, line["style"])
         gain, noise = (found["change"], 0.0) if change else (0.0, 0.0)
         if change and not relative:

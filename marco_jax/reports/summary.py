@@ -43,7 +43,7 @@ def summary(workdir: str | os.PathLike | RunData) -> dict[str, Any]:
         A JSON-ready object: "name", "step", "tokens", "tokens_per_second" (median), "mfu" (median
         or None), "seconds" (of training steps), "milestones" (name, label, step, the first is
         the baseline), "headlines": a list of {"task", "language", "metric", "label", "chance",
-        "figures"}, one figure for each milestone: None or {"value", "stderr", "change"}, where
+        "values"}, one value for each milestone: None or {"value", "stderr", "change"}, where
         change is from the baseline: in per cent for bits per byte, else a difference.
 
     Raises:
@@ -58,8 +58,8 @@ def summary(workdir: str | os.PathLike | RunData) -> dict[str, Any]:
         if any(results):
             fields = {"task": task, "language": language, "metric": metric, "label": label}
             fields |= {"style": style, "chance": TASKS[task].chance}
-            figures = [value_and_change(result, results[0], style) for result in results]
-            headlines.append(fields | {"figures": figures})
+            values = [value_and_change(result, results[0], style) for result in results]
+            headlines.append(fields | {"values": values})
     seconds = 0.0
     for row in run.metrics:
         tokens = sum(v for k, v in row.items() if is_of_source(k, "tokens") and v)
@@ -126,7 +126,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         return "\n".join([*lines, "no evaluation yet"])
     table = [["", *(mark["label"] for mark in summary["milestones"])]]
     for headline in summary["headlines"]:
-        cells = [format_value(found, headline["style"]) for found in headline["figures"]]
+        cells = [format_value(found, headline["style"]) for found in headline["values"]]
         texts = [f"{value} ({change})" if change else value for value, change in cells]
         chance = f" (chance {headline['chance']:.0%})" if headline["chance"] else ""
         table.append([headline["label"] + chance, *texts])

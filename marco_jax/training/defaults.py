@@ -166,7 +166,7 @@ def training_config() -> ConfigDict:
             # Besides, the number of epochs of a source above which the run warns. Up to four are
             # nearly as good as new text (Muennighoff et al. 2023, arXiv 2305.16264).
             "max_epochs": 4.0,
-            # Weights of sources that follow how fast each source is learnt (data/adaptive.py).
+            # Weights of sources that follow how fast their losses fall (data/adaptive.py).
             "adaptive": {
                 # Steps between two changes; 0: weights do not change.
                 "every": 0,

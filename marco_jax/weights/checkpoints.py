@@ -60,7 +60,7 @@ SAVED = "saved.json"
 _PART = "manifest.{}.part"
 
 # The field of `meta` with the metrics that `keep_best` compares.
-METRICS = "figures"
+METRICS = "metrics"
 
 Meta = dict[str, Any]
 # Pytrees by name: "params" and "optimizer".

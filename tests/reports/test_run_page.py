@@ -114,7 +114,7 @@ def test_page_fetches_nothing(workdir):
 def test_summary_compares_with_the_base(workdir):
     figures = summary(workdir)
     assert [mark["step"] for mark in figures["milestones"]] == [20, 30, 40]
-    lines = {(line["task"], line["language"]): line["figures"] for line in figures["headlines"]}
+    lines = {(line["task"], line["language"]): line["values"] for line in figures["headlines"]}
     english = lines["bits_per_byte", "en"]
     assert [figure["value"] for figure in english] == [2, 2.1, 2.2]
     assert english[0]["change"] is None

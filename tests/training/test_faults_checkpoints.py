@@ -305,7 +305,7 @@ def test_what_is_kept(changes, kept, tmp_path, state):
     checkpoints = Checkpoints(tmp_path, policy)
     for step, loss in enumerate([9.0, 5.0, 1.0, 2.0, None, 3.0], start=1):
         figures = {} if loss is None else {"loss": loss}
-        save(checkpoints, at_step(state, step), {"figures": figures})
+        save(checkpoints, at_step(state, step), {"metrics": figures})
     checkpoints.close()
     assert {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} == kept
 
