@@ -24,6 +24,7 @@ from benchmarks.common import packed_batch, take_turns, training_step
 from marco_jax.decoding import decode
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.model.cpu import layer_views
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2 import init_params
 from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
@@ -100,7 +101,7 @@ def decoding(model: Qwen2Config, batch: int, device: jax.Device, args: argparse.
 
     def generate() -> object:
         # No id ends a row: all emit NEW tokens.
-        views = decode.layer_views(params, runtime)
+        views = layer_views(params, runtime.sharding)
         enough = jnp.int32(batch)
         return decode.decode(params, views, prefill(), enough, steps=NEW, eos_ids=(-2,), **fixed)[0]
 

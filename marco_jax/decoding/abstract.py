@@ -14,6 +14,7 @@ from marco_jax.decoding import decode, kernels
 from marco_jax.decoding.caches import KeyValues, Prefix
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.sampling import Sampling
+from marco_jax.model.cpu import takes_views
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
@@ -84,8 +85,8 @@ def abstract_kernels(
 
 
 def _abstract_layers(params: Any, runtime: Runtime) -> list[Any] | None:
-    """The abstract result of `decode.layer_views`."""
-    if not decode.takes_views(runtime):
+    """The abstract result of `cpu.layer_views`."""
+    if not takes_views(runtime.sharding):
         return None
     mesh = runtime.sharding.mesh
     one = jax.tree.map(

@@ -18,13 +18,14 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from marco_jax.decoding.caches import KeyValues, Writing
-from marco_jax.decoding.decode import DecodeState, NewRows, fill, layer_views, start, state_spec
+from marco_jax.decoding.decode import DecodeState, NewRows, fill, start, state_spec
 from marco_jax.decoding.head import Head
 from marco_jax.decoding.launcher import Launcher
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.decoding.sampling import Sampling
 from marco_jax.decoding.shapes import bucket
+from marco_jax.model.cpu import layer_views
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import bind
 
@@ -44,7 +45,7 @@ def search(
     pending = [(number, engine.cut_prompt(request)) for number, request in enumerate(requests)]
     pending.sort(key=lambda one: (requests[one[0]].max_new_tokens, -len(one[1])))
     results: dict[int, Generation] = {}
-    layers = layer_views(params, engine.runtime)
+    layers = layer_views(params, engine.runtime.sharding)
     while pending:
         steps = requests[pending[0][0]].max_new_tokens
         slots = bucket(len(pending[0][1])) + steps
@@ -133,7 +134,7 @@ def beam_search(
 
     Args:
         params: the parameters.
-        layers: `decode.layer_views(params, runtime)`.
+        layers: `cpu.layer_views(params, runtime.sharding)`.
         state: `beams` adjacent rows per prompt. The first of them is filled with the prompt;
             `tokens` is the prompt's last token and `positions` its position.
         length_penalty: float32 []; 0 ranks by sum, 1 by mean, and more favours length.

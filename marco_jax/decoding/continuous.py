@@ -19,6 +19,7 @@ from marco_jax.decoding.launcher import Launcher, SharedPrefix
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.decoding.sampling import Sampling
 from marco_jax.decoding.shapes import bucket, power_of_two
+from marco_jax.model.cpu import layer_views
 from marco_jax.model.parameters import Params
 
 # Tokens that a row emits at most before the host checks stop strings.
@@ -57,7 +58,7 @@ def generate(
         for number, request in enumerate(requests)
     ]
     results: dict[int, Generation] = {}
-    layers = kernels.layer_views(params, engine.runtime)
+    layers = layer_views(params, engine.runtime.sharding)
     for same in _by_slots(pending):
         batch = _Batch(engine, params, layers, same, sampling, seed)
         for prefix, members in engine.prefix_groups(params, [a.prompt for a in same]):

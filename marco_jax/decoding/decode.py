@@ -10,13 +10,11 @@ one slot, until `fill` gives the row to another prompt.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec
 
 from marco_jax.decoding.caches import KeyValues, Prefix, Writing, empty
@@ -154,7 +152,7 @@ def decode(
 
     Args:
         params: the parameters.
-        layers: `layer_views(params, runtime)`.
+        layers: `cpu.layer_views(params, runtime.sharding)`.
         state: rows that `fill` has started.
         enough: int32 [], the loop stops early when this number of rows has ended.
         steps: the most tokens per row.
@@ -228,37 +226,6 @@ def draw(
     logits = head.logits(hidden, runtime)
     emitted = jnp.arange(logits.shape[-1]) < runtime.emitted_vocab_size
     return sample(jnp.where(emitted, logits, -jnp.inf), keys, sampling)
-
-
-def layer_views(params: Params, runtime: Runtime) -> list[Params] | None:
-    """Makes one tree of parameters per layer, whose arrays share memory with the stacked ones.
-
-    On a CPU XLA copies each layer's slice of the stack at every step, which triples the memory
-    traffic. On other devices slices fuse with their consumers, and the result is None.
-
-    The views must not outlive `params`.
-    """
-    # Arrays share memory through NumPy and DLPack, which do not support bfloat16 together.
-    float32 = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params["layers"]))
-    if not takes_views(runtime) or not float32:
-        return None
-
-    def view(stacked: jax.Array, layer: int) -> jax.Array:
-        one = stacked.addressable_shards[0].data
-        size = one.nbytes // one.shape[0]
-        address = one.unsafe_buffer_pointer() + layer * size
-        memory = (ctypes.c_char * size).from_address(address)
-        array = np.frombuffer(memory, one.dtype).reshape(one.shape[1:])
-        return jax.dlpack.from_dlpack(array)
-
-    jax.block_until_ready(params["layers"])
-    depth = runtime.config.num_hidden_layers
-    return [jax.tree.map(lambda x, i=i: view(x, i), params["layers"]) for i in range(depth)]
-
-
-def takes_views(runtime: Runtime) -> bool:
-    """Whether decoding uses `layer_views`: on a single CPU device."""
-    return runtime.sharding.platform == "cpu" and runtime.sharding.mesh.size == 1
 
 
 def _put_rows(

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from marco_jax.decoding.placement import Runtime
+from marco_jax.model.cpu import first_argmax
 from marco_jax.model.qwen2 import Qwen2
 
 # The id of padding rows of the table.
@@ -121,22 +122,6 @@ class Head(NamedTuple):
     def _sum(x: jax.Array, runtime: Runtime) -> jax.Array:
         names = _entry_axes(runtime)
         return jax.lax.psum(x, names) if names else x
-
-
-def first_argmax(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The maximum over the last axis and its first index, int32.
-
-    XLA's argmax on a CPU is not vectorised. This takes the maxima of blocks, and the argmax of one
-    block only, which is 15 times as fast for 32 rows of 151,936 logits.
-    """
-    *rows, entries = logits.shape
-    size = next((size for size in range(2048, 31, -1) if entries % size == 0), entries)
-    blocks = logits.reshape(*rows, -1, size)
-    largest = jnp.max(blocks, axis=-1)  # [..., blocks]
-    block = jnp.argmax(largest, axis=-1)
-    inside = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
-    index = block * size + jnp.argmax(inside, axis=-1)
-    return jnp.max(largest, axis=-1), index.astype(jnp.int32)
 
 
 def _entry_axes(runtime: Runtime) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from marco_jax.decoding.caches import KeyValues, Prefix, Reading, empty
 from marco_jax.decoding.head import Head
 from marco_jax.decoding.placement import Runtime
+from marco_jax.model.cpu import on_cpu
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import Qwen2, bind
 from marco_jax.model.splash import splash_supports
@@ -149,7 +150,7 @@ def run_rows(
 
 
 def _attention(runtime: Runtime) -> str:
-    return "mapped" if runtime.sharding.platform == "cpu" else "xla"
+    return "mapped" if on_cpu(runtime.sharding) else "xla"
 
 
 def prefix_spec(prefix: Prefix | None, runtime: Runtime) -> Prefix | None:

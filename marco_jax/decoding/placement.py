@@ -105,7 +105,8 @@ class Runtime:
 
     def replicate(self, arrays: Any) -> Any:
         """Replicates (small) results, so that every process can read all of them."""
-        return jax.tree.map(self.sharding.constrain, arrays)
+        whole = self.sharding.named()
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, whole), arrays)
 
     def count(self, mask: jax.Array) -> jax.Array:
         """Counts True over the rows of all devices: bool [rows of this device] -> int32 []."""

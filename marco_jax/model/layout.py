@@ -1,8 +1,8 @@
 """Layouts: how the arrays of the model are sharded, and which collectives it runs.
 
-The model calls a layout wherever a sharded program differs from an unsharded one. With `Automatic`
-the compiler inserts collectives, from sharding constraints. With `Manual` the model runs inside
-`jax.shard_map`, where every array is one device's shard, and these collectives are explicit:
+The model calls a layout wherever a sharded program differs from an unsharded one. `Plain` is for
+whole arrays. With `Manual` the model runs inside `jax.shard_map`, where every array is one device's
+shard, and these collectives are explicit:
 
 - A weight is cast and all-gathered over fsdp at each use; its gradient is reduce-scattered.
 - Each tensor rank holds some heads and features; their partial products are summed.
@@ -24,15 +24,15 @@ import jax
 import jax.numpy as jnp
 
 from marco_jax.model.attention import ContextRank
+from marco_jax.model.cpu import matrix_product, on_cpu
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
 
 
 @dataclasses.dataclass(frozen=True)
-class Automatic:
-    """The layout of whole arrays, with sharding constraints if a sharding is given."""
+class Plain:
+    """The layout of whole arrays: no collectives; under jit XLA partitions as its inputs are."""
 
-    sharding: Sharding | None = None
     attention: str = "xla"
 
     @property
@@ -44,9 +44,8 @@ class Automatic:
         """Prepares a parameter with these logical axes for a product."""
         return weight.astype(dtype)
 
-    def adapter(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
-        """Prepares a matrix of an adapter for a product."""
-        return weight.astype(dtype)
+    # A matrix of an adapter is prepared in the same way.
+    adapter = weight
 
     def product(
         self,
@@ -62,10 +61,6 @@ class Automatic:
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Looks up embeddings of tokens: [batch, length] -> [batch, length, embed]."""
         return table.astype(dtype)[tokens]
-
-    def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
-        """Constrains an activation to the sharding of its logical axes."""
-        return x if self.sharding is None else self.sharding.constrain(x, *axes)
 
     def to_tensor_ranks(self, x: jax.Array) -> jax.Array:
         """Prepares an activation for products whose outputs are split over tensor ranks."""
@@ -138,18 +133,13 @@ class Manual:
     ) -> jax.Array:
         """Multiplies [..., *inputs] by a kernel [*inputs, *outputs] with these logical axes.
 
-        `frozen` means that the kernel needs no gradient. On a CPU both operands are reshaped to
-        matrices, which makes the kernel's gradient twice as fast; on a TPU the reshape would change
-        layouts and cost memory.
+        `frozen` means that the kernel needs no gradient.
         """
-        if self.sharding.platform != "cpu":
-            if not frozen:
-                x, kernel = _finish_together(x, kernel, axes.index("embed"))
-            return jnp.tensordot(x, kernel, axes=inputs)
-        rows, outputs = x.shape[: x.ndim - inputs], kernel.shape[inputs:]
-        size = math.prod(kernel.shape[:inputs])
-        y = x.reshape(-1, size) @ kernel.reshape(size, -1)
-        return y.reshape(*rows, *outputs)
+        if on_cpu(self.sharding):
+            return matrix_product(x, kernel, inputs)
+        if not frozen:
+            x, kernel = _finish_together(x, kernel, axes.index("embed"))
+        return jnp.tensordot(x, kernel, axes=inputs)
 
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Looks up embeddings of tokens: [batch, length] -> [batch, length, embed].
@@ -198,10 +188,6 @@ class Manual:
             return columns + rows * sum(1 - 1 / size for size in sizes[:exchanged])
 
         return names[: min(range(len(names), -1, -1), key=sent_values)]
-
-    def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
-        """Returns x: shards need no constraint."""
-        return x
 
     def to_tensor_ranks(self, x: jax.Array) -> jax.Array:
         """Returns x, and sums its gradient over tensor ranks."""
@@ -275,7 +261,7 @@ class Manual:
         return jax.lax.dynamic_slice_in_dim(weight, first, count, dimension)
 
 
-Layout = Automatic | Manual
+Layout = Plain | Manual
 
 
 def zigzag(x: jax.Array, ranks: int) -> jax.Array:

@@ -32,8 +32,7 @@ MESH_AXES = ("slice", "data", "fsdp", "fsdp_minor", "tensor", "context")
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
 
 # Parameters: `embed` is split over fsdp and context (context ranks would otherwise be replicas),
-# axes of heads or features over tensor. Norms are small and replicated. Activations have axis
-# names of their own, so that their rules are independent of the parameters' rules.
+# axes of heads or features over tensor. Norms are small and replicated.
 DEFAULT_RULES: Rules = (
     ("layers", ()),
     ("vocab", ("tensor",)),
@@ -46,12 +45,6 @@ DEFAULT_RULES: Rules = (
     ("rank", ()),
     ("batch", ("slice", "data", "fsdp", "fsdp_minor")),
     ("length", ("context",)),
-    ("cache_length", ()),
-    ("activation_embed", ()),
-    ("activation_heads", ("tensor",)),
-    ("activation_kv_heads", ("tensor",)),
-    ("activation_mlp", ("tensor",)),
-    ("activation_vocab", ("tensor",)),
 )
 
 
@@ -74,10 +67,6 @@ class Sharding:
     def named(self, *axes: str | None) -> NamedSharding:
         """The NamedSharding of an array with these logical axes; replicated if there are none."""
         return NamedSharding(self.mesh, self.spec(axes))
-
-    def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
-        """Fixes the sharding of an intermediate array inside jit."""
-        return jax.lax.with_sharding_constraint(x, self.named(*axes))
 
     def names(self, axis: str) -> tuple[str, ...]:
         """The mesh axes with more than one device that split a logical axis, major first."""
@@ -165,8 +154,7 @@ def _device_grid(
 
 def replicate_kv_heads(rules: Rules) -> Rules:
     """Rules that put every KV head on every tensor rank (for tensor > KV heads)."""
-    replicated = ("kv_heads", "activation_kv_heads")
-    return tuple((name, () if name in replicated else axes) for name, axes in rules)
+    return tuple((name, () if name == "kv_heads" else axes) for name, axes in rules)
 
 
 def check_mesh(config: Qwen2Config, sharding: Sharding, **batch_axes: int) -> None:

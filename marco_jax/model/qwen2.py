@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from marco_jax.model.attention import ContextRank, attention
-from marco_jax.model.layout import Automatic, Layout
+from marco_jax.model.layout import Layout, Plain
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.mesh import Sharding, parameter_shardings
 from marco_jax.model.parameters import Params, axis_sizes, parameter_table, unflatten
@@ -33,7 +33,7 @@ from marco_jax.model.remat import (
     rematerialize,
 )
 
-_PLAIN = Automatic()
+_PLAIN = Plain()
 
 
 class Cache(Protocol):
@@ -186,9 +186,6 @@ class Attention(nnx.Module):
         query = inputs.rotary.rotate(self.q_proj(x, layout))  # [batch, length, heads, head_dim]
         key = inputs.rotary.rotate(self.k_proj(x, layout))  # [batch, length, kv_heads, head_dim]
         value = self.v_proj(x, layout)
-        query = layout.constrain(query, "batch", "length", "activation_heads", None)
-        key = layout.constrain(key, "batch", "length", "activation_kv_heads", None)
-        value = layout.constrain(value, "batch", "length", "activation_kv_heads", None)
         query, key, value = named(query, QUERY), named(key, KEY), named(value, VALUE)
         if cache is not None:
             out, updated = cache.cache.attend(
@@ -226,8 +223,7 @@ class MLP(nnx.Module):
         x = layout.to_tensor_ranks(x)
         gate = named(self.gate_proj(x, layout), GATE)  # [batch, length, mlp]
         up = named(self.up_proj(x, layout), UP)
-        hidden = layout.constrain(jax.nn.silu(gate) * up, "batch", "length", "activation_mlp")
-        return layout.from_tensor_ranks(self.down_proj(hidden, layout))
+        return layout.from_tensor_ranks(self.down_proj(jax.nn.silu(gate) * up, layout))
 
 
 class DecoderLayer(nnx.Module):
@@ -245,7 +241,7 @@ class DecoderLayer(nnx.Module):
         attended, cache = self.self_attn(self.input_layernorm(x), inputs, cache, layout)
         x = named(x + attended, RESIDUAL)
         x = x + self.mlp(self.post_attention_layernorm(x), layout)
-        return layout.constrain(x, "batch", "length", "activation_embed"), cache
+        return x, cache
 
 
 class Embedding(nnx.Module):
@@ -303,7 +299,6 @@ class Qwen2(nnx.Module):
             hidden states after the last norm [batch, length, embed], and the updated cache.
         """
         x = layout.lookup(self.embed_tokens.embedding[...], tokens, dtype)
-        x = layout.constrain(x, "batch", "length", "activation_embed")
         inputs = self._layer_inputs(positions, segment_ids, layout)
         layer_definition, stacked = nnx.split(self.layers)
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from marco_jax.model.cpu import LOGITS_MIB, on_cpu, target_logits
 from marco_jax.model.layout import Manual
 
 
@@ -40,13 +41,8 @@ class LossOptions:
 
 
 def default_logits_mib(platform: str) -> float:
-    """LossOptions.logits_mib for a platform.
-
-    Every chunk of tokens reads and writes the gradient of the whole head. An accelerator does that
-    fast and has little memory for larger chunks; on a CPU it doubles the time of the loss with a
-    vocabulary of 152k.
-    """
-    return 640.0 if platform == "cpu" else LossOptions.logits_mib
+    """LossOptions.logits_mib for a platform."""
+    return LOGITS_MIB if platform == "cpu" else LossOptions.logits_mib
 
 
 def cross_entropy(
@@ -269,13 +265,11 @@ def _chosen(
 ) -> jax.Array:
     """Every row's logit of its target, [rows]; 0 where another rank has it.
 
-    A TPU sums over `chosen` while it reads the logits; a CPU would write all of them again.
+    A TPU sums over `chosen` while it reads the logits.
     """
-    if layout is None or layout.sharding.platform != "cpu":
-        return jnp.where(chosen, logits, 0).sum(axis=1)
-    here = (columns >= 0) & (columns < logits.shape[1])
-    found = jnp.take_along_axis(logits, jnp.where(here, columns, 0)[:, None], axis=1)[:, 0]
-    return jnp.where(here, found, 0)
+    if layout is not None and on_cpu(layout.sharding):
+        return target_logits(logits, columns)
+    return jnp.where(chosen, logits, 0).sum(axis=1)
 
 
 def _scan(body, carry, xs):  # noqa: ANN001, ANN202
