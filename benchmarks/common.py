@@ -138,7 +138,7 @@ def load_torch(directory: str) -> Any:
 
 def packed_batch(rows: int, length: int, vocabulary: int, documents: int = 1, seed: int = 0) -> Any:
     """A training batch of random tokens; each sequence holds whole documents and no padding."""
-    from marco_jax.training.step import Batch
+    from marco_jax.training.state import Batch
 
     random = np.random.default_rng(seed)
     tokens = random.integers(0, vocabulary, (rows, length + 1), dtype=np.int32)

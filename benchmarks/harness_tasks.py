@@ -10,7 +10,7 @@ import csv
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 Rows = list[dict[str, Any]]
@@ -85,16 +85,14 @@ def tsv(path: pathlib.Path, *columns: str) -> Rows:
     """Tab-separated values without quotes, with a header unless columns are given."""
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     rows = [line.split("\t") for line in lines]
-    names: Sequence[str] = columns or rows.pop(0)
+    names = columns or rows.pop(0)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def table(path: pathlib.Path, *columns: str) -> Rows:
-    """Comma-separated values, with a header unless columns are given."""
+def table(path: pathlib.Path) -> Rows:
+    """Comma-separated values with a header."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.reader(file))
-    names: Sequence[str] = columns or rows.pop(0)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+        return list(csv.DictReader(file))
 
 
 def squad(path: pathlib.Path) -> Rows:
@@ -151,8 +149,7 @@ def xnli(data: pathlib.Path, language: str) -> LocalTask:
     name = f"xnli/dev-{language}.tsv"
     rows = tsv(data / name, "premise", "hypothesis", "label")
     rows = [row | {"label": labels.index(row["label"])} for row in rows]
-    path = f"xnli/xnli_{language}.yaml"
-    changes = {"training_split": None}
+    path, changes = f"xnli/xnli_{language}.yaml", {"training_split": None}
     return LocalTask("xnli", language, path, {"validation": rows}, (name,), changes=changes)
 
 
@@ -169,8 +166,7 @@ def belebele(data: pathlib.Path, language: str, code: str) -> LocalTask:
         for row in jsonl(data / name)
     ]
     path = f"belebele/belebele_{code}.yaml"
-    metrics = {"accuracy": "acc,none"}
-    return LocalTask("belebele:harness", language, path, {"test": rows}, (name,), metrics)
+    return LocalTask("belebele:harness", language, path, {"test": rows}, (name,))
 
 
 def mmlu(data: pathlib.Path, subject: str, format: str = "harness") -> LocalTask:
@@ -187,9 +183,8 @@ def mmlu(data: pathlib.Path, subject: str, format: str = "harness") -> LocalTask
         ]
         for split, name in files.items()
     }
-    variant, infix = ("default", "") if format == "harness" else ("continuation", "continuation_")
+    variant, changes = ("default", {}) if format == "harness" else (format, {"description": ""})
     path = f"mmlu/{variant}/mmlu_{subject}.yaml"
-    changes = {"description": ""} if infix else {}
     names = tuple(files.values())
     return LocalTask(f"mmlu:{format}", "en", path, splits, names, changes=changes)
 
@@ -197,10 +192,10 @@ def mmlu(data: pathlib.Path, subject: str, format: str = "harness") -> LocalTask
 def cmmlu(data: pathlib.Path, subject: str) -> LocalTask:
     """One subject."""
     files = {split: f"cmmlu/{split}/{subject}.csv" for split in ("dev", "test")}
-    splits = {split: table(data / name) for split, name in files.items()}
-    for rows in splits.values():
-        for row in rows:
-            row["index"] = row.pop("")
+    splits = {
+        split: [{key or "index": text for key, text in row.items()} for row in table(data / name)]
+        for split, name in files.items()
+    }
     return LocalTask("cmmlu", "zh", f"cmmlu/cmmlu_{subject}.yaml", splits, tuple(files.values()))
 
 

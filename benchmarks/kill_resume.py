@@ -3,12 +3,13 @@
     python -m benchmarks.kill_resume --seed 0 --runs 20
     python -m benchmarks.kill_resume --seed 0 --runs 20 --processes 2
 
-A tiny model is trained once from start to end. Then each run does the same in a workdir of its own,
-and is killed with SIGKILL a few times: at a random moment, or in the middle of a step, of a save or
-of an evaluation that begins after one. It is started again until it is done. With several processes
-(four virtual devices each) one of them is killed, the others must end by themselves, and all are
-started again. A run is equal if every parameter of its last checkpoint, every figure of every line
-of metrics.jsonl that is no time, and every evaluation are those of the first run, bit for bit.
+A tiny model is trained once from start to end: the reference. Then each run does the same in a
+workdir of its own, one after the other, and is killed with SIGKILL a few times: at a random moment,
+or in the middle of a step, of a save or of an evaluation that begins after one. It is started again
+until it is done. With several processes (four virtual devices each) one of them is killed, the
+others must end by themselves, and all are started again. A run is equal if every parameter of its
+last checkpoint, every metric of metrics.jsonl that is not a time, and every evaluation are those of
+the reference, bit for bit.
 
 Prints JSON: kills and what they hit (a `save` left an unfinished step behind), restarts, how many
 runs are equal. The exit code is 1 unless all are.
@@ -17,6 +18,7 @@ runs are equal. The exit code is 1 unless all are.
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -68,39 +70,28 @@ def write_corpus(path: pathlib.Path) -> None:
         code: ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(200)]
         for code in ("en", "de", "kk")
     }
-    rows = []
-    for number in range(200):
+    rows: list[dict[str, str]] = []
+    for number in map(str, range(200)):
         order = [rng.randrange(200) for _ in range(rng.randint(5, 25))]
         texts = {code: " ".join(words[code][i] for i in order) for code in words}
-        rows += [
-            {"id": str(number), "language": code, "text": text} for code, text in texts.items()
-        ]
+        rows += [{"id": number, "language": code, "text": text} for code, text in texts.items()]
         pair = {"source_language": "en", "target_language": "kk"}
-        rows.append(
-            {"id": str(number), **pair, "source": texts["en"], "target": texts["kk"]},
-        )
+        rows.append({"id": number, **pair, "source": texts["en"], "target": texts["kk"]})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def child(part_file: str, arguments: list[str]) -> int:
     """`marco` with these arguments; the part that its clock is in is kept in a file."""
     from marco_jax.__main__ import main as marco
-    from marco_jax.training import clock
-    from marco_jax.training import metrics_log as metrics
+    from marco_jax.training.clock import Clock
 
     descriptor = os.open(part_file, os.O_WRONLY | os.O_CREAT)
 
-    class Shown(clock.Clock):
-        @property
-        def doing(self) -> tuple[str, float]:
-            return self._doing
+    def show(clock: Clock, value: tuple[str, float]) -> None:
+        clock.__dict__["shown"] = value
+        os.pwrite(descriptor, value[0].ljust(16).encode(), 0)
 
-        @doing.setter
-        def doing(self, value: tuple[str, float]) -> None:
-            self._doing = value
-            os.pwrite(descriptor, value[0].ljust(16).encode(), 0)
-
-    metrics.Clock = Shown
+    Clock.doing = property(lambda clock: clock.__dict__["shown"], show)
     return marco(arguments)
 
 
@@ -117,15 +108,14 @@ class Job:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         fields = [*OVERRIDES, f"data={home / 'corpus.jsonl'}", f"data_cache={home / 'data'}"]
         if processes > 1:
-            fields += [f"distributed.coordinator=127.0.0.1:{port}"]
-            fields += [f"distributed.num_processes={processes}"]
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                fields.append(f"distributed.coordinator=127.0.0.1:{probe.getsockname()[1]}")
+            fields.append(f"distributed.num_processes={processes}")
         self.parts = [workdir.with_suffix(f".part{n}") for n in range(processes)]
-        self.log = open(workdir.with_suffix(".log"), "a")  # noqa: SIM115
+        self.log = workdir.with_suffix(".log")
         self.children = []
         for number, part in enumerate(self.parts):
             part.unlink(missing_ok=True)
@@ -133,11 +123,11 @@ class Job:
             command = [sys.executable, "-m", "benchmarks.kill_resume", "--child", str(part)]
             command += ["train", "--config=configs/demo.py", f"--workdir={workdir}"]
             command += [f"--config.{field}" for field in [*fields, *own]]
-            self.children.append(
-                subprocess.Popen(
-                    command, cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
+            with self.log.open("a") as log:
+                started = subprocess.Popen(
+                    command, cwd=ROOT, env=environment, stdout=log, stderr=log
                 )
-            )
+            self.children.append(started)
 
     def doing(self, number: int = 0) -> str:
         """What a process is at: step, save or evaluation; empty before its first step."""
@@ -148,12 +138,17 @@ class Job:
         return ""
 
     def saving(self) -> bool:
-        """Whether a step lies there under its temporary name."""
+        """Whether there is a step under its temporary name."""
         return any(self.workdir.glob("checkpoints/*.orbax-checkpoint-tmp"))
 
     def ended(self) -> bool:
         """Whether any process has."""
         return any(child.poll() is not None for child in self.children)
+
+    def wait_for_steps(self) -> None:
+        """Returns when the first process is at its first step, or any has ended."""
+        while not self.doing() and not self.ended():
+            time.sleep(0.005)
 
     def wait(self) -> list[int]:
         """The exit codes; a process that does not end is an error."""
@@ -162,7 +157,16 @@ class Job:
         finally:
             for process in self.children:
                 process.kill()
-            self.log.close()
+
+    def finish(self) -> None:
+        """Waits for a good end.
+
+        Raises:
+            SystemExit: with the end of the log.
+        """
+        if any(codes := self.wait()):
+            log = self.log.read_text()[-3000:]
+            raise SystemExit(f"{self.workdir.name} ended with {codes}:\n{log}")
 
 
 def kill(job: Job, rng: random.Random, seconds: float) -> dict[str, Any] | None:
@@ -174,26 +178,23 @@ def kill(job: Job, rng: random.Random, seconds: float) -> dict[str, Any] | None:
     victim = rng.randrange(len(job.children))
     target = rng.choice(["any", STEP, SAVE, EVALUATION])
     delay = rng.random() * seconds
-    while not job.doing() and not job.ended():
-        time.sleep(0.005)
+    job.wait_for_steps()
     until = time.monotonic() + delay
-    while not job.ended():
-        doing = job.doing(victim)
-        if time.monotonic() >= until and target in ("any", doing):
-            # Some way into it, too.
-            time.sleep(rng.random() * 0.02)
-            if job.ended():
-                return None
-            doing = job.doing(victim)
-            job.children[victim].kill()
-            begin = time.monotonic()
-            codes = job.wait()
-            if all(code >= 0 and code != 1 for code in codes):
-                return None
-            lived = time.monotonic() - begin
-            return {"hit": SAVE if job.saving() else doing, "others_seconds": lived, "codes": codes}
+    while not (time.monotonic() >= until and target in ("any", job.doing(victim))):
+        if job.ended():
+            return None
         time.sleep(0.0005)
-    return None
+    # Some way into it, too.
+    time.sleep(rng.random() * 0.02)
+    if job.ended():
+        return None
+    doing = job.doing(victim)
+    job.children[victim].kill()
+    begin = time.monotonic()
+    codes = job.wait()
+    if all(code >= 0 and code != 1 for code in codes):
+        return None
+    return {"hit": SAVE if job.saving() else doing, "others_seconds": time.monotonic() - begin}
 
 
 def run_killed(
@@ -203,50 +204,30 @@ def run_killed(
     wanted, kills = rng.randint(1, 3), []
     while True:
         job = Job(home, workdir, processes)
-        if len(kills) < wanted:
-            hit = kill(job, rng, seconds)
-            if hit:
-                kills.append(hit)
-                continue
-        codes = job.wait()
-        if any(codes):
-            log = workdir.with_suffix(".log").read_text()[-3000:]
-            raise SystemExit(f"{workdir.name} ended with {codes}:\n{log}")
+        if len(kills) < wanted and (hit := kill(job, rng, seconds)):
+            kills.append(hit)
+            continue
+        job.finish()
         return kills
 
 
-def figures(workdir: pathlib.Path) -> dict[str, Any]:
-    """All that a run has to say, but for times."""
+def outcome(workdir: pathlib.Path) -> dict[str, Any]:
+    """All that a run leaves, but for times."""
+    import jax
+
+    from marco_jax.weights.models import load_model
+
     clocked = ("tokens_per_second", "mfu", "_seconds", "evaluation_share")
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    loaded = load_model(workdir)
+    assert loaded.step == STEPS, f"{workdir} ends at step {loaded.step}"
     return {
         "metrics": [{k: v for k, v in row.items() if not k.endswith(clocked)} for row in rows],
         "evaluations": {
             path.name: json.loads(path.read_text()) for path in sorted(workdir.glob("eval/*.json"))
         },
+        "parameters": [array.tobytes() for array in jax.device_get(jax.tree.leaves(loaded.params))],
     }
-
-
-def parameters(workdir: pathlib.Path) -> list[Any]:
-    """The parameters of the last checkpoint."""
-    import jax
-
-    from marco_jax.weights.models import load_model
-
-    loaded = load_model(workdir)
-    assert loaded.step == STEPS, f"{workdir} ends at step {loaded.step}"
-    return jax.device_get(jax.tree.leaves(loaded.params))
-
-
-def differences(workdir: pathlib.Path, reference: pathlib.Path) -> list[str]:
-    """In what a run differs from the one that nobody killed."""
-    ours, theirs = figures(workdir), figures(reference)
-    found = [name for name in theirs if ours[name] != theirs[name]]
-    same = [
-        a.tobytes() == b.tobytes()
-        for a, b in zip(parameters(workdir), parameters(reference), strict=True)
-    ]
-    return found + ([] if all(same) else ["parameters"])
 
 
 def measure(seed: int, runs: int, processes: int, home: pathlib.Path) -> dict[str, Any]:
@@ -256,37 +237,35 @@ def measure(seed: int, runs: int, processes: int, home: pathlib.Path) -> dict[st
     for _ in range(2):  # the first one compiles; the second has the pace of a restart
         shutil.rmtree(reference, ignore_errors=True)
         job = Job(home, reference, processes)
-        while not job.doing() and not job.ended():
-            time.sleep(0.005)
+        job.wait_for_steps()
         begin = time.monotonic()
-        codes = job.wait()
+        job.finish()
         seconds = time.monotonic() - begin
-        if any(codes):
-            raise SystemExit(reference.with_suffix(".log").read_text()[-3000:])
-    kills, equal, wrong = [], 0, {}
+    kills, wrong, expected = [], {}, outcome(reference)
     for number in range(runs):
         workdir = home / f"run{number}"
         rng = random.Random(f"{seed} {number} {processes}")
         kills += run_killed(home, workdir, processes, rng, 0.8 * seconds)
-        found = differences(workdir, reference)
-        equal += not found
-        if found:
-            wrong[workdir.name] = found
+        found = outcome(workdir)
+        if different := [name for name in expected if found[name] != expected[name]]:
+            wrong[workdir.name] = different
         else:
             shutil.rmtree(workdir)
+        equal = number + 1 - len(wrong)
         print(f"run {number + 1}/{runs}: {len(kills)} kills, {equal} equal", file=sys.stderr)
+    hits = collections.Counter(kill["hit"] for kill in kills)
     result = {
         "seed": seed,
         "runs": runs,
         "processes": processes,
         "steps": STEPS,
         "kills": len(kills),
-        "hits": {name: sum(k["hit"] == name for k in kills) for name in (STEP, SAVE, EVALUATION)},
+        "hits": {name: hits[name] for name in (STEP, SAVE, EVALUATION)},
         "restarts": len(kills),
-        "equal": equal,
+        "equal": runs - len(wrong),
         "different": wrong,
     }
-    if processes > 1:
+    if processes > 1 and kills:
         result["others_ended_within_seconds"] = round(max(k["others_seconds"] for k in kills), 2)
     return result
 

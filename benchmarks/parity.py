@@ -2,13 +2,13 @@
 
     python -m benchmarks.parity --data=BENCHMARKS --models=random,demo [--out=parity.json]
 
-Three sides answer the same tasks on the same exported model in float32: the harness with its own
-backend, the harness over our adapter, and our prompts and metrics as `marco eval` runs them. A row
-of the printed JSON is a model, a task and a number of shots: the largest difference of a summed
-log-probability from the harness's own, whether all predictions (for generation: all texts) are
-equal, and the figures of each side. With `--exact`, the harness runs the model in float64 as well,
-and each side's distance from that is a figure of the row: a sum of hundreds in float32 is rounded
-by more than 1e-4, the harness's own too.
+Three sides answer the same tasks on the same exported model in float32, task by task: the harness
+with its own backend, the harness over our adapter, and our prompts and metrics as `marco eval` runs
+them. A row of the printed JSON is a model, a task and a number of shots: the largest difference of
+a summed log-probability from the harness's own, whether all predictions (for generation: all texts)
+are equal, and the metrics of each side. With `--exact`, the harness runs the model in float64 as
+well, and the row has each side's distance from that: a sum of hundreds in float32 is rounded by
+more than 1e-4, the harness's own too. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Answers:
     Attributes:
         scores: summed log-probabilities of the choices, an item after the other.
         texts: generated ones.
-        figures: of the task, by our names.
+        metrics: of the task, by our names.
     """
 
     scores: Scores
     texts: list[str]
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
     @property
     def predictions(self) -> list[int]:
@@ -134,12 +134,14 @@ class Sides:
             for name, model in self._runners.items():
                 answers[name] = _ask_harness(model, task, shots, items, pathlib.Path(folder))
             files = task.link_files(data, pathlib.Path(folder) / "files")
-            answers[OURS] = self._ask_evaluator(task, shots, items, files)
+            choices = [len(scores) for scores in answers[HARNESS].scores]
+            answers[OURS] = self._ask_evaluator(task, shots, items, files, choices)
         return answers
 
     def _ask_evaluator(
-        self, task: LocalTask, shots: int, items: int, files: pathlib.Path
+        self, task: LocalTask, shots: int, items: int, files: pathlib.Path, choices: list[int]
     ) -> Answers:
+        """Our answers; `choices` is how many each item has."""
         from marco_jax.evaluation.evaluator import Evaluator
 
         recorded = _Recorded(self._engine)
@@ -153,29 +155,16 @@ class Sides:
             examples=items,
         )
         results = evaluator.run(self._params).results
-        figures = {
+        metrics = {
             result.metric: result.value for result in results if result.language == task.language
         }
-        scores, texts = [], [answer.text for answer in recorded.generations]
-        if recorded.scores:
-            # Some metrics ask about the choices alone as well, after all items.
-            ends = list(itertools.accumulate(_choices(task, shots, items, files)))
-            scores = [
-                [score.logprob for score in recorded.scores[start:end]]
-                for start, end in zip([0, *ends], ends, strict=False)
-            ]
-        return Answers(scores, texts, {name: figures[name] for name in task.metrics})
-
-
-def _choices(task: LocalTask, shots: int, items: int, files: pathlib.Path) -> list[int]:
-    """How many choices each item has."""
-    from marco_jax.evaluation import benchmarks
-
-    name, _, form = task.name.partition(":")
-    asked = benchmarks.prompts(
-        name, task.language, files, format=form or None, shots=shots, limit=items
-    )
-    return [len(prompt.choices) for prompt in asked]
+        # Some metrics ask about the choices alone as well, after all items.
+        scores = iter([score.logprob for score in recorded.scores])
+        return Answers(
+            [list(itertools.islice(scores, count)) for count in choices],
+            [answer.text for answer in recorded.generations],
+            {name: metrics[name] for name in task.metrics},
+        )
 
 
 class _Recorded:
@@ -205,17 +194,16 @@ def _ask_harness(
     name = built.config.task
     # simple_evaluate would read all task files of the package first.
     found = lm_eval.evaluate(model, {name: built}, limit=items, bootstrap_iters=0)
-    figures = found["results"][name]
     # Every filter of the answers has samples of its own.
-    first = found["samples"][name][0]["filter"]
-    samples = [sample for sample in found["samples"][name] if sample["filter"] == first]
-    samples.sort(key=lambda sample: sample["doc_id"])
-    scores, texts = [], []
-    if built.OUTPUT_TYPE == "multiple_choice":
-        scores = [[float(answer[0][0]) for answer in sample["resps"]] for sample in samples]
-    else:
-        texts = [sample["resps"][0][0] for sample in samples]
-    return Answers(scores, texts, {ours: figures[name] for ours, name in task.metrics.items()})
+    samples = found["samples"][name]
+    samples = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+    answers = [sample["resps"] for sample in sorted(samples, key=lambda sample: sample["doc_id"])]
+    ranks = built.OUTPUT_TYPE == "multiple_choice"
+    return Answers(
+        [[float(answer[0][0]) for answer in item] for item in answers] if ranks else [],
+        [] if ranks else [item[0][0] for item in answers],
+        {ours: found["results"][name][theirs] for ours, theirs in task.metrics.items()},
+    )
 
 
 def compare(
@@ -231,19 +219,17 @@ def compare(
     }
     for side in (ADAPTER, OURS):
         ours = answers[side]
+        row[side] = {"equal_figures": theirs.metrics == ours.metrics}
         if theirs.scores:
-            row[side] = {
-                "max_difference": _distance(theirs, ours),
-                "equal_predictions": theirs.predictions == ours.predictions,
-            }
+            row[side]["max_difference"] = _distance(theirs, ours)
+            row[side]["equal_predictions"] = theirs.predictions == ours.predictions
         else:
-            row[side] = {"equal_texts": theirs.texts == ours.texts}
-        row[side]["equal_figures"] = theirs.figures == ours.figures
+            row[side]["equal_texts"] = theirs.texts == ours.texts
     if theirs.scores and EXACT in answers:
         row["distance_from_float64"] = {
             side: _distance(answers[EXACT], answers[side]) for side in (HARNESS, ADAPTER, OURS)
         }
-    row["figures"] = {side: answers[side].figures for side in answers}
+    row["figures"] = {side: answers[side].metrics for side in answers}
     return row
 
 
@@ -296,16 +282,15 @@ def save_demo(directory: pathlib.Path, steps: int) -> None:
     """The demo's run at a tiny size, some steps of it, as `marco export` writes it."""
     from marco_jax.__main__ import main as marco
 
-    root = pathlib.Path(__file__).resolve().parent.parent
+    config = pathlib.Path(__file__).resolve().parent.parent / "configs/demo.py"
+    fields = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2}
+    fields |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    fields = {f"model.{name}": size for name, size in fields.items()}
+    fields |= {"batch.length": 128, "steps": steps, "evaluation.tasks": "", "checkpoint.every": 0}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
     with tempfile.TemporaryDirectory() as workdir:
-        sizes = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2}
-        sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
-        flags = [f"--config.model.{name}={size}" for name, size in sizes.items()]
-        flags += ["--config.batch.length=128", f"--config.steps={steps}"]
-        flags += ["--config.evaluation.tasks=", "--config.checkpoint.every=0"]
-        config = f"--config={root / 'configs/demo.py'}"
         for command in (
-            ["train", config, f"--workdir={workdir}", *flags],
+            ["train", f"--config={config}", f"--workdir={workdir}", *flags],
             ["export", f"--model={workdir}", f"--out={directory}"],
         ):
             if marco(command):

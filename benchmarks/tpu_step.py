@@ -31,7 +31,7 @@ from marco_jax.planning.topology import topology_devices
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.config import load_config, model_config
 from marco_jax.training.losses import cross_entropy
-from marco_jax.training.step import Batch
+from marco_jax.training.state import Batch
 
 CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs/qwen2_7b.py"
 GIB = 2**30
