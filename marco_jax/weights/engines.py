@@ -33,7 +33,9 @@ def read_mesh(text: str | None) -> Sharding | None:
     for part in text.split(","):
         name, _, size = part.partition("=")
         if not size.removeprefix("-").isdigit():
-            raise ValueError(f"--mesh={text}: {part!r} is not an axis with a size, like tensor=4")
+            raise ValueError(
+                f"--mesh={text}: {part!r} is not an axis with a size, such as tensor=4"
+            )
         axes[name.strip()] = int(size)
     return Sharding(create_mesh(axes))
 

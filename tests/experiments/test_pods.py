@@ -183,7 +183,7 @@ def test_a_workload_on_gke(cloud, tmp_path):
     [
         (["launch", "--topology=v5p:2x2x2"], "needs what marco is to do"),
         (["launch", "--topology=v5p:2x2x2", *TRAIN], "give --mount"),
-        (["launch", "--topology=v9:2x2", *TRAIN], "the generation is not one of"),
+        (["launch", "--topology=v9:2x2", *TRAIN], "the generation is none of"),
         (["launch", "--topology=v5p:2x2", *TRAIN], "3 dimensions"),
         (["status", "--topology=v5p:2x2x2", *TRAIN], "takes nothing after --"),
         (["launch", "--topology=v5e:4x4", "--via=xpk", *TRAIN], "needs --cluster"),

@@ -224,7 +224,7 @@ def test_a_save_cut_before_its_rename_is_finished(last, workdir, trainer, capsys
         (step / last).unlink()
     step.rename(f"{step}{TEMPORARY}")
     assert restore(workdir, trainer)[1]["step"] == 6
-    assert "cut before its last rename: finished" in capsys.readouterr().err
+    assert "interrupted before its rename: finished" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", [flip, without_manifest, without_optimizer])
