@@ -100,7 +100,7 @@ def _add_train(command: Command) -> None:
     train = command(
         "train",
         "Train as a config file says; resumes in its workdir.",
-        "train_commands.train_command",
+        "train_command.train_command",
         "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03. On a CPU the "
         "process keeps freed memory for the next step; MARCO_KEEP_MEMORY=0 gives it back.",
     )
@@ -251,7 +251,7 @@ def _add_plan(command: Command) -> None:
     plan = command(
         "plan",
         "Compile a training step for TPUs without TPUs, and report.",
-        "train_commands.plan_command",
+        "study_commands.plan_command",
     )
     plan.add_argument("--config", required=True, help="a file such as configs/qwen2_7b.py")
     plan.add_argument("--topology", help="such as v5p:4x4x4; default: config.topology")
@@ -315,7 +315,7 @@ def _add_sweep(command: Command) -> None:
     sweep = command(
         "sweep",
         "Ablate a mixture: proxy runs, a fit, and a proposal.",
-        "train_commands.sweep_command",
+        "study_commands.sweep_command",
     )
     sweep.add_argument("--config", required=True, help="a file such as configs/mixture_ablation.py")
     sweep.add_argument("--workdir", required=True, help="runs, metrics and the report; resumes")
@@ -326,7 +326,7 @@ def _add_sweep(command: Command) -> None:
 
 def _add_report(command: Command) -> None:
     report = command(
-        "report", "One HTML page of a run, and its metrics.", "train_commands.report_command"
+        "report", "One HTML page of a run, and its metrics.", "study_commands.report_command"
     )
     which = report.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", help="of the run; its page is report.html inside")

@@ -15,9 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.data.examples import Segment, create_examples
 from marco_jax.data.order import Permutation
-from marco_jax.data.packing import VERSION, PackingPlan, fill_row, pack, window_documents
+from marco_jax.data.packing import (
+    VERSION,
+    PackingPlan,
+    Segment,
+    create_examples,
+    fill_row,
+    pack,
+    window_documents,
+)
 from marco_jax.data.store import TokenStore
 from marco_jax.files import new_file
 

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from marco_jax.data.examples import Segment
-from marco_jax.data.packing import PackingPlan, fill_row, pack
+from marco_jax.data.packing import PackingPlan, Segment, fill_row, pack
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # Documents that are shuffled and packed together.

@@ -22,10 +22,10 @@ from marco_jax.model.mesh import (
 )
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.training.config import DPO, ConfigError, StagePlan, plan_run
-from marco_jax.training.guard import GuardOptions
 from marco_jax.training.losses import LossOptions, default_logits_mib
 from marco_jax.training.optimizer import create_optimizer, join_stages
 from marco_jax.training.preferences import PreferenceOptions
+from marco_jax.training.state import GuardOptions
 from marco_jax.training.step import StepOptions, Trainer
 
 

@@ -22,10 +22,11 @@ from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
-from marco_jax.weights.checkpoints import CHECKPOINTS, Meta, read_meta, restore_params
+from marco_jax.weights.checkpoints import CHECKPOINTS, Meta, read_meta
 from marco_jax.weights.huggingface import load_huggingface, read_config
 from marco_jax.weights.manifest import Damaged, read_manifest, verify_files
 from marco_jax.weights.recovery import finished_steps
+from marco_jax.weights.step_params import restore_params
 
 _log = logging.getLogger(__name__)
 

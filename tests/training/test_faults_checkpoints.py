@@ -13,9 +13,8 @@ from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.training.defaults import training_config
-from marco_jax.training.guard import GuardOptions
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
-from marco_jax.training.state import TrainState
+from marco_jax.training.state import GuardOptions, TrainState
 from marco_jax.training.step import StepOptions, Trainer
 from marco_jax.weights.checkpoints import Checkpoints
 from marco_jax.weights.manifest import MANIFEST

@@ -21,8 +21,8 @@ from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.reports.run_data import read_metrics
 from marco_jax.training import faults
 from marco_jax.training.clock import INPUT, Clock
-from marco_jax.training.guard import GuardOptions
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
+from marco_jax.training.state import GuardOptions
 from marco_jax.training.step import Batch, StepOptions, Trainer
 from marco_jax.weights.models import load_model
 
