@@ -18,8 +18,9 @@ import random
 import warnings
 from collections.abc import Iterator
 
-from marco_jax.data.corpus import KNOWLEDGE, Builder, Corpus, Message, Pair
+from marco_jax.data.corpus import KNOWLEDGE, Corpus, Message, Pair
 from marco_jax.data.knowledge import knowledge_documents
+from marco_jax.data.memory_corpus import Builder
 from marco_jax.extras import optional
 from marco_jax.languages import LANGUAGES
 

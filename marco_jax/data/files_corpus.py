@@ -21,7 +21,8 @@ import logging
 import pathlib
 from collections.abc import Iterator
 
-from marco_jax.data.corpus import KNOWLEDGE, PARALLEL, SYNTHETIC, Builder, Corpus, Message, Pair
+from marco_jax.data.corpus import KNOWLEDGE, PARALLEL, SYNTHETIC, Corpus, Message, Pair
+from marco_jax.data.memory_corpus import Builder
 from marco_jax.data.readers import Record, read_records
 from marco_jax.languages import LANGUAGES, get_language
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from marco_jax.data.corpus import Builder, Corpus, MemoryCorpus, Message, Pair
+from marco_jax.data.corpus import Corpus, Message, Pair
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
+from marco_jax.data.memory_corpus import Builder, MemoryCorpus
 from marco_jax.data.prepare import prepare_stores
 
 

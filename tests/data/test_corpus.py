@@ -5,17 +5,9 @@ import re
 
 import pytest
 
-from marco_jax.data.corpus import (
-    HELD_OUT,
-    KNOWLEDGE,
-    PARALLEL,
-    TRAIN,
-    Builder,
-    Message,
-    Pair,
-    split_of,
-)
+from marco_jax.data.corpus import HELD_OUT, KNOWLEDGE, PARALLEL, TRAIN, Message, Pair, split_of
 from marco_jax.data.load import load_corpus
+from marco_jax.data.memory_corpus import Builder
 from marco_jax.languages import LANGUAGES
 
 
