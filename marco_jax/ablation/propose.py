@@ -201,8 +201,8 @@ def minimise(
     """The optimum of known functions under an objective, [components].
 
     Interactions make several local optima, so the search starts at the best of many random
-    mixtures, and at `starts`. The best result within all bounds is returned; if there is none, the
-    best random mixture, which is at worst the prior.
+    mixtures, and at `starts`. Returned is the best among the results within all bounds and the best
+    random mixture; the prior is one of the random mixtures.
     """
     problem = _Problem(functions, prior, objective)
     candidates = np.array([*starts, *_candidates(prior, problem.caps)])

@@ -50,7 +50,7 @@ def sweep_config() -> ConfigDict:
             # Smaller weights of a drawn mixture become 0 (Olmix, arXiv 2602.12237).
             "least": 0.002,
             # Weights are capped so that no source is read more often than this in `target_tokens`
-            # tokens, the budget of the run that the mixture is for; 0: that of the confirmation.
+            # tokens, the budget of the run that the mixture is for; 0 for the confirmation's.
             "max_epochs": 4.0,
             "target_tokens": 0.0,
             # Also run Stage-I, then Stage-II, with the tokens of a proxy.

@@ -11,7 +11,7 @@ from marco_jax.curation.documents import RawDocument
 
 # Language of a document that was rejected before its language was identified.
 UNKNOWN = "und"
-# Histogram bins of shares, per unit; other numbers have four bins per power of two.
+# Histogram bins from 0 to 1, for shares; other numbers have four bins per power of two.
 BINS = 40
 # Characters of a sample that a report shows.
 SHOWN = 400

@@ -68,7 +68,7 @@ def named_task(name: str) -> tuple[str, bool]:
 
 
 def get_task(name: str) -> Task:
-    """The built-in task with a name.
+    """Looks up a built-in task by name.
 
     Raises:
         ValueError: the name is unknown; the message gives the nearest.

@@ -42,7 +42,7 @@ class Overlap:
     sources: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def to_row(self) -> dict[str, Any]:
-        """A JSON object."""
+        """Converts the counts to a JSON object."""
         return {
             "task": self.task,
             "language": self.language,

@@ -35,7 +35,7 @@ def mean(values: Sequence[float]) -> Estimate:
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
     """Sum of numerators over sum of denominators, such as bits per byte of documents.
 
-    The standard error is that of a linearised ratio estimator with documents as sampling units.
+    The standard error comes from the linearised ratio estimator; documents are the sampling units.
     """
     top, bottom = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     value, count = float(top.sum() / bottom.sum()), len(top)

@@ -3,9 +3,9 @@
 XLA's cost analysis counts the body of a loop once and ignores Pallas kernels. So the text is parsed
 into computations, lists of instructions. Each instruction has a cost of its own, from the shapes in
 the text, and may call computations: a fusion, a branch, or the body of a loop. The cost of a
-computation is the sum over its instructions, with that of called computations times their number
-of executions; the result is the cost of the ENTRY computation. Collectives are counted by kind,
-mesh axes, group size and payload.
+computation is the sum over its instructions, plus the cost of each called computation times its
+executions; the result is the cost of the ENTRY computation. Collectives are counted by kind, mesh
+axes, group size and payload.
 """
 
 from __future__ import annotations

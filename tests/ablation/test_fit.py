@@ -57,8 +57,8 @@ def test_a_response_has_its_gradient(power):
 def test_left_out_predictions_are_those_of_fits_without_the_run():
     """The closed form against the coefficients that the other runs alone lead to."""
     design, world = draw_design(PRIOR, 24, 0), planted("log-linear", 0)["low"]
-    figures = world.value(design.weights)
-    fit = fit_target(design.weights, figures)
+    values = world.value(design.weights)
+    fit = fit_target(design.weights, values)
     model = next(
         m for m in fit._models if (m.floor, m.power) == (fit.response.floor, fit.response.power)
     )
@@ -93,10 +93,10 @@ def test_at_least_18_of_20_planted_worlds_come_out_right(kind):
         assert sum(trial.inside for trial in trials) >= 18
 
 
-def test_a_language_that_is_learnt_from_little_is_fitted_by_roots():
+def test_a_language_that_improves_early_is_fitted_by_roots():
     design = draw_design(PRIOR, 32, 0)
-    figures = 2 + np.exp(-4 * np.sqrt(design.weights[:, 4]) + 0.5 * design.weights[:, 0])
-    fit = fit_target(design.weights, figures * np.random.default_rng(0).normal(1, 0.004, 32))
+    values = 2 + np.exp(-4 * np.sqrt(design.weights[:, 4]) + 0.5 * design.weights[:, 0])
+    fit = fit_target(design.weights, values * np.random.default_rng(0).normal(1, 0.004, 32))
     assert fit.response.power == 0.5 and fit.quality.rank_correlation > 0.95
 
 

@@ -53,7 +53,7 @@ def arguments(root, data, tmp_path):
 
 
 class FakeTraining:
-    """Writes figures that follow from the mixture; may die or fail at a run."""
+    """Writes metrics that follow from the mixture; may die or fail at a run."""
 
     def __init__(self, sources, *, die_at=None, fail=()):
         self.sources, self.die_at, self.fail, self.ran = sources, die_at, fail, []
@@ -81,7 +81,7 @@ class FakeTraining:
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Puts a FakeTraining in the place of training."""
+    """Replaces training by a FakeTraining."""
 
     def use(**faults):
         training = FakeTraining([SourceInfo(c, "text", c) for c in CODES], **faults)

@@ -1,4 +1,4 @@
-"""Wrong pairs are told by words learnt from the pairs themselves."""
+"""Wrong pairs are found by a lexicon that is trained on the pairs themselves."""
 
 import random
 
@@ -22,10 +22,10 @@ def test_a_lexicon_tells_translations_from_sentences_put_together_at_random(tmp_
 
     known = [pair() for _ in range(1500)]
     assert Lexicon.train(known[:500], ("en", "de")) is None
-    learnt = Lexicon.train(known, ("en", "de"))
-    learnt.save(tmp_path / "lexicon.json")
+    trained = Lexicon.train(known, ("en", "de"))
+    trained.save(tmp_path / "lexicon.json")
     lexicon = Lexicon.load(tmp_path / "lexicon.json")
-    assert lexicon == learnt and Lexicon.load(tmp_path / "none.json") is None
+    assert lexicon == trained and Lexicon.load(tmp_path / "none.json") is None
     fresh = [pair() for _ in range(200)]
     good = [lexicon.similarity(*one) for one in fresh]
     # A word that two sentences share by chance is part of a translation.
@@ -39,7 +39,7 @@ def test_a_lexicon_tells_translations_from_sentences_put_together_at_random(tmp_
     assert len(bad) > 100 and sum(value < 0.5 for value in bad) > 0.95 * len(bad)
 
 
-def test_a_lexicon_is_learnt_from_given_pairs_of_the_same_languages(tmp_path):
+def test_a_lexicon_is_trained_on_given_pairs_of_the_same_languages(tmp_path):
     names = [f"{chr(97 + n % 26)}{chr(97 + n // 26 % 26)}word" for n in range(400)]
     lines = [f"{a} {b}\t{a[::-1]} {b[::-1]}" for a in names[:40] for b in names[:40]]
     (tmp_path / "known.en-de.tsv").write_text("\n".join([*lines, "no pair"]), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Benchmarks in the evaluator: names, languages, figures."""
+"""Benchmarks in the evaluator: names, languages, metrics."""
 
 import json
 import math
@@ -172,9 +172,9 @@ def test_normalised_by_bytes_and_by_characters(byte_tokenizer):
     suite = ChoiceSuite.build(
         byte_tokenizer, [item], ("accuracy", "accuracy_norm", "accuracy_chars")
     )
-    figures = suite.estimates([Score(-2.0, False), Score(-4.0, False)])
+    estimates = suite.estimates([Score(-2.0, False), Score(-4.0, False)])
     # -2 against -4; -2/3 against -4/4; -2/1 against -4/4.
-    assert {name: figure.value for name, figure in figures.items()} == {
+    assert {name: estimate.value for name, estimate in estimates.items()} == {
         "accuracy": 1,
         "accuracy_norm": 1,
         "accuracy_chars": 0,
@@ -219,7 +219,7 @@ def test_subjects_have_rows_of_their_own_and_a_mean(fake_engine, tmp_path):
     found = {(row.part, row.language): row for row in rows if row.metric == "accuracy"}
     assert found["astronomy", "en"].value == 0.5 and found["astronomy", "en"].examples == 2
     assert found["virology", "en"].value == pytest.approx(2 / 3)
-    # Each item counts in the task's figure, each subject in the mean of subjects.
+    # Each item counts in the task's metric, each subject in the mean of subjects.
     assert found["", "en"].value == found["", "all"].value == 5 / 8
     mean = found["mean", "en"]
     assert mean.value == pytest.approx((1 / 2 + 2 / 3) / 2) and mean.examples == 8

@@ -107,11 +107,11 @@ def test_figures_of_a_suite(byte_tokenizer):
     )
     suite = GenerationSuite.build(byte_tokenizer, questions, judge)
     texts = ['"no comma"', "a, b", '*"loose"*']
-    figures = suite.estimates([Generation((), text) for text in texts])
-    assert figures["prompt_level_strict_acc"].value == pytest.approx(1 / 3)
-    assert figures["inst_level_strict_acc"].value == pytest.approx(2 / 4)
-    assert figures["prompt_level_loose_acc"].value == pytest.approx(2 / 3)
-    assert figures["inst_level_strict_acc"].stderr > 0
+    estimates = suite.estimates([Generation((), text) for text in texts])
+    assert estimates["prompt_level_strict_acc"].value == pytest.approx(1 / 3)
+    assert estimates["inst_level_strict_acc"].value == pytest.approx(2 / 4)
+    assert estimates["prompt_level_loose_acc"].value == pytest.approx(2 / 3)
+    assert estimates["inst_level_strict_acc"].stderr > 0
 
 
 def test_the_scorer_gives_the_share_that_is_followed():

@@ -31,10 +31,10 @@ def test_what_both_orders_say_counts():
 def test_a_judge_that_favours_a_position_favours_nobody():
     verdicts = judge_pairs(favours_the_first, ROWS, ["a"] * 4, ["b"] * 4)
     assert verdicts == [Verdict(0, False)] * 4
-    figures = {(row.metric, row.language): row.value for row in outcome_table(ROWS, verdicts)}
-    assert figures["tie", "all"] == 1
-    assert figures["consistent", "all"] == 0
-    assert figures["win_rate", "all"] == 0.5
+    values = {(row.metric, row.language): row.value for row in outcome_table(ROWS, verdicts)}
+    assert values["tie", "all"] == 1
+    assert values["consistent", "all"] == 0
+    assert values["win_rate", "all"] == 0.5
 
 
 def test_no_number_is_a_tie():
@@ -45,17 +45,17 @@ def test_no_number_is_a_tie():
 def test_the_table_has_languages_groups_and_errors():
     outcomes = (1, 0, 1, -1)
     rows = outcome_table(ROWS, [Verdict(outcome, True) for outcome in outcomes], signature="by:me")
-    figures = {(row.metric, row.language): row for row in rows}
+    values = {(row.metric, row.language): row for row in rows}
     assert {row.language for row in rows} == {"kk", "de", "all", "high", "low"}
-    assert figures["win", "kk"].value == 0.5
-    assert figures["loss", "de"].value == 0.5
-    assert figures["tie", "kk"].value == 0.5
-    assert figures["net", "all"].value == pytest.approx(0.25)
-    assert figures["win_rate", "low"].value == figures["win_rate", "kk"].value == 0.75
+    assert values["win", "kk"].value == 0.5
+    assert values["loss", "de"].value == 0.5
+    assert values["tie", "kk"].value == 0.5
+    assert values["net", "all"].value == pytest.approx(0.25)
+    assert values["win_rate", "low"].value == values["win_rate", "kk"].value == 0.75
     # Two observations of 1 and 0.5: deviation 0.3536, over the root of two.
-    assert figures["win_rate", "kk"].stderr == pytest.approx(0.25)
-    assert figures["win_rate", "all"].examples == 4
-    assert figures["win_rate", "kk"].signature == "by:me"
+    assert values["win_rate", "kk"].stderr == pytest.approx(0.25)
+    assert values["win_rate", "all"].examples == 4
+    assert values["win_rate", "kk"].signature == "by:me"
 
 
 def test_a_scorer_is_a_judge():
@@ -71,10 +71,10 @@ def test_judges_by_the_number_of_their_arguments(tmp_path):
         "def judge(rows, firsts, seconds):\n    return [0] * len(rows)\n"
         "def other(rows):\n    return []\n"
     )
-    place = f"{tmp_path}/judges.py"
-    assert load_judge(f"{place}:score")(ROWS[:1], ["ab"], ["a"]) == [1]
-    assert load_judge(f"{place}:judge")(ROWS[:1], ["ab"], ["a"]) == [0]
+    path = f"{tmp_path}/judges.py"
+    assert load_judge(f"{path}:score")(ROWS[:1], ["ab"], ["a"]) == [1]
+    assert load_judge(f"{path}:judge")(ROWS[:1], ["ab"], ["a"]) == [0]
     with pytest.raises(ValueError, match="takes 1 arguments"):
-        load_judge(f"{place}:other")
+        load_judge(f"{path}:other")
     with pytest.raises(ValueError, match="returns 0 numbers for 1"):
         judge_pairs(lambda *lists: [], ROWS[:1], ["a"], ["b"])

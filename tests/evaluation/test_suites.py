@@ -1,4 +1,4 @@
-"""Requests and figures of each kind of task, by hand."""
+"""Requests and metrics of each kind of task, by hand."""
 
 import math
 

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def get_benchmark(task: str) -> Benchmark:
-    """The benchmark with a name.
+    """Looks up a benchmark by name.
 
     Raises:
         ValueError: the name is unknown; the message gives the nearest.
@@ -36,7 +36,7 @@ def get_benchmark(task: str) -> Benchmark:
 
 
 def get_format(benchmark: Benchmark, name: str | None) -> Format:
-    """A benchmark's format with a name; its default for None.
+    """Looks up a benchmark's format by name; None for the default.
 
     Raises:
         ValueError: the benchmark has no such format.

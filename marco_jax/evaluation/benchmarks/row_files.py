@@ -49,7 +49,7 @@ class Row:
 Rows = Iterator[Row]
 
 
-def read_rows(
+def read_benchmark_rows(
     path: pathlib.Path,
     *,
     form: str = "",

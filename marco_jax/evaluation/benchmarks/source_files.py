@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from marco_jax.evaluation.benchmarks.items import find
-from marco_jax.evaluation.benchmarks.row_files import DataError, Row, read_rows
+from marco_jax.evaluation.benchmarks.row_files import DataError, Row, read_benchmark_rows
 from marco_jax.evaluation.benchmarks.spec import Benchmark, RowSource
 
 # Columns of a parallel file that may hold a language's text; {0} is the language code.
@@ -128,7 +128,7 @@ def _read_cached(source: _Key, paths: tuple[pathlib.Path, ...], stamps: tuple) -
     return [
         row
         for path in paths
-        for row in read_rows(
+        for row in read_benchmark_rows(
             path,
             form=source.form,
             columns=source.columns,
