@@ -100,7 +100,7 @@ def test_instructions_are_judged_in_chat(chat_model, files):
         (["--judge=language", "--input={f}/prompts.jsonl", "--languages=el"], "no prompts in el"),
         (["--judge=chrf", "--input={f}/prompts.jsonl"], "answers to 6 prompts"),
         (["--judge=chrf", "--tasks=belebele", "--data_dir={f}"], "ranks options"),
-        (["--judge=chrf", "--tasks=translation", "--data_dir={f}"], "is no benchmark"),
+        (["--judge=chrf", "--tasks=translation", "--data_dir={f}"], "is not a benchmark"),
     ],
 )
 def test_bad_usage_is_one_line_and_code_2(files, capsys, flags, message):

@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import re
 
 import pytest
 
@@ -77,6 +78,20 @@ def test_no_file_of_the_package_imports_what_is_not_installed_with_it():
 
 def test_the_map_shows_the_rooms_as_they_are():
     assert written_map() == house_map(), "write it anew: python -m tests.house"
+
+
+def test_the_files_that_a_batch_passes_are_few_and_the_readme_lists_them():
+    story = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Where to read")[2]
+    story = story.partition("Then the kernels")[0]
+    files, room = [], ROOT
+    for name in re.findall(r"`([\w/]+\.py)`", story):
+        if "/" in name:
+            base = ROOT if (ROOT / name).exists() else PACKAGE
+            room = (base / name).parent
+        files.append(room / name.rpartition("/")[2])
+    missing = [str(file) for file in files if not file.exists()]
+    assert not missing
+    assert len(files) == len(set(files)) <= 25
 
 
 def test_training_is_left_with_the_loop():

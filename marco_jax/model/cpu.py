@@ -1,4 +1,4 @@
-"""What runs differently on a CPU: the places where XLA's CPU compiler needs other programs.
+"""What runs differently on a CPU, where XLA's compiler needs other programs.
 
 Every function here computes what its plain counterpart does. Besides these, a CPU has an attention
 kernel of its own (blocked.py), and a process setting (runtime/host_memory.py).

@@ -137,8 +137,8 @@ class Anomalies:
     ) -> None:
         """Follows `config.anomaly`.
 
-        `describe` lists source and documents of each row of the batch at a step index. While there
-        is no checkpoint to go back to, "rollback" skips the step.
+        `describe` lists source and documents of each row of the batch at a step index. Without a
+        checkpoint to go back to, "rollback" skips the step.
         """
         if fields.nonfinite not in POLICIES:
             raise ValueError(
