@@ -26,7 +26,7 @@ class LocalTask:
         path: of the harness's file, below its tasks folder.
         splits: rows by the harness's names of the splits.
         files: below the benchmarks' folder; no others are needed.
-        metrics: the harness's names of figures by ours.
+        metrics: the harness's names of metrics, by ours.
         changes: of the harness's task, for splits that are not held.
     """
 

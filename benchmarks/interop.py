@@ -35,24 +35,14 @@ LIMIT_GIB = 6.0
 
 
 def main() -> int:
-    """Prints a line a direction; 1 where a byte differs or the memory is more than the limit."""
+    """Prints JSON; the exit code is 1 where a byte differs or the memory is more than the limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="qwen2_7b", choices=[*PRESETS])
     parser.add_argument("--directory", default=tempfile.gettempdir(), help="where there is room")
-    parser.add_argument("--out", help="the figures as JSON")
     arguments = parser.parse_args()
-    config = PRESETS[arguments.preset]
     with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="interop.") as name:
-        found = measure(config, pathlib.Path(name))
-    for direction in ("import", "export"):
-        row = found[direction]
-        print(
-            f"{arguments.preset} {direction}: {row['gigabytes']:.1f} GB in {row['seconds']:.0f} s, "
-            f"{row['megabytes_per_second']:.0f} MB/s, peak {row['peak_gib']:.2f} GiB"
-        )
-    print(f"{found['tensors']} tensors, {found['different']} of them different after both")
-    if arguments.out:
-        pathlib.Path(arguments.out).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        found = measure(PRESETS[arguments.preset], pathlib.Path(name))
+    print(json.dumps({"preset": arguments.preset, **found}, indent=2))
     peak = max(found[direction]["peak_gib"] for direction in ("import", "export"))
     return int(found["different"] > 0 or peak > LIMIT_GIB)
 
@@ -62,15 +52,14 @@ def measure(config: Qwen2Config, directory: pathlib.Path) -> dict[str, Any]:
     source, checkpoint, exported = (directory / name for name in ("hf", "checkpoint", "exported"))
     before = write_random(config, source)
     nbytes = 2 * config.num_parameters
-    figures: dict[str, Any] = {
-        "import": _run(nbytes, "import", f"--hf={source}", f"--out={checkpoint}")
-    }
+    imported = _run(nbytes, "import", f"--hf={source}", f"--out={checkpoint}")
     shutil.rmtree(source)
-    figures["export"] = _run(nbytes, "export", f"--model={checkpoint}", f"--out={exported}")
+    again = _run(nbytes, "export", f"--model={checkpoint}", f"--out={exported}")
     shutil.rmtree(checkpoint)
     after = {name: _sum(t.map()) for name, t in stored_tensors(exported).items()}
     different = sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
-    return figures | {"tensors": len(before), "different": different}
+    tensors = {"tensors": len(before), "different": different}
+    return {"import": imported, "export": again, **tensors}
 
 
 def write_random(config: Qwen2Config, directory: pathlib.Path) -> dict[str, int]:

@@ -242,7 +242,7 @@ def _distance(first: Answers, second: Answers) -> float:
 def save_random(
     directory: pathlib.Path, texts: Sequence[str], vocab_size: int = 4096, seed: int = 0
 ) -> None:
-    """A tiny Qwen2 with random weights, whose vocabulary is learnt from some texts.
+    """A tiny Qwen2 with random weights, whose tokenizer is trained on some texts.
 
     Of some seeds the likeliest two tokens come so near each other on the way that rounding alone
     decides between them, on every side: such a model says nothing of parity.

@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     c.sweep.confirm.seeds = 3
     c.sweep.confirm.steps = 0
 
-    # Model, the demo's.
+    # Model, the demo's. Objective: the mean cross-entropy of all tokens.
     c.model.hidden_size = 128
     c.model.intermediate_size = 352
     c.model.num_hidden_layers = 4
@@ -60,8 +60,6 @@ def get_config() -> ConfigDict:
     c.model.tie_word_embeddings = True
     c.dtype = "float32"
     c.remat = "minimal"
-
-    # Objective: the mean cross-entropy of all tokens.
     c.objective = "cpt"
 
     # Batch: 8 x 256 = 2,048 tokens a step on each device.
@@ -70,7 +68,7 @@ def get_config() -> ConfigDict:
     c.batch.accumulation_steps = 1
 
     # Stages: a proxy run has one; `stage1` and `stage2` are of the run that is compared with it.
-    # As in configs/demo.py, the base is far from converged, so the rates are high.
+    # As in configs/demo.py the base is far from converged, so the learning rates are high.
     c.steps = 100
     c.stages = "proxy"
     c.stage = ConfigDict(
