@@ -219,7 +219,7 @@ def compare(
     }
     for side in (ADAPTER, OURS):
         ours = answers[side]
-        row[side] = {"equal_figures": theirs.metrics == ours.metrics}
+        row[side] = {"equal_metrics": theirs.metrics == ours.metrics}
         if theirs.scores:
             row[side]["max_difference"] = _distance(theirs, ours)
             row[side]["equal_predictions"] = theirs.predictions == ours.predictions
@@ -229,7 +229,7 @@ def compare(
         row["distance_from_float64"] = {
             side: _distance(answers[EXACT], answers[side]) for side in (HARNESS, ADAPTER, OURS)
         }
-    row["figures"] = {side: answers[side].metrics for side in answers}
+    row["metrics"] = {side: answers[side].metrics for side in answers}
     return row
 
 

@@ -52,7 +52,7 @@ def load_smollm2(gguf: pathlib.Path) -> tuple[Any, Any, Any]:
     qwen2 = transformers.Qwen2ForCausalLM(config)
     missing, unexpected = qwen2.load_state_dict(llama.state_dict(), strict=False)
     if unexpected or not all(name.endswith("_proj.bias") for name in missing):
-        raise ValueError(f"{gguf} is no Llama without biases: {unexpected or missing}")
+        raise ValueError(f"{gguf} is not a Llama without biases: {unexpected or missing}")
     with torch.no_grad():
         for name in missing:
             qwen2.get_parameter(name).zero_()
