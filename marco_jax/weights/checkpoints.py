@@ -1,4 +1,4 @@
-"""Checkpoints on disk, written and read with Orbax (the only module that uses it).
+"""Checkpoints on disk, written and read with Orbax (with step_params.py its only user).
 
 A checkpoint step has three items: `params`, `optimizer` and `meta` (JSON: the model's config, the
 step, and whatever a run needs to resume), and a manifest of their files and arrays. Parameters can
