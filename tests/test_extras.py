@@ -136,6 +136,6 @@ def test_a_missing_module_anywhere_ends_a_command_in_that_line(monkeypatch, caps
         import lightgbm  # noqa: F401
 
     monkeypatch.setitem(sys.modules, "lightgbm", None)
-    monkeypatch.setattr("marco_jax.commands.train_commands.report", run)
+    monkeypatch.setattr("marco_jax.commands.study_commands.report_command", run)
     assert main(["report", "--workdir=anywhere"]) == 2
     assert "needs lightgbm, which is not installed: " in capsys.readouterr().err

@@ -8,7 +8,6 @@ import unittest.mock
 import pytest
 
 from marco_jax.evaluation.results import Result, write_results
-from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.reports import charts as figures
 from marco_jax.reports.run_data import load_run
 from marco_jax.reports.run_page import write_report
@@ -219,8 +218,8 @@ def test_a_restart_and_the_report_see_the_same_rows_of_a_damaged_file(tmp_path):
     path.write_text("\n".join([*lines, '{"step": 2, "tokens": 21}', "[3]", '{"step": 6, "to']))
     seen = load_run(tmp_path).metrics
     assert [(row["step"], row["tokens"]) for row in seen] == [(1, 10), (2, 21), (4, 40), (5, 50)]
-    config = Qwen2Config(32, 8, 16, 1, 1, 1, 8)
-    MetricsWriter(tmp_path, config, ("en",), 8, 5, 50, print, unittest.mock.Mock())
+    meta = {"step": 5, "tokens": 50}
+    MetricsWriter(tmp_path, unittest.mock.MagicMock(), ("en",), 8, meta, unittest.mock.Mock())
     assert [json.loads(line) for line in path.read_text().splitlines()] == seen
     assert load_run(tmp_path).metrics == seen
 
