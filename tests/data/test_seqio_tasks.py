@@ -175,7 +175,8 @@ def test_corpus_and_mixtures_import_neither_tensorflow_nor_django():
 
 def test_tokenising_is_quiet(tmp_path):
     code = f"""
-from marco_jax.data.corpus import Builder, Message
+from marco_jax.data.corpus import Message
+from marco_jax.data.memory_corpus import Builder
 from marco_jax.data.prepare import prepare_stores
 class T:
     vocab_size, eos_id, fingerprint = 256, 10, "t"

@@ -48,7 +48,7 @@ def check(sides, task, shots, items, data):
             assert found["equal_predictions"], row
         else:
             assert found["equal_texts"], row
-        assert found["equal_figures"], row
+        assert found["equal_metrics"], row
     return row
 
 
