@@ -12,7 +12,7 @@ with the same command.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import parse_overrides
 from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, target_values
 from marco_jax.data.mixtures import GROUPS
 from marco_jax.files import write_json, write_text
@@ -58,31 +59,23 @@ def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, 
     workdir.mkdir(parents=True, exist_ok=True)
     if not config.data_cache:
         config.data_cache = str(workdir / "data")
-    proxies = [
-        Proxy(
-            f"{arm}-seed{number}",
-            # All arms share the base: its metrics are read once.
-            {
-                **changes,
-                "seed": config.seed + number,
-                "evaluation.at_start": (arm, number) == (STAGES, 0),
-            },
-        )
-        for number in range(seeds)
-        for arm, changes in ARMS.items()
-    ]
-    runs = Runs(workdir / "runs", config, proxies, train)
+    proxies = {}
+    for number, (arm, changes) in itertools.product(range(seeds), ARMS.items()):
+        # All arms share the base: its metrics are read once.
+        first = (arm, number) == (STAGES, 0)
+        own = {**changes, "seed": config.seed + number, "evaluation.at_start": first}
+        proxies[arm, number] = Proxy(f"{arm}-seed{number}", own)
+    runs = Runs(workdir / "runs", config, list(proxies.values()), train)
     with locked(workdir):
         if runs.run() == STOPPED:
             return None
-    by_name = {proxy.name: proxy for proxy in proxies}
-    first = plan_stages(by_name[f"{STAGES}-seed0"].config(config))[0].steps
-    before = _bits(runs, by_name[f"{STAGES}-seed0"], 0)
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in COLUMNS}
-    for number in range(seeds):
-        columns = ((STAGES, first), (STAGES, None), (NAIVE, None), (FLAT, None))
-        for column, (arm, step) in zip(COLUMNS, columns, strict=True):
-            measured[column].append(_bits(runs, by_name[f"{arm}-seed{number}"], step))
+    first = plan_stages(proxies[STAGES, 0].config(config))[0].steps
+    before = _bits(runs, proxies[STAGES, 0], 0)
+    columns = ((STAGES, first), (STAGES, None), (NAIVE, None), (FLAT, None))
+    measured = {
+        column: [_bits(runs, proxies[arm, number], step) for number in range(seeds)]
+        for column, (arm, step) in zip(COLUMNS, columns, strict=True)
+    }
     if not before or not all(all(found) for found in measured.values()):
         failed = "; ".join(runs.table())
         raise RunFailed(f"not every run has metrics ({failed}): the same command tries again")
@@ -95,12 +88,9 @@ def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, 
 
 def _bits(runs: Runs, proxy: Proxy, step: int | None) -> dict[str, float]:
     """Bits per byte by language after a step of a run."""
-    found = target_values(runs.results(proxy, step))
-    return {
-        name.removeprefix(_BITS): value
-        for name, value in found.items()
-        if name.startswith(_BITS) and name.removeprefix(_BITS) not in ("all", "high", "low")
-    }
+    found = target_values(runs.results(proxy, step)).items()
+    bits = {name.removeprefix(_BITS): value for name, value in found if name.startswith(_BITS)}
+    return {code: value for code, value in bits.items() if code not in ("all", "high", "low")}
 
 
 def verdict(found: Mapping[str, object]) -> list[str]:
@@ -162,21 +152,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    arguments, rest = parser.parse_known_args(argv)
-    unknown = [item for item in rest if not item.startswith("--config.")]
-    if unknown:
-        parser.error(f"unrecognized argument {unknown[0]}")
+    arguments, overrides = parse_overrides(parser, argv)
     enable_compilation_cache()
     workdir = pathlib.Path(arguments.workdir)
     try:
-        overrides = [item.removeprefix("--config.") for item in rest]
         found = compare(load_config(arguments.config, overrides), workdir, arguments.seeds)
     except (ValueError, OSError, RunFailed) as error:
         print(f"two_stages: {' '.join(str(error).split())}", file=sys.stderr)
         return 1 if isinstance(error, RunFailed) else 2
     if found is None:
         return STOPPED
-    write_json(workdir / "two_stages.json", json.loads(json.dumps(found)))
+    write_json(workdir / "two_stages.json", found)
     write_text(workdir / "report.html", _page(found))
     print("\n".join([*markdown(found), "", *verdict(found)]))
     print(f"{workdir / 'report.html'}", file=sys.stderr)

@@ -20,8 +20,9 @@ import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from experiments.pods.estimate import estimate
+from experiments.pods.estimate import estimate_lines
 from experiments.pods.gke import Workload
 from experiments.pods.queued import QueuedRun, Request
 from experiments.pods.shell import CommandFailed, Shell, say
@@ -42,21 +43,19 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (0 done, 1 failed, 2 bad input)."""
     given = list(sys.argv[1:] if argv is None else argv)
-    marco: list[str] = []
-    if "--" in given:
-        split = given.index("--")
-        given, marco = given[:split], given[split + 1 :]
+    split = given.index("--") if "--" in given else len(given)
+    given, marco = given[:split], given[split + 1 :]
     arguments = create_parser().parse_args(given)
     try:
         if arguments.verb == "estimate":
             return _estimate(arguments)
-        if (arguments.verb == "launch") != bool(marco):
+        if arguments.verb == "launch" and not marco:
             raise ValueError(
                 "launch needs what marco is to do after --, such as "
                 "-- train --config=configs/qwen2_7b.py --workdir=/mnt/marco/run"
-                if arguments.verb == "launch"
-                else f"{arguments.verb} takes nothing after --"
             )
+        if arguments.verb != "launch" and marco:
+            raise ValueError(f"{arguments.verb} takes nothing after --")
         _check_workdir(arguments, marco)
         shell = Shell(dry_run=arguments.dry_run, pause=arguments.pause)
         run = _via_xpk if arguments.via == XPK else _via_queue
@@ -73,15 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _via_queue(arguments: argparse.Namespace, marco: list[str], shell: Shell) -> int:
-    request = Request(
-        arguments.name,
-        Slice.parse(arguments.topology),
-        arguments.num_slices,
-        arguments.project,
-        arguments.zone,
-        arguments.capacity,
-        arguments.mount,
-    )
+    request = Request(**_place(arguments), capacity=arguments.capacity, mount=arguments.mount)
     run = QueuedRun(request, marco, shell)
     logs = pathlib.Path(arguments.logs)
     if arguments.verb == "launch":
@@ -101,17 +92,8 @@ def _via_xpk(arguments: argparse.Namespace, marco: list[str], shell: Shell) -> i
     for name in ("cluster", "image"):
         if not getattr(arguments, name) and (name == "cluster" or arguments.verb == "launch"):
             raise ValueError(f"--via=xpk needs --{name}")
-    workload = Workload(
-        arguments.name,
-        Slice.parse(arguments.topology),
-        arguments.num_slices,
-        arguments.cluster,
-        arguments.project,
-        arguments.zone,
-        arguments.image,
-        storage=arguments.storage,
-        restarts=arguments.restarts,
-    )
+    own = {name: getattr(arguments, name) for name in ("cluster", "image", "storage", "restarts")}
+    workload = Workload(**_place(arguments), **own)
     if arguments.verb in ("status", "stop"):
         raise ValueError(
             f"--via=xpk has no {arguments.verb}: see `xpk workload list`, or delete it"
@@ -130,6 +112,15 @@ def _via_xpk(arguments: argparse.Namespace, marco: list[str], shell: Shell) -> i
         (logs / f"{arguments.name}.log").write_text(text, encoding="utf-8")
         say(f"logs: {logs / arguments.name}.log")
     return code
+
+
+def _place(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields that both kinds of run have."""
+    return {
+        "slice": Slice.parse(arguments.topology),
+        "count": arguments.num_slices,
+        **{name: getattr(arguments, name) for name in ("name", "project", "zone")},
+    }
 
 
 def _check_workdir(arguments: argparse.Namespace, marco: list[str]) -> None:
@@ -153,7 +144,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
     steps = arguments.steps or config.steps
     topology = plan.get("planned", {}).get("topology") or config.topology
     chips = Slice.parse(topology).chips * plan.get("planned", {}).get("num_slices", 1)
-    print("\n".join(estimate(plan, steps, chips).lines(arguments.price)))
+    print("\n".join(estimate_lines(plan, steps, chips, arguments.price)))
     return DONE
 
 

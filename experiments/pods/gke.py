@@ -56,11 +56,7 @@ class Workload:
         return [*self._xpk("create"), *self._place(), *flags, f"--command={command}"]
 
     def submit(self, arguments: Sequence[str], shell: Shell) -> None:
-        """Submits the run; an earlier one of the name makes xpk refuse.
-
-        Raises:
-            CommandFailed: xpk keeps refusing.
-        """
+        """Submits the run; raises CommandFailed if xpk refuses, as for a name that is in use."""
         shell.must(self.create(arguments))
 
     def wait(self, shell: Shell) -> int:

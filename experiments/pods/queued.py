@@ -22,6 +22,8 @@ _GONE = {"SUSPENDED", "SUSPENDING", "FAILED"}
 # Polls without an answer from an active slice after which it counts as lost.
 _SILENT_POLLS = 5
 _BAD_INPUT = 2
+_TPUS = ("gcloud", "compute", "tpus")
+_VM = (*_TPUS, "tpu-vm")
 
 
 class Outcome(enum.Enum):
@@ -62,26 +64,20 @@ class Request:
 
 
 class QueuedRun:
-    """One run of `marco` on the slices of a request."""
+    """One run of `marco` on the slices of a request.
+
+    `arguments` are those of `marco`, such as ["train", "--config=...", "--workdir=..."]; `shell`
+    runs `gcloud`, or prints it.
+    """
 
     def __init__(self, request: Request, arguments: Sequence[str], shell: Shell) -> None:
-        """Keeps what is to run.
-
-        Args:
-            request: the slices.
-            arguments: of `marco`, such as ["train", "--config=...", "--workdir=..."].
-            shell: runs `gcloud`, or prints it.
-        """
         self.request, self.arguments, self.shell = request, list(arguments), shell
 
     def launch(self, root: pathlib.Path, logs: pathlib.Path, poll: float, restarts: int) -> int:
         """From nothing, or from wherever an earlier launch was, to the end of the run.
 
-        Args:
-            root: the clone whose last commit runs.
-            logs: a directory for what each host has printed.
-            poll: seconds between two looks.
-            restarts: starts after the first, of the run or of the slices, before it gives up.
+        It runs the last commit of the clone `root`, looks every `poll` seconds, starts the run or
+        the slices again up to `restarts` times, and writes what each host has printed to `logs`.
 
         Returns:
             0 when the run is done, 1 when it keeps failing, 2 when `marco` refuses its input.
@@ -96,7 +92,7 @@ class QueuedRun:
                 self._ensure(poll)
                 if attempt or not self._is_running():
                     self._set_up(root)
-                    self._start()
+                    self._on_every_node("start", self.request.mount, *self.arguments)
                 outcome = self._watch(poll)
             except CommandFailed as error:
                 # The slices may be gone under a command; if not, it is the command.
@@ -115,8 +111,7 @@ class QueuedRun:
 
     def stop(self) -> None:
         """SIGTERM to the run on every host: it saves and ends."""
-        for node in self.request.nodes:
-            self.shell.must(self._ssh(node, "bash host.sh stop"))
+        self._on_every_node("stop")
 
     def delete(self) -> None:
         """Gives the slices back."""
@@ -136,7 +131,7 @@ class QueuedRun:
             folder = logs / node
             if not self.shell.dry_run:
                 folder.mkdir(parents=True, exist_ok=True)
-            command = self._ssh(node, "bash host.sh log", f"--output-directory={folder}")
+            command = self._ssh(node, "log", more=[f"--output-directory={folder}"])
             if self.shell.run(command).code:
                 say(f"no logs from {node}: those on its shared storage remain")
 
@@ -178,19 +173,18 @@ class QueuedRun:
         return self.shell.must(command).strip()
 
     def _set_up(self, root: pathlib.Path) -> None:
+        """Copies the last commit to every host and installs it."""
         archive = f"/tmp/{ARCHIVE}"
         git = ["git", "-C", str(root)]
         self.shell.must([*git, "archive", "--format=tar.gz", f"--output={archive}", "HEAD"])
         for node in self.request.nodes:
             files = [archive, str(HOST_SCRIPT)]
-            copy = [*self._vm("scp"), *files, f"{node}:", *self._place(), "--worker=all"]
-            self.shell.must(copy)
-            self.shell.must(self._ssh(node, f"bash host.sh setup {self.request.mount}"))
+            self.shell.must([*_VM, "scp", *files, f"{node}:", *self._place(), "--worker=all"])
+            self.shell.must(self._ssh(node, "setup", self.request.mount))
 
-    def _start(self) -> None:
-        words = shlex.join(["bash", "host.sh", "start", self.request.mount, *self.arguments])
+    def _on_every_node(self, *words: str) -> None:
         for node in self.request.nodes:
-            self.shell.must(self._ssh(node, words))
+            self.shell.must(self._ssh(node, *words))
 
     def _is_running(self) -> bool:
         if self.shell.dry_run:
@@ -203,10 +197,10 @@ class QueuedRun:
         silent = 0
         while True:
             lines = self._poll()
-            silent = 0 if lines else silent + 1
-            outcome = outcome_of(lines or [], self._hosts) if lines else Outcome.RUNNING
             if self.shell.dry_run:
                 return Outcome.DONE
+            silent = 0 if lines else silent + 1
+            outcome = outcome_of(lines or [], self._hosts)
             if outcome is not Outcome.RUNNING:
                 say("; ".join(lines))
                 return outcome
@@ -223,7 +217,7 @@ class QueuedRun:
         """A line a host; None where a slice does not answer."""
         lines: list[str] = []
         for node in self.request.nodes:
-            done = self.shell.run(self._ssh(node, "bash host.sh status"))
+            done = self.shell.run(self._ssh(node, "status"))
             if done.code:
                 return None
             lines += [line for line in done.out.splitlines() if line.strip()]
@@ -233,16 +227,13 @@ class QueuedRun:
     def _hosts(self) -> int:
         return self.request.slice.hosts * self.request.count
 
-    def _ssh(self, node: str, command: str, *flags: str) -> list[str]:
-        words = [*self._vm("ssh"), node, *self._place(), "--worker=all", "--batch-size=all"]
-        return [*words, *flags, f"--command={command}"]
-
-    def _vm(self, verb: str) -> list[str]:
-        return ["gcloud", "compute", "tpus", "tpu-vm", verb]
+    def _ssh(self, node: str, *words: str, more: Sequence[str] = ()) -> list[str]:
+        """The command that calls host.sh on all hosts of a node."""
+        flags = [*self._place(), "--worker=all", "--batch-size=all", *more]
+        return [*_VM, "ssh", node, *flags, f"--command={shlex.join(['bash', 'host.sh', *words])}"]
 
     def _queue(self, verb: str, *flags: str) -> list[str]:
-        words = ["gcloud", "compute", "tpus", "queued-resources", verb, self.request.name]
-        return [*words, *self._place(), *flags]
+        return [*_TPUS, "queued-resources", verb, self.request.name, *self._place(), *flags]
 
     def _place(self) -> list[str]:
         return [f"--project={self.request.project}", f"--zone={self.request.zone}"]

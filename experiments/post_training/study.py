@@ -18,6 +18,7 @@ import sys
 import jax.numpy as jnp
 
 from experiments.post_training.translation import (
+    chat_record,
     conversation,
     ranked,
     scores,
@@ -79,31 +80,32 @@ class Study:
         if not (self.workdir / "pairs.json").exists():
             pairs = short_pairs(self.corpus, TRAIN, TRAIN_EACH, self.seed)
             write_source(self.workdir / "pairs.json", "pairs", "chat", [*map(conversation, pairs)])
-        self._train("sft", "configs/sft.py", "sft", self.base, "pairs.json", steps, rate)
+        self._train("sft", "sft", self.base, "pairs.json", steps, rate)
 
     def prefer(self, steps: int, rate: float, control_rate: float) -> None:
         """DPO on own answers, and the control."""
         if not (self.workdir / "preferences.json").exists():
             self._sample()
         sft = self.workdir / "sft"
-        self._train("dpo", "configs/dpo.py", "dpo", sft, "preferences.json", steps, rate)
-        self._train("control", "configs/sft.py", "sft", sft, "chosen.json", steps, control_rate)
+        self._train("dpo", "dpo", sft, "preferences.json", steps, rate)
+        self._train("control", "sft", sft, "chosen.json", steps, control_rate)
 
     def evaluate(self, stage: str) -> dict:
         """Scores of a stage on the held-out requests; kept in a file."""
         path = self.workdir / f"{stage}.scores.json"
         if not path.exists():
             answers = self._answers(stage, self.held_out)
-            found = scores(self.held_out, answers)
-            requests = [pair.target.strip() for pair in self.held_out[:200]]
-            write_json(path, found | {"samples": list(zip(requests, answers, strict=False))[::10]})
+            references = [pair.target.strip() for pair in self.held_out[:200]]
+            samples = list(zip(references, answers, strict=False))[::10]
+            write_json(path, scores(self.held_out, answers) | {"samples": samples})
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _sample(self) -> None:
         asked = short_pairs(self.corpus, TRAIN, ASK_EACH, self.seed + 1000)
         drawn = [self._draw(asked, number) for number in range(SAMPLES)]
-        rows = ranked(asked, list(zip(*drawn, strict=True)), LEAST_GAP)
-        write_source(self.workdir / "chosen.json", "chosen", "chat", [*map(_as_chat, rows)])
+        rows = ranked(asked, drawn, LEAST_GAP)
+        chosen = [chat_record(row["language"], row["prompt"], row["chosen"]) for row in rows]
+        write_source(self.workdir / "chosen.json", "chosen", "chat", chosen)
         write_source(self.workdir / "preferences.json", "preferences", "preference", rows)
 
     def _draw(self, asked: list[Pair], number: int) -> list[str]:
@@ -123,32 +125,17 @@ class Study:
         return translate(*self._engines[stage], pairs, sampling, seed)
 
     def _train(
-        self,
-        name: str,
-        config: str,
-        stage: str,
-        start: pathlib.Path,
-        data: str,
-        steps: int,
-        rate: float,
+        self, name: str, stage: str, start: pathlib.Path, data: str, steps: int, rate: float
     ) -> None:
+        """Trains `configs/STAGE.py` in the workdir `name`, unless its last step is saved."""
         if (self.workdir / name / CHECKPOINTS / str(steps)).is_dir():
             return
         changes = (
-            f"init_from={start}",
-            f"data={self.workdir / data}",
-            f"seed={self.seed}",
-            f"steps={steps}",
-            f"stage.{stage}.learning_rate={rate}",
+            *(f"init_from={start}", f"data={self.workdir / data}", f"seed={self.seed}"),
+            *(f"steps={steps}", f"stage.{stage}.learning_rate={rate}"),
         )
-        if train(load_config(config, [*SMALL, *changes]), str(self.workdir / name)):
+        if train(load_config(f"configs/{stage}.py", [*SMALL, *changes]), str(self.workdir / name)):
             raise SystemExit(143)
-
-
-def _as_chat(row: dict) -> dict:
-    messages = [("user", row["prompt"]), ("assistant", row["chosen"])]
-    said = [{"role": role, "content": content} for role, content in messages]
-    return {"language": row["language"], "messages": said}
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def table(workdirs: Sequence[pathlib.Path]) -> list[str]:
         own = [scores.get(stage) for scores in found]
         if all(own):
             chrf = [scores["chrf"] for scores in own]
-            cells = [*map(_two, chrf), _two(statistics.mean(chrf))]
+            cells = [f"{value:.2f}" for value in (*chrf, statistics.mean(chrf))]
             rate = statistics.mean(scores["language_rate"] for scores in own)
             size = statistics.mean(scores["characters"] for scores in own)
             lines.append(f"| {' | '.join([stage, *cells, f'{rate:.0%}', f'{size:.0f}'])} |")
@@ -41,10 +41,6 @@ def table(workdirs: Sequence[pathlib.Path]) -> list[str]:
 def _scores(workdir: pathlib.Path) -> dict[str, dict]:
     paths = {stage: workdir / f"{stage}.scores.json" for stage in STAGES}
     return {stage: json.loads(path.read_text()) for stage, path in paths.items() if path.exists()}
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}"
 
 
 if __name__ == "__main__":

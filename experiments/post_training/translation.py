@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from marco_jax.decoding.sampling import Sampling
 from marco_jax.evaluation.metrics import chrf, language_rate
 from marco_jax.evaluation.ranking import PairWriter, rank, usable
 from marco_jax.evaluation.scorers import load_scorer
+from marco_jax.files import write_json, write_json_lines
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.parameters import Params
 from marco_jax.tokenizers.chat_templates import render_chat
@@ -49,13 +49,13 @@ def request(pair: Pair) -> str:
 
 def conversation(pair: Pair) -> dict[str, Any]:
     """A record of a source of kind "chat"."""
-    return {
-        "language": pair.target_language,
-        "messages": [
-            {"role": "user", "content": request(pair)},
-            {"role": "assistant", "content": pair.target.strip()},
-        ],
-    }
+    return chat_record(pair.target_language, request(pair), pair.target.strip())
+
+
+def chat_record(language: str, prompt: str, answer: str) -> dict[str, Any]:
+    """A record of a source of kind "chat", of one prompt and its answer."""
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return {"language": language, "messages": messages}
 
 
 def translate(
@@ -68,28 +68,21 @@ def translate(
     """What a model answers to each request, greedy by default."""
     tokenizer = engine.tokenizer
     template = tokenizer.companions.chat_template
-    requests = []
-    for pair in pairs:
-        text = render_chat(template, [{"role": "user", "content": request(pair)}])
-        requests.append(GenerateRequest(tokenizer.encode(text), NEW_TOKENS))
+    asked = (render_chat(template, [{"role": "user", "content": request(p)}]) for p in pairs)
+    requests = [GenerateRequest(tokenizer.encode(text), NEW_TOKENS) for text in asked]
     found = engine.generate(params, requests, sampling=sampling, seed=seed)
     return [generation.text.strip() for generation in found]
 
 
 def scores(pairs: Sequence[Pair], answers: Sequence[str]) -> dict[str, Any]:
     """chrF++ over all sentences, its mean over languages, and how many are in their language."""
-    by_language: dict[str, list[int]] = {}
-    for number, pair in enumerate(pairs):
-        by_language.setdefault(pair.target_language, []).append(number)
     references = [pair.target.strip() for pair in pairs]
-    own = {
-        code: chrf([answers[n] for n in numbers], [references[n] for n in numbers]).value
-        for code, numbers in by_language.items()
-    }
-    rates = [
-        language_rate([answers[n] for n in numbers], code).value
-        for code, numbers in by_language.items()
-    ]
+    own, rates = {}, []
+    for code in dict.fromkeys(pair.target_language for pair in pairs):
+        numbers = [n for n, pair in enumerate(pairs) if pair.target_language == code]
+        answered = [answers[n] for n in numbers]
+        own[code] = chrf(answered, [references[n] for n in numbers]).value
+        rates.append(language_rate(answered, code).value)
     whole = chrf(answers, references)
     return {
         "chrf": whole.value,
@@ -102,24 +95,18 @@ def scores(pairs: Sequence[Pair], answers: Sequence[str]) -> dict[str, Any]:
 
 
 def ranked(
-    pairs: Sequence[Pair], candidates: Sequence[Sequence[str]], least: float
+    pairs: Sequence[Pair], draws: Sequence[Sequence[str]], least: float
 ) -> list[dict[str, Any]]:
-    """Records of a source of kind "preference": the best and the worst of each pair's candidates.
+    """Records of a source of kind "preference": the best and the worst of the answers to each pair.
 
-    They are ranked by the chrF++ of the sentence; pairs that differ by less than `least` are left
-    out.
+    A draw has an answer to every pair. Answers are ranked by the chrF++ of the sentence; pairs
+    that differ by less than `least` are left out.
     """
-    samples = [
-        usable(
-            {
-                "language": pair.target_language,
-                "prompt": request(pair),
-                "reference": pair.target.strip(),
-            },
-            [Generation((), text) for text in own],
-        )
-        for pair, own in zip(pairs, candidates, strict=True)
-    ]
+    samples = []
+    for pair, own in zip(pairs, zip(*draws, strict=True), strict=True):
+        prompt, reference = request(pair), pair.target.strip()
+        row = {"language": pair.target_language, "prompt": prompt, "reference": reference}
+        samples.append(usable(row, [Generation((), text) for text in own]))
     write = PairWriter(least)
     found = [
         write({"row": sample.row, "prompt": sample.row["prompt"], "ranked": answers})
@@ -132,7 +119,6 @@ def write_source(
     path: pathlib.Path, name: str, kind: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
     """Writes rows as JSONL beside a declaration, `path`, of the source that they are."""
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
+    write_json_lines(path.with_suffix(".jsonl"), rows)
     source = {"name": name, "kind": kind, "files": path.with_suffix(".jsonl").name, "held_out": 0.0}
-    path.write_text(json.dumps({"sources": [source]}) + "\n", encoding="utf-8")
+    write_json(path, {"sources": [source]})

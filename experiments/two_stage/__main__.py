@@ -17,6 +17,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from experiments import parse_overrides
+
 BAD_INPUT, FAILED = 2, 1
 
 
@@ -33,10 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="compile for TPUs instead of running")
     parser.add_argument("--topology", default="", help="with --plan; default: each part's own")
     parser.add_argument("--out", help="with --plan: the numbers as JSON")
-    arguments, rest = parser.parse_known_args(argv)
-    unknown = [item for item in rest if not item.startswith("--config.")]
-    if unknown:
-        parser.error(f"unrecognized argument {unknown[0]}")
+    arguments, overrides = parse_overrides(parser, argv)
     if not arguments.plan and not arguments.workdir:
         parser.error("give --workdir, or --plan")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -49,33 +48,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     configure_logging()
     try:
-        return _plan(arguments, rest) if arguments.plan else _run(arguments, rest)
+        return _run(arguments, overrides)
     except (ValueError, OSError, RunFailed, DoesNotFit) as error:
         print(f"two_stage: {' '.join(str(error).split())}", file=sys.stderr)
         return FAILED if isinstance(error, (RunFailed, DoesNotFit)) else BAD_INPUT
 
 
-def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from experiments.two_stage import chain
-    from marco_jax.runtime.compilation_cache import enable_compilation_cache
-    from marco_jax.training.config import load_config
-
-    enable_compilation_cache()
-    config = load_config(arguments.config, [item.removeprefix("--config.") for item in rest])
-    workdir = pathlib.Path(arguments.workdir)
-    code = chain.run(config, workdir)
-    if code == chain.DONE:
-        print("\n".join(chain.lines(json.loads((workdir / chain.SUMMARY).read_text("utf-8")))))
-    return code
-
-
-def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from experiments.two_stage import chain
     from marco_jax.files import write_json
     from marco_jax.planning.plan_text import format_plan
+    from marco_jax.runtime.compilation_cache import enable_compilation_cache
     from marco_jax.training.config import load_config
 
-    config = load_config(arguments.config, [item.removeprefix("--config.") for item in rest])
+    config = load_config(arguments.config, overrides)
+    if not arguments.plan:
+        enable_compilation_cache()
+        workdir = pathlib.Path(arguments.workdir)
+        code = chain.run(config, workdir)
+        if code == chain.DONE:
+            print("\n".join(chain.lines(json.loads((workdir / chain.SUMMARY).read_text("utf-8")))))
+        return code
     found = chain.plan(config, arguments.topology)
     if arguments.out:
         write_json(pathlib.Path(arguments.out), found)

@@ -120,11 +120,9 @@ def _own_data(
     _log.info(f"dpo: {own.samples} answers to each of {own.requests} requests a language, ranked")
     asked = short_pairs(corpus, TRAIN, own.requests, config[PRETRAIN].seed + 1)
     engine, params = _open(start)
-    drawn = [
-        translate(engine, params, asked, Sampling(temperature=own.temperature), seed=number)
-        for number in range(own.samples)
-    ]
-    rows = ranked(asked, list(zip(*drawn, strict=True)), own.least_gap)
+    sampling = Sampling(temperature=own.temperature)
+    drawn = [translate(engine, params, asked, sampling, seed=n) for n in range(own.samples)]
+    rows = ranked(asked, drawn, own.least_gap)
     if not rows:
         raise ConfigError(
             f"own_data.least_gap is {own.least_gap}: no two answers to a request differ so much "

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import pathlib
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,10 +17,10 @@ from marco_jax.ablation.fit import Fit, fit_target
 from marco_jax.ablation.propose import Objective, Proposal, propose, trade_off
 from marco_jax.ablation.proxies import Runs, target_values
 from marco_jax.ablation.swarm import Swarm
-from marco_jax.ablation.sweep_config import FITS, parse_shares, resolve_targets
+from marco_jax.ablation.sweep_config import FITS, confirm_steps, parse_shares, resolve_targets
 from marco_jax.ablation.trees import TreeFit, fit_trees, propose_by_search
 from marco_jax.files import write_json, write_text
-from marco_jax.languages import LANGUAGES
+from marco_jax.languages import LANGUAGES, names_in
 from marco_jax.training.config import ConfigError
 
 _FITS = dict(zip(FITS, (fit_target, fit_trees), strict=True))
@@ -66,15 +67,12 @@ class Analysis:
             yield f"no proposal: {found.reason}"
             return
         yield f"{'component':<24}{'prior':>9}{'proposed':>10}   95% interval"
-        columns = zip(
-            self.swarm.components.members, self.swarm.prior, found.weights, found.low, found.high,
-            strict=True,
-        )  # fmt: skip
-        for component, prior, weight, low, high in columns:
+        rows = zip(self.swarm.prior, found.weights, found.low, found.high, strict=True)
+        for component, row in zip(self.swarm.components.members, rows, strict=True):
+            prior, weight, low, high = row
             yield f"{component:<24}{prior:>9.2%}{weight:>10.2%}   {low:.2%} to {high:.2%}"
         for name in {**self.objective.targets, **self.objective.bounds}:
-            change = found.predicted[name] / found.before[name] - 1
-            low, high = (ratio - 1 for ratio in found.ranges[name])
+            change, (low, high) = found.change(name)
             yield f"{name}: predicted {change:+.2%} ({low:+.2%} to {high:+.2%})"
         yield f"ready to run: {self.command(config, source)}"
 
@@ -90,9 +88,9 @@ class Analysis:
             "init_from": config.init_from,
             "mixture.name": config.mixture.name,
             "mixture.override": self.swarm.components.override(self.proposal.weights),
-            "steps": config.sweep.confirm.steps or 2 * config.steps,
+            "steps": confirm_steps(config),
         }
-        given = " ".join(_quoted(f"--config.{k}={v}") for k, v in fields.items() if v)
+        given = shlex.join(f"--config.{name}={value}" for name, value in fields.items() if value)
         return f"marco train --config={source} --workdir=runs/proposed {given}"
 
     def to_json(self) -> dict[str, Any]:
@@ -107,27 +105,18 @@ class Analysis:
             "runs": runs,
             "fits": {
                 name: {
-                    "rank_correlation": fit.quality.rank_correlation,
-                    "error": fit.quality.error,
-                    "error_of_mean": fit.quality.error_of_mean,
-                    "p_value": fit.quality.p_value,
+                    **dataclasses.asdict(fit.quality),
                     "predicts": fit.quality.predicts(),
                     "left_out": dict(zip(runs, fit.quality.left_out.tolist(), strict=True)),
                     "effects": self._effects(fit),
                 }
                 for name, fit in self.fits.items()
             },
-            "objective": dataclasses.asdict(self.objective) | {"caps": list(self.objective.caps)},
+            "objective": dataclasses.asdict(self.objective),
             "prior": by_component(self.swarm.prior),
             "proposal": {
-                "weights": by_component(found.weights),
-                "low": by_component(found.low),
-                "high": by_component(found.high),
-                "predicted": dict(found.predicted),
-                "before": dict(found.before),
-                "ranges": {name: list(ends) for name, ends in found.ranges.items()},
-                "left_out": list(found.left_out),
-                "reason": found.reason,
+                **dataclasses.asdict(found),
+                **{name: by_component(getattr(found, name)) for name in ("weights", "low", "high")},
                 "override": None
                 if found.weights is None
                 else self.swarm.components.override(found.weights),
@@ -180,13 +169,13 @@ def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
     rows = [n for n, name in enumerate(swarm.design.names) if name in measured]
     done = [measured[swarm.design.names[n]] for n in rows]
     names = _targets(fields.targets, done)
+    targets = parse_shares(fields.objective, "sweep.objective", 1.0)
+    bounds = parse_shares(fields.bounds, "sweep.bounds")
     objective = Objective(
-        targets=resolve_targets(
-            parse_shares(fields.objective, "sweep.objective", 1.0), names, "sweep.objective"
-        ),
-        bounds=resolve_targets(parse_shares(fields.bounds, "sweep.bounds"), names, "sweep.bounds"),
-        closeness=fields.closeness,
-        caps=tuple(swarm.caps.tolist()),
+        resolve_targets(targets, names, "sweep.objective"),
+        resolve_targets(bounds, names, "sweep.bounds"),
+        fields.closeness,
+        tuple(swarm.caps.tolist()),
     )
     weights = swarm.design.weights[rows]
     fits = {name: _FITS[fields.fit](weights, np.array([f[name] for f in done])) for name in names}
@@ -205,7 +194,7 @@ def _targets(text: str, done: list[dict[str, float]]) -> list[str]:
     """Targets of the tasks in `sweep.targets`, in the languages that every run has."""
     everywhere = [name for name in done[0] if all(name in run for run in done)]
     found = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
+    for item in names_in(text):
         task, _, metric = item.partition("/")
         matching = [
             name
@@ -221,7 +210,3 @@ def _targets(text: str, done: list[dict[str, float]]) -> list[str]:
         main = matching[0].rpartition("/")[0]
         found += [name for name in matching if name.rpartition("/")[0] == main]
     return found
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}'" if set(text) & set(" *;") else text

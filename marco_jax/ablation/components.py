@@ -9,7 +9,9 @@ listed form one component per group. "groups" (the default) means one component 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from marco_jax.data.corpus import SourceInfo
 from marco_jax.data.mixtures import GROUPS, apply_override, find_sources
+from marco_jax.languages import names_in
 
 # Digits of a printed weight.
 _DIGITS = 5
@@ -61,21 +64,16 @@ class Components:
         named = [component for component in self.members if component != largest]
         rounded = dict(zip(self.members, np.round(weights, _DIGITS), strict=True))
         text = ",".join(f"{component}={_short(rounded[component])}" for component in named)
-        if self._makes(text, wanted):
-            return text
-        # Some component has no name in an override, or names overlap: list the sources.
+        near = 10.0 ** (1 - _DIGITS)
+        # Without a name of some component in an override, or if names overlap, list the sources.
+        with contextlib.suppress(ValueError):
+            made = apply_override(self.shares, text, self.sources)
+            if all(math.isclose(made[s], share, abs_tol=near) for s, share in wanted.items()):
+                return text
         listed = [source for component in named for source in self.members[component]]
         return ",".join(
             f"{source}={_short(round(wanted[source], _DIGITS + 2))}" for source in listed
         )
-
-    def _makes(self, text: str, wanted: Mapping[str, float]) -> bool:
-        try:
-            made = apply_override(self.shares, text, self.sources)
-        except ValueError:
-            return False
-        near = 10.0 ** (1 - _DIGITS)
-        return all(math.isclose(made[s], share, abs_tol=near) for s, share in wanted.items())
 
     def caps(self, tokens: Mapping[str, float], budget: float, epochs: float) -> np.ndarray:
         """Maximum weight of each component at which no source exceeds `epochs`, [components].
@@ -109,16 +107,20 @@ def find_components(
     taken: set[str] = set()
     listed = {"groups": [], "sources": list(shares)}.get(text.strip())
     if listed is None:
-        listed = [item.strip() for item in text.split(",") if item.strip()]
+        listed = names_in(text)
     for item in listed:
-        named = [s for part in item.split("+") for s in _sources(part.strip(), shares, sources)]
-        own = tuple(s for s in dict.fromkeys(named) if s not in taken)
+        try:
+            parts = [find_sources(part.strip(), shares, sources) for part in item.split("+")]
+        except ValueError as error:
+            raise ValueError(f"sweep.units: {error}") from None
+        named = dict.fromkeys(itertools.chain(*parts))
+        own = tuple(s for s in named if s not in taken)
         if own:
             members[item] = own
             taken.update(own)
     for group, cells in GROUPS.items():
-        rest = [s.name for s in sources if s.name in shares and s.name not in taken]
-        own = tuple(s.name for s in sources if s.name in rest and _cell(s) in cells)
+        rest = [s for s in sources if s.name in shares and s.name not in taken]
+        own = tuple(s.name for s in rest if (s.language if s.kind == "text" else s.kind) in cells)
         if own:
             name = group if len(listed) == 0 or group not in members else f"other {group}"
             members[name] = own
@@ -129,17 +131,6 @@ def find_components(
             f"sweep.units is {text!r}, which makes {len(members)} component: list two or more"
         )
     return Components(members, shares, tuple(sources))
-
-
-def _sources(name: str, shares: Mapping[str, float], sources: Sequence[SourceInfo]) -> list[str]:
-    try:
-        return find_sources(name, shares, sources)
-    except ValueError as error:
-        raise ValueError(f"sweep.units: {error}") from None
-
-
-def _cell(source: SourceInfo) -> str:
-    return source.language if source.kind == "text" else source.kind
 
 
 def _short(share: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from marco_jax.ablation.analysis import Analysis
 from marco_jax.ablation.proxies import Proxy, Runs, target_values
 from marco_jax.ablation.swarm import Swarm
+from marco_jax.ablation.sweep_config import confirm_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +45,7 @@ class Change:
         count = len(self.measured)
         if count < 2:
             return float("inf")
-        spread = float(np.std(self.measured, ddof=1)) / np.sqrt(count)
-        return float(scipy.stats.t.ppf(0.975, count - 1)) * spread
+        return float(scipy.stats.t.ppf(0.975, count - 1) * scipy.stats.sem(self.measured))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +77,11 @@ class Confirmation:
 
     def to_json(self) -> dict[str, Any]:
         """The confirmation as plain data."""
+        widths = [change.half_width for change in self.changes]
         changes = [
             dataclasses.asdict(change)
-            | {
-                "mean": change.mean,
-                "half_width": change.half_width if np.isfinite(change.half_width) else None,
-            }
-            for change in self.changes
+            | {"mean": change.mean, "half_width": width if np.isfinite(width) else None}
+            for change, width in zip(self.changes, widths, strict=True)
         ]
         return {
             "steps": self.steps,
@@ -97,59 +96,41 @@ def confirm(
 ) -> tuple[int, Confirmation]:
     """Trains the prior and the proposal with several seeds, or resumes doing so.
 
-    Args:
-        config: the sweep's config.
-        swarm: the sweep's runs.
-        analysis: an analysis with a proposal.
-        runs: the confirmation's directory; its `proxies` are replaced by the runs to confirm.
+    The runs of `runs` are replaced by those that confirm. The analysis must have a proposal.
 
     Returns:
         0, or 143 after a SIGTERM, and the results so far.
     """
-    fields = config.sweep.confirm
-    steps = fields.steps or 2 * config.steps
+    seeds, steps = range(config.sweep.confirm.seeds), confirm_steps(config)
+    proposal, objective = analysis.proposal, analysis.objective
     overrides = {
         "prior": swarm.components.override(swarm.prior),
-        "proposed": swarm.components.override(analysis.proposal.weights),
+        "proposed": swarm.components.override(proposal.weights),
     }
-    pairs = []
-    for number in range(fields.seeds):
+    proxies = {}
+    for seed, (name, override) in itertools.product(seeds, overrides.items()):
         # The digest separates runs of different proposals.
-        pairs.append(
-            tuple(
-                Proxy(
-                    f"{name}-{_short_digest(override)}-seed{number}",
-                    {
-                        "mixture.override": override,
-                        "steps": steps,
-                        "seed": config.seed + number,
-                        "evaluation.at_start": False,
-                    },
-                )
-                for name, override in overrides.items()
-            )
-        )
-    runs.proxies = [proxy for pair in pairs for proxy in pair]
+        digest = hashlib.blake2b(override.encode(), digest_size=4).hexdigest()
+        changes = {
+            "mixture.override": override,
+            "steps": steps,
+            "seed": config.seed + seed,
+            "evaluation.at_start": False,
+        }
+        proxies[seed, name] = Proxy(f"{name}-{digest}-seed{seed}", changes)
+    runs.proxies = list(proxies.values())
     code = runs.run()
-    found = [tuple(target_values(runs.results(proxy)) for proxy in pair) for pair in pairs]
-    whole = [number for number, pair in enumerate(found) if all(pair)]
-    measured = {p.name: f for pair, own in zip(pairs, found, strict=True)
-               for p, f in zip(pair, own, strict=True) if f}  # fmt: skip
-    first = {**analysis.objective.targets, **analysis.objective.bounds}
-    names = [*first, *(name for name in analysis.fits if name not in first)] if whole else []
-    proposal = analysis.proposal
+    found = {key: target_values(runs.results(proxy)) for key, proxy in proxies.items()}
+    whole = tuple(seed for seed in seeds if found[seed, "prior"] and found[seed, "proposed"])
+    names = dict.fromkeys([*objective.targets, *objective.bounds, *proposal.ranges])
     changes = tuple(
         Change(
             name,
-            proposal.predicted[name] / proposal.before[name] - 1,
-            tuple(end - 1 for end in proposal.ranges[name]),
-            tuple(found[number][1][name] / found[number][0][name] - 1 for number in whole),
+            *proposal.change(name),
+            tuple(found[n, "proposed"][name] / found[n, "prior"][name] - 1 for n in whole),
         )
         for name in names
-        if name in proposal.ranges
+        if whole
     )
-    return code, Confirmation(steps, tuple(whole), changes, measured)
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    measured = {proxies[key].name: values for key, values in found.items() if values}
+    return code, Confirmation(steps, whole, changes, measured)

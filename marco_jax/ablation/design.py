@@ -13,8 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-STRENGTHS = (0.1, 5.0)
-LEAST_WEIGHT = 0.002
+_STRENGTHS = (0.1, 5.0)
 # Exponent of the prior in the centre of the draws.
 _TEMPER = 0.5
 # Maximum number of draws, including those rejected for breaking a cap.
@@ -25,7 +24,6 @@ _TRIES = 10_000
 class Design:
     """The mixtures of a sweep: weights [runs, components] with a name for each row."""
 
-    components: tuple[str, ...]
     names: tuple[str, ...]
     weights: np.ndarray
 
@@ -41,7 +39,7 @@ def draw_design(
     seed: int,
     *,
     caps: Mapping[str, float] | None = None,
-    least: float = LEAST_WEIGHT,
+    least: float = 0.002,
 ) -> Design:
     """Draws a design of `runs` mixtures: the prior, a uniform one, and random ones.
 
@@ -55,44 +53,42 @@ def draw_design(
     Raises:
         ValueError: fewer than 4 runs, a weight that is not positive, or caps that are too tight.
     """
-    components = tuple(prior)
-    base = np.array([prior[component] for component in components], np.float64)
-    if runs < 4 or len(components) < 2:
+    base = np.array(list(prior.values()), np.float64)
+    count = len(base)
+    if runs < 4 or count < 2:
         raise ValueError(
-            f"{runs} runs over {len(components)} components: use at least 4 runs and 2 components"
+            f"{runs} runs over {count} components: use at least 4 runs and 2 components"
         )
     if base.min() <= 0 or not np.isfinite(base).all():
         raise ValueError(f"the prior {dict(prior)} must give every component a weight above zero")
     base = base / base.sum()
-    top = np.array([(caps or {}).get(component, 1.0) for component in components])
+    caps = caps or {}
+    top = np.array([caps.get(component, 1.0) for component in prior])
+    shown = {component: round(cap, 4) for component, cap in caps.items()}
     if top.sum() < 1:
         raise ValueError(
-            f"the caps {_round(caps)} add up to less than 1: raise sweep.max_epochs, or lower "
+            f"the caps {shown} add up to less than 1: raise sweep.max_epochs, or lower "
             "sweep.target_tokens"
         )
     centre = base**_TEMPER / (base**_TEMPER).sum()
-    rng = np.random.default_rng(np.random.SeedSequence([seed, len(components)]))
-    low, high = np.log(STRENGTHS)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, count]))
+    low, high = np.log(_STRENGTHS)
     drawn: list[np.ndarray] = []
     for _ in range(_TRIES):
         if len(drawn) == runs - 2:
             break
-        strength = np.exp(rng.uniform(low, high)) * len(components)
+        strength = np.exp(rng.uniform(low, high)) * count
         weights = rng.dirichlet(np.maximum(centre * strength, 1e-3))
         weights = np.where(weights < least, 0.0, weights)
         weights = weights / weights.sum()
         if (weights <= top + 1e-12).all():
             drawn.append(weights)
     else:
-        raise ValueError(f"the caps {_round(caps)} are too tight to draw {runs} mixtures")
-    uniform = cap_weights(np.full(len(components), 1 / len(components)), top)
+        raise ValueError(f"the caps {shown} are too tight to draw {runs} mixtures")
+    uniform = cap_weights(np.full(count, 1 / count), top)
     rows = np.array([cap_weights(base, top), uniform, *drawn])
     names = ("prior", "uniform", *(f"random{number:03d}" for number in range(len(drawn))))
-    return Design(components, names, rows)
-
-
-def _round(caps: Mapping[str, float] | None) -> dict[str, float]:
-    return {component: round(cap, 4) for component, cap in (caps or {}).items()}
+    return Design(names, rows)
 
 
 def cap_weights(weights: np.ndarray, caps: np.ndarray) -> np.ndarray:

@@ -90,12 +90,10 @@ class Fit:
 
     Attributes:
         response: the estimated function of mixtures.
-        noise: residual standard deviation of log(target - c).
         quality: how well the fit predicts left-out runs.
     """
 
     response: Response
-    noise: float
     quality: Quality
     _models: tuple[_Model, ...]
     _chances: np.ndarray
@@ -110,7 +108,7 @@ class Fit:
         drawn = [
             model.response(row)
             for model, own in zip(self._models, counts, strict=True)
-            for row in model.draw(own, rng)
+            for row in draw_coefficients(model.inputs, model.targets, model.components, own, rng)
         ]
         # Shuffled, because callers combine draws of several targets by index: without it, draws
         # with low floors would be combined with each other.
@@ -200,7 +198,6 @@ def fit_target(weights: np.ndarray, values: np.ndarray) -> Fit:
     best = models[int(np.argmax(evidence))]
     return Fit(
         response=best.response(best.estimate()),
-        noise=float(best.scale * np.exp(best.sizes[2])),
         quality=assess_fit(best.left_out(), values),
         _models=models,
         _chances=chances / chances.sum(),
@@ -225,10 +222,8 @@ class _Model:
         linear, pairs = np.split(self.inputs, [self.components], axis=1)
         self.parts = (linear @ linear.T, pairs @ pairs.T, np.eye(len(logs)))
         options = {"method": "L-BFGS-B", "jac": True, "bounds": _BOUNDS}
-        best = min(
-            (scipy.optimize.minimize(self.loss, start, **options) for start in _STARTS),
-            key=lambda result: result.fun,
-        )
+        found = [scipy.optimize.minimize(self.loss, start, **options) for start in _STARTS]
+        best = min(found, key=lambda result: result.fun)
         self.sizes = best.x
         # The Jacobian of the logarithm makes models with different floors comparable.
         self.evidence = float(-best.fun - len(logs) * np.log(self.scale) - logs.sum())
@@ -266,10 +261,6 @@ class _Model:
         inverse = np.linalg.inv(self.covariance())
         residuals = inverse @ self.targets / np.diag(inverse)
         return self.floor + np.exp(self.mean + self.scale * (self.targets - residuals))
-
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Draws coefficients from the posterior with sparse pairs, [count, components + pairs]."""
-        return draw_coefficients(self.inputs, self.targets, self.components, count, rng)
 
     def response(self, coefficients: np.ndarray) -> Response:
         """The function of mixtures with given coefficients."""

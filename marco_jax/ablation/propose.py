@@ -8,39 +8,19 @@ it non-convex. The same optimisation of posterior draws gives intervals of the o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.optimize
 
 from marco_jax.ablation.design import cap_weights
-from marco_jax.ablation.fit import Fit, Quality
+from marco_jax.ablation.fit import Fit, Response
 
 # Random mixtures; the search starts at the best of them.
 _CANDIDATES = 256
 # Weights are at least this in logarithms.
 _LEAST = 1e-9
-
-
-class Fitted(Protocol):
-    """A fitted target with a quality."""
-
-    quality: Quality
-
-
-class Valued(Protocol):
-    """A target as a function of the mixture; lower is better."""
-
-    def value(self, weights: np.ndarray) -> np.ndarray:
-        """[..., components] -> [...]."""
-
-
-class Target(Valued, Protocol):
-    """A target with a gradient."""
-
-    def gradient(self, weights: np.ndarray) -> np.ndarray:
-        """[components] -> [components]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +38,10 @@ class Objective:
     bounds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     closeness: float = 0.05
     caps: Sequence[float] = ()
+
+    def upper(self, components: int) -> np.ndarray:
+        """The caps as an array, [components]; 1 where there are none."""
+        return np.array(self.caps if len(self.caps) else [1.0] * components)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +67,11 @@ class Proposal:
     left_out: tuple[str, ...] = ()
     reason: str = ""
 
+    def change(self, name: str) -> tuple[float, tuple[float, float]]:
+        """Predicted change of a target from the prior, as a ratio less one, and its interval."""
+        low, high = self.ranges[name]
+        return self.predicted[name] / self.before[name] - 1, (low - 1, high - 1)
+
 
 def propose(
     fits: Mapping[str, Fit],
@@ -94,64 +83,61 @@ def propose(
 ) -> Proposal:
     """Finds the best mixture under an objective; no mixture if the fits predict nothing.
 
-    Args:
-        fits: fits by target, of all targets in the objective.
-        prior: [components].
-        objective: what to minimise under which constraints.
-        draws: number of posterior draws whose optima give the interval.
-        seed: seed of the draws.
+    The interval is that of the optima of so many posterior draws. `prior` is [components].
     """
-    given, objective = objective, predictable(fits, objective)
-    unpredicted = tuple(name for name in given.targets if name not in objective.targets)
-    if not objective.targets:
-        return no_proposal(fits, unpredicted)
-    used = {name: fits[name] for name in {**objective.targets, **objective.bounds}}
-    weights = minimise(_responses(used), prior, objective)
-    rng = np.random.default_rng(seed)
-    drawn = {name: fit.draw(draws, rng) for name, fit in fits.items()}
-    functions = [{name: drawn[name][n] for name in fits} for n in range(draws)]
-    optima = np.array([minimise(f, prior, objective, [weights]) for f in functions])
+
+    def search(objective: Objective) -> tuple[np.ndarray, list[dict[str, Response]], np.ndarray]:
+        weights = minimise(_responses(fits), prior, objective)
+        rng = np.random.default_rng(seed)
+        drawn = {name: fit.draw(draws, rng) for name, fit in fits.items()}
+        functions = [{name: drawn[name][n] for name in fits} for n in range(draws)]
+        optima = [minimise(sample, prior, objective, [weights]) for sample in functions]
+        return weights, functions, np.array(optima)
+
     # A joint interval: all components lie in theirs in about 95% of the draws (Bonferroni).
-    tail = 0.025 / len(prior)
+    return propose_by(search, fits, prior, objective, tail=0.025 / len(prior))
+
+
+def propose_by(
+    search: Callable[[Objective], tuple[np.ndarray, list[dict[str, Any]], np.ndarray]],
+    fits: Mapping[str, Any],
+    prior: np.ndarray,
+    objective: Objective,
+    tail: float,
+) -> Proposal:
+    """Makes the proposal of a search; no mixture if the fits predict nothing.
+
+    For an objective without unpredicted targets, `search` finds the optimum [components], sampled
+    functions by target, and the optimum of each sample, [samples, components]. A part of `tail` of
+    the samples' optima lies outside of either end of the interval.
+    """
+    predicted = _predictable(fits, objective)
+    left_out = tuple(name for name in objective.targets if name not in predicted.targets)
+    if not predicted.targets:
+        qualities = "; ".join(f"{name}: {fits[name].quality.describe()}" for name in left_out)
+        reason = f"no fit predicts better than the mean does ({qualities})"
+        return Proposal(None, left_out=left_out, reason=reason)
+    weights, functions, optima = search(predicted)
     low, high = np.quantile(optima, [tail, 1 - tail], axis=0)
-    ratios = {
-        name: [float(f[name].value(weights) / f[name].value(prior)) for f in functions]
-        for name in fits
-    }
+    ranges = {}
+    for name in fits:
+        ratios = [float(f[name].value(weights) / f[name].value(prior)) for f in functions]
+        ranges[name] = tuple(np.quantile(ratios, [0.025, 0.975]).tolist())
     return Proposal(
         weights,
         np.minimum(low, weights),
         np.maximum(high, weights),
         {name: float(fit.predict(weights)) for name, fit in fits.items()},
         {name: float(fit.predict(prior)) for name, fit in fits.items()},
-        {name: tuple(np.quantile(r, [0.025, 0.975]).tolist()) for name, r in ratios.items()},
-        unpredicted,
+        ranges,
+        left_out,
     )
 
 
-def no_proposal(fits: Mapping[str, Fitted], unpredicted: Sequence[str]) -> Proposal:
-    """A proposal without a mixture, whose reason gives the quality of the fits."""
-    qualities = "; ".join(f"{name}: {fits[name].quality.describe()}" for name in unpredicted)
-    reason = f"no fit predicts better than the mean does ({qualities})"
-    return Proposal(None, left_out=tuple(unpredicted), reason=reason)
-
-
-def cost_and_excess(
-    functions: Mapping[str, Valued], prior: np.ndarray, objective: Objective, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cost of mixtures [..., components], and their excess over bounds and caps, both [...]."""
-    problem = _Problem(functions, prior, objective)
-    return problem.cost(weights), problem.excess(weights)
-
-
-def predictable(fits: Mapping[str, Fitted], objective: Objective) -> Objective:
+def _predictable(fits: Mapping[str, Any], objective: Objective) -> Objective:
     """The objective without targets whose fits predict nothing."""
-    count = len(objective.targets)
-    targets = {
-        name: share
-        for name, share in objective.targets.items()
-        if fits[name].quality.predicts(count)
-    }
+    count, shares = len(objective.targets), objective.targets.items()
+    targets = {name: share for name, share in shares if fits[name].quality.predicts(count)}
     return dataclasses.replace(objective, targets=targets)
 
 
@@ -167,7 +153,7 @@ def trade_off(
     Returns:
         (rise, weights [components]) pairs; empty if the fits predict nothing.
     """
-    objective = dataclasses.replace(predictable(fits, objective), closeness=0.0)
+    objective = dataclasses.replace(_predictable(fits, objective), closeness=0.0)
     if not objective.targets:
         return []
     others = {name: rise for name, rise in objective.bounds.items() if name != bound}
@@ -188,12 +174,12 @@ def trade_off(
     return [*curve, (last, ends[1])]
 
 
-def _responses(fits: Mapping[str, Fit]) -> dict[str, Target]:
+def _responses(fits: Mapping[str, Fit]) -> dict[str, Response]:
     return {name: fit.response for name, fit in fits.items()}
 
 
 def minimise(
-    functions: Mapping[str, Target],
+    functions: Mapping[str, Response],
     prior: np.ndarray,
     objective: Objective,
     starts: Sequence[np.ndarray] = (),
@@ -204,16 +190,16 @@ def minimise(
     mixtures, and at `starts`. Returned is the best among the results within all bounds and the best
     random mixture; the prior is one of the random mixtures.
     """
-    problem = _Problem(functions, prior, objective)
+    problem = Problem(functions, prior, objective)
     candidates = np.array([*starts, *_candidates(prior, problem.caps)])
-    costs = problem.cost(candidates) + 1e3 * problem.excess(candidates)
+    best = int(np.argmin(problem.penalised(candidates)))
     # Given starts are always used; without any, the prior, the first candidate.
     first = list(range(len(starts))) or [len(starts)]
-    found = [problem.descend(candidates[n]) for n in {*first, int(np.argmin(costs))}]
+    found = [problem.descend(candidates[n]) for n in {*first, best}]
     allowed = [w for w in found if problem.excess(w[None])[0] < 1e-6]
     # A fallback: the prior, among the candidates, breaks no bound.
-    pool = np.array([*allowed, candidates[int(np.argmin(costs))]])
-    return pool[int(np.argmin(problem.cost(pool) + 1e3 * problem.excess(pool)))]
+    pool = np.array([*allowed, candidates[best]])
+    return pool[int(np.argmin(problem.penalised(pool)))]
 
 
 def _candidates(prior: np.ndarray, caps: np.ndarray) -> np.ndarray:
@@ -224,22 +210,25 @@ def _candidates(prior: np.ndarray, caps: np.ndarray) -> np.ndarray:
     return np.array([cap_weights(w, caps) for w in [prior, *drawn]])
 
 
-class _Problem:
-    """Cost and constraints of an objective, with gradients."""
+class Problem:
+    """Cost and constraints of an objective, with gradients where the functions have them.
+
+    Functions are `fit.Response`, or `trees.TreeFit`, which has values only.
+    """
 
     def __init__(
-        self, functions: Mapping[str, Valued], prior: np.ndarray, objective: Objective
+        self, functions: Mapping[str, Any], prior: np.ndarray, objective: Objective
     ) -> None:
         self.prior, self.closeness = prior, objective.closeness
-        self.caps = np.array(objective.caps if len(objective.caps) else [1.0] * len(prior))
-        before = {name: functions[name].value(prior) for name in functions}
+        self.caps = objective.upper(len(prior))
         total = sum(objective.targets.values())
         self.targets = [
-            (share / total / before[name], functions[name])
+            (share / total / functions[name].value(prior), functions[name])
             for name, share in objective.targets.items()
         ]
         self.bounds = [
-            ((1 + rise) * before[name], functions[name]) for name, rise in objective.bounds.items()
+            ((1 + rise) * functions[name].value(prior), functions[name])
+            for name, rise in objective.bounds.items()
         ]
 
     def cost(self, weights: np.ndarray) -> np.ndarray:
@@ -259,11 +248,13 @@ class _Problem:
         broken = [np.maximum(f.value(weights) / limit - 1, 0) for limit, f in self.bounds]
         return sum(broken) + np.maximum(weights - self.caps, 0).sum(axis=-1)
 
+    def penalised(self, weights: np.ndarray) -> np.ndarray:
+        """Cost with a large penalty for excess, [..., components] -> [...]."""
+        return self.cost(weights) + 1e3 * self.excess(weights)
+
     def descend(self, start: np.ndarray) -> np.ndarray:
         """A local optimum by SLSQP, [components]."""
-        constraints = [
-            {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones_like(w)}
-        ]
+        constraints = [{"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": np.ones_like}]
         for limit, function in self.bounds:
             constraints.append(
                 {

@@ -8,6 +8,7 @@ cache), and JAX and TensorFlow start once.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import logging
@@ -46,8 +47,7 @@ class Proxy:
         config = ConfigDict(sweep.to_dict())
         if "sweep" in config:
             del config["sweep"]
-        for field, value in self.changes.items():
-            config.update_from_flattened_dict({field: value})
+        config.update_from_flattened_dict(dict(self.changes))
         return config
 
 
@@ -71,7 +71,10 @@ class State:
 
 
 class Runs:
-    """The runs below one directory."""
+    """The runs below a directory `root`, a workdir each, with what differs from the sweep's config.
+
+    `train` trains a config in a workdir: `marco_jax.training.loop.train`.
+    """
 
     def __init__(
         self,
@@ -80,14 +83,6 @@ class Runs:
         proxies: Sequence[Proxy],
         train: Callable[[ConfigDict, str], int],
     ) -> None:
-        """Sets up runs below a directory.
-
-        Args:
-            root: directory with one workdir per run.
-            config: the sweep's config.
-            proxies: the runs, in order.
-            train: trains a config in a workdir: `marco_jax.training.loop.train`.
-        """
         self.root, self.base, self.proxies, self._train = root, config, list(proxies), train
         self._keep = "sweep" in config and config.sweep.keep
 
@@ -112,7 +107,8 @@ class Runs:
         for proxy in self.proxies:
             if agree("done" if self.state(proxy).status == "done" else ""):
                 continue
-            _log.info(f"{proxy.name}: {self._changes(proxy)}")
+            changes = (f"{field}={value}" for field, value in proxy.changes.items())
+            _log.info(f"{proxy.name}: {', '.join(changes)}")
             if self._run(proxy) == STOPPED:
                 return STOPPED
             for line in self.table():
@@ -157,15 +153,12 @@ class Runs:
     def _steps(self, proxy: Proxy) -> int:
         return proxy.changes.get("steps", self.base.steps)
 
-    def _changes(self, proxy: Proxy) -> str:
-        return ", ".join(f"{field}={value}" for field, value in proxy.changes.items())
-
     def table(self) -> list[str]:
         """Lines with the numbers of runs by status, the remaining time, and faults."""
         states = [(proxy, self.state(proxy)) for proxy in self.proxies]
+        count = collections.Counter(state.status for _, state in states)
         kinds = ("done", "failed", "running", "left")
-        count = {kind: sum(state.status == kind for _, state in states) for kind in kinds}
-        line = ", ".join(f"{number} {kind}" for kind, number in count.items() if number)
+        line = ", ".join(f"{count[kind]} {kind}" for kind in kinds if count[kind])
         paces = [
             state.seconds / self._steps(proxy)
             for proxy, state in states
@@ -192,9 +185,9 @@ def target_values(results: Sequence[Result]) -> dict[str, float]:
     """
     found = {}
     for result in results:
-        value = result.value
         if result.part:
             continue
+        value = result.value
         if result.metric != "bits_per_byte":
             whole = 100 if "chrf" in result.metric or "bleu" in result.metric else 1
             value = whole - value

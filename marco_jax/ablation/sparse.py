@@ -22,17 +22,10 @@ _TINY, _HUGE = 1e-10, 1e10
 def draw_coefficients(
     inputs: np.ndarray, targets: np.ndarray, components: int, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws from the posterior of the coefficients in targets = inputs . coefficients + noise.
+    """Draws `count` times from the posterior of targets = inputs . coefficients + noise.
 
-    Args:
-        inputs: [runs, features]; the first `components` features are weights, the others pairs.
-        targets: [runs], standardised.
-        components: number of components.
-        count: number of draws.
-        rng: random generator.
-
-    Returns:
-        [count, features].
+    Inputs are [runs, features], of which the first `components` are weights and the others pairs;
+    targets are [runs], standardised; coefficients are [count, features].
     """
     if not count:
         return np.zeros((0, inputs.shape[1]))
@@ -46,9 +39,19 @@ def draw_coefficients(
     def inverse_gamma(shape: float | np.ndarray, rate: float | np.ndarray) -> np.ndarray:
         return np.clip(rate / rng.gamma(shape, size=np.shape(rate)), _TINY, _HUGE)
 
+    def regress(variances: np.ndarray) -> np.ndarray:
+        # A draw of coefficients given all variances, [features]: a draw from the prior is corrected
+        # by the regression of the targets that remain after it and a draw of the noise. This is an
+        # exact draw from the posterior, and solves a system of the size of the runs, not of the
+        # features (Bhattacharya et al. 2016).
+        prior = rng.standard_normal(features) * np.sqrt(variances)
+        remaining = targets + np.sqrt(noise) * rng.standard_normal(runs) - inputs @ prior
+        covariance = (inputs * variances) @ inputs.T + noise * np.eye(runs)
+        solved = scipy.linalg.solve(covariance, remaining, assume_a="pos", check_finite=False)
+        return prior + variances * (inputs.T @ solved)
+
     for step in range(_BURN_IN + count * _APART):
-        variances = np.concatenate([np.full(components, linear), common * own])
-        row = _regress(inputs, targets, variances, noise, rng)
+        row = regress(np.concatenate([np.full(components, linear), common * own]))
         left = targets - inputs @ row
         # A weak conjugate prior, which keeps the noise above about a hundredth of the deviation.
         noise = inverse_gamma(2 + runs / 2, 2e-3 + left @ left / 2)
@@ -66,24 +69,3 @@ def draw_coefficients(
         if step >= _BURN_IN and (step - _BURN_IN) % _APART == _APART - 1:
             drawn.append(row)
     return np.array(drawn)
-
-
-def _regress(
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    variances: np.ndarray,
-    noise: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Draws coefficients given all variances, [features].
-
-    A draw from the prior is corrected by the regression of the targets that remain after it and a
-    draw of the noise. This is an exact draw from the posterior, and solves a system of the size of
-    the runs, not of the features (Bhattacharya et al. 2016).
-    """
-    prior = rng.standard_normal(len(variances)) * np.sqrt(variances)
-    remaining = targets + np.sqrt(noise) * rng.standard_normal(len(targets)) - inputs @ prior
-    covariance = (inputs * variances) @ inputs.T
-    covariance[np.diag_indices(len(targets))] += noise
-    solved = scipy.linalg.solve(covariance, remaining, assume_a="pos", check_finite=False)
-    return prior + variances * (inputs.T @ solved)

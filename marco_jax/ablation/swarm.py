@@ -17,13 +17,14 @@ from ml_collections import ConfigDict
 from marco_jax.ablation.components import Components, find_components
 from marco_jax.ablation.design import Design, draw_design
 from marco_jax.ablation.proxies import Proxy
+from marco_jax.ablation.sweep_config import FIT_FIELDS, confirm_steps
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.processes import first_process_first
-from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.tokenizers.tokenizer import load_tokenizer
 from marco_jax.training.assemble import create_sharding, global_rows
 from marco_jax.training.config import (
     ConfigError,
@@ -103,15 +104,15 @@ def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
         _log.info(f"mixture {mixture.name}: {note}")
     components = find_components(fields.units, mixture.shares, infos)
     tokens = float(config.steps * per_step)
-    confirm_steps = fields.confirm.steps or 2 * config.steps
-    target = fields.target_tokens or float(confirm_steps * per_step)
+    target = fields.target_tokens or float(confirm_steps(config) * per_step)
     caps = components.caps(_sizes(config, corpus, components, workdir), target, fields.max_epochs)
     runs = fields.runs or 4 * len(components.members)
     capped = dict(zip(components.members, caps.tolist(), strict=True))
     design = draw_design(components.prior, runs, fields.seed, caps=capped, least=fields.least)
     seconds, basis = _estimate(config, tokens)
-    proxies = _proxies(config, components, design)
-    return Swarm(components, design, proxies, caps, tokens, seconds, basis)
+    return Swarm(
+        components, design, _proxies(config, components, design), caps, tokens, seconds, basis
+    )
 
 
 def _proxies(config: ConfigDict, components: Components, design: Design) -> tuple[Proxy, ...]:
@@ -132,18 +133,13 @@ def _sizes(
     config: ConfigDict, corpus: Corpus, components: Components, workdir: pathlib.Path
 ) -> dict[str, float]:
     """Target tokens of each source that is tokenised in advance (not streamed)."""
-    tokenizer = _tokenizer(config)
+    path = config.tokenizer.path
+    tokenizer = load_tokenizer(path) if path else find_model(config.init_from).tokenizer
     names = [s.name for s in components.sources if s.name in components.shares and not s.streamed]
     with first_process_first("sizes"):
         cache = config.data_cache or workdir / "data"
         stores = prepare_stores(corpus, tokenizer, names, cache)
     return {name: float(store.tokens + len(store.lengths)) for name, store in stores.items()}
-
-
-def _tokenizer(config: ConfigDict) -> Tokenizer:
-    if config.tokenizer.path:
-        return load_tokenizer(config.tokenizer.path)
-    return find_model(config.init_from).tokenizer
 
 
 def _estimate(config: ConfigDict, tokens: float) -> tuple[float, str]:
@@ -204,12 +200,11 @@ def design_lines(swarm: Swarm, config: ConfigDict) -> list[str]:
         f"({swarm.basis})"
     )
     if confirm.seeds:
-        times = (confirm.steps or 2 * config.steps) / config.steps
-        count = 2 * confirm.seeds
+        count, times = 2 * confirm.seeds, confirm_steps(config) / config.steps
+        tokens, seconds = times * swarm.tokens, count * times * swarm.seconds
         lines.append(
-            f"confirmation: {count} runs of {times * swarm.tokens:,.0f} tokens: "
-            f"{count * times * swarm.tokens:,.0f} tokens, about "
-            f"{_time(count * times * swarm.seconds)}"
+            f"confirmation: {count} runs of {tokens:,.0f} tokens: {count * tokens:,.0f} tokens, "
+            f"about {_time(seconds)}"
         )
     return lines
 
@@ -220,20 +215,26 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def design_rows(swarm: Swarm) -> list[Mapping[str, object]]:
-    """The design as plain data: the name and the weights by component of each run."""
-    return [
-        {"run": name, "weights": dict(zip(swarm.components.members, row.tolist(), strict=True))}
-        for name, row in zip(swarm.design.names, swarm.design.weights, strict=True)
-    ]
+def frozen_plan(swarm: Swarm, config: ConfigDict) -> dict[str, object]:
+    """The parts of a sweep that must not change between starts, as plain data."""
+    resolved = json.loads(config.to_json())
+    resolved.pop("distributed", None)
+    resolved["sweep"] = {k: v for k, v in resolved["sweep"].items() if k not in FIT_FIELDS}
+    members = swarm.components.members
+    rows = zip(swarm.design.names, swarm.design.weights.tolist(), strict=True)
+    return {
+        "config": resolved,
+        "units": {component: list(own) for component, own in members.items()},
+        "prior_shares": dict(swarm.components.shares),
+        "caps": swarm.caps.tolist(),
+        "design": [{"run": n, "weights": dict(zip(members, row, strict=True))} for n, row in rows],
+        "proxies": [{"run": p.name, "changes": dict(p.changes)} for p in swarm.proxies],
+        "tokens": swarm.tokens,
+    }
 
 
 def check_same(path: pathlib.Path, plan: Mapping[str, object]) -> None:
-    """Checks that a sweep resumes with the plan of its first start.
-
-    Args:
-        path: the file that the first start wrote.
-        plan: the plan of this start, as plain data.
+    """Checks that a sweep resumes with the plan of its first start, which wrote `path`.
 
     Raises:
         ConfigError: the plans differ; the message names the fields.

@@ -5,7 +5,6 @@ Each part skips what exists, so that the same command resumes a killed sweep.
 
 from __future__ import annotations
 
-import json
 import logging
 import pathlib
 from collections.abc import Iterable
@@ -14,14 +13,8 @@ import jax
 from ml_collections import ConfigDict
 
 from marco_jax.ablation.proxies import DONE, STOPPED, Runs
-from marco_jax.ablation.swarm import (
-    Swarm,
-    check_same,
-    design_lines,
-    design_rows,
-    plan_swarm,
-)
-from marco_jax.ablation.sweep_config import FIT_FIELDS, check_fields
+from marco_jax.ablation.swarm import Swarm, check_same, design_lines, frozen_plan, plan_swarm
+from marco_jax.ablation.sweep_config import check_fields
 from marco_jax.files import write_json
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
@@ -61,7 +54,7 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
         config.data_cache = str(directory / "data")
     swarm = plan_swarm(config, directory)
     _print(design_lines(swarm, config))
-    plan = _plan(config, swarm)
+    plan = frozen_plan(swarm, config)
     check_same(directory / PLAN, plan)
     if dry_run:
         return DONE
@@ -106,21 +99,3 @@ def _print(lines: Iterable[str]) -> None:
     for line in lines:
         if jax.process_index() == 0:
             print(line, flush=True)
-
-
-def _plan(config: ConfigDict, swarm: Swarm) -> dict[str, object]:
-    """The parts of a sweep that must not change between starts, as plain data."""
-    resolved = json.loads(config.to_json())
-    resolved.pop("distributed", None)
-    resolved["sweep"] = {k: v for k, v in resolved["sweep"].items() if k not in FIT_FIELDS}
-    components = {component: list(own) for component, own in swarm.components.members.items()}
-    changes = [{"run": p.name, "changes": dict(p.changes)} for p in swarm.proxies]
-    return {
-        "config": resolved,
-        "units": components,
-        "prior_shares": dict(swarm.components.shares),
-        "caps": swarm.caps.tolist(),
-        "design": json.loads(json.dumps(design_rows(swarm))),
-        "proxies": changes,
-        "tokens": swarm.tokens,
-    }

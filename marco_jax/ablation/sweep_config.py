@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.data.mixtures import GROUPS
 from marco_jax.extras import require
-from marco_jax.languages import LANGUAGES
+from marco_jax.languages import LANGUAGES, names_in
 from marco_jax.training.config import ConfigError
 from marco_jax.training.defaults import training_config, training_stage
 
@@ -79,6 +79,11 @@ def sweep_config() -> ConfigDict:
     return c
 
 
+def confirm_steps(config: ConfigDict) -> int:
+    """Steps of a confirmation run: twice those of a proxy where none are set."""
+    return config.sweep.confirm.steps or 2 * config.steps
+
+
 def check_fields(config: ConfigDict) -> None:
     """Checks the sweep's fields before any run; raises ConfigError.
 
@@ -91,30 +96,25 @@ def check_fields(config: ConfigDict) -> None:
     if fields.fit == "lightgbm":
         # Raise before the runs, not after them.
         require("sweep", "sweep.fit='lightgbm'")
-    if not _names(fields.targets):
+    if not names_in(fields.targets):
         raise ConfigError("sweep.targets is empty: name a task, such as bits_per_byte")
-    tasks = {re.split("[:@?]", name)[0] for name in _names(config.evaluation.tasks)}
-    for target in _names(fields.targets):
+    tasks = {re.split("[:@?]", name)[0] for name in names_in(config.evaluation.tasks)}
+    for target in names_in(fields.targets):
         if target.partition("/")[0] not in tasks:
             raise ConfigError(
                 f"sweep.targets names {target!r}: evaluation.tasks has only {', '.join(tasks)}"
             )
-    evaluated = set(_names(config.evaluation.languages)) or set(LANGUAGES)
+    evaluated = set(names_in(config.evaluation.languages)) or set(LANGUAGES)
     objective = parse_shares(fields.objective, "sweep.objective", 1.0)
     if not objective:
         raise ConfigError("sweep.objective is empty: name languages, such as low-resource")
     bounds = parse_shares(fields.bounds, "sweep.bounds")
     for field, names in (("sweep.objective", objective), ("sweep.bounds", bounds)):
         for name in names:
-            known = name == "all" or "/" in name or evaluated & set(GROUPS.get(name, (name,)))
-            if not known:
+            if name != "all" and "/" not in name and not evaluated & set(GROUPS.get(name, (name,))):
                 near = difflib.get_close_matches(name, [*GROUPS, *LANGUAGES], n=1)
                 hint = f"did you mean {near[0]!r}?" if near and near[0] != name else ""
                 raise ConfigError(f"{field}: {name!r} is not an evaluated language; {hint}")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def parse_shares(text: str, field: str, default: float | None = None) -> dict[str, float]:
@@ -124,7 +124,7 @@ def parse_shares(text: str, field: str, default: float | None = None) -> dict[st
         ConfigError: an item is malformed.
     """
     found = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
+    for item in names_in(text):
         name, separator, value = item.partition("=")
         try:
             found[name.strip()] = float(value) if separator else float(default)

@@ -14,13 +14,7 @@ import numpy as np
 
 from marco_jax.ablation.design import cap_weights
 from marco_jax.ablation.fit import Quality, assess_fit
-from marco_jax.ablation.propose import (
-    Objective,
-    Proposal,
-    cost_and_excess,
-    no_proposal,
-    predictable,
-)
+from marco_jax.ablation.propose import Objective, Problem, Proposal, propose_by
 from marco_jax.extras import optional
 
 # Number of random mixtures, and of the best ones that are averaged (RegMix: 1M and 128).
@@ -51,13 +45,11 @@ class TreeFit:
 
     def predict(self, weights: np.ndarray) -> np.ndarray:
         """Predicted target of mixtures, [..., components] -> [...]."""
-        return self.value(weights)
-
-    def value(self, weights: np.ndarray) -> np.ndarray:
-        """The same as `predict`, for `propose.Valued`."""
         rows = np.atleast_2d(weights)
         found = self.model.predict(rows.reshape(-1, rows.shape[-1]))
         return found.reshape(weights.shape[:-1])
+
+    value = predict  # As `fit.Response` calls it.
 
     def resampled(self, rng: np.random.Generator) -> TreeFit:
         """A fit to runs drawn with replacement."""
@@ -87,28 +79,17 @@ def propose_by_search(
     fits: Mapping[str, TreeFit], prior: np.ndarray, objective: Objective, *, seed: int = 0
 ) -> Proposal:
     """Proposes the best of many random mixtures; no mixture if the fits predict nothing."""
-    given, objective = objective, predictable(fits, objective)
-    unpredicted = tuple(name for name in given.targets if name not in objective.targets)
-    if not objective.targets:
-        return no_proposal(fits, unpredicted)
-    rng = np.random.default_rng(seed)
-    candidates = _draw(prior, objective, rng)
-    weights = _best(fits, candidates, prior, objective)
-    refits = [{name: f.resampled(rng) for name, f in fits.items()} for _ in range(_BOOTSTRAP)]
-    optima = np.array([_best(refit, candidates, prior, objective) for refit in refits])
-    ratios = {
-        name: [float(refit[name].value(weights) / refit[name].value(prior)) for refit in refits]
-        for name in fits
-    }
-    return Proposal(
-        weights,
-        np.minimum(optima.min(axis=0), weights),
-        np.maximum(optima.max(axis=0), weights),
-        {name: float(fit.predict(weights)) for name, fit in fits.items()},
-        {name: float(fit.predict(prior)) for name, fit in fits.items()},
-        {name: tuple(np.quantile(r, [0.025, 0.975]).tolist()) for name, r in ratios.items()},
-        unpredicted,
-    )
+
+    def search(objective: Objective) -> tuple[np.ndarray, list[dict[str, TreeFit]], np.ndarray]:
+        rng = np.random.default_rng(seed)
+        candidates = _draw(prior, objective, rng)
+        refits = [{name: f.resampled(rng) for name, f in fits.items()} for _ in range(_BOOTSTRAP)]
+        weights, *optima = (
+            _best(Problem(functions, prior, objective), candidates) for functions in (fits, *refits)
+        )
+        return weights, refits, np.array(optima)
+
+    return propose_by(search, fits, prior, objective, tail=0.0)
 
 
 def _train(weights: np.ndarray, values: np.ndarray) -> Any:
@@ -119,17 +100,14 @@ def _train(weights: np.ndarray, values: np.ndarray) -> Any:
 
 
 def _draw(prior: np.ndarray, objective: Objective, rng: np.random.Generator) -> np.ndarray:
-    caps = np.array(objective.caps if len(objective.caps) else [1.0] * len(prior))
+    caps = objective.upper(len(prior))
     centre = np.sqrt(prior) / np.sqrt(prior).sum()
     strengths = np.exp(rng.uniform(np.log(0.3), np.log(20.0), _CANDIDATES)) * len(prior)
     drawn = [rng.dirichlet(np.maximum(centre * strength, 1e-3)) for strength in strengths]
     return np.array([prior, *(cap_weights(row, caps) for row in drawn)])
 
 
-def _best(
-    fits: Mapping[str, TreeFit], candidates: np.ndarray, prior: np.ndarray, objective: Objective
-) -> np.ndarray:
-    cost, excess = cost_and_excess(fits, prior, objective, candidates)
-    order = np.argsort(cost + 1e3 * excess)
-    mean = candidates[order[:_BEST]].mean(axis=0)
+def _best(problem: Problem, candidates: np.ndarray) -> np.ndarray:
+    """The mean of the best candidates, [components]."""
+    mean = candidates[np.argsort(problem.penalised(candidates))[:_BEST]].mean(axis=0)
     return mean / mean.sum()

@@ -26,13 +26,7 @@ from marco_jax.training.checks import (
     checkpoint_bytes,
     trained_parameters,
 )
-from marco_jax.training.config import (
-    RunPlan,
-    StagePlan,
-    changed_fields,
-    model_config,
-    plan_run,
-)
+from marco_jax.training.config import RunPlan, StagePlan, changed_fields, model_config, plan_run
 from marco_jax.training.defaults import training_config
 from marco_jax.training.losses import default_logits_mib
 from marco_jax.weights.models import find_model

@@ -18,10 +18,8 @@ import re
 
 import numpy as np
 
-_BYTES = {
-    **{"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2},
-    **{"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8},
-}
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4}
+_BYTES |= {"f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8}
 # Collectives between slices are compiled to `send`: transfers through the hosts, along the mesh
 # axis `slice`. Each is counted with the bytes that it sends.
 COLLECTIVES = (
@@ -33,6 +31,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|called_computations=\{)=?%?([\w.\-]+)")
+_LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 Shape = tuple[str, tuple[int, ...]]  # dtype and dimensions
@@ -100,10 +99,8 @@ class _Instruction:
 def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...]) -> ProgramCost:
     """Counts FLOPs and collectives in the optimized HLO text of a program on a mesh.
 
-    Args:
-        text: `compiled.as_text()`.
-        axis_names: names of the mesh axes, major first.
-        axis_sizes: sizes of the mesh axes; replica groups number devices in this order.
+    `text` is `compiled.as_text()`. Mesh axes come major first; replica groups number devices in
+    this order.
     """
     computations, entry = _parse(text)
 
@@ -116,13 +113,15 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
         for item in computations[name]:
             total.update(_own_cost(item, shapes, axis_names, axis_sizes))
             times, called = _called(item, computations)
+            # It starts the collectives in what it calls without waiting for them.
+            starts = item.operation == "async-start"
+            starts = starts or item.name.startswith("async-collective-start")
             for child in called:
                 for key, value in count(child).items():
                     if isinstance(key, str):
                         total[key] += value * times
                     elif not _is_counted(item, child):
-                        started = key[-1] or _starts(item)
-                        total[(*key[:-1], started)] += value * times
+                        total[(*key[:-1], key[-1] or starts)] += value * times
         return total
 
     total = count(entry)
@@ -132,11 +131,6 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
         if not isinstance(key, str)
     )
     return ProgramCost(float(total["matmul"]), float(total["attention"]), tuple(items))
-
-
-def _starts(item: _Instruction) -> bool:
-    """Whether an instruction starts a collective without waiting for it."""
-    return item.operation == "async-start" or item.name.startswith("async-collective-start")
 
 
 def _is_counted(item: _Instruction, child: str) -> bool:
@@ -183,9 +177,7 @@ def _closing(text: str) -> int:
 
 def _shapes(text: str) -> tuple[Shape, ...]:
     return tuple(
-        (dtype, tuple(int(size) for size in sizes.split(",") if size))
-        for dtype, sizes in _ARRAY.findall(text)
-        if dtype in _BYTES
+        (dtype, tuple(_numbers(sizes))) for dtype, sizes in _ARRAY.findall(text) if dtype in _BYTES
     )
 
 
@@ -194,9 +186,7 @@ def _called(
 ) -> tuple[int, list[str]]:
     """The computations that an instruction calls, and how often; reducers are ignored."""
     if item.operation == "while":
-        condition, body = re.search(
-            r"condition=%?([\w.\-]+), body=%?([\w.\-]+)", item.text
-        ).groups()
+        condition, body = _LOOP.search(item.text).groups()
         return _trips(item, computations[condition]), [body]
     if item.operation == "conditional":
         branches = re.search(r"branch_computations=\{([^}]*)\}", item.text)
@@ -216,13 +206,12 @@ def _trips(item: _Instruction, condition: list[_Instruction]) -> int:
     """
     if noted := _TRIPS.search(item.text):
         return int(noted.group(1))
-    bounds = [
-        int(found.group(1))
+    constants = (
+        re.match(r"constant\((\d+)\)", entry.text)
         for entry in condition
         if entry.operation == "constant" and entry.results[0][0] in ("s32", "u32", "s64")
-        for found in [re.match(r"constant\((\d+)\)", entry.text)]
-        if found
-    ]
+    )
+    bounds = [int(found.group(1)) for found in constants if found]
     return bounds[0] if len(bounds) == 1 else 1
 
 
@@ -243,28 +232,31 @@ def _own_cost(
     kind = item.operation.removesuffix("-start")
     if kind not in COLLECTIVES:
         return {}
+    payload = float(sum(_BYTES[dtype] * math.prod(sizes) for dtype, sizes in operands))
     if kind == "send":
-        payload = float(_bytes(operands))
         sizes = dict(zip(axis_names, axis_sizes, strict=True))
         return {(kind, ("slice",), sizes.get("slice", 2), payload, True): 1}
     groups = _groups(item.text)
     if groups is None or groups.shape[1] < 2:
         return {}
-    payload = _payload(kind, operands, groups.shape[1])
-    axes = _axes(groups, axis_names, axis_sizes)
+    if kind == "all-gather":
+        payload *= groups.shape[1]
+    # The axes along which the ranks of a group differ; coordinates are [groups, ranks, axes].
+    coordinates = np.stack(np.unravel_index(groups, axis_sizes), axis=-1)
+    varies = (coordinates != coordinates[:, :1]).any(axis=(0, 1))
+    axes = tuple(name for name, moves in zip(axis_names, varies, strict=True) if moves)
     return {(kind, axes, groups.shape[1], payload, item.operation.endswith("-start")): 1}
 
 
 def _dot_flops(item: _Instruction, operands: list[Shape]) -> float:
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", item.text)
-    sizes = [operands[0][1][int(i)] for i in contracted.group(1).split(",") if i]
+    sizes = [operands[0][1][index] for index in _numbers(contracted.group(1))]
     return 2.0 * math.prod(item.results[0][1]) * math.prod(sizes)
 
 
 def _convolution_flops(item: _Instruction, operands: list[Shape]) -> float:
     """FLOPs of a convolution, as which the TPU compiler writes products; padding does not count."""
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", item.text)
-    inputs, kernel, outputs = labels.groups()
+    inputs, kernel, outputs = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", item.text).groups()
     window = re.search(r"window=\{([^}]*)\}", item.text)
     fields = dict(part.split("=") for part in window.group(1).split()) if window else {}
     spatial = sorted(label for label in inputs if label.isdigit())
@@ -310,40 +302,19 @@ def _splash_flops(item: _Instruction, operands: list[Shape]) -> float:
 
 def _groups(text: str) -> np.ndarray | None:
     """Replica groups or source-target pairs, as an array [groups, ranks]; None if absent."""
-    if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
-        return np.array([[int(i) for i in p.split(",")] for p in _braces(pairs.group(1))])
-    if found := re.search(r"replica_groups=\{(\{.*?\})\}", text):
-        return np.array([[int(i) for i in part.split(",")] for part in _braces(found.group(1))])
+    listed = r"(?:source_target_pairs|replica_groups)=\{(\{.*?\})\}"
+    if found := re.search(listed, text):
+        return np.array([_numbers(group) for group in re.findall(r"\{([\d,]+)\}", found.group(1))])
     form = r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
     if found := re.search(form, text):
-        shape, dims, order = (
-            [int(i) for i in part.split(",")] if part else None for part in found.groups()
-        )
+        shape, dims, order = (_numbers(part or "") for part in found.groups())
         ids = np.arange(math.prod(dims)).reshape(dims)
         return (ids.transpose(order) if order else ids).reshape(shape)
     return None
 
 
-def _braces(text: str) -> list[str]:
-    return re.findall(r"\{([\d,]+)\}", text)
-
-
-def _axes(
-    groups: np.ndarray, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...]
-) -> tuple[str, ...]:
-    """The mesh axes along which the ranks of a group differ."""
-    coordinates = np.stack(np.unravel_index(groups, axis_sizes), axis=-1)  # [groups, ranks, axes]
-    varies = (coordinates != coordinates[:, :1]).any(axis=(0, 1))
-    return tuple(name for name, moves in zip(axis_names, varies, strict=True) if moves)
-
-
-def _payload(kind: str, operands: list[Shape], group: int) -> float:
-    local = float(_bytes(operands))
-    return local * group if kind == "all-gather" else local
-
-
-def _bytes(shapes: list[Shape]) -> int:
-    return sum(_BYTES[dtype] * math.prod(sizes) for dtype, sizes in shapes)
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number]
 
 
 def _wire(kind: str, group: int, payload: float) -> float:

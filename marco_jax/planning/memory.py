@@ -22,13 +22,8 @@ def estimate_memory(
 ) -> dict[str, float]:
     """Estimates a device's peak memory in a step, in bytes by purpose.
 
-    Args:
-        model: the model's sizes.
-        config: the run's config, for dtype, length and accumulation steps.
-        mesh: sizes of the axes fsdp, tensor and context.
-        rows: sequences_per_chip.
-        remat: a policy of model/remat.py.
-        logits_mib: MiB of logits that the loss holds at once.
+    `mesh` has the sizes of the axes fsdp, tensor and context, `rows` is sequences_per_chip, `remat`
+    a policy of model/remat.py, and the loss holds `logits_mib` MiB of logits at once.
     """
     tensor, ways = mesh["tensor"], mesh["fsdp"] * mesh["context"]
     tokens = rows * tensor * config.batch.length / config.batch.accumulation_steps

@@ -6,15 +6,17 @@ predicted from them and the data sheet, and not measured.
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import math
 import pathlib
 import time
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.planning.hlo import COLLECTIVES, ProgramCost, analyze
 from marco_jax.planning.topology import topology_devices
 from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
@@ -54,25 +56,31 @@ def plan_step(
     trainer = create_trainer(config, model, sharding, _SOURCES)
     state = trainer.abstract_state()
     batch = trainer.abstract_batch(global_rows(config, sharding), config.batch.length)
-    start = time.perf_counter()
     with Progress(f"compiling the train step for {topology}"):
-        compiled = compile_lowered(trainer.step.lower(state, batch))
-    seconds = time.perf_counter() - start
-    text = compiled.as_text()
+        program = compile_program(trainer.step.lower(state, batch), sharding.mesh, chip)
     if hlo_path:
-        hlo_path.write_text(text, encoding="utf-8")
-    mesh = sharding.mesh
-    cost = analyze(text, mesh.axis_names, tuple(mesh.shape.values()))
+        hlo_path.write_text(program.hlo, encoding="utf-8")
+    cost, mesh = program.cost, dict(sharding.mesh.shape)
     tokens = config.batch.sequences_per_chip * config.batch.length
     model_flops = model.flops_per_token(config.batch.length) * tokens
     model_flops *= trainer.options.model_flops
     return {
-        "planned": _planned(config, topology, model, dict(mesh.shape)),
+        "planned": {
+            "topology": topology,
+            "num_slices": config.mesh.num_slices,
+            "mesh": {name: size for name, size in mesh.items() if size > 1},
+            "parameters": model.num_parameters,
+            "sequences_per_chip": config.batch.sequences_per_chip,
+            "length": config.batch.length,
+            "accumulation_steps": config.batch.accumulation_steps,
+            "remat": config.remat,
+            "dtype": config.dtype,
+        },
         "memory": {
             "parameters_gib": tree_bytes(state.params) / GIB,
             "optimizer_gib": tree_bytes(state.optimizer) / GIB,
             "frozen_gib": tree_bytes(state.frozen) / GIB,
-            **program_memory(compiled.memory_analysis(), chip),
+            **program.memory,
         },
         "flops": {
             "model": model_flops,
@@ -80,15 +88,26 @@ def plan_step(
             "hlo_over_model": cost.flops / model_flops,
         },
         "wire": _wire(cost),
-        "predicted": _predict(cost, chip, model_flops, tokens, mesh.size),
-        "compile_seconds": seconds,
+        "predicted": _predict(cost, chip, model_flops, tokens, sharding.mesh.size),
+        "compile_seconds": program.seconds,
     }
 
 
-def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program: its HLO text, costs and memory, and the seconds of compilation."""
+
+    hlo: str
+    cost: ProgramCost
+    memory: dict[str, Any]
+    seconds: float
+
+
+def compile_program(lowered: jax.stages.Lowered, mesh: Mesh, chip: Chip) -> Program:
     """Compiles a program; raises DoesNotFit if the compiler runs out of device memory."""
+    start = time.perf_counter()
     try:
-        return lowered.compile()
+        compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in reason or "vmem" in reason:
@@ -97,25 +116,12 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
             f"{reason.partition(': ')[2]} Use more chips, a smaller batch.sequences_per_chip "
             "(with batch.accumulation_steps), or a remat that keeps less"
         ) from None
+    seconds, text = time.perf_counter() - start, compiled.as_text()
+    cost = analyze(text, mesh.axis_names, tuple(mesh.shape.values()))
+    return Program(text, cost, _memory(compiled.memory_analysis(), chip), seconds)
 
 
-def _planned(
-    config: ConfigDict, topology: str, model: Qwen2Config, mesh: dict[str, int]
-) -> dict[str, Any]:
-    return {
-        "topology": topology,
-        "num_slices": config.mesh.num_slices,
-        "mesh": {name: size for name, size in mesh.items() if size > 1},
-        "parameters": model.num_parameters,
-        "sequences_per_chip": config.batch.sequences_per_chip,
-        "length": config.batch.length,
-        "accumulation_steps": config.batch.accumulation_steps,
-        "remat": config.remat,
-        "dtype": config.dtype,
-    }
-
-
-def program_memory(analysis: Any, chip: Chip) -> dict[str, Any]:
+def _memory(analysis: Any, chip: Chip) -> dict[str, Any]:
     """The compiler's memory numbers, in GiB per chip.
 
     `peak_gib` is the maximum size of its heap, with arguments, and decides whether a program fits.
@@ -124,21 +130,17 @@ def program_memory(analysis: Any, chip: Chip) -> dict[str, Any]:
     temporaries, 32 of memory).
     """
     hbm, peak = chip.hbm_bytes / GIB, analysis.peak_memory_in_bytes / GIB
+    arguments, temporaries = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return {
-        "activations_and_temporaries_gib": peak - analysis.argument_size_in_bytes / GIB,
+        "activations_and_temporaries_gib": peak - arguments / GIB,
         "host_temporaries_gib": analysis.host_temp_size_in_bytes / GIB,
         "peak_gib": peak,
         "hbm_gib": hbm,
         "free_gib": hbm - peak,
         "fits": peak <= hbm,
-        "temporaries_gib": analysis.temp_size_in_bytes / GIB,
-        "sum_of_sizes_gib": (
-            analysis.argument_size_in_bytes
-            + analysis.temp_size_in_bytes
-            + analysis.output_size_in_bytes
-            - analysis.alias_size_in_bytes
-        )
-        / GIB,
+        "temporaries_gib": temporaries / GIB,
+        "sum_of_sizes_gib": (arguments + temporaries + outputs) / GIB,
     }
 
 
@@ -151,14 +153,13 @@ def tree_bytes(tree: Any) -> float:
 
 
 def _wire(cost: ProgramCost) -> dict[str, Any]:
-    by_axes: dict[str, float] = {}
+    by_axes: dict[str, float] = collections.defaultdict(float)
     for item in cost.collectives:
-        name = " x ".join(item.axes)
-        by_axes[name] = by_axes.get(name, 0.0) + item.wire_bytes / GIB
+        by_axes[" x ".join(item.axes)] += item.wire_bytes / GIB
     return {
         "total_gib": cost.wire_bytes() / GIB,
         "by_kind_gib": {kind: cost.wire_bytes(kind) / GIB for kind in COLLECTIVES},
-        "by_axis_gib": by_axes,
+        "by_axis_gib": dict(by_axes),
         "across_slices_gib": cost.wire_bytes(axis="slice") / GIB,
         "asynchronous_share": cost.asynchronous_share,
         "collectives_executed": sum(item.count for item in cost.collectives),
@@ -178,8 +179,8 @@ def _predict(
     ici = (cost.wire_bytes() - across) / chip.ici_bandwidth
     dcn = across / DCN_BANDWIDTH
     best = max(compute, ici, dcn)
-    worst = max(compute, (ici + dcn) * cost.asynchronous_share)
-    worst += (ici + dcn) * (1 - cost.asynchronous_share)
+    overlapping = (ici + dcn) * cost.asynchronous_share
+    worst = max(compute, overlapping) + (ici + dcn) * (1 - cost.asynchronous_share)
     return {
         "compute_seconds": compute,
         "ici_seconds": ici,

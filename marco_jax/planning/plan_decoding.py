@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +11,7 @@ from ml_collections import ConfigDict
 from marco_jax.decoding.abstract import abstract_kernels
 from marco_jax.decoding.decode import DecodeState
 from marco_jax.model.mesh import Sharding, check_mesh
-from marco_jax.planning.hlo import analyze
-from marco_jax.planning.plan import DoesNotFit, compile_lowered, program_memory, tree_bytes
+from marco_jax.planning.plan import DoesNotFit, compile_program, tree_bytes
 from marco_jax.planning.topology import topology_devices
 from marco_jax.runtime.chips import GIB, Chip, chip_of
 from marco_jax.runtime.progress import Progress
@@ -66,32 +64,25 @@ def plan_kernels(
 def _plan(
     function: Callable, arguments: tuple, tokens: int, sharding: Sharding, chip: Chip
 ) -> dict[str, Any]:
-    start = time.perf_counter()
-    compiled = compile_lowered(function.lower(*arguments))
-    seconds = time.perf_counter() - start
-    mesh = sharding.mesh
-    cost = analyze(compiled.as_text(), mesh.axis_names, tuple(mesh.shape.values()))
+    program = compile_program(function.lower(*arguments), sharding.mesh, chip)
+    cost = program.cost
     parameters = tree_bytes(arguments[0])
     states = [argument for argument in arguments if isinstance(argument, DecodeState)]
     cache = sum(tree_bytes(state.cache) for state in states)
     # A call reads the parameters once, and the whole cache if it has one.
-    read = parameters + cache
-    compute = cost.flops / chip.peak_flops
-    memory, ici = read / chip.hbm_bandwidth, cost.wire_bytes() / chip.ici_bandwidth
+    memory = (parameters + cache) / chip.hbm_bandwidth
+    compute, ici = cost.flops / chip.peak_flops, cost.wire_bytes() / chip.ici_bandwidth
     call = max(compute, memory) + ici
+    gathered = [item.payload_bytes for item in cost.collectives if item.kind == "all-gather"]
     return {
         "memory": {
             "parameters_gib": parameters / GIB,
             "cache_gib": cache / GIB,
-            **program_memory(compiled.memory_analysis(), chip),
+            **program.memory,
         },
         "flops": cost.flops,
         "wire_gib": cost.wire_bytes() / GIB,
-        "largest_gathered_gib": max(
-            (item.payload_bytes for item in cost.collectives if item.kind == "all-gather"),
-            default=0.0,
-        )
-        / GIB,
+        "largest_gathered_gib": max(gathered, default=0.0) / GIB,
         "predicted": {
             "compute_seconds": compute,
             "hbm_seconds": memory,
@@ -99,5 +90,5 @@ def _plan(
             "call_seconds": call,
             "tokens_per_second": tokens / call,
         },
-        "compile_seconds": seconds,
+        "compile_seconds": program.seconds,
     }

@@ -35,18 +35,17 @@ def format_plan(plan: dict[str, Any]) -> str:
         rows.append(group)
         for name, value in plan[group].items():
             if isinstance(value, dict):
-                parts = (
-                    f"{key} {item:.2f}" if isinstance(item, float) else f"{key} {item}"
-                    for key, item in value.items()
-                    if item
-                )
+                parts = (f"{key} {_shown(item, '.2f')}" for key, item in value.items() if item)
                 rows.append(f"  {name:<32}{', '.join(parts) or 'none'}")
             else:
-                shown = f"{value:,.4g}" if isinstance(value, float) else f"{value}"
-                rows.append(f"  {name:<32}{shown}")
+                rows.append(f"  {name:<32}{_shown(value, ',.4g')}")
     rows += _kernels(plan.get("kernels", {}))
     rows.append(CAVEAT)
     return "\n".join(rows)
+
+
+def _shown(value: Any, number: str) -> str:
+    return format(value, number) if isinstance(value, float) else f"{value}"
 
 
 def _kernels(kernels: dict[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.planning.memory import KEPT_ACTIVATIONS, estimate_memory
 from marco_jax.planning.plan import DoesNotFit, plan_step
+from marco_jax.planning.plan_text import CAVEAT
 from marco_jax.planning.topology import topology_devices
 from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
 from marco_jax.training.assemble import check_run, create_sharding
@@ -47,9 +48,7 @@ class Candidate:
     def apply(self, config: ConfigDict) -> ConfigDict:
         """A copy of the config with this layout."""
         config = config.copy_and_resolve_references()
-        config.mesh.update(dict(self.mesh))
-        config.batch.sequences_per_chip = self.sequences_per_chip
-        config.remat = self.remat
+        config.update_from_flattened_dict(self.fields())
         return config
 
     def fields(self) -> dict[str, Any]:
@@ -62,19 +61,12 @@ class Candidate:
 
 
 def search_meshes(
-    config: ConfigDict,
-    topology: str,
-    *,
-    compiles: int,
-    sequences: Sequence[int] = SEQUENCES,
+    config: ConfigDict, topology: str, *, compiles: int, sequences: Sequence[int] = SEQUENCES
 ) -> dict[str, Any]:
     """Ranks all layouts of a training step and compiles the most promising ones.
 
-    Args:
-        config: a training config; its mesh, sequences_per_chip and remat are searched.
-        topology: such as "v5p:4x4x4".
-        compiles: number of layouts to compile.
-        sequences: values of batch.sequences_per_chip, which change the tokens of a step.
+    The mesh, sequences_per_chip and remat of a training config are searched; `sequences` are values
+    of batch.sequences_per_chip, which change the tokens of a step. `compiles` layouts are compiled.
 
     Returns:
         `best`: the layout that fits with the most predicted tokens per second, with its `plan` and
@@ -91,7 +83,8 @@ def search_meshes(
     chip = chip_of(topology)
     fitting = [item for item in found if item.bytes <= _SLACK * chip.hbm_bytes]
     # If none is estimated to fit, try the smallest.
-    ranked = sorted(fitting, key=_seconds_per_token) or sorted(found, key=lambda item: item.bytes)
+    ranked = sorted(fitting, key=lambda item: item.seconds / item.sequences_per_chip)
+    ranked = ranked or sorted(found, key=lambda item: item.bytes)
     tried: list[dict[str, Any]] = []
     for item in ranked:
         if len(tried) == compiles:
@@ -115,9 +108,8 @@ def candidates(
     for fsdp, tensor, context in itertools.product(_powers(chips), repeat=3):
         if chips % (fsdp * tensor * context) or tensor > 8:
             continue
-        mesh = dict(
-            zip(_AXES, (chips // (fsdp * tensor * context), fsdp, tensor, context), strict=True)
-        )
+        sizes = (chips // (fsdp * tensor * context), fsdp, tensor, context)
+        mesh = dict(zip(_AXES, sizes, strict=True))
         changed = config.copy_and_resolve_references()
         changed.mesh.update(mesh)
         sharding = create_sharding(changed, devices)
@@ -137,20 +129,11 @@ def _powers(limit: int) -> list[int]:
 
 
 def _estimate(
-    model: Qwen2Config,
-    config: ConfigDict,
-    mesh: dict[str, int],
-    rows: int,
-    remat: str,
-    chip: Chip,
+    model: Qwen2Config, config: ConfigDict, mesh: dict[str, int], rows: int, remat: str, chip: Chip
 ) -> tuple[float, float]:
     """Roughly estimates the seconds of a step and its peak memory in bytes, per chip."""
-    tensor, context, data, length = (
-        mesh["tensor"],
-        mesh["context"],
-        mesh["data"],
-        config.batch.length,
-    )
+    data, context, tensor = mesh["data"], mesh["context"], mesh["tensor"]
+    length = config.batch.length
     ways = mesh["fsdp"] * context  # shards of a parameter
     micro = config.batch.accumulation_steps
     tokens = rows * tensor * length / micro  # per chip and micro-batch
@@ -177,22 +160,14 @@ def _estimate(
     return max(seconds, moved), size
 
 
-def _seconds_per_token(item: Candidate) -> float:
-    return item.seconds / item.sequences_per_chip
-
-
 def _try(item: Candidate, config: ConfigDict, topology: str) -> dict[str, Any]:
     row: dict[str, Any] = {"fields": item.fields(), "estimated_gib": item.bytes / GIB}
     try:
         plan = plan_step(item.apply(config), topology)
     except DoesNotFit as error:
         return row | {"fits": False, "tokens_per_second": 0.0, "reason": str(error), "plan": None}
-    predicted = plan["predicted"]
-    return row | {
-        "fits": plan["memory"]["fits"],
-        "tokens_per_second": predicted["tokens_per_second_as_scheduled"],
-        "plan": plan,
-    }
+    rate = plan["predicted"]["tokens_per_second_as_scheduled"]
+    return row | {"fits": plan["memory"]["fits"], "tokens_per_second": rate, "plan": plan}
 
 
 def _is_larger(item: Candidate, tried: dict[str, Any]) -> bool:
@@ -227,8 +202,6 @@ def format_search(found: dict[str, Any]) -> str:
         rows.append("No layout fits: try more chips, or --search with more layouts.")
     else:
         fields = found["best"]["fields"].items()
-        rows.append(
-            "Use the best with " + " ".join(f"--config.{name}={value}" for name, value in fields)
-        )
-        rows.append("Predicted from the TPU compiler and the data sheet; not measured on a chip.")
+        flags = " ".join(f"--config.{name}={value}" for name, value in fields)
+        rows += [f"Use the best with {flags}", CAVEAT]
     return "\n".join(rows)
