@@ -1,8 +1,8 @@
-"""What the scripts share: sides that take turns, random batches and models, a tokenizer of ids."""
+"""What the scripts share: flags and JSON, sides that take turns, random batches and models."""
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import dataclasses
 import json
 import os
@@ -18,31 +18,56 @@ OURS = "marco_jax"
 VOCABULARY = 151_936  # of Qwen2
 
 
+def read_flags(document: str, **flags: tuple[Any, str]) -> argparse.Namespace:
+    """The flags of a command line, whose help begins with the script's docstring.
+
+    Args:
+        document: the docstring.
+        flags: (default, help) of each; values have the type of the default. A tuple is a
+            comma-separated list, False a switch, and a type in place of a default is required.
+    """
+    parser = argparse.ArgumentParser(
+        description=document, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, (default, text) in flags.items():
+        if default is False:
+            parser.add_argument(f"--{name}", action="store_true", help=text)
+        elif isinstance(default, type):
+            parser.add_argument(f"--{name}", type=default, required=True, help=text)
+        else:
+            parser.add_argument(f"--{name}", default=default, type=_reader(default), help=text)
+    return parser.parse_args()
+
+
+def _reader(default: Any) -> Callable[[str], Any]:
+    if isinstance(default, tuple):
+        return lambda text: tuple(type(default[0])(value) for value in text.split(","))
+    return type(default)
+
+
+def print_json(value: Any) -> None:
+    """Prints a result."""
+    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+
+
 @dataclasses.dataclass
 class Times:
     """What the calls of one side took, and what the last of them returned."""
 
     seconds: list[float] = dataclasses.field(default_factory=list)
-    cpu_seconds: list[float] = dataclasses.field(default_factory=list)
     answer: Any = None
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Calls and times a function."""
-        begin, used = time.perf_counter(), time.process_time()
+        begin = time.perf_counter()
         self.answer = function()
         self.seconds.append(time.perf_counter() - begin)
-        self.cpu_seconds.append(time.process_time() - used)
         return self.answer
 
     @property
     def median(self) -> float:
         """Median of the wall-clock seconds."""
         return statistics.median(self.seconds)
-
-    @property
-    def cpu_median(self) -> float:
-        """Median of the CPU seconds, which other work on the machine disturbs less."""
-        return statistics.median(self.cpu_seconds)
 
 
 def take_turns(
@@ -62,40 +87,25 @@ def take_turns(
     return times
 
 
-def ratios(times: Mapping[str, Times], ours: str, theirs: str) -> dict[str, float]:
-    """How many times as long the other side takes, by medians."""
-    return {
-        "ratio": round(times[theirs].median / times[ours].median, 3),
-        "ratio_of_cpu_seconds": round(times[theirs].cpu_median / times[ours].cpu_median, 3),
-    }
-
-
 class Peer:
-    """Another Python process that answers each line of its input with a line of JSON."""
+    """Another process that answers each line of its input with a line of JSON."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *command: str) -> None:
         """Starts it; its errors go to ours."""
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | dict(environment or {}),
-        )
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
-    def ask(self, line: str) -> Any:
+    def ask(self, line: str = "") -> Any:
         """Its answer to a line.
 
         Raises:
             SystemExit: it has ended.
         """
-        answer = ""
-        with contextlib.suppress(BrokenPipeError):
+        try:
             print(line, file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"{' '.join(self._process.args)} ended: its error is above")
-        return json.loads(answer)
+            return json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            raise SystemExit(f"{self._process.args} ended: its error is above") from None
 
     def close(self) -> None:
         """Ends the process."""
@@ -107,24 +117,30 @@ class Ids:
     """Enough of a tokenizer for an engine that reads and writes ids: no id ends a text."""
 
     eos_id = -2
-
-    def __init__(self, vocab_size: int) -> None:
-        """Of a model with so many ids."""
-        self.vocab_size = vocab_size
+    vocab_size = VOCABULARY
 
     def decode(self, ids: list[int]) -> str:
         """Nothing: texts are not compared."""
         return ""
 
 
-def save_small_model(directory: str, vocabulary: int = VOCABULARY) -> None:
+def save_small_model(directory: str) -> None:
     """Writes the small model with random weights as a Hugging Face directory."""
     from marco_jax.model.qwen2 import init_params
     from marco_jax.model.qwen2_config import PRESETS
     from marco_jax.weights.huggingface import save_huggingface
 
-    config = dataclasses.replace(PRESETS["small"], vocab_size=vocabulary)
+    config = dataclasses.replace(PRESETS["small"], vocab_size=VOCABULARY)
     save_huggingface(directory, config, init_params(config, seed=0), overwrite=True)
+
+
+def load_engine(directory: str) -> tuple[Any, Any]:
+    """The saved model as an Engine that reads ids, and its parameters."""
+    from marco_jax.decoding.engine import Engine
+    from marco_jax.weights.huggingface import load_huggingface
+
+    config, params = load_huggingface(directory)
+    return Engine(config, Ids(), max_length=4096), params
 
 
 def load_torch(directory: str) -> Any:
@@ -137,21 +153,16 @@ def load_torch(directory: str) -> Any:
 
 
 def packed_batch(rows: int, length: int, vocabulary: int, documents: int = 1, seed: int = 0) -> Any:
-    """A training batch of random tokens; each sequence holds whole documents and no padding."""
+    """A training batch of random tokens: `documents` of one size a sequence, without padding."""
     from marco_jax.training.state import Batch
 
-    random = np.random.default_rng(seed)
-    tokens = random.integers(0, vocabulary, (rows, length + 1), dtype=np.int32)
-    segment_ids, positions = np.empty((2, rows, length), np.int32)
-    for row in range(rows):
-        cuts = np.sort(random.choice(np.arange(1, length), documents - 1, replace=False))
-        sizes = np.diff([0, *cuts, length])
-        segment_ids[row] = np.repeat(np.arange(1, documents + 1), sizes)
-        positions[row] = np.concatenate([np.arange(size) for size in sizes])
+    tokens = np.random.default_rng(seed).integers(0, vocabulary, (rows, length + 1), np.int32)
+    size = length // documents
+    segment_ids = np.tile(np.arange(length, dtype=np.int32) // size + 1, (rows, 1))
     return Batch(
         tokens=tokens[:, :-1],
         targets=tokens[:, 1:],
-        positions=positions,
+        positions=np.tile(np.arange(length, dtype=np.int32) % size, (rows, 1)),
         segment_ids=segment_ids,
         loss_weights=np.ones((rows, length), np.float32),
         source_ids=np.zeros_like(segment_ids),

@@ -1,16 +1,14 @@
 """Training throughput of the small model on a CPU, beside PyTorch and transformers.
 
-    python -m benchmarks.cpu_training --vocab=32000,151936 --rounds=5 --steps=2
+    python -m benchmarks.cpu_training --vocabularies=32000,151936 --rounds=5 --steps=2
 
 Both sides do the same work in float32: forward, cross-entropy of every next token, backward,
 gradient clipping at 1.0 and AdamW with weight decay, 8 sequences of 512 tokens a step. A is the
 step of `marco train`, B Qwen2ForCausalLM in a plain loop with fused AdamW; it runs with eager and
 with sdpa attention, and the faster one counts. Each side lives in a process of its own and waits
 while the other runs; they take turns of a few steps. `ratio` is B's median seconds of a step over
-A's.
-
-Our side asks the allocator to keep freed memory, as `marco train` does on a CPU; PyTorch's runs as
-a user's process does by default. `--pytorch_keeps_memory` asks the same for it.
+A's. A asks the allocator to keep freed memory, as `marco train` does on a CPU; B runs as a user's
+process does by default.
 """
 
 from __future__ import annotations
@@ -27,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import OURS, Peer, Times, packed_batch, ratios, training_step
+from benchmarks.common import OURS, Peer, Times, packed_batch, print_json, read_flags, training_step
 
 ROWS, LENGTH = 8, 512
 LEARNING_RATE, BETAS, EPSILON = 1e-4, (0.9, 0.95), 1e-8
 WEIGHT_DECAY, CLIP_NORM = 0.1, 1.0
 # Steps before the clock starts: compilation, and then until the heap has grown to its full size.
 WARM_UP_STEPS = 5
+ATTENTIONS = ("eager", "sdpa")
 
 # Runs one step with the named kind of attention and returns its loss, having waited for all of it.
 Step = Callable[[str], float]
@@ -43,8 +42,10 @@ def jax_step(model: Any) -> Step:
     """Our trainer, as `marco train` assembles it."""
     import jax
 
+    from marco_jax.runtime.host_memory import keep_freed_memory
     from marco_jax.training.defaults import training_config
 
+    keep_freed_memory()
     config = training_config()
     config.batch.update(length=LENGTH, sequences_per_chip=ROWS)
     config.optimizer.update(
@@ -67,18 +68,11 @@ def torch_step(config: Any) -> Step:
     import transformers
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.manual_seed(0)
     fields = transformers.Qwen2Config(**config.to_huggingface())
     model = transformers.Qwen2ForCausalLM(fields).float().train()
+    rates = {"lr": LEARNING_RATE, "betas": BETAS, "eps": EPSILON, "weight_decay": WEIGHT_DECAY}
     # The sums of `fused` are the same; without it PyTorch walks memory once an operation.
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=LEARNING_RATE,
-        betas=BETAS,
-        eps=EPSILON,
-        weight_decay=WEIGHT_DECAY,
-        fused=True,
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), **rates, fused=True)
     seeds = itertools.count()
 
     def step(attention: str) -> float:
@@ -98,17 +92,11 @@ def torch_step(config: Any) -> Step:
     return step
 
 
-def serve(side: str, args: argparse.Namespace) -> None:
-    """A worker: reads lines "ATTENTION STEPS", and answers each with times and the last loss."""
+def serve(side: str, vocabulary: str) -> None:
+    """A worker: reads lines "ATTENTION STEPS"; answers with times, the last loss and its memory."""
     from marco_jax.model.qwen2_config import PRESETS
-    from marco_jax.runtime.host_memory import keep_freed_memory
 
-    # Before any library counts the cores: what both sides' thread pools go by.
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[: args.threads or len(cores)])
-    if side == "jax" or args.pytorch_keeps_memory:
-        keep_freed_memory()
-    model = dataclasses.replace(PRESETS["small"], vocab_size=int(args.vocab))
+    model = dataclasses.replace(PRESETS["small"], vocab_size=int(vocabulary))
     step = {"jax": jax_step, "torch": torch_step}[side](model)
     for line in sys.stdin:
         attention, steps = line.split()
@@ -119,18 +107,11 @@ def serve(side: str, args: argparse.Namespace) -> None:
         print(json.dumps(dataclasses.asdict(times) | {"max_rss_gib": memory}), flush=True)
 
 
-def compare(vocab: int, args: argparse.Namespace) -> dict[str, Any]:
-    """One vocabulary."""
-
-    def worker(side: str) -> Peer:
-        command = [sys.executable, "-m", "benchmarks.cpu_training", "--worker", side]
-        command += [f"--vocab={vocab}", f"--threads={args.threads}"]
-        command += ["--pytorch_keeps_memory"] if args.pytorch_keeps_memory else []
-        return Peer(command, {"JAX_PLATFORMS": "cpu"})
-
-    attentions = args.attention.split(",")
-    ours, theirs = worker("jax"), worker("torch")
-    sides = {OURS: ours, **dict.fromkeys(attentions, theirs)}
+def compare(vocabulary: int, args: argparse.Namespace) -> dict[str, Any]:
+    """One size of the vocabulary."""
+    command = (sys.executable, "-m", "benchmarks.cpu_training", "--worker")
+    ours, theirs = (Peer(*command, side, str(vocabulary)) for side in ("jax", "torch"))
+    sides = {OURS: ours, **dict.fromkeys(ATTENTIONS, theirs)}
     times, last = {name: Times() for name in sides}, {}
     for name, side in sides.items():
         side.ask(f"{name} {WARM_UP_STEPS}")
@@ -138,16 +119,13 @@ def compare(vocab: int, args: argparse.Namespace) -> dict[str, Any]:
         for name, side in sides.items():
             last[name] = side.ask(f"{name} {args.steps}")
             times[name].seconds += last[name]["seconds"]
-            times[name].cpu_seconds += last[name]["cpu_seconds"]
     ours.close()
     theirs.close()
-    fastest = min(attentions, key=lambda name: times[name].median)
+    fastest = min(ATTENTIONS, key=lambda name: times[name].median)
     return {
-        "vocab_size": vocab,
-        **ratios(times, OURS, fastest),
-        "pytorch_attention": fastest,
+        "vocabulary": vocabulary,
+        "ratio": round(times[fastest].median / times[OURS].median, 3),
         "tokens_per_second": {name: round(ROWS * LENGTH / t.median) for name, t in times.items()},
-        "step_seconds": {name: [round(s, 2) for s in t.seconds] for name, t in times.items()},
         "last_loss": {name: found["answer"] for name, found in last.items()},
         "max_rss_gib": {name: round(last[name]["max_rss_gib"], 2) for name in (OURS, fastest)},
     }
@@ -155,22 +133,17 @@ def compare(vocab: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measures, or serves as one side."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vocab", default="32000,151936", help="vocabulary sizes")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=2, help="steps a turn")
-    parser.add_argument("--threads", type=int, default=0, help="cores for each side; 0: all")
-    parser.add_argument("--attention", default="eager,sdpa", help="what PyTorch runs with")
-    parser.add_argument(
-        "--pytorch_keeps_memory", action="store_true", help="the allocator's setting for it too"
-    )
-    parser.add_argument("--worker", choices=("jax", "torch"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        serve(args.worker, args)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if sys.argv[1:2] == ["--worker"]:
+        serve(*sys.argv[2:])
         return
-    results = [compare(int(vocab), args) for vocab in args.vocab.split(",")]
-    print(json.dumps({"tokens_per_step": ROWS * LENGTH, "results": results}, indent=2))
+    args = read_flags(
+        __doc__,
+        vocabularies=((32_000, 151_936), "sizes"),
+        rounds=(5, "turns of each side"),
+        steps=(2, "steps a turn"),
+    )
+    print_json([compare(size, args) for size in args.vocabularies])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -83,16 +84,13 @@ def jsonl(path: pathlib.Path) -> Rows:
 
 def tsv(path: pathlib.Path, *columns: str) -> Rows:
     """Tab-separated values without quotes, with a header unless columns are given."""
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    rows = [line.split("\t") for line in lines]
-    names = columns or rows.pop(0)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return table(path, columns or None, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def table(path: pathlib.Path) -> Rows:
-    """Comma-separated values with a header."""
+def table(path: pathlib.Path, columns: tuple[str, ...] | None = None, **options: Any) -> Rows:
+    """Comma-separated values, with a header unless columns are given."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(file, columns, **options))
 
 
 def squad(path: pathlib.Path) -> Rows:
@@ -121,21 +119,17 @@ def xcopa(data: pathlib.Path, language: str) -> LocalTask:
 
 def xstorycloze(data: pathlib.Path, language: str) -> LocalTask:
     """The published evaluation fifth, with shots from the rest of the validation stories."""
-    names = {
-        "InputStoryid": "story_id",
-        **{f"InputSentence{n}": f"input_sentence_{n}" for n in range(1, 5)},
-        "RandomFifthSentenceQuiz1": "sentence_quiz1",
-        "RandomFifthSentenceQuiz2": "sentence_quiz2",
-        "AnswerRightEnding": "answer_right_ending",
-    }
     files = {
         split: f"xstorycloze/spring2016.val.{language}.tsv.split_20_80_{split}.tsv"
         for split in ("train", "eval")
     }
+    # The files have a header of their own.
+    columns = ("story_id", *(f"input_sentence_{n}" for n in range(1, 5)))
+    columns += ("sentence_quiz1", "sentence_quiz2", "answer_right_ending")
 
     def rows(name: str) -> Rows:
-        renamed = [{names[key]: text for key, text in row.items()} for row in tsv(data / name)]
-        return [row | {"answer_right_ending": int(row["answer_right_ending"])} for row in renamed]
+        found = tsv(data / name, *columns)[1:]
+        return [row | {"answer_right_ending": int(row["answer_right_ending"])} for row in found]
 
     splits = {split: rows(name) for split, name in files.items()}
     # The other languages' files name theirs and include this one.
@@ -172,17 +166,9 @@ def belebele(data: pathlib.Path, language: str, code: str) -> LocalTask:
 def mmlu(data: pathlib.Path, subject: str, format: str = "harness") -> LocalTask:
     """One subject, in letters ("harness") or with whole answers ("continuation")."""
     files = {split: f"mmlu/{split}/{subject}_{split}.csv" for split in ("dev", "test")}
-    splits = {
-        split: [
-            {
-                "question": row["question"],
-                "choices": [row[f"choice{n}"] for n in range(4)],
-                "answer": int(row["answer"]),
-            }
-            for row in table(data / name)
-        ]
-        for split, name in files.items()
-    }
+    splits = {split: table(data / name) for split, name in files.items()}
+    for row in itertools.chain(*splits.values()):
+        row |= {"choices": [row[f"choice{n}"] for n in range(4)], "answer": int(row["answer"])}
     variant, changes = ("default", {}) if format == "harness" else (format, {"description": ""})
     path = f"mmlu/{variant}/mmlu_{subject}.yaml"
     names = tuple(files.values())
@@ -192,10 +178,9 @@ def mmlu(data: pathlib.Path, subject: str, format: str = "harness") -> LocalTask
 def cmmlu(data: pathlib.Path, subject: str) -> LocalTask:
     """One subject."""
     files = {split: f"cmmlu/{split}/{subject}.csv" for split in ("dev", "test")}
-    splits = {
-        split: [{key or "index": text for key, text in row.items()} for row in table(data / name)]
-        for split, name in files.items()
-    }
+    splits = {split: table(data / name) for split, name in files.items()}
+    for row in itertools.chain(*splits.values()):
+        row["index"] = row.pop("")
     return LocalTask("cmmlu", "zh", f"cmmlu/cmmlu_{subject}.yaml", splits, tuple(files.values()))
 
 
@@ -222,25 +207,19 @@ def mgsm(data: pathlib.Path, language: str, format: str = "direct") -> LocalTask
     numbers = [11, 29, 39, 9, 33, 8, 8, 5]
     files = ("mgsm/exemplars.json", f"mgsm/mgsm_{language}.tsv")
     exemplars = json.loads((data / files[0]).read_text(encoding="utf-8"))[language]
-    splits = {
-        "train": [
-            {"question": shot["q"], "answer": shot["a"], "answer_number": number}
-            for shot, number in zip(exemplars.values(), numbers, strict=True)
-        ],
-        "test": [
-            {
-                "question": row["question"],
-                "answer": None,
-                "answer_number": int(row["answer"].replace(",", "")),
-            }
-            for row in tsv(data / files[1], "question", "answer")
-        ],
-    }
+    train = [
+        {"question": shot["q"], "answer": shot["a"], "answer_number": number}
+        for shot, number in zip(exemplars.values(), numbers, strict=True)
+    ]
+    test = [
+        row | {"answer": None, "answer_number": int(row["answer"].replace(",", ""))}
+        for row in tsv(data / files[1], "question", "answer")
+    ]
     path = f"mgsm/{format}/mgsm_{format}_{language}.yaml"
-    strict = ("exact_match", "remove_whitespace"), ("exact_match_strict", "strict-match")
-    name, filtered = strict[format != "direct"]
-    metrics = {
-        name: f"exact_match,{filtered}",
-        "exact_match_flexible": "exact_match,flexible-extract",
-    }
+    metrics = {"exact_match_flexible": "exact_match,flexible-extract"}
+    if format == "direct":
+        metrics["exact_match"] = "exact_match,remove_whitespace"
+    else:
+        metrics["exact_match_strict"] = "exact_match,strict-match"
+    splits = {"train": train, "test": test}
     return LocalTask(f"mgsm:{format}", language, path, splits, files, metrics)

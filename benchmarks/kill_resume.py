@@ -1,23 +1,22 @@
 """Runs that are killed again and again, beside one that is not.
 
-    python -m benchmarks.kill_resume --seed 0 --runs 20
-    python -m benchmarks.kill_resume --seed 0 --runs 20 --processes 2
+    python -m benchmarks.kill_resume --runs 20
+    python -m benchmarks.kill_resume --runs 20 --processes 2
 
 A tiny model is trained once from start to end: the reference. Then each run does the same in a
-workdir of its own, one after the other, and is killed with SIGKILL a few times: at a random moment,
-or in the middle of a step, of a save or of an evaluation that begins after one. It is started again
-until it is done. With several processes (four virtual devices each) one of them is killed, the
-others must end by themselves, and all are started again. A run is equal if every parameter of its
-last checkpoint, every metric of metrics.jsonl that is not a time, and every evaluation are those of
-the reference, bit for bit.
+workdir of its own, one after the other, and is killed with SIGKILL one to three times, each time in
+a step, a save or an evaluation that it is at after a random while. It is started again until it is
+done. With several processes (four virtual devices each) one of them is killed, the others must end
+by themselves, and all are started again. A run is equal if every parameter of its last checkpoint,
+every metric of metrics.jsonl that is not a time, and every evaluation are those of the reference,
+bit for bit.
 
-Prints JSON: kills and what they hit (a `save` left an unfinished step behind), restarts, how many
-runs are equal. The exit code is 1 unless all are.
+Prints JSON: what the kills hit (a `save` left an unfinished step behind), and how many runs are
+equal. The exit code is 1 unless all are.
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import json
@@ -32,6 +31,8 @@ import tempfile
 import time
 from typing import Any
 
+from benchmarks.common import print_json, read_flags
+
 STEP, SAVE, EVALUATION = "step", "save", "evaluation"
 STEPS = 24
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -40,43 +41,25 @@ PARTS = {"step": STEP, "input": STEP, "compile": STEP, "checkpoint": SAVE, "eval
 # Longer than anything takes: a process that has not ended by then hangs.
 PATIENCE = 120.0
 
-OVERRIDES = (
-    f"steps={STEPS}",
-    "tokenizer.vocab_size=320",
-    "model.hidden_size=32",
-    "model.intermediate_size=64",
-    "model.num_hidden_layers=2",
-    "model.num_attention_heads=2",
-    "model.num_key_value_heads=2",
-    "model.head_dim=16",
-    "batch.length=64",
-    "batch.sequences_per_chip=1",
-    "log_every=2",
-    "checkpoint.every=3",
-    "checkpoint.keep=3",
-    "evaluation.tasks=bits_per_byte",
-    "evaluation.every_tasks=bits_per_byte",
-    "evaluation.every=5",
-    "evaluation.languages=kk",
-    "evaluation.max_length=128",
-)
+OVERRIDES = f"""
+    steps={STEPS} log_every=2 tokenizer.vocab_size=320 batch.length=64 batch.sequences_per_chip=1
+    model.hidden_size=32 model.intermediate_size=64 model.num_hidden_layers=2
+    model.num_attention_heads=2 model.num_key_value_heads=2 model.head_dim=16
+    checkpoint.every=3 checkpoint.keep=3
+    evaluation.tasks=bits_per_byte evaluation.every_tasks=bits_per_byte evaluation.every=5
+    evaluation.languages=kk evaluation.max_length=128
+""".split()
 
 
 def write_corpus(path: pathlib.Path) -> None:
-    """Seeded words in three languages, and pairs of two of them."""
-    rng = random.Random(0)
-    letters = "aeiou" + "bdgklmnprst" * 2
-    words = {
-        code: ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(200)]
-        for code in ("en", "de", "kk")
-    }
-    rows: list[dict[str, str]] = []
-    for number in map(str, range(200)):
-        order = [rng.randrange(200) for _ in range(rng.randint(5, 25))]
-        texts = {code: " ".join(words[code][i] for i in order) for code in words}
-        rows += [{"id": number, "language": code, "text": text} for code, text in texts.items()]
-        pair = {"source_language": "en", "target_language": "kk"}
-        rows.append({"id": number, **pair, "source": texts["en"], "target": texts["kk"]})
+    """Seeded words in three languages."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("aeioubdgklmnprst", k=draw.randint(2, 9))) for _ in range(200)]
+    rows = [
+        {"language": language, "text": " ".join(draw.choices(words, k=draw.randint(5, 25)))}
+        for language in ("en", "de", "kk")
+        for _ in range(200)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -99,7 +82,9 @@ class Job:
     """All processes of one start of a run."""
 
     def __init__(self, home: pathlib.Path, workdir: pathlib.Path, processes: int) -> None:
-        self.workdir = workdir
+        self.workdir, self.children = workdir, []
+        self.log = workdir.with_suffix(".log")
+        self.parts = [workdir.with_suffix(f".part{number}") for number in range(processes)]
         devices = 4 if processes > 1 else 1
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -114,9 +99,6 @@ class Job:
                 probe.bind(("127.0.0.1", 0))
                 fields.append(f"distributed.coordinator=127.0.0.1:{probe.getsockname()[1]}")
             fields.append(f"distributed.num_processes={processes}")
-        self.parts = [workdir.with_suffix(f".part{n}") for n in range(processes)]
-        self.log = workdir.with_suffix(".log")
-        self.children = []
         for number, part in enumerate(self.parts):
             part.unlink(missing_ok=True)
             own = [f"distributed.process_id={number}"] if processes > 1 else []
@@ -124,10 +106,8 @@ class Job:
             command += ["train", "--config=configs/demo.py", f"--workdir={workdir}"]
             command += [f"--config.{field}" for field in [*fields, *own]]
             with self.log.open("a") as log:
-                started = subprocess.Popen(
-                    command, cwd=ROOT, env=environment, stdout=log, stderr=log
-                )
-            self.children.append(started)
+                options = {"cwd": ROOT, "env": environment, "stdout": log, "stderr": log}
+                self.children.append(subprocess.Popen(command, **options))
 
     def doing(self, number: int = 0) -> str:
         """What a process is at: step, save or evaluation; empty before its first step."""
@@ -143,17 +123,18 @@ class Job:
 
     def ended(self) -> bool:
         """Whether any process has."""
-        return any(child.poll() is not None for child in self.children)
+        return any(process.poll() is not None for process in self.children)
 
-    def wait_for_steps(self) -> None:
-        """Returns when the first process is at its first step, or any has ended."""
+    def wait_for_steps(self) -> float:
+        """The time when the first process is at its first step, or any has ended."""
         while not self.doing() and not self.ended():
             time.sleep(0.005)
+        return time.monotonic()
 
     def wait(self) -> list[int]:
         """The exit codes; a process that does not end is an error."""
         try:
-            return [child.wait(PATIENCE) for child in self.children]
+            return [process.wait(PATIENCE) for process in self.children]
         finally:
             for process in self.children:
                 process.kill()
@@ -169,46 +150,39 @@ class Job:
             raise SystemExit(f"{self.workdir.name} ended with {codes}:\n{log}")
 
 
-def kill(job: Job, rng: random.Random, seconds: float) -> dict[str, Any] | None:
-    """Kills one process at a random moment, or in a part that begins after it.
+def kill(job: Job, draw: random.Random, seconds: float) -> str | None:
+    """Kills one process in a step, a save or an evaluation, up to `seconds` after its first step.
 
     Returns:
-        what was hit, and how long the other processes lived on; None if the run was done before.
+        what was hit; None if the run was done before.
     """
-    victim = rng.randrange(len(job.children))
-    target = rng.choice(["any", STEP, SAVE, EVALUATION])
-    delay = rng.random() * seconds
-    job.wait_for_steps()
-    until = time.monotonic() + delay
-    while not (time.monotonic() >= until and target in ("any", job.doing(victim))):
+    victim, target = draw.randrange(len(job.children)), draw.choice([STEP, SAVE, EVALUATION])
+    until = job.wait_for_steps() + draw.random() * seconds
+    while time.monotonic() < until or job.doing(victim) != target:
         if job.ended():
             return None
         time.sleep(0.0005)
     # Some way into it, too.
-    time.sleep(rng.random() * 0.02)
-    if job.ended():
-        return None
-    doing = job.doing(victim)
+    time.sleep(draw.random() * 0.02)
+    hit = job.doing(victim)
     job.children[victim].kill()
-    begin = time.monotonic()
-    codes = job.wait()
-    if all(code >= 0 and code != 1 for code in codes):
+    if all(code >= 0 and code != 1 for code in job.wait()):
         return None
-    return {"hit": SAVE if job.saving() else doing, "others_seconds": time.monotonic() - begin}
+    return SAVE if job.saving() else hit
 
 
 def run_killed(
-    home: pathlib.Path, workdir: pathlib.Path, processes: int, rng: random.Random, seconds: float
-) -> list[dict[str, Any]]:
-    """Starts a run until it is done, and kills it some times; what the kills hit."""
-    wanted, kills = rng.randint(1, 3), []
+    home: pathlib.Path, workdir: pathlib.Path, processes: int, draw: random.Random, seconds: float
+) -> list[str]:
+    """Starts a run, kills it some times and lets it end; what the kills hit."""
+    wanted, hits = draw.randint(1, 3), []
     while True:
         job = Job(home, workdir, processes)
-        if len(kills) < wanted and (hit := kill(job, rng, seconds)):
-            kills.append(hit)
-            continue
-        job.finish()
-        return kills
+        if len(hits) < wanted and (hit := kill(job, draw, seconds)):
+            hits.append(hit)
+        else:
+            job.finish()
+            return hits
 
 
 def outcome(workdir: pathlib.Path) -> dict[str, Any]:
@@ -230,59 +204,39 @@ def outcome(workdir: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def measure(seed: int, runs: int, processes: int, home: pathlib.Path) -> dict[str, Any]:
+def measure(runs: int, processes: int, home: pathlib.Path) -> dict[str, Any]:
     """All runs, and what came out."""
     write_corpus(home / "corpus.jsonl")
     reference = home / "reference"
     for _ in range(2):  # the first one compiles; the second has the pace of a restart
         shutil.rmtree(reference, ignore_errors=True)
         job = Job(home, reference, processes)
-        job.wait_for_steps()
-        begin = time.monotonic()
+        begin = job.wait_for_steps()
         job.finish()
         seconds = time.monotonic() - begin
-    kills, wrong, expected = [], {}, outcome(reference)
+    hits, different, expected = collections.Counter(), {}, outcome(reference)
     for number in range(runs):
-        workdir = home / f"run{number}"
-        rng = random.Random(f"{seed} {number} {processes}")
-        kills += run_killed(home, workdir, processes, rng, 0.8 * seconds)
+        workdir, draw = home / f"run{number}", random.Random(f"{number} {processes}")
+        hits.update(run_killed(home, workdir, processes, draw, 0.8 * seconds))
         found = outcome(workdir)
-        if different := [name for name in expected if found[name] != expected[name]]:
-            wrong[workdir.name] = different
-        else:
-            shutil.rmtree(workdir)
-        equal = number + 1 - len(wrong)
-        print(f"run {number + 1}/{runs}: {len(kills)} kills, {equal} equal", file=sys.stderr)
-    hits = collections.Counter(kill["hit"] for kill in kills)
-    result = {
-        "seed": seed,
-        "runs": runs,
-        "processes": processes,
-        "steps": STEPS,
-        "kills": len(kills),
-        "hits": {name: hits[name] for name in (STEP, SAVE, EVALUATION)},
-        "restarts": len(kills),
-        "equal": runs - len(wrong),
-        "different": wrong,
-    }
-    if processes > 1 and kills:
-        result["others_ended_within_seconds"] = round(max(k["others_seconds"] for k in kills), 2)
-    return result
+        if wrong := [name for name in expected if found[name] != expected[name]]:
+            different[workdir.name] = wrong
+        shutil.rmtree(workdir)
+        print(f"run {number + 1}/{runs}: {hits}, {len(different)} different", file=sys.stderr)
+    return {"kills": hits, "equal": runs - len(different), "different": different}
 
 
 def main() -> int:
     """Measures and prints JSON."""
     if sys.argv[1:2] == ["--child"]:
         return child(sys.argv[2], sys.argv[3:])
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=1, help="of a run, four devices each")
-    args = parser.parse_args()
+    args = read_flags(
+        __doc__, runs=(20, "that are killed"), processes=(1, "of a run, four devices each")
+    )
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as directory:
-        result = measure(args.seed, args.runs, args.processes, pathlib.Path(directory))
-    print(json.dumps(result, indent=2))
+        result = measure(args.runs, args.processes, pathlib.Path(directory))
+    print_json(result)
     return 0 if result["equal"] == args.runs else 1
 
 

@@ -1,18 +1,17 @@
 """Few-shot multiple choice on a CPU, beside lm-evaluation-harness with its Hugging Face backend.
 
-    python -m benchmarks.multiple_choice --examples=16 --rounds=3
+    python -m benchmarks.multiple_choice --examples=64 --harness_examples=8 --rounds=3
 
 A is our engine, B the harness at the best of some batch sizes. Both score the same token ids with
 the same float32 weights of the small model: a prefix of five shots that all questions share, a
 question, four options. Options are letters (one token each) or texts of a few tokens. The sides
-take turns, all questions each, and `ratio` is B's median for a question over A's; our compilation
-is timed by itself.
+take turns, all their questions each, and `ratio` is B's median seconds for a question over A's; A's
+first call, which compiles, is timed by itself.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -20,18 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import (
-    OURS,
-    VOCABULARY,
-    Ids,
-    Times,
-    load_torch,
-    ratios,
-    save_small_model,
-    take_turns,
-)
+from benchmarks import common
+from benchmarks.common import OURS
 
 SHOTS, SHOT_TOKENS, QUESTION_TOKENS = 5, 128, (96, 160)
+LETTERS, TEXTS = "letters", "texts"
 OPTIONS, TEXT_TOKENS = 4, (3, 8)
 
 Pairs = list[tuple[list[int], list[int]]]
@@ -50,24 +42,21 @@ def requests(kind: str, examples: int) -> Pairs:
     for _ in range(examples):
         context = shots + ids(random.integers(*QUESTION_TOKENS))
         texts = [ids(random.integers(*TEXT_TOKENS)) for _ in range(OPTIONS)]
-        pairs += [(context, option) for option in (letters if kind == "letters" else texts)]
+        pairs += [(context, option) for option in (letters if kind == LETTERS else texts)]
     return pairs
 
 
-def our_side(directory: str) -> tuple[Callable[[Pairs], np.ndarray], Any]:
+def our_side(directory: str) -> Callable[[Pairs], np.ndarray]:
     """Our engine, as `marco eval` makes it."""
-    from marco_jax.decoding.engine import Engine
     from marco_jax.decoding.requests import ScoreRequest
-    from marco_jax.weights.huggingface import load_huggingface
 
-    config, params = load_huggingface(directory)
-    engine = Engine(config, Ids(VOCABULARY), max_length=4096)
+    engine, params = common.load_engine(directory)
 
     def score(pairs: Pairs) -> np.ndarray:
         asked = [ScoreRequest(*pair) for pair in pairs]
         return np.array([answer.logprob for answer in engine.score(params, asked)])
 
-    return score, engine
+    return score
 
 
 def harness_side(directory: str) -> Callable[[Pairs, int], np.ndarray]:
@@ -81,7 +70,7 @@ def harness_side(directory: str) -> Callable[[Pairs, int], np.ndarray]:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer(words), eos_token="<|endoftext|>"
     )
-    harness = HFLM(load_torch(directory), tokenizer=tokenizer, max_length=4096, batch_size=1)
+    harness = HFLM(common.load_torch(directory), tokenizer=tokenizer, max_length=4096, batch_size=1)
 
     def score(pairs: Pairs, batch: int) -> np.ndarray:
         harness.batch_size_per_gpu = batch
@@ -94,48 +83,40 @@ def harness_side(directory: str) -> Callable[[Pairs, int], np.ndarray]:
 
 def compare(kind: str, directory: str, args: argparse.Namespace) -> dict[str, Any]:
     """One kind of options."""
-    ours, engine = our_side(directory)
-    theirs = harness_side(directory)
+    ours, theirs = our_side(directory), harness_side(directory)
     pairs, few = requests(kind, args.examples), requests(kind, args.harness_examples)
-    first = Times()
+    first = common.Times()
     first.call(lambda: ours(pairs))
-    sides: dict[str, Callable[[], np.ndarray]] = {OURS: lambda: ours(pairs)}
-    for size in args.batches.split(","):
-        sides[size] = lambda size=size: theirs(few, int(size))
-    times = take_turns(sides, args.rounds)
-    for name, found in times.items():
-        asked = args.examples if name == OURS else args.harness_examples
-        found.seconds = [taken / asked for taken in found.seconds]
-        found.cpu_seconds = [taken / asked for taken in found.cpu_seconds]
-    best = min(args.batches.split(","), key=lambda size: times[size].median)
-    # Fewer questions are the first of more.
-    both = min(len(pairs), len(few))
+    sides = {OURS: lambda: ours(pairs)}
+    for size in args.batches:
+        sides[f"harness, {size}"] = lambda size=size: theirs(few, size)
+    times = common.take_turns(sides, args.rounds)
+    asked = dict.fromkeys(sides, args.harness_examples) | {OURS: args.examples}
+    rates = {name: asked[name] / found.median for name, found in times.items()}
+    both = min(len(pairs), len(few))  # fewer questions are the first of more
     gaps = [np.abs(times[OURS].answer[:both] - t.answer[:both]).max() for t in times.values()]
     return {
         "options": kind,
-        **ratios(times, OURS, best),
-        "harness_batch_size": int(best),
-        "examples_per_second": {name: round(1 / t.median, 3) for name, t in times.items()},
+        "ratio": round(rates[OURS] / max(rates[name] for name in rates if name != OURS), 3),
+        "questions_per_second": {name: round(rate, 3) for name, rate in rates.items()},
         "first_call_with_compilation_seconds": round(first.median, 1),
-        "programs": len(engine.programs),
         "largest_difference": float(max(gaps)),
     }
 
 
 def main() -> None:
     """Measures and prints JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=64, help="questions for our side")
-    parser.add_argument("--harness_examples", type=int, default=8, help="and for the harness")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--batches", default="1,8", help="batch sizes of the harness")
-    parser.add_argument("--kinds", default="letters,texts", help="options")
-    args = parser.parse_args()
+    args = common.read_flags(
+        __doc__,
+        examples=(64, "questions for our side"),
+        harness_examples=(8, "and for the harness"),
+        rounds=(3, "turns of each side"),
+        batches=((1, 8), "batch sizes of the harness"),
+    )
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as directory:
-        save_small_model(directory)
-        kinds = args.kinds.split(",")
-        print(json.dumps([compare(kind, directory, args) for kind in kinds], indent=2))
+        common.save_small_model(directory)
+        common.print_json([compare(kind, directory, args) for kind in (LETTERS, TEXTS)])
 
 
 if __name__ == "__main__":

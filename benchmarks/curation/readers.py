@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Clean(NamedTuple):
-    """A document of a clean corpus."""
-
-    source: str
-    number: int
-    language: str
-    text: str
+CORPORA = pathlib.Path("../shared/corpora")
+SAMPLE = "dirty_web_constructed/dirty_web_constructed.jsonl"
+# The benchmark items that the dirty sample holds.
+ITEMS = "dirty_web_constructed/eval_items.jsonl"
 
 
 def rows(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -27,18 +23,8 @@ def lines(path: pathlib.Path) -> list[str]:
     return [line.strip() for line in path.open(encoding="utf-8")] if path.exists() else []
 
 
-def clean_documents(corpora: pathlib.Path) -> Iterator[Clean]:
-    """Help pages and articles."""
+def clean_documents(corpora: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Languages and texts of help pages and articles."""
     for path in sorted(corpora.glob("*/docs/*.jsonl")):
-        for number, row in enumerate(rows(path)):
-            yield Clean(path.parts[-3], number, row.get("lang") or path.stem, row["text"])
-
-
-def dirty_pages(corpora: pathlib.Path) -> pathlib.Path:
-    """The file of the dirty sample."""
-    return corpora / "dirty_web_constructed" / "dirty_web_constructed.jsonl"
-
-
-def benchmark_items(corpora: pathlib.Path) -> pathlib.Path:
-    """The file of the benchmark items that the dirty sample holds."""
-    return corpora / "dirty_web_constructed" / "eval_items.jsonl"
+        for row in rows(path):
+            yield row.get("lang") or path.stem, row["text"]

