@@ -31,8 +31,8 @@ from marco_jax.training.config import ConfigError
 from marco_jax.training.loop import train
 from marco_jax.weights.checkpoints import CHECKPOINTS
 from marco_jax.weights.convert import export_model
+from marco_jax.weights.manifest import finished_steps
 from marco_jax.weights.models import load_model
-from marco_jax.weights.recovery import finished_steps
 
 _log = logging.getLogger(__name__)
 

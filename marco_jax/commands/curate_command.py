@@ -8,8 +8,7 @@ import pathlib
 from typing import Any
 
 from marco_jax.languages import names_in
-from marco_jax.weights.engines import create_engine, run_config
-from marco_jax.weights.models import LoadedModel, load_model
+from marco_jax.weights.models import LoadedModel, create_engine, load_model, run_config
 
 
 def curate_command(arguments: argparse.Namespace) -> int:
@@ -65,7 +64,7 @@ class Perplexity:
 
     def __call__(self, texts: list[str], languages: list[str]) -> list[float]:
         """Bits that a byte of each text costs."""
-        from marco_jax.decoding.perplexity import bits_per_byte
+        from marco_jax.decoding.engine import bits_per_byte
 
         loaded, engine = _loaded_engine(self._path)
         return bits_per_byte(engine, loaded.params, loaded.tokenizer, texts)

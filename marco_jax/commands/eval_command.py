@@ -11,8 +11,7 @@ from marco_jax.commands.pairwise_command import compare_answers
 from marco_jax.files import write_json
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
-from marco_jax.weights.engines import create_engine, read_mesh, run_config
-from marco_jax.weights.models import load_model
+from marco_jax.weights.models import create_engine, load_model, read_mesh, run_config
 
 
 def eval_command(arguments: argparse.Namespace) -> int:

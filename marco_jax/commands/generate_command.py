@@ -12,8 +12,14 @@ from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.evaluation.input_rows import check_field, read_input_rows
 from marco_jax.runtime.progress import Progress
-from marco_jax.weights.engines import create_engine, read_mesh, run_config
-from marco_jax.weights.models import FoundModel, find_model, load_weights
+from marco_jax.weights.models import (
+    FoundModel,
+    create_engine,
+    find_model,
+    load_weights,
+    read_mesh,
+    run_config,
+)
 
 # New tokens of one answer by default.
 _NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_DOCUMENTS = 64, 512, 1024

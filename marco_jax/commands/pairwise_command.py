@@ -14,8 +14,7 @@ from marco_jax.evaluation.input_rows import read_input_rows
 from marco_jax.files import write_json_lines
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
-from marco_jax.weights.engines import create_engine, read_mesh, run_config
-from marco_jax.weights.models import find_model, load_weights
+from marco_jax.weights.models import create_engine, find_model, load_weights, read_mesh, run_config
 
 # New tokens of an answer by default.
 _NEW_TOKENS = 512

@@ -20,11 +20,10 @@ from jax.sharding import PartitionSpec
 from marco_jax.decoding.caches import KeyValues, Writing
 from marco_jax.decoding.decode import DecodeState, NewRows, fill, start, state_spec
 from marco_jax.decoding.head import Head
-from marco_jax.decoding.launcher import Launcher
+from marco_jax.decoding.launcher import Launcher, bucket
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.decoding.sampling import Sampling
-from marco_jax.decoding.shapes import bucket
 from marco_jax.model.cpu import layer_views
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import bind

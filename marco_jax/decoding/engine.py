@@ -8,6 +8,7 @@ not depend on how requests are batched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,12 +16,12 @@ import numpy as np
 from marco_jax.decoding import kernels
 from marco_jax.decoding.beam import search
 from marco_jax.decoding.continuous import generate
-from marco_jax.decoding.launcher import Launcher, SharedPrefix
+from marco_jax.decoding.launcher import Launcher, SharedPrefix, bucket, power_of_two
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
 from marco_jax.decoding.sampling import Sampling
 from marco_jax.decoding.score_rows import ScoreRow, fill_rows, pack_rows
-from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.parameters import Params
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # The shortest row of a call has at least this fraction of the longest's tokens.
 _LEAST_FILL = 0.6
@@ -126,3 +127,35 @@ class Engine(Launcher):
                 tokens = tuple(np.transpose(answer))
                 total = float(logprobs[number][tokens].sum())
                 yield request, Score(total, bool(greedy[number][tokens].all()))
+
+
+def bits_per_byte(
+    engine: Engine, params: Params, tokenizer: Tokenizer, texts: Sequence[str]
+) -> list[float]:
+    """Computes the bits per byte of each text, with EOS as its context.
+
+    A text longer than the engine's rows is cut at the end. An empty text has 0 bits.
+
+    Args:
+        engine: scores with the model.
+        params: of the model.
+        tokenizer: of the model.
+        texts: the texts to score.
+    """
+    requests, numbers, sizes = [], [], []
+    for number, text in enumerate(texts):
+        ids = tokenizer.encode(text)
+        if not ids:
+            continue
+        size = len(text.encode("utf-8"))
+        if len(ids) > engine.max_length:
+            ids = ids[: engine.max_length]
+            # The cut may divide a character, whose bytes are then not counted.
+            size = len(tokenizer.decode(ids).rstrip("\ufffd").encode("utf-8"))
+        requests.append(ScoreRequest([tokenizer.eos_id], ids))
+        numbers.append(number)
+        sizes.append(max(1, size))
+    bits = [0.0] * len(texts)
+    for number, size, score in zip(numbers, sizes, engine.score(params, requests), strict=True):
+        bits[number] = -score.logprob / math.log(2) / size
+    return bits

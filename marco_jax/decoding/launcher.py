@@ -15,7 +15,6 @@ from marco_jax.decoding.caches import Prefix
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.prefixes import group_by_prefix
 from marco_jax.decoding.requests import GenerateRequest, Generation
-from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2_config import Qwen2Config
@@ -171,3 +170,22 @@ class SharedPrefix:
 
     def __init__(self, length: int, slots: int, prefix: Prefix) -> None:
         self.length, self.slots, self.prefix = length, slots, prefix
+
+
+def bucket(length: int, smallest: int = 32) -> int:
+    """Rounds up to 4, 5, 6 or 7 eighths of a power of two, so that at most a fifth is padding.
+
+    Results from 128 on are multiples of 32; `smallest` is a power of two.
+    """
+    size = smallest
+    while size < length:
+        size *= 2
+    if size == smallest:
+        return size
+    step = max(size // 8, min(smallest, size // 2))
+    return max(smallest, -(-length // step) * step)
+
+
+def power_of_two(count: int) -> int:
+    """Rounds up to a power of two, at least 1."""
+    return 1 << max(0, count - 1).bit_length()

@@ -25,7 +25,7 @@ from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.extension import Extension
 from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from marco_jax.weights.arrays import ArrayWriter
-from marco_jax.weights.checkpoints import CHECKPOINTS
+from marco_jax.weights.checkpoints import CHECKPOINTS, begin_step, finish_step
 from marco_jax.weights.directory import (
     MAX_SHARD_BYTES,
     check_free,
@@ -33,12 +33,10 @@ from marco_jax.weights.directory import (
     write_directory,
 )
 from marco_jax.weights.huggingface import check_exportable, open_huggingface
-from marco_jax.weights.model_card import Terms, model_card, read_terms
+from marco_jax.weights.model_card import CARD, Terms, model_card, read_terms, stated_terms
 from marco_jax.weights.models import FoundModel, find_model
 from marco_jax.weights.safetensors_files import NamedTensors, StoredTensor
-from marco_jax.weights.step_params import begin_step, finish_step
 from marco_jax.weights.stored_weights import stored_weights
-from marco_jax.weights.terms import CARD, stated_terms
 
 _log = logging.getLogger(__name__)
 
