@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from benchmarks.common import packed_batch, take_turns, training_step
 from marco_jax.decoding import decode
 from marco_jax.decoding.placement import Runtime
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.requests import Sampling
 from marco_jax.model.cpu import layer_views
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2 import init_params

@@ -23,7 +23,7 @@ from experiments.post_training.translation import (
 from marco_jax.data.corpus import HELD_OUT, TRAIN, Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.requests import Sampling
 from marco_jax.files import write_json
 from marco_jax.model.parameters import Params
 from marco_jax.planning.plan import DoesNotFit, plan_step

@@ -54,7 +54,7 @@ def eval_command(arguments: argparse.Namespace) -> int:
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
     chat = Chat.of(loaded.tokenizer) if chosen("chat", False) else None
-    engine = create_engine(loaded, run, chat.end_ids if chat else (), sharding)
+    engine = create_engine(loaded, chat.end_ids if chat else (), sharding)
     with Progress("preparing the tasks"):
         evaluator = Evaluator(
             engine,

@@ -94,7 +94,7 @@ def _add_train_and_eval(command: Command) -> None:
     command(
         "train",
         "Train as a config file says; resumes in its workdir.",
-        "train_command.train_command",
+        "study_commands.train_command",
         "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03. On a CPU the "
         "process keeps freed memory for the next step; MARCO_KEEP_MEMORY=0 gives it back.",
         required=("config", "workdir"),

@@ -78,7 +78,7 @@ class Tokenizer(Protocol):
 
 
 class BytePairTokenizer:
-    """A tokenizer of the `tokenizers` library, such as Qwen2's byte-level BPE."""
+    """A tokenizer of the `tokenizers` library, such as Qwen2's byte-level BPE; see `Tokenizer`."""
 
     def __init__(
         self,
@@ -106,15 +106,12 @@ class BytePairTokenizer:
         return content_hash(self.backend.to_str().encode())
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of several texts."""
         return [e.ids for e in self.backend.encode_batch(list(texts), add_special_tokens=False)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[int]]:
-        """Token ids of an NFC text, and the index of each token's first character."""
         encoding = self.backend.encode(text, add_special_tokens=False)
         return encoding.ids, [start for start, _ in encoding.offsets]
 

@@ -78,9 +78,7 @@ class Checkpoints:
 
         A save that was interrupted before its rename is finished if complete, else removed.
 
-        Args:
-            workdir: of the run.
-            policy: `config.checkpoint`, which steps to keep; without it all are kept.
+        `policy` is `config.checkpoint`, which steps to keep; without it all are kept.
 
         Raises:
             ValueError: fields of the policy that do not fit together.
@@ -106,10 +104,7 @@ class Checkpoints:
         """Restores the newest undamaged step, in the shapes, dtypes and shardings of `like`.
 
         Damaged steps are logged and moved to `workdir`/damaged, and the step before is taken.
-
-        Args:
-            like: ShapeDtypeStructs.
-            check: raises if this run cannot resume from a step with the given meta.
+        `check` raises if this run cannot resume from a step with the given meta.
 
         Returns:
             the arrays and their meta; None if no checkpoint was ever finished.
@@ -154,20 +149,18 @@ class Checkpoints:
         if step in finished_steps(self._directory):
             return
         with self._failures(step):
-            common = {"step": step, "model": dataclasses.asdict(config)}
             self._saving = (step, describe_arrays(arrays))
             # Chunks do not span layers, so that an export need not read all layers at once.
             by_layer = jax.tree_util.tree_map_with_path(
                 lambda path, _: ocp.SaveArgs(shard_axes=(0,) * (path[0].key == "layers")),
                 arrays["params"],
             )
-            arguments = {
-                "params": ocp.args.StandardSave(arrays["params"], save_args=by_layer),
-                "optimizer": ocp.args.StandardSave(arrays["optimizer"]),
-            }
-            arguments["meta"] = ocp.args.JsonSave(common | meta)
-            composite = ocp.args.Composite(**arguments)
-            self._open().save(step, args=composite, metrics=meta.get(METRICS) or None)
+            items = ocp.args.Composite(
+                params=ocp.args.StandardSave(arrays["params"], save_args=by_layer),
+                optimizer=ocp.args.StandardSave(arrays["optimizer"]),
+                meta=ocp.args.JsonSave({"step": step, "model": dataclasses.asdict(config)} | meta),
+            )
+            self._open().save(step, args=items, metrics=meta.get(METRICS) or None)
 
     def wait(self) -> None:
         """Blocks until every save has finished.

@@ -96,7 +96,6 @@ def verify_files(
     """Compares the files of a step with its manifest: names and sizes of all, then checksums.
 
     Args:
-        directory: of the step.
         items: the items whose files are checked; all by default.
         share: (number, count) of processes that divide the checksums among them.
 

@@ -72,15 +72,12 @@ def model_card(
 ) -> str:
     """Writes a model card in Markdown.
 
-    Args:
-        name: of the model.
-        config: its sizes.
-        terms: licence and base model.
-        workdir: of the run that trained it; without one the card has no training data or scores.
-        step: of the run.
+    `workdir` and `step` are of the run that trained the model; without them the card has no
+    training data or scores.
     """
     run = load_run(workdir) if workdir is not None else None
-    languages = _languages(run) if run else []
+    sources = {name for stage in run.stages for name in stage.shares} if run else set()
+    languages = [code for code in LANGUAGES if code in sources]
     lines = [*_front_matter(terms, languages), "", f"# {name}", ""]
     lines.append(
         f"A Qwen2 model of {config.num_parameters / 1e6:,.1f} million parameters: "
@@ -103,11 +100,6 @@ def _front_matter(terms: Terms, languages: Sequence[str]) -> list[str]:
     if languages:
         lines += ["language:", *(f"- {json.dumps(code)}" for code in languages)]
     return [*lines, "library_name: transformers", "pipeline_tag: text-generation", "---"]
-
-
-def _languages(run: RunData) -> list[str]:
-    sources = {name for stage in run.stages for name in stage.shares}
-    return [code for code in LANGUAGES if code in sources]
 
 
 def _training(run: RunData, step: int) -> list[str]:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -215,7 +215,6 @@ def read_mesh(text: str | None) -> Sharding | None:
 
 def create_engine(
     model: FoundModel | LoadedModel,
-    run: Mapping[str, Any],
     end_ids: Sequence[int] = (),
     sharding: Sharding | None = None,
     max_length: int | None = None,
@@ -223,8 +222,6 @@ def create_engine(
     """Creates an engine with the maximum length, batch size and dtype of the model's run.
 
     Args:
-        model: scores and generates.
-        run: the config of its run, from `run_config`.
         end_ids: tokens besides EOS that end an answer.
         sharding: the mesh and rules of the parameters; None for one device.
         max_length: of a row in tokens, by default the run's; at most max_position_embeddings.
@@ -233,14 +230,14 @@ def create_engine(
     from marco_jax.runtime.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
+    run = run_config(model)
     fields = run.get("evaluation", {})
+    longest = max_length or fields.get("max_length", 4096)
     return Engine(
         model.config,
         model.tokenizer,
         dtype=jax.numpy.dtype(run.get("dtype", "float32")),
-        max_length=min(
-            max_length or fields.get("max_length", 4096), model.config.max_position_embeddings
-        ),
+        max_length=min(longest, model.config.max_position_embeddings),
         tokens_per_batch=fields.get("tokens_per_batch", 8192),
         end_ids=end_ids,
         sharding=sharding,
