@@ -29,7 +29,7 @@ from experiments.post_training.translation import (
 from marco_jax.data.corpus import HELD_OUT, TRAIN, Pair
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.requests import Sampling
 from marco_jax.files import write_json
 from marco_jax.model.parameters import Params
 from marco_jax.runtime.logs import configure_logging

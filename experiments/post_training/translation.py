@@ -10,8 +10,7 @@ import numpy as np
 
 from marco_jax.data.corpus import Corpus, Pair
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.requests import GenerateRequest, Generation
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
 from marco_jax.evaluation.metrics import chrf, language_rate
 from marco_jax.evaluation.ranking import PairWriter, rank, usable
 from marco_jax.evaluation.scorers import load_scorer

@@ -23,7 +23,7 @@ from experiments.post_training.translation import (
 from marco_jax.data.corpus import HELD_OUT, TRAIN, Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.requests import Sampling
 from marco_jax.files import write_json
 from marco_jax.model.parameters import Params
 from marco_jax.planning.plan import DoesNotFit, plan_step
@@ -31,8 +31,8 @@ from marco_jax.training.config import ConfigError
 from marco_jax.training.loop import train
 from marco_jax.weights.checkpoints import CHECKPOINTS
 from marco_jax.weights.convert import export_model
+from marco_jax.weights.manifest import finished_steps
 from marco_jax.weights.models import load_model
-from marco_jax.weights.recovery import finished_steps
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from marco_jax.evaluation.results import Result, read_results
 from marco_jax.files import write_json
 from marco_jax.runtime.processes import agree
 from marco_jax.weights.checkpoints import CHECKPOINTS
-from marco_jax.weights.recovery import finished_steps
+from marco_jax.weights.manifest import finished_steps
 
 _log = logging.getLogger(__name__)
 

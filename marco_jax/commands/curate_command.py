@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from marco_jax.languages import names_in
-from marco_jax.weights.engines import create_engine, run_config
-from marco_jax.weights.models import LoadedModel, load_model
+from marco_jax.weights.models import LoadedModel, create_engine, load_model
 
 
 def curate_command(arguments: argparse.Namespace) -> int:
@@ -37,8 +37,8 @@ def curate_command(arguments: argparse.Namespace) -> int:
         rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
         sample=arguments.sample,
         explain=arguments.explain or "",
-        perplexity=Perplexity(config.perplexity_model) if config.perplexity_model else None,
-        count_tokens=CountTokens(config.tokenizer) if config.tokenizer else None,
+        perplexity=_perplexity(config.perplexity_model) if config.perplexity_model else None,
+        count_tokens=_counter(config.tokenizer) if config.tokenizer else None,
     )
     write_text(pathlib.Path(arguments.out) / "report.html", curation_page(report))
     for line in report.get("explained", []):
@@ -48,51 +48,35 @@ def curate_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class Perplexity:
-    """Bits a byte by a model, which each process loads when it first needs it."""
-
-    def __init__(self, path: str) -> None:
-        """Keeps the path of a workdir or of a Hugging Face directory.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-        if not pathlib.Path(path).is_dir():
-            raise FileNotFoundError(
-                f"config.perplexity_model={path!r} is not the directory of a model"
-            )
-        self._path = path
-
-    def __call__(self, texts: list[str], languages: list[str]) -> list[float]:
-        """Bits that a byte of each text costs."""
-        from marco_jax.decoding.perplexity import bits_per_byte
-
-        loaded, engine = _loaded_engine(self._path)
-        return bits_per_byte(engine, loaded.params, loaded.tokenizer, texts)
+def _perplexity(path: str) -> Callable[[list[str], list[str]], list[float]]:
+    """Bits per byte of texts by the model in a directory, which must exist."""
+    if not pathlib.Path(path).is_dir():
+        raise FileNotFoundError(f"config.perplexity_model={path!r} is not the directory of a model")
+    return functools.partial(_bits_per_byte, path)
 
 
-class CountTokens:
-    """Tokens of a text by a tokenizer, which each process loads when it first needs it."""
+def _bits_per_byte(path: str, texts: list[str], languages: list[str]) -> list[float]:
+    from marco_jax.decoding.engine import bits_per_byte
 
-    def __init__(self, path: str) -> None:
-        """Keeps the path of a tokenizer's directory.
-
-        Raises:
-            FileNotFoundError: it holds no tokenizer.
-        """
-        self._path = path
-        # Before any data is read.
-        _loaded_tokenizer(path)
-
-    def __call__(self, text: str) -> int:
-        """How many tokens a text has."""
-        return len(_loaded_tokenizer(self._path).encode(text))
+    loaded, engine = _loaded_engine(path)
+    return bits_per_byte(engine, loaded.params, loaded.tokenizer, texts)
 
 
+def _counter(path: str) -> Callable[[str], int]:
+    """Counts the tokens of a text by the tokenizer in a directory, which is checked at once."""
+    _loaded_tokenizer(path)
+    return functools.partial(_count_tokens, path)
+
+
+def _count_tokens(path: str, text: str) -> int:
+    return len(_loaded_tokenizer(path).encode(text))
+
+
+# Processes of a runner get the path only, and each loads the model when it first needs it.
 @functools.lru_cache(maxsize=1)
 def _loaded_engine(path: str) -> tuple[LoadedModel, Any]:
     loaded = load_model(path)
-    return loaded, create_engine(loaded, run_config(loaded))
+    return loaded, create_engine(loaded)
 
 
 @functools.lru_cache(maxsize=1)

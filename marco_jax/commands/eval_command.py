@@ -11,8 +11,7 @@ from marco_jax.commands.pairwise_command import compare_answers
 from marco_jax.files import write_json
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
-from marco_jax.weights.engines import create_engine, read_mesh, run_config
-from marco_jax.weights.models import load_model
+from marco_jax.weights.models import create_engine, load_model, read_mesh, run_config
 
 
 def eval_command(arguments: argparse.Namespace) -> int:
@@ -55,7 +54,7 @@ def eval_command(arguments: argparse.Namespace) -> int:
         given = None if benchmarks else arguments.data_dir
         corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
     chat = Chat.of(loaded.tokenizer) if chosen("chat", False) else None
-    engine = create_engine(loaded, run, chat.end_ids if chat else (), sharding)
+    engine = create_engine(loaded, chat.end_ids if chat else (), sharding)
     with Progress("preparing the tasks"):
         evaluator = Evaluator(
             engine,

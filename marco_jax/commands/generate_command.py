@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.evaluation.input_rows import check_field, read_input_rows
 from marco_jax.runtime.progress import Progress
-from marco_jax.weights.engines import create_engine, read_mesh, run_config
-from marco_jax.weights.models import FoundModel, find_model, load_weights
+from marco_jax.weights.models import (
+    FoundModel,
+    create_engine,
+    find_model,
+    load_weights,
+    read_mesh,
+)
 
 # New tokens of one answer by default.
 _NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_DOCUMENTS = 64, 512, 1024
@@ -32,7 +37,7 @@ def generate_command(arguments: argparse.Namespace) -> int:
         return _pairs(arguments)
     if arguments.template:
         return _documents(arguments)
-    _set_defaults(arguments, _NEW_TOKENS, temperature=0.0)
+    _set_defaults(arguments, _NEW_TOKENS)
     _check_beams(arguments)
     alone = arguments.prompt is not None
     rows = [{"prompt": arguments.prompt}] if alone else _rows_of(arguments)
@@ -50,7 +55,7 @@ def translate_command(arguments: argparse.Namespace) -> int:
     from marco_jax.data.corpus import Pair
     from marco_jax.evaluation.few_shot import translation_prompt
 
-    _set_defaults(arguments, _NEW_TOKENS_OF_TRANSLATION, temperature=0.0)
+    _set_defaults(arguments, _NEW_TOKENS_OF_TRANSLATION)
     _check_beams(arguments)
     if arguments.text is not None:
         rows = [{"source": arguments.text}]
@@ -75,55 +80,54 @@ def _generate(
     end_ids: tuple[int, ...] = (),
 ) -> int:
     """Continues prompts: one alone goes to standard output, those of a file to --out."""
-    from marco_jax.decoding.jobs import run_job
-
-    sampling, beams = _sampling(arguments), arguments.beams
+    beams = arguments.beams
     if beams > 1 and end_ids:
         raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
-    sharding = read_mesh(arguments.mesh)
-    engine = create_engine(found, run_config(found), end_ids, sharding)
-    params = load_weights(found, sharding)
-
-    def ask(block: Sequence[GenerateRequest], start: int) -> list[Generation]:
-        if beams > 1:
-            penalty = arguments.length_penalty
-            return engine.beam_search(params, block, beams=beams, length_penalty=penalty)
-        return engine.generate(params, block, sampling=sampling, seed=arguments.seed + start)
-
+    source = _Source(arguments, found, requests, end_ids)
     if not arguments.input:
-        text = ask(requests, 0)[0].text
-        print(text.strip() if field == "translation" else text)
+        ((one,),) = source.draw(0, 1)
+        print(one.text.strip() if field == "translation" else one.text)
         return 0
 
-    def run(progress: Callable[[int], None]) -> int:
-        out = pathlib.Path(arguments.out)
-        settings = _settings(arguments)
-        return run_job(ask, rows, requests, out, settings=settings, field=field, progress=progress)
+    def answer(start: int, stop: int) -> list[dict[str, Any]]:
+        drawn = zip(rows[start:stop], source.draw(start, stop), strict=True)
+        return [{**row, field: one.text} for row, (one,) in drawn]
 
-    before = _with_bar(run, len(rows))
-    print(f"{_describe(len(rows), before)}: {arguments.out}", file=sys.stderr)
+    print(f"{_write(arguments, rows, answer)}: {arguments.out}", file=sys.stderr)
     return 0
 
 
 class _Source:
-    """A model that draws answers to rows."""
+    """A model that continues the prompts of rows as the flags say."""
 
-    def __init__(self, arguments: argparse.Namespace, found: FoundModel, prompts: Prompts) -> None:
-        """Loads what --model names."""
-        sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings
-        self._requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
-        self._engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        found: FoundModel,
+        requests: Sequence[GenerateRequest],
+        end_ids: tuple[int, ...] = (),
+        max_length: int | None = None,
+    ) -> None:
+        from marco_jax.decoding.requests import Sampling
+
+        self._sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+        sharding = read_mesh(arguments.mesh)
+        self._engine = create_engine(found, end_ids, sharding, max_length)
         self._params = load_weights(found, sharding)
-        self._sampling, self._seed = _sampling(arguments), arguments.seed
+        self._requests, self._arguments = requests, arguments
 
     def draw(self, start: int, stop: int, count: int = 1) -> list[list[Generation]]:
         """`count` answers to each of the rows start..stop; `start` decides the draws."""
-        drawn = self._engine.generate(
-            self._params,
-            [request for request in self._requests[start:stop] for _ in range(count)],
-            sampling=self._sampling,
-            seed=self._seed + start,
-        )
+        given, params = self._arguments, self._params
+        block = [request for request in self._requests[start:stop] for _ in range(count)]
+        if given.beams > 1:
+            penalty = given.length_penalty
+            drawn = self._engine.beam_search(
+                params, block, beams=given.beams, length_penalty=penalty
+            )
+        else:
+            seed = given.seed + start
+            drawn = self._engine.generate(params, block, sampling=self._sampling, seed=seed)
         return [drawn[first : first + count] for first in range(0, len(drawn), count)]
 
     def cut(self) -> str:
@@ -132,10 +136,16 @@ class _Source:
         return f", {count:,} inputs cut on the left" if count else ""
 
 
+def _chat_source(arguments: argparse.Namespace, found: FoundModel, prompts: Prompts) -> _Source:
+    """A source of answers to conversations, which may be as long as the model allows."""
+    requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
+    longest = found.config.max_position_embeddings
+    return _Source(arguments, found, requests, prompts.end_ids, longest)
+
+
 def _documents(arguments: argparse.Namespace) -> int:
     """Writes a synthetic document for each row that fills a template."""
     from marco_jax.data.synthetic import load_template
-    from marco_jax.decoding.jobs import run_blocks
 
     _set_defaults(arguments, _NEW_TOKENS_OF_DOCUMENTS, temperature=1.0)
     if not arguments.input:
@@ -149,14 +159,11 @@ def _documents(arguments: argparse.Namespace) -> int:
     ]
     found = find_model(arguments.model)
     prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=arguments.chat)
-    source = _Source(arguments, found, prompts)
+    source = _chat_source(arguments, found, prompts)
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
-        written = source.draw(start, stop)
-        return [
-            {"row": row, "text": one.text.strip(), "ended": one.ended}
-            for row, (one,) in zip(rows[start:stop], written, strict=True)
-        ]
+        drawn = zip(rows[start:stop], source.draw(start, stop), strict=True)
+        return [{"row": row, "text": one.text.strip(), "ended": one.ended} for row, (one,) in drawn]
 
     kept = 0
 
@@ -168,21 +175,16 @@ def _documents(arguments: argparse.Namespace) -> int:
         kept += 1
         return {**record["row"], "text": record["text"]}
 
-    def run(progress: Callable[[int], None]) -> int:
-        out = pathlib.Path(arguments.out)
-        settings = _settings(arguments) | {"template": template.text}
-        return run_blocks(answer, rows, out, settings=settings, progress=progress, keep=keep)
-
-    before = _with_bar(run, len(rows))
+    written = _write(arguments, rows, answer, settings={"template": template.text}, keep=keep)
     lost = f"{len(rows) - kept:,} empty, cut or with banned words"
-    summary = f"{_describe(len(rows), before)}{source.cut()}: {kept:,} documents, {lost}"
+    summary = f"{written}{source.cut()}: {kept:,} documents, {lost}"
     print(f"{summary}: {arguments.out}", file=sys.stderr)
     return 0
 
 
 def _pairs(arguments: argparse.Namespace) -> int:
     """Draws several answers a prompt, ranks them, and writes the best beside the worst."""
-    from marco_jax.decoding.jobs import BLOCK, run_blocks
+    from marco_jax.decoding.jobs import BLOCK
     from marco_jax.evaluation.ranking import PairWriter, rank, usable
     from marco_jax.evaluation.scorers import SCORERS, load_scorer, score_answers
 
@@ -199,7 +201,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
     if arguments.scorer in SCORERS:
         # A missing field is an error before a model has run.
         score_answers(scorer, full, ["0"] * len(rows))
-    source, count = _Source(arguments, found, prompts), arguments.samples
+    source, count = _chat_source(arguments, found, prompts), arguments.samples
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
         drawn = zip(full[start:stop], source.draw(start, stop, count), strict=True)
@@ -209,19 +211,8 @@ def _pairs(arguments: argparse.Namespace) -> int:
 
     writer = PairWriter(arguments.margin)
 
-    def run(progress: Callable[[int], None]) -> int:
-        return run_blocks(
-            answer,
-            rows,
-            pathlib.Path(arguments.out),
-            settings=_settings(arguments),
-            progress=progress,
-            block=max(1, BLOCK // count),
-            keep=writer,
-        )
-
-    before = _with_bar(run, len(rows))
-    summary = f"{_describe(len(rows), before)}{source.cut()}: {writer.summary()}"
+    written = _write(arguments, rows, answer, block=max(1, BLOCK // count), keep=writer)
+    summary = f"{written}{source.cut()}: {writer.summary()}"
     print(f"{summary}: {arguments.out}", file=sys.stderr)
     return 0
 
@@ -255,14 +246,8 @@ def _check_beams(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
 
 
-def _sampling(arguments: argparse.Namespace) -> Any:
-    from marco_jax.decoding.sampling import Sampling
-
-    return Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-
-
 def _set_defaults(
-    arguments: argparse.Namespace, max_new_tokens: int, *, temperature: float
+    arguments: argparse.Namespace, max_new_tokens: int, temperature: float = 0.0
 ) -> None:
     if arguments.max_new_tokens is None:
         arguments.max_new_tokens = max_new_tokens
@@ -270,20 +255,31 @@ def _set_defaults(
         arguments.temperature = temperature
 
 
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What decides the answers, besides the rows: a job with others starts anew."""
-    return {name: value for name, value in vars(arguments).items() if name not in _NOT_SETTINGS}
+def _write(
+    arguments: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    answer: Callable[[int, int], list[dict[str, Any]]],
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> str:
+    """Writes the answers to rows to --out, with progress shown; returns how many rows there were.
 
+    The flags and `settings` decide the answers: a job with others starts anew.
+    """
+    from marco_jax.decoding.jobs import run_blocks
 
-def _with_bar(run: Callable[[Callable[[int], None]], int], rows: int) -> int:
-    """Runs a job with progress shown; returns what it returns."""
-    with Progress("generating", rows, "rows") as progress:
-        return run(lambda done: progress(done - progress.done))
-
-
-def _describe(rows: int, before: int) -> str:
+    given = {name: value for name, value in vars(arguments).items() if name not in _NOT_SETTINGS}
+    with Progress("generating", len(rows), "rows") as bar:
+        before = run_blocks(
+            answer,
+            rows,
+            pathlib.Path(arguments.out),
+            settings=given | dict(settings or {}),
+            progress=lambda done: bar(done - bar.done),
+            **options,
+        )
     resumed = f", {before:,} of them from an earlier start" if before else ""
-    return f"{rows:,} rows{resumed}"
+    return f"{len(rows):,} rows{resumed}"
 
 
 def _rows_of(arguments: argparse.Namespace, lines: str = "prompt") -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import pathlib
 import sys
@@ -14,8 +15,7 @@ from marco_jax.evaluation.input_rows import read_input_rows
 from marco_jax.files import write_json_lines
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
-from marco_jax.weights.engines import create_engine, read_mesh, run_config
-from marco_jax.weights.models import find_model, load_weights
+from marco_jax.weights.models import create_engine, find_model, load_weights, read_mesh
 
 # New tokens of an answer by default.
 _NEW_TOKENS = 512
@@ -120,12 +120,11 @@ def _benchmark_rows(
 
 def _first_of_each(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """At most `count` rows a language."""
-    seen: dict[Any, int] = {}
+    seen: collections.Counter[Any] = collections.Counter()
     kept = []
     for row in rows:
-        code = row.get("language")
-        seen[code] = seen.get(code, 0) + 1
-        if seen[code] <= count:
+        seen[row.get("language")] += 1
+        if seen[row.get("language")] <= count:
             kept.append(row)
     return kept
 
@@ -142,7 +141,7 @@ def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Name
     new_tokens = arguments.max_new_tokens or _NEW_TOKENS
     requests = prompts.requests(found.tokenizer, new_tokens)
     sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings
-    engine = create_engine(found, run_config(found), prompts.end_ids, sharding, longest)
+    engine = create_engine(found, prompts.end_ids, sharding, longest)
     params = load_weights(found, sharding)
     texts: list[str] = []
     with Progress(f"answers of {path}", len(rows), "rows") as progress:
@@ -159,8 +158,7 @@ def _read_answers(path: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     Raises:
         ValueError: a row has no answer there.
     """
-    found = read_input_rows(path, lines=_ANSWERS[0])
-    texts = []
+    found, texts = read_input_rows(path, lines=_ANSWERS[0]), []
     for number, row in enumerate(found, 1):
         text = next((row[name] for name in _ANSWERS if isinstance(row.get(name), str)), None)
         if text is None:

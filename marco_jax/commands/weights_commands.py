@@ -70,11 +70,9 @@ def export_command(arguments: argparse.Namespace) -> int:
 
 def _weights_dtype(name: str) -> Any:
     """The numpy dtype of a flag; None for "stored"."""
-    import ml_dtypes
-    import numpy as np
+    import jax
 
-    kinds = {"stored": None, "float32": np.float32, "float16": np.float16}
-    return (kinds | {"bfloat16": ml_dtypes.bfloat16})[name]
+    return None if name == "stored" else jax.numpy.dtype(name)
 
 
 def _describe_copy(progress: Progress) -> str:

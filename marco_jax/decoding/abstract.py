@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from marco_jax.decoding import decode, kernels
 from marco_jax.decoding.caches import KeyValues, Prefix
 from marco_jax.decoding.placement import Runtime
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.requests import Sampling
 from marco_jax.model.cpu import takes_views
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2 import abstract_params
@@ -33,13 +33,11 @@ def abstract_kernels(
     """Yields (name, jitted function, abstract arguments): `function.lower(*arguments)` compiles.
 
     Args:
-        config: the model.
         sharding: the mesh and rules of training; its devices may be an abstract topology. None
             for the first device.
         batch: rows over all devices, a multiple of `Runtime.row_ways`.
         length: tokens per row in kernels that read rows, and slots per row in `decode`, which is
             compiled for one step.
-        dtype: of the computation.
 
     Raises:
         ValueError: the devices do not divide the batch.

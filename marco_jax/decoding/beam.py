@@ -20,11 +20,9 @@ from jax.sharding import PartitionSpec
 from marco_jax.decoding.caches import KeyValues, Writing
 from marco_jax.decoding.decode import DecodeState, NewRows, fill, start, state_spec
 from marco_jax.decoding.head import Head
-from marco_jax.decoding.launcher import Launcher
+from marco_jax.decoding.launcher import Launcher, bucket
 from marco_jax.decoding.placement import Runtime
-from marco_jax.decoding.requests import GenerateRequest, Generation
-from marco_jax.decoding.sampling import Sampling
-from marco_jax.decoding.shapes import bucket
+from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
 from marco_jax.model.cpu import layer_views
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import bind
@@ -133,24 +131,17 @@ def beam_search(
     """Searches the likeliest continuations of each prompt.
 
     Args:
-        params: the parameters.
         layers: `cpu.layer_views(params, runtime.sharding)`.
         state: `beams` adjacent rows per prompt. The first of them is filled with the prompt;
             `tokens` is the prompt's last token and `positions` its position.
         length_penalty: float32 []; 0 ranks by sum, 1 by mean, and more favours length.
-        beams: the number of live hypotheses, and of ended ones.
-        steps: the most new tokens.
-        eos_id: the token that ends a hypothesis.
-        runtime: the model and the mesh.
 
     Returns:
         int32 [prompts, beams, steps] tokens, likeliest first; int32 [prompts, beams] their lengths,
         with EOS; and their scores.
     """
 
-    def body(
-        params: Params, layers: list[Params] | None, state: DecodeState, penalty: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def body(params, layers, state, penalty):
         model = bind(runtime.config, params)
         head = Head.of(model, runtime)
         prompts = state.tokens.shape[0] // beams
@@ -173,7 +164,7 @@ def beam_search(
                 dtype=runtime.dtype,
                 layout=runtime.layout(),
             )
-            logprobs = jax.nn.log_softmax(head.logits(hidden[:, 0], runtime))
+            logprobs = jax.nn.log_softmax(head.logits(hidden[:, 0]))
             emitted = jnp.arange(logprobs.shape[-1]) < runtime.emitted_vocab_size
             logprobs = jnp.where(emitted, logprobs, _IMPOSSIBLE)
             hypotheses, parents = _choose(

@@ -117,11 +117,9 @@ class Writing(NamedTuple):
         return out.reshape(batch, 1, heads, head_dim), Writing(cache)
 
 
-def empty(
-    layers: int, batch: int, kv_heads: int, slots: int, head_dim: int, dtype: jnp.dtype
-) -> KeyValues:
-    """Keys and values of zeros."""
-    zeros = jnp.zeros((layers, batch, kv_heads, slots, head_dim), dtype)
+def empty(shape: tuple[int, ...], dtype: jnp.dtype) -> KeyValues:
+    """Keys and values of zeros, [layers, batch, kv_heads, slots, head_dim]."""
+    zeros = jnp.zeros(shape, dtype)
     return KeyValues(zeros, zeros)
 
 

@@ -15,10 +15,8 @@ import jax
 import numpy as np
 
 from marco_jax.decoding import decode as kernels
-from marco_jax.decoding.launcher import Launcher, SharedPrefix
-from marco_jax.decoding.requests import GenerateRequest, Generation
-from marco_jax.decoding.sampling import Sampling
-from marco_jax.decoding.shapes import bucket, power_of_two
+from marco_jax.decoding.launcher import Launcher, SharedPrefix, bucket, power_of_two
+from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
 from marco_jax.model.cpu import layer_views
 from marco_jax.model.parameters import Params
 
@@ -106,7 +104,7 @@ class _Batch:
         """Whether any row has not ended."""
         return any(row is not None for row in self._rows)
 
-    def fill(self, waiting: collections.deque[_Pending], prefix: SharedPrefix | None) -> None:
+    def fill(self, waiting: collections.deque[_Pending], prefix: SharedPrefix) -> None:
         """Fills free rows with prompts that start with `prefix`, until rows or prompts run out."""
         ways = self._engine.runtime.row_ways
         per_device = self._size // ways
@@ -114,10 +112,10 @@ class _Batch:
             [local for local in range(per_device) if self._rows[d * per_device + local] is None]
             for d in range(ways)
         ]
-        used = prefix.length if prefix else 0
         while waiting and any(free):
             # Padding of a prompt takes slots of its row, too.
-            length = min(bucket(len(waiting[0].prompt) - used), self._slots - used)
+            length = len(waiting[0].prompt) - prefix.length
+            length = min(bucket(length), self._slots - prefix.length)
             most = max(1, FILL_TOKENS // length)
             given: list[list[tuple[int, _Pending]]] = [[] for _ in range(ways)]
             for _ in range(most):
@@ -127,10 +125,9 @@ class _Batch:
             self._fill(given, length, prefix)
 
     def _fill(
-        self, given: list[list[tuple[int, _Pending]]], length: int, prefix: SharedPrefix | None
+        self, given: list[list[tuple[int, _Pending]]], length: int, prefix: SharedPrefix
     ) -> None:
         engine, per_device = self._engine, self._size // len(given)
-        used = prefix.length if prefix else 0
         width = power_of_two(max(len(rows) for rows in given))
         new = len(given) * width
         tokens, lengths = np.zeros((new, length), np.int32), np.ones(new, np.int32)
@@ -138,7 +135,7 @@ class _Batch:
         numbers = np.zeros(new, np.uint32)
         for device, pairs in enumerate(given):
             for index, (local, one) in enumerate(pairs, device * width):
-                own = one.prompt[used:]
+                own = one.prompt[prefix.length :]
                 tokens[index, : len(own)], lengths[index] = own, len(own)
                 rows[index], counts[index] = local, one.request.max_new_tokens
                 numbers[index] = one.number
@@ -149,11 +146,10 @@ class _Batch:
             *(engine.put(array, by_rows=True) for array in (tokens, lengths, rows, counts)),
             engine.put_keys(keys),
         )
-        slots = prefix.slots if prefix else 0
         self._state = engine.call(
             kernels.fill,
-            (self._params, self._state, batch, prefix.prefix if prefix else None),
-            ("fill", new, length, self._size, self._slots, slots, self._sampling),
+            (self._params, self._state, batch, prefix.prefix),
+            ("fill", new, length, self._size, self._slots, prefix.slots, self._sampling),
             sampling=self._sampling,
         )
 

@@ -21,7 +21,7 @@ from marco_jax.decoding.caches import KeyValues, Prefix, Writing, empty
 from marco_jax.decoding.head import Head
 from marco_jax.decoding.kernels import prefix_spec, run_rows
 from marco_jax.decoding.placement import Runtime
-from marco_jax.decoding.sampling import Sampling, sample
+from marco_jax.decoding.requests import Sampling
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import bind
 
@@ -72,10 +72,8 @@ def state_spec(runtime: Runtime) -> DecodeState:
 def start(*, runtime: Runtime, batch: int, slots: int) -> DecodeState:
     """Creates a state of `batch` free rows with `slots` cache slots each."""
     config = runtime.config
-    cache = empty(
-        *(config.num_hidden_layers, batch, runtime.cached_heads, slots, config.head_dim),
-        runtime.dtype,
-    )
+    sizes = (config.num_hidden_layers, batch, runtime.cached_heads, slots, config.head_dim)
+    cache = empty(sizes, runtime.dtype)
     zeros = jnp.zeros(batch, jnp.int32)
     keys = jax.random.split(jax.random.key(0), batch)
     state = DecodeState(cache, zeros, zeros, zeros, jnp.ones(batch, bool), keys)
@@ -99,18 +97,11 @@ def fill(
 ) -> DecodeState:
     """Reads prompts into free rows and draws the first token of each.
 
-    Args:
-        params: the parameters.
-        state: rows, some of them free; its cache has slots for prefix, `length` and new tokens.
-        new: the prompts, without their prefix.
-        prefix: the common prefix of these prompts, or None.
-        runtime: the model and the mesh.
-        sampling: how a token is drawn.
+    The state's cache has slots for the prefix, `length` and new tokens; `new` has the prompts
+    without their prefix.
     """
 
-    def body(
-        params: Params, state: DecodeState, new: NewRows, prefix: Prefix | None
-    ) -> DecodeState:
+    def body(params, state, new, prefix):
         model = bind(runtime.config, params)
         hidden, own = run_rows(model, new.tokens, prefix, runtime)
         start = jnp.int32(0) if prefix is None else prefix.length
@@ -118,7 +109,7 @@ def fill(
         last = jnp.take_along_axis(hidden, (new.lengths - 1)[:, None, None], axis=1)[:, 0]
         positions = start + new.lengths
         head = Head.of(model, runtime)
-        tokens = draw(head, last, new.keys, positions, runtime, sampling)
+        tokens = draw(head, last, new.keys, positions, sampling)
         limits, done = positions + new.counts - 1, jnp.zeros(positions.shape, bool)
         values = (tokens, positions, limits, done, new.keys)
         return DecodeState(
@@ -151,23 +142,17 @@ def decode(
     """Emits up to `steps` tokens per row in one compiled loop.
 
     Args:
-        params: the parameters.
         layers: `cpu.layer_views(params, runtime.sharding)`.
         state: rows that `fill` has started.
         enough: int32 [], the loop stops early when this number of rows has ended.
-        steps: the most tokens per row.
         eos_ids: tokens that end a row; they are emitted.
-        runtime: the model and the mesh.
-        sampling: how a token is drawn.
 
     Returns:
         int32 [batch, steps] emitted tokens, NOTHING after a row's end; bool [batch], whether each
         row has ended; and the state for the next call.
     """
 
-    def body(
-        params: Params, layers: list[Params] | None, state: DecodeState, enough: jax.Array
-    ) -> tuple[jax.Array, jax.Array, DecodeState]:
+    def body(params, layers, state, enough):
         model = bind(runtime.config, params)
         head = Head.of(model, runtime)
         layout = runtime.emitting()
@@ -196,7 +181,7 @@ def decode(
             hidden = layout.own_rows(hidden[:, 0])
             # An ended row keeps its position, so that it never writes past its slots.
             positions = jnp.where(done, state.positions, state.positions + 1)
-            tokens = draw(head, hidden, state.keys, positions, runtime, sampling)
+            tokens = draw(head, hidden, state.keys, positions, sampling)
             state = state._replace(cache=cache.cache, tokens=tokens, positions=positions, done=done)
             return step + 1, runtime.count(~done), state, emitted
 
@@ -212,20 +197,33 @@ def decode(
 
 
 def draw(
-    head: Head,
-    hidden: jax.Array,
-    keys: jax.Array,
-    positions: jax.Array,
-    runtime: Runtime,
-    sampling: Sampling,
+    head: Head, hidden: jax.Array, keys: jax.Array, positions: jax.Array, sampling: Sampling
 ) -> jax.Array:
     """Draws the next token of this device's rows: hidden [rows, embed] -> int32 [rows]."""
     if sampling.temperature == 0:
-        return head.argmax(hidden, runtime)
+        return head.argmax(hidden)
     keys = jax.vmap(jax.random.fold_in)(keys, positions)
-    logits = head.logits(hidden, runtime)
-    emitted = jnp.arange(logits.shape[-1]) < runtime.emitted_vocab_size
-    return sample(jnp.where(emitted, logits, -jnp.inf), keys, sampling)
+    logits = head.logits(hidden)
+    emitted = jnp.arange(logits.shape[-1]) < head.runtime.emitted_vocab_size
+    return _sample(jnp.where(emitted, logits, -jnp.inf), keys, sampling)
+
+
+def _sample(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
+    """Draws one token per row: float32 logits [batch, vocab], keys [batch] -> int32 [batch]."""
+    logits = logits / sampling.temperature
+    if sampling.top_k:
+        kept = min(sampling.top_k, logits.shape[-1])
+        threshold = jax.lax.top_k(logits, kept)[0][:, -1:]
+        logits = jnp.where(logits < threshold, -jnp.inf, logits)
+    if sampling.top_p < 1:
+        ordered = jnp.sort(logits, axis=-1, descending=True)
+        probabilities = jax.nn.softmax(ordered, axis=-1)
+        # The smallest set that reaches top_p: a token stays if those above it do not reach it.
+        above = jnp.cumsum(probabilities, axis=-1) - probabilities
+        kept = jnp.sum(above < sampling.top_p, axis=-1, keepdims=True)
+        threshold = jnp.take_along_axis(ordered, kept - 1, axis=-1)
+        logits = jnp.where(logits < threshold, -jnp.inf, logits)
+    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
 
 
 def _put_rows(

@@ -8,6 +8,7 @@ not depend on how requests are batched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,12 +16,11 @@ import numpy as np
 from marco_jax.decoding import kernels
 from marco_jax.decoding.beam import search
 from marco_jax.decoding.continuous import generate
-from marco_jax.decoding.launcher import Launcher, SharedPrefix
-from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.launcher import Launcher, SharedPrefix, bucket, power_of_two
+from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling, Score, ScoreRequest
 from marco_jax.decoding.score_rows import ScoreRow, fill_rows, pack_rows
-from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.parameters import Params
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # The shortest row of a call has at least this fraction of the longest's tokens.
 _LEAST_FILL = 0.6
@@ -37,16 +37,15 @@ class Engine(Launcher):
     ) -> list[Score]:
         """Computes the log-probability of each continuation after its context, in request order.
 
-        `finished` is called with the number of requests that have just been answered.
-
-        An input longer than max_length + 1 tokens is cut on the left, as in lm-evaluation-harness.
+        `finished` is called with the number of requests that have just been answered. An input
+        longer than max_length + 1 tokens is cut on the left, as in lm-evaluation-harness.
         """
         rows, truncated = pack_rows(requests, self.max_length)
         self.truncated += truncated
         scores: list[Score | None] = [None] * len(requests)
         for prefix, members in self.prefix_groups(params, [row.context for row in rows]):
             own = [rows[index] for index in members]
-            for batch in self._batches(own, prefix):
+            for batch in self._batches(own, prefix.length):
                 answered = dict(self._score_batch(params, batch, prefix))
                 for request, score in answered.items():
                     scores[request] = score
@@ -90,10 +89,12 @@ class Engine(Launcher):
         return search(self, params, requests, beams, length_penalty)
 
     def _batches(
-        self, rows: Sequence[ScoreRow], prefix: SharedPrefix | None
+        self, rows: Sequence[ScoreRow], used: int
     ) -> Iterator[tuple[list[ScoreRow], tuple[int, int, int, int]]]:
-        """Yields batches of rows of similar length, longest first, with their padded shape."""
-        used = prefix.length if prefix else 0
+        """Yields batches of rows of similar length, longest first, with their padded shape.
+
+        `used` tokens of each row are in the shared prefix.
+        """
         ordered = sorted(rows, key=lambda row: (-len(row), row.context, row.requests))
         start = 0
         while start < len(ordered):
@@ -113,16 +114,41 @@ class Engine(Launcher):
         self,
         params: Params,
         batch: tuple[list[ScoreRow], tuple[int, int, int, int]],
-        prefix: SharedPrefix | None,
+        prefix: SharedPrefix,
     ) -> Iterator[tuple[int, Score]]:
         rows, shape = batch
-        used, slots = (prefix.length, prefix.slots) if prefix else (0, 0)
-        arrays = (self.put(array, by_rows=True) for array in fill_rows(rows, used, shape))
-        arguments = (params, kernels.ScoreBatch(*arrays), prefix.prefix if prefix else None)
-        result = self.call(kernels.score, arguments, ("score", *shape, slots))
+        arrays = (self.put(array, by_rows=True) for array in fill_rows(rows, prefix.length, shape))
+        arguments = (params, kernels.ScoreBatch(*arrays), prefix.prefix)
+        result = self.call(kernels.score, arguments, ("score", *shape, prefix.slots))
         logprobs, greedy = np.asarray(result[0], np.float64), np.asarray(result[1])
         for number, row in enumerate(rows):
             for request, answer in zip(row.requests, row.answers, strict=True):
                 tokens = tuple(np.transpose(answer))
                 total = float(logprobs[number][tokens].sum())
                 yield request, Score(total, bool(greedy[number][tokens].all()))
+
+
+def bits_per_byte(
+    engine: Engine, params: Params, tokenizer: Tokenizer, texts: Sequence[str]
+) -> list[float]:
+    """Computes the bits per byte of each text, with EOS as its context.
+
+    A text longer than the engine's rows is cut at the end. An empty text has 0 bits.
+    """
+    requests, numbers, sizes = [], [], []
+    for number, text in enumerate(texts):
+        ids = tokenizer.encode(text)
+        if not ids:
+            continue
+        size = len(text.encode("utf-8"))
+        if len(ids) > engine.max_length:
+            ids = ids[: engine.max_length]
+            # The cut may divide a character, whose bytes are then not counted.
+            size = len(tokenizer.decode(ids).rstrip("\ufffd").encode("utf-8"))
+        requests.append(ScoreRequest([tokenizer.eos_id], ids))
+        numbers.append(number)
+        sizes.append(max(1, size))
+    bits = [0.0] * len(texts)
+    for number, size, score in zip(numbers, sizes, engine.score(params, requests), strict=True):
+        bits[number] = -score.logprob / math.log(2) / size
+    return bits

@@ -8,7 +8,8 @@ reductions over devices give log-probabilities or the argmax.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,8 @@ from marco_jax.model.qwen2 import Qwen2
 _NO_ENTRY = jnp.iinfo(jnp.int32).max
 
 
-class Head(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Head:
     """The head's rows for this device's vocabulary entries.
 
     Attributes:
@@ -31,6 +33,7 @@ class Head(NamedTuple):
 
     table: jax.Array
     ids: jax.Array
+    runtime: Runtime
 
     @classmethod
     def of(cls, model: Qwen2, runtime: Runtime) -> Head:
@@ -47,86 +50,69 @@ class Head(NamedTuple):
             table = jax.lax.all_to_all(table, name, 0, 1, tiled=True)
             size = table.shape[0]
             ids = jax.lax.dynamic_slice_in_dim(ids, jax.lax.axis_index(name) * size, size)
-        return cls(table, ids)
+        return cls(table, ids, runtime)
 
-    def read(
-        self, hidden: jax.Array, targets: jax.Array, runtime: Runtime
-    ) -> tuple[jax.Array, jax.Array]:
-        """Log-probabilities of target tokens, and whether each is the argmax.
+    def read(self, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Log-probabilities of target tokens (float32), and whether each is the argmax (bool).
 
-        Args:
-            hidden: [rows, embed].
-            targets: int32 [rows, targets].
-            runtime: model and mesh.
-
-        Returns:
-            float32 and bool [rows, targets]. Every row of the table counts in the normaliser.
+        [rows, embed] and int32 [rows, targets] -> both [rows, targets]. Every row of the table
+        counts in the normaliser.
         """
-        names = runtime.sharding.names("embed")
-        logits = self._logits(hidden, runtime)  # [*axes, rows, vocab / ways]
+        names = self.runtime.sharding.names("embed")
+        logits = self._logits(hidden)  # [*axes, rows, vocab / ways]
         targets = _gather_group(targets, names)
         index = targets - self.ids[0]
         mine = (index >= 0) & (index < self.ids.shape[0]) & (targets <= self.ids[-1])
         index = jnp.clip(index, 0, self.ids.shape[0] - 1)
         chosen = jnp.take_along_axis(logits, index, axis=-1)
-        chosen = self._sum(jnp.where(mine, chosen, 0.0), runtime)
-        best, first = self._best(logits, runtime)
-        total = self._sum(jnp.sum(jnp.exp(logits - best), axis=-1, keepdims=True), runtime)
+        chosen = self._over_entries(jax.lax.psum, jnp.where(mine, chosen, 0.0))
+        best, first = self._best(logits)
+        total = jnp.sum(jnp.exp(logits - best), axis=-1, keepdims=True)
+        total = self._over_entries(jax.lax.psum, total)
         values = (chosen - best - jnp.log(total), first == targets)
         return _own(values[0], names), _own(values[1], names)
 
-    def argmax(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
+    def argmax(self, hidden: jax.Array) -> jax.Array:
         """The likeliest token of the tokenizer's vocabulary: [rows, embed] -> int32 [rows]."""
-        logits = self._logits(hidden, runtime)
-        if runtime.emitted_vocab_size < runtime.config.vocab_size:
-            logits = jnp.where(self.ids < runtime.emitted_vocab_size, logits, -jnp.inf)
-        _, first = self._best(logits, runtime)
-        return _own(first[..., 0], runtime.sharding.names("embed"))
+        logits = self._logits(hidden)
+        if self.runtime.emitted_vocab_size < self.runtime.config.vocab_size:
+            logits = jnp.where(self.ids < self.runtime.emitted_vocab_size, logits, -jnp.inf)
+        _, first = self._best(logits)
+        return _own(first[..., 0], self.runtime.sharding.names("embed"))
 
-    def logits(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
+    def logits(self, hidden: jax.Array) -> jax.Array:
         """Logits of the whole vocabulary for this device's rows: float32 [rows, vocab]."""
-        logits = self._logits(hidden, runtime)
-        for name in runtime.sharding.names("embed"):
+        logits = self._logits(hidden)
+        for name in self.runtime.sharding.names("embed"):
             logits = jax.lax.all_to_all(logits, name, 0, logits.ndim - 1, tiled=True)[0]
-        tensor = runtime.sharding.names("vocab")
-        entries = runtime.config.vocab_size // (runtime.sharding.ways("vocab"))
+        tensor = self.runtime.sharding.names("vocab")
+        entries = self.runtime.config.vocab_size // (self.runtime.sharding.ways("vocab"))
         logits = logits[:, :entries]
         for name in tensor:
             logits = jax.lax.all_gather(logits, name, axis=1, tiled=True)
         return logits
 
-    def _logits(self, hidden: jax.Array, runtime: Runtime) -> jax.Array:
+    def _logits(self, hidden: jax.Array) -> jax.Array:
         """Logits of this device's entries for the group's rows: float32 [*axes, rows, entries]."""
-        hidden = _gather_group(hidden, runtime.sharding.names("embed"))
+        hidden = _gather_group(hidden, self.runtime.sharding.names("embed"))
         shape = hidden.shape[:-1]
         rows = hidden.reshape(-1, hidden.shape[-1])
         logits = jnp.einsum("re,we->rw", rows, self.table, preferred_element_type=jnp.float32)
-        if runtime.sharding.names("embed"):
-            logits = jnp.where(self.ids < runtime.config.vocab_size, logits, -jnp.inf)
+        if self.runtime.sharding.names("embed"):
+            logits = jnp.where(self.ids < self.runtime.config.vocab_size, logits, -jnp.inf)
         return logits.reshape(*shape, -1)
 
-    def _best(self, logits: jax.Array, runtime: Runtime) -> tuple[jax.Array, jax.Array]:
+    def _best(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The largest logit and the lowest id that has it, both [..., rows, 1]."""
         largest, index = first_argmax(logits)
-        best = self._max(largest[..., None], runtime)
+        best = self._over_entries(jax.lax.pmax, largest[..., None])
         ids = jnp.where(largest[..., None] == best, self.ids[index][..., None], _NO_ENTRY)
-        names = _entry_axes(runtime)
-        return best, jax.lax.pmin(ids, names) if names else ids
+        return best, self._over_entries(jax.lax.pmin, ids)
 
-    @staticmethod
-    def _max(x: jax.Array, runtime: Runtime) -> jax.Array:
-        names = _entry_axes(runtime)
-        return jax.lax.pmax(x, names) if names else x
-
-    @staticmethod
-    def _sum(x: jax.Array, runtime: Runtime) -> jax.Array:
-        names = _entry_axes(runtime)
-        return jax.lax.psum(x, names) if names else x
-
-
-def _entry_axes(runtime: Runtime) -> tuple[str, ...]:
-    """Mesh axes whose ranks hold different vocabulary entries."""
-    return runtime.sharding.names("vocab") + runtime.sharding.names("embed")
+    def _over_entries(self, reduce: Callable, x: jax.Array) -> jax.Array:
+        """Reduces over the mesh axes whose ranks hold different vocabulary entries."""
+        names = self.runtime.sharding.names("vocab") + self.runtime.sharding.names("embed")
+        return reduce(x, names) if names else x
 
 
 def _gather_group(x: jax.Array, names: tuple[str, ...]) -> jax.Array:

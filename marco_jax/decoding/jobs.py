@@ -10,11 +10,8 @@ from typing import Any
 
 import jax
 
-from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.files import new_file, write_text
 
-# Generates for the requests of a block, given the number of the block's first row.
-Ask = Callable[[Sequence[GenerateRequest], int], list[Generation]]
 # Returns the records of rows start..stop, one per row.
 Answer = Callable[[int, int], list[dict[str, Any]]]
 # Converts a record to the one that is written in the end, or None to drop it.
@@ -23,43 +20,6 @@ Keep = Callable[[dict[str, Any]], dict[str, Any] | None]
 # Prompts between two writes. Random draws depend on where a block starts, so a resumed job draws
 # the same samples as an uninterrupted one.
 BLOCK = 256
-
-
-def run_job(
-    ask: Ask,
-    rows: Sequence[Mapping[str, Any]],
-    requests: Sequence[GenerateRequest],
-    out: pathlib.Path,
-    *,
-    settings: Mapping[str, Any],
-    field: str = "text",
-    progress: Callable[[int], None] = lambda count: None,
-    keep: Keep = lambda record: record,
-) -> int:
-    """Generates a text for each row and writes the rows with it as JSON lines, in order.
-
-    Args:
-        ask: generates for a block; uses the number of its first row as part of the random seed.
-        rows: the fields of each line.
-        requests: one per row.
-        out: the file to write.
-        settings: other inputs that determine the results, such as the model and the sampling.
-        field: the name of the field for the text.
-        progress: called with the number of finished rows, including those of an earlier start.
-        keep: see `run_blocks`.
-
-    Returns:
-        The number of rows that an earlier start had finished.
-    """
-
-    def answer(start: int, stop: int) -> list[dict[str, Any]]:
-        results = ask(requests[start:stop], start)
-        return [
-            {**row, field: result.text}
-            for row, result in zip(rows[start:stop], results, strict=True)
-        ]
-
-    return run_blocks(answer, rows, out, settings=settings, progress=progress, keep=keep)
 
 
 def run_blocks(
@@ -78,10 +38,7 @@ def run_blocks(
     that is started again with the same rows and settings continues where the partial file ends.
 
     Args:
-        answer: returns the records of rows start..stop.
-        rows: the inputs.
-        out: the file to write.
-        settings: other inputs that determine the records.
+        settings: other inputs that determine the records, such as the model and the sampling.
         progress: called with the number of finished rows, including those of an earlier start.
         block: rows between two writes, BLOCK by default.
         keep: converts or drops records as `out` is written.
@@ -91,7 +48,8 @@ def run_blocks(
     """
     block = block or BLOCK
     partial = out.with_name(f".{out.name}.partial")
-    mark = _fingerprint(rows, settings)
+    identity = json.dumps([list(rows), dict(settings)], sort_keys=True, default=str)
+    mark = hashlib.sha256(identity.encode()).hexdigest()
     done = _finished_rows(partial, mark, block)
     writes = jax.process_index() == 0
     if not done and writes:
@@ -112,11 +70,6 @@ def run_blocks(
 
 def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _fingerprint(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
-    text = json.dumps([list(rows), dict(settings)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _finished_rows(partial: pathlib.Path, mark: str, block: int) -> int:

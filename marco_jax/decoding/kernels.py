@@ -47,20 +47,14 @@ def score(
 ) -> tuple[jax.Array, jax.Array]:
     """Computes log-probabilities of targets; the head is applied to `batch.indices` only.
 
-    Args:
-        params: the parameters.
-        batch: rows; with a prefix, positions start at its length.
-        prefix: the prefix of all rows, from `extend`.
-        runtime: the model and the mesh.
+    All rows have the prefix, and their positions start at its length.
 
     Returns:
         log-probabilities float32 [batch, indices, targets], and whether each target is the argmax,
         bool. The normaliser covers every row of the embedding.
     """
 
-    def body(
-        params: Params, batch: ScoreBatch, prefix: Prefix | None
-    ) -> tuple[jax.Array, jax.Array]:
+    def body(params, batch, prefix):
         model = bind(runtime.config, params)
         hidden, _ = model(
             batch.tokens,
@@ -71,12 +65,10 @@ def score(
             layout=runtime.layout(_attention(runtime)),
         )
         hidden = jnp.take_along_axis(hidden, batch.indices[..., None], axis=1)
-        return _read_blocks(Head.of(model, runtime), hidden, batch.targets, runtime)
+        return _read_blocks(Head.of(model, runtime), hidden, batch.targets)
 
-    rows = runtime.rows
-    kernel = runtime.on_devices(
-        body, (runtime.params_spec(), rows, prefix_spec(prefix, runtime)), rows
-    )
+    given = (runtime.params_spec(), runtime.rows, prefix_spec(prefix, runtime))
+    kernel = runtime.on_devices(body, given, runtime.rows)
     return runtime.replicate(kernel(params, batch, prefix))
 
 
@@ -91,18 +83,17 @@ def extend(
 ) -> Prefix:
     """Computes keys and values of a prefix that rows share, or lengthens a computed prefix.
 
+    Every device computes the same.
+
     Args:
-        params: the parameters.
         tokens: int32 [1, length], padded on the right with any tokens.
         length: int32 [], the number of tokens without padding.
-        prefix: the prefix before these tokens, or None.
-        runtime: the model and the mesh. Every device computes the same.
 
     Returns:
         the prefix with these tokens at its end; its slots are those of `prefix` plus `length`.
     """
 
-    def body(params: Params, tokens: jax.Array, length: jax.Array, prefix: Prefix | None) -> Prefix:
+    def body(params, tokens, length, prefix):
         _, own = run_rows(bind(runtime.config, params), tokens, prefix, runtime)
         if prefix is None:
             return Prefix(own, length)
@@ -142,7 +133,7 @@ def run_rows(
     hidden, cache = model(
         tokens,
         positions,
-        cache=Reading(prefix, empty(*sizes, runtime.dtype)),
+        cache=Reading(prefix, empty(sizes, runtime.dtype)),
         dtype=runtime.dtype,
         layout=runtime.layout(attention),
     )
@@ -160,9 +151,7 @@ def prefix_spec(prefix: Prefix | None, runtime: Runtime) -> Prefix | None:
     return Prefix(KeyValues(runtime.shared_cache, runtime.shared_cache), PartitionSpec())
 
 
-def _read_blocks(
-    head: Head, hidden: jax.Array, targets: jax.Array, runtime: Runtime
-) -> tuple[jax.Array, jax.Array]:
+def _read_blocks(head: Head, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`Head.read` of [batch, indices, embed] and [batch, indices, targets], in blocks of rows.
 
     Blocks bound the memory of logits.
@@ -171,15 +160,15 @@ def _read_blocks(
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets = targets.reshape(-1, shape[-1])
     rows = targets.shape[0]
-    block = max(1, LOGIT_ROWS // runtime.sharding.ways("embed"))
+    block = max(1, LOGIT_ROWS // head.runtime.sharding.ways("embed"))
     if rows <= block:
-        values = head.read(hidden, targets, runtime)
+        values = head.read(hidden, targets)
     else:
         blocks = -(-rows // block)
         hidden = jnp.pad(hidden, ((0, blocks * block - rows), (0, 0)))
         targets = jnp.pad(targets, ((0, blocks * block - rows), (0, 0)))
         values = jax.lax.map(
-            lambda part: head.read(*part, runtime),
+            lambda part: head.read(*part),
             (hidden.reshape(blocks, block, -1), targets.reshape(blocks, block, -1)),
         )
         values = tuple(x.reshape(blocks * block, -1)[:rows] for x in values)

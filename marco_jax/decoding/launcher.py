@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,21 +15,10 @@ from marco_jax.decoding.caches import Prefix
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.prefixes import group_by_prefix
 from marco_jax.decoding.requests import GenerateRequest, Generation
-from marco_jax.decoding.shapes import bucket, power_of_two
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2_config import Qwen2Config
-
-
-class Decoder(Protocol):
-    """The interface of a tokenizer that the engine uses."""
-
-    vocab_size: int
-    eos_id: int
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, without special tokens."""
-        ...
+from marco_jax.tokenizers.tokenizer import Tokenizer
 
 
 class Launcher:
@@ -49,7 +38,7 @@ class Launcher:
     def __init__(
         self,
         config: Qwen2Config,
-        tokenizer: Decoder,
+        tokenizer: Tokenizer,
         *,
         sharding: Sharding | None = None,
         dtype: jnp.dtype = jnp.float32,
@@ -61,14 +50,10 @@ class Launcher:
         """Prepares an engine; nothing compiles before the first request.
 
         Args:
-            config: the model.
-            tokenizer: decodes generated ids and has the id of EOS.
             sharding: the mesh and rules of the parameters; None for one device.
-            dtype: of the computation.
             max_length: longest row in tokens, config.max_position_embeddings by default. Longer
                 inputs are cut on the left and counted in `truncated`.
             tokens_per_batch: the largest number of tokens in a program call, with padding.
-            share_prefixes: whether common prefixes of requests are computed once.
             end_ids: tokens besides EOS that end an answer, such as <|im_end|>; beam search uses
                 EOS only.
         """
@@ -117,17 +102,17 @@ class Launcher:
 
     def prefix_groups(
         self, params: Params, contexts: Sequence[Sequence[int]]
-    ) -> Iterator[tuple[SharedPrefix | None, Sequence[int]]]:
+    ) -> Iterator[tuple[SharedPrefix, Sequence[int]]]:
         """Yields groups of contexts (their indices), each with its computed common prefix.
 
         The caller finishes a group before it takes the next, so one prefix is in memory at a time.
         """
         if not self.share_prefixes:
-            yield None, range(len(contexts))
+            yield SharedPrefix(), range(len(contexts))
             return
         for group in group_by_prefix(contexts):
             if not group.length:
-                yield None, group.members
+                yield SharedPrefix(), group.members
                 continue
             ids = contexts[group.members[0]][: group.length]
             padded = np.zeros((1, bucket(len(ids), 64)), np.int32)
@@ -166,8 +151,28 @@ class Launcher:
         return min(most, power_of_two(-(-wanted // ways))) * ways
 
 
-class SharedPrefix:
+class SharedPrefix(NamedTuple):
     """A computed prefix, with its length and number of slots as Python integers."""
 
-    def __init__(self, length: int, slots: int, prefix: Prefix) -> None:
-        self.length, self.slots, self.prefix = length, slots, prefix
+    length: int = 0
+    slots: int = 0
+    prefix: Prefix | None = None
+
+
+def bucket(length: int, smallest: int = 32) -> int:
+    """Rounds up to 4, 5, 6 or 7 eighths of a power of two, so that at most a fifth is padding.
+
+    Results from 128 on are multiples of 32; `smallest` is a power of two.
+    """
+    size = smallest
+    while size < length:
+        size *= 2
+    if size == smallest:
+        return size
+    step = max(size // 8, min(smallest, size // 2))
+    return max(smallest, -(-length // step) * step)
+
+
+def power_of_two(count: int) -> int:
+    """Rounds up to a power of two, at least 1."""
+    return 1 << max(0, count - 1).bit_length()

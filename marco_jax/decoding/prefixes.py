@@ -68,10 +68,9 @@ def group_by_prefix(
         shared = 0
         if rank + 1 < len(order):
             shared = _common_prefix(sequences[order[rank]], sequences[order[rank + 1]])
-        alone = (length, [(rank, rank + 1, 0)])
         if shared > open_intervals[-1].depth:
             open_intervals.append(_Interval(shared, rank))
-        open_intervals[-1].add(*alone)
+        open_intervals[-1].add(length, [(rank, rank + 1, 0)])
         while open_intervals[-1].depth > shared:
             interval = open_intervals.pop()
             if open_intervals[-1].depth < shared:

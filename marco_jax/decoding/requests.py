@@ -1,4 +1,4 @@
-"""Requests to the engine and their results."""
+"""Requests to the engine, how tokens are drawn, and results."""
 
 from __future__ import annotations
 
@@ -60,3 +60,24 @@ class Generation:
     ids: tuple[int, ...]
     text: str
     ended: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Temperature, top-k and top-p, applied in that order; temperature 0 is greedy.
+
+    The default is greedy, without truncation. The generation config of Qwen2-Instruct has
+    temperature 0.7, top_p 0.8 and top_k 20.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}: use 0 (greedy) or more")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}: use 0 (off) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: use a share above 0 and at most 1")

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.requests import GenerateRequest, Sampling, ScoreRequest
 from marco_jax.extras import optional
 from marco_jax.model.parameters import Params
 from marco_jax.tokenizers.chat_templates import CHATML, render_chat

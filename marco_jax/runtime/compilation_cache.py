@@ -11,12 +11,8 @@ import jax
 def enable_compilation_cache(directory: str | os.PathLike | None = None) -> pathlib.Path:
     """Keeps compiled programs on disk for later processes; call it before anything compiles.
 
-    Args:
-        directory: of the cache; by default JAX_COMPILATION_CACHE_DIR, else marco_jax in the user's
-            cache directory (XDG_CACHE_HOME or ~/.cache).
-
-    Returns:
-        the directory.
+    The directory, which is returned, is by default JAX_COMPILATION_CACHE_DIR, else marco_jax in the
+    user's cache directory (XDG_CACHE_HOME or ~/.cache).
     """
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     default = os.environ.get("JAX_COMPILATION_CACHE_DIR") or pathlib.Path(home) / "marco_jax"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import glob
 import importlib.util
 import logging
 import os
-import pathlib
 import socket
 import struct
 import sys
@@ -88,8 +88,7 @@ def join(fields: Mapping[str, Any]) -> str:
 def _on_tpu() -> bool:
     if "cpu" in os.environ.get("JAX_PLATFORMS", "") or not importlib.util.find_spec("libtpu"):
         return False
-    devices = pathlib.Path("/dev")
-    return bool([*devices.glob("accel*"), *devices.glob("vfio/[0-9]*")])
+    return bool(glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*"))
 
 
 def agree(problem: str) -> str:
@@ -133,10 +132,7 @@ def watch_others(host: str = "") -> Iterator[None]:
     the first, and the kernel closes the connections of a process that dies. A host that disappears
     without closing them is detected by JAX's heartbeats (`config.distributed.heartbeat_seconds`),
     which also end the process. An exception that leaves the block ends the process without waiting
-    for the others.
-
-    Args:
-        host: address of the first process; by default its host name.
+    for the others. `host` is the address of the first process, by default its host name.
     """
     if jax.process_count() == 1:
         yield

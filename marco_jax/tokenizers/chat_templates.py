@@ -38,7 +38,6 @@ def render_chat(
 
     Args:
         template: Jinja, run in a sandbox.
-        messages: each with a role and its content.
         add_generation_prompt: True: the text ends with the start of an assistant message. False:
             it ends with the content of the last message, for the model to continue.
         special_tokens: further variables of the template, such as eos_token.
@@ -66,11 +65,6 @@ def render_with_spans(
 
     The span of a message is the part that a model has to generate: everything after the generation
     prompt, including the end mark (`<|im_end|>` in ChatML), without whitespace after it.
-
-    Args:
-        template: Jinja, run in a sandbox.
-        messages: each with a role and its content.
-        selected: for each message, whether to return its span.
 
     Returns:
         the text, and [start, stop) in characters of every selected message.

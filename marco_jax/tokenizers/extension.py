@@ -69,13 +69,7 @@ class Extension:
 def extend_vocabulary(
     tokenizer: Tokenizer, texts: Mapping[str, Iterable[str]], tokens: int, characters: int
 ) -> Extension:
-    """Learns new tokens from texts of some languages, the same amount of text of each.
-
-    Args:
-        tokenizer: a byte-level BPE, such as Qwen2's.
-        texts: by language.
-        tokens: the number of tokens to learn.
-        characters: the number of characters to read of each language.
+    """Learns new tokens from texts by language, of which it reads so many characters of each.
 
     Returns:
         the larger tokenizer, with fewer new tokens if the text does not yield that many.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import pathlib
 import re
@@ -32,7 +33,7 @@ class SentencePieceTokenizer:
 
     SentencePiece represents a space by U+2581, so a U+2581 in a text is decoded as a space. The
     names of control pieces and ChatML's marks, such as `<|im_end|>`, are encoded as these pieces
-    where they occur in a text, like Qwen2's special tokens.
+    where they occur in a text, like Qwen2's special tokens. `Tokenizer` describes the methods.
     """
 
     def __init__(self, model: bytes, companions: Companions | None = None) -> None:
@@ -51,9 +52,9 @@ class SentencePieceTokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.eos_id: int = self._processor.eos_id()
         self.eos_token: str = self._processor.id_to_piece(self.eos_id)
-        pieces = {self._processor.id_to_piece(i): i for i in self._special_ids()}
-        self._specials = pieces
-        self._marks = re.compile("(" + "|".join(map(re.escape, pieces)) + ")")
+        others = (i for i in range(self.vocab_size) if i != self.eos_id and self._is_special(i))
+        self._specials = {self._processor.id_to_piece(i): i for i in (self.eos_id, *others)}
+        self._marks = re.compile("(" + "|".join(map(re.escape, self._specials)) + ")")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -69,7 +70,6 @@ class SentencePieceTokenizer:
         return ids
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[int]]:
-        """Token ids of an NFC text, and the index of each token's first character."""
         ids: list[int] = []
         offsets: list[int] = []
         start = 0
@@ -108,17 +108,9 @@ class SentencePieceTokenizer:
         write_bytes(directory / "tokenizer.model", self._model)
         write_companions(directory, self.companions, self.eos_token, qwen2=False)
 
-    def _special_ids(self) -> list[int]:
+    def _is_special(self, number: int) -> bool:
         processor = self._processor
-        return [
-            self.eos_id,
-            *(
-                i
-                for i in range(self.vocab_size)
-                if i != self.eos_id
-                and (processor.is_control(i) or processor.id_to_piece(i) in QWEN2_SPECIALS)
-            ),
-        ]
+        return processor.is_control(number) or processor.id_to_piece(number) in QWEN2_SPECIALS
 
     def _fast(self) -> tokenizers.Tokenizer:
         processor = self._processor
@@ -159,7 +151,7 @@ def train_sentencepiece(
         for line in unicodedata.normalize("NFC", text).split("\n")
         for start in range(0, len(line), _LINE_CHARACTERS)
     )
-    model = _ByteSink()
+    model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines,
@@ -187,7 +179,7 @@ def train_sentencepiece(
         raise ValueError(
             f"tokenizer.vocab_size {vocab_size} does not suit this text: {error}"
         ) from None
-    tokenizer = SentencePieceTokenizer(_round_scores(bytes(model.data)))
+    tokenizer = SentencePieceTokenizer(_round_scores(model.getvalue()))
     tokenizer.save(directory)
     return tokenizer
 
@@ -225,14 +217,3 @@ def _parse(model: bytes) -> Any:
         return sentencepiece_model_pb2.ModelProto.FromString(model)
     except DecodeError as error:
         raise ValueError(f"tokenizer.model is not a SentencePiece model: {error}") from None
-
-
-class _ByteSink:
-    """A file object that collects the written bytes."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def write(self, data: bytes) -> int:
-        self.data += data
-        return len(data)

@@ -93,11 +93,8 @@ def write_companions(
 ) -> None:
     """Writes the files beside tokenizer.json, so that AutoTokenizer gives the same ids.
 
-    Args:
-        directory: created if it does not exist.
-        companions: the contents; its settings take precedence over the defaults.
-        eos_token: the default of eos_token and pad_token.
-        qwen2: whether the tokenizer equals Qwen2's except for its vocabulary and merges.
+    The companions' settings take precedence over the defaults. `qwen2` is whether the tokenizer
+    equals Qwen2's except for its vocabulary and merges.
     """
     settings = {
         "eos_token": eos_token,

@@ -34,8 +34,7 @@ from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.state import TrainState
 from marco_jax.training.step import Trainer
 from marco_jax.weights.huggingface import save_huggingface
-from marco_jax.weights.model_card import Terms, model_card
-from marco_jax.weights.terms import stated_terms
+from marco_jax.weights.model_card import Terms, model_card, stated_terms
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk, written and read with Orbax (with step_params.py its only user).
+"""Checkpoints on disk, written and read with Orbax (this module is its only user).
 
 A checkpoint step has three items: `params`, `optimizer` and `meta` (JSON: the model's config, the
 step, and whatever a run needs to resume), and a manifest of their files and arrays. Parameters can
@@ -11,7 +11,7 @@ checksums in a part file, and only then enters the barrier. The second runs on t
 after the barrier and before the rename: it joins the part files, computes the checksums of the
 remaining files, and writes the manifest. A directory with its final name therefore always has a
 complete manifest, and one with a temporary name is finished or removed when a run starts
-(`recovery.settle`).
+(`manifest.settle`).
 """
 
 from __future__ import annotations
@@ -26,28 +26,33 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from marco_jax.files import write_json
+from marco_jax.model.parameters import Params, parameter_table, parameter_tree
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.processes import agree, barrier
 from marco_jax.weights.manifest import (
+    TEMPORARY,
     Checksums,
     Damaged,
     check_arrays,
     checksums,
     describe_arrays,
     files_below,
+    finished_steps,
+    set_aside,
+    settle,
     verify_files,
     write_manifest,
 )
-from marco_jax.weights.recovery import TEMPORARY, finished_steps, set_aside, settle
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
@@ -73,9 +78,7 @@ class Checkpoints:
 
         A save that was interrupted before its rename is finished if complete, else removed.
 
-        Args:
-            workdir: of the run.
-            policy: `config.checkpoint`, which steps to keep; without it all are kept.
+        `policy` is `config.checkpoint`, which steps to keep; without it all are kept.
 
         Raises:
             ValueError: fields of the policy that do not fit together.
@@ -101,10 +104,7 @@ class Checkpoints:
         """Restores the newest undamaged step, in the shapes, dtypes and shardings of `like`.
 
         Damaged steps are logged and moved to `workdir`/damaged, and the step before is taken.
-
-        Args:
-            like: ShapeDtypeStructs.
-            check: raises if this run cannot resume from a step with the given meta.
+        `check` raises if this run cannot resume from a step with the given meta.
 
         Returns:
             the arrays and their meta; None if no checkpoint was ever finished.
@@ -149,20 +149,18 @@ class Checkpoints:
         if step in finished_steps(self._directory):
             return
         with self._failures(step):
-            common = {"step": step, "model": dataclasses.asdict(config)}
             self._saving = (step, describe_arrays(arrays))
             # Chunks do not span layers, so that an export need not read all layers at once.
             by_layer = jax.tree_util.tree_map_with_path(
                 lambda path, _: ocp.SaveArgs(shard_axes=(0,) * (path[0].key == "layers")),
                 arrays["params"],
             )
-            arguments = {
-                "params": ocp.args.StandardSave(arrays["params"], save_args=by_layer),
-                "optimizer": ocp.args.StandardSave(arrays["optimizer"]),
-            }
-            arguments["meta"] = ocp.args.JsonSave(common | meta)
-            composite = ocp.args.Composite(**arguments)
-            self._open().save(step, args=composite, metrics=meta.get(METRICS) or None)
+            items = ocp.args.Composite(
+                params=ocp.args.StandardSave(arrays["params"], save_args=by_layer),
+                optimizer=ocp.args.StandardSave(arrays["optimizer"]),
+                meta=ocp.args.JsonSave({"step": step, "model": dataclasses.asdict(config)} | meta),
+            )
+            self._open().save(step, args=items, metrics=meta.get(METRICS) or None)
 
     def wait(self) -> None:
         """Blocks until every save has finished.
@@ -302,3 +300,61 @@ def _reason(error: BaseException) -> str:
         if (message := os.strerror(code)) in text:
             return message
     return text if len(text) < 150 else text.rpartition(": ")[2][-150:]
+
+
+def restore_params(step: pathlib.Path, like: Params) -> Params:
+    """Restores a step's parameters with the shapes, dtypes and shardings of `like`.
+
+    The arrays may be donated.
+    """
+    with ocp.StandardCheckpointer() as reader:
+        params = reader.restore(step / "params", like)
+
+    def own(leaf: jax.Array) -> jax.Array:
+        # Restored buffers cannot always be donated, but jitted copies can.
+        copy = jax.jit(jax.numpy.copy, out_shardings=leaf.sharding)(leaf)
+        jax.block_until_ready(copy)
+        leaf.delete()
+        return copy
+
+    return jax.tree.map(own, params)
+
+
+def begin_step(workdir: pathlib.Path, config: Qwen2Config) -> pathlib.Path:
+    """Creates step 0 of a workdir without its parameters, for an `ArrayWriter` to write them.
+
+    Orbax saves a tree of small arrays. Then its description of the tree gets the real shapes, and
+    the arrays are deleted, so that Orbax later reads the files of the `ArrayWriter` as its own.
+
+    Returns:
+        the step; write parameters into its params/, then call `finish_step`.
+    """
+    small = parameter_tree(config, lambda row: np.zeros((1,), np.float32))
+    with ocp.CheckpointManager(workdir / CHECKPOINTS) as manager:
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(small),
+            meta=ocp.args.JsonSave({"step": 0, "model": dataclasses.asdict(config)}),
+        )
+        manager.save(0, args=items)
+    step = workdir / CHECKPOINTS / "0"
+    path = step / "params" / "_METADATA"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    rows = {tuple(row.path.split("/")): row for row in parameter_table(config)}
+    for leaf in metadata["tree_metadata"].values():
+        row = rows[tuple(key["key"] for key in leaf["key_metadata"])]
+        leaf["value_metadata"]["write_shape"] = list(row.shape(config))
+        leaf["value_metadata"]["value_type"] = "jax.Array"
+    shutil.rmtree(step / "params")
+    path.parent.mkdir()
+    write_json(path, metadata)
+    return step
+
+
+def finish_step(step: pathlib.Path, dtypes: Mapping[str, Any]) -> None:
+    """Writes the manifest of a step once its parameters are written; dtypes are by path."""
+    config = Qwen2Config(**read_meta(step)["model"])
+    like = parameter_tree(
+        config, lambda row: jax.ShapeDtypeStruct(row.shape(config), dtypes[row.path])
+    )
+    files = checksums(step, files_below(step))
+    write_manifest(step, files, describe_arrays({"params": like}))

@@ -10,7 +10,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,20 +25,17 @@ from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.extension import Extension
 from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from marco_jax.weights.arrays import ArrayWriter
-from marco_jax.weights.checkpoints import CHECKPOINTS
+from marco_jax.weights.checkpoints import CHECKPOINTS, begin_step, finish_step
 from marco_jax.weights.directory import (
-    MAX_SHARD_BYTES,
     check_free,
     huggingface_tensors,
     write_directory,
 )
 from marco_jax.weights.huggingface import check_exportable, open_huggingface
-from marco_jax.weights.model_card import Terms, model_card, read_terms
+from marco_jax.weights.model_card import CARD, Terms, model_card, read_terms, stated_terms
 from marco_jax.weights.models import FoundModel, find_model
 from marco_jax.weights.safetensors_files import NamedTensors, StoredTensor
-from marco_jax.weights.step_params import begin_step, finish_step
 from marco_jax.weights.stored_weights import stored_weights
-from marco_jax.weights.terms import CARD, stated_terms
 
 _log = logging.getLogger(__name__)
 
@@ -130,12 +127,10 @@ class _Import:
             "tokenizer": tokenizer.fingerprint,
         }
         self.card = dataclasses.asdict(read_terms(source))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the checkpoint's arrays."""
-        rows = parameter_table(self.config)
-        return sum(self._size(row) * (len(row.huggingface_names(self.config))) for row in rows)
+        # Of the checkpoint's arrays.
+        self.nbytes = sum(
+            self._size(row) * len(row.huggingface_names(config)) for row in parameter_table(config)
+        )
 
     def run(self, partial: pathlib.Path) -> Progress:
         """Writes the missing tensors, then the manifest and the tokenizer."""
@@ -209,17 +204,16 @@ def export_model(
     dtype: Any = None,
     terms: Terms | None = None,
     overwrite: bool = False,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    **options: Any,
 ) -> tuple[FoundModel, Progress]:
     """Exports any model as a Hugging Face directory, with one tensor in memory at a time.
 
     Args:
         path: see `find_model`.
-        out: a new directory.
         dtype: of the stored weights; None keeps the model's.
         terms: for the model card; empty fields are taken from the run or directory.
         overwrite: replace an earlier export as a whole.
-        max_shard_bytes: the largest safetensors file.
+        options: `max_shard_bytes` of `write_directory`.
 
     Returns:
         the model, and the progress with bytes and speed.
@@ -235,23 +229,20 @@ def export_model(
     check_exportable(found.config, abstract_params(found.config), found.tokenizer)
     tensors = named_tensors(found, dtype)
     total = sum(tensor.nbytes for tensor in tensors.values())
+    terms = (terms or Terms()).or_else(stated_terms(found.workdir or found.directory))
+    card = model_card(out.resolve().name, found.config, terms, found.workdir, found.step)
     with Progress("exporting", total, "B") as progress:
         write_directory(
             out,
             found.config,
             tensors,
             found.tokenizer,
-            files={"README.md": _card(found, out.resolve().name, terms or Terms())},
+            files={"README.md": card},
             overwrite=overwrite,
-            max_shard_bytes=max_shard_bytes,
             progress=progress,
+            **options,
         )
     return found, progress
-
-
-def _card(found: FoundModel, name: str, terms: Terms) -> str:
-    terms = terms.or_else(stated_terms(found.workdir or found.directory))
-    return model_card(name, found.config, terms, found.workdir, found.step)
 
 
 def named_tensors(found: FoundModel, dtype: Any = None) -> NamedTensors:
@@ -264,9 +255,6 @@ def named_tensors(found: FoundModel, dtype: Any = None) -> NamedTensors:
     if weights.by_layer:
         return tensors
     # Layers of a parameter are read together, so they are written one after another.
-    return {name: tensors[name] for name in _by_parameter(found.config)}
-
-
-def _by_parameter(config: Qwen2Config) -> Iterator[str]:
-    for row in parameter_table(config):
-        yield from row.huggingface_names(config)
+    rows = parameter_table(found.config)
+    names = (name for row in rows for name in row.huggingface_names(found.config))
+    return {name: tensors[name] for name in names}

@@ -10,28 +10,18 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from marco_jax.files import new_directory
 from marco_jax.model.parameters import Parameter, contiguous, parameter_table
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.weights.safetensors_files import NamedTensors, Tensor, write_tensors
 
 MAX_SHARD_BYTES = 5_000_000_000
 GENERATION = "generation_config.json"
-
-
-class SavedTokenizer(Protocol):
-    """The interface of a tokenizer that an export uses."""
-
-    vocab_size: int
-    eos_id: int
-
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Writes files for transformers.AutoTokenizer, and optionally generation_config.json."""
-        ...
 
 
 def huggingface_shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
@@ -60,16 +50,12 @@ def huggingface_tensors(
 ) -> dict[str, Tensor]:
     """A model's tensors in Hugging Face names, layout and order, read on demand.
 
-    Args:
-        config: the model.
-        dtype: of the tensors.
-        read: returns a parameter, or one layer of it, in our layout.
+    `read` returns a parameter, or one layer of it, in our layout.
     """
 
     def tensor(row: Parameter, layer: int | None) -> Tensor:
         def read_one() -> np.ndarray:
-            array = row.to_huggingface(read(row, layer), config)
-            return contiguous(array, dtype)
+            return contiguous(row.to_huggingface(read(row, layer), config), dtype)
 
         return Tensor(dtype, row.huggingface_shape(config), read_one)
 
@@ -83,7 +69,7 @@ def write_directory(
     out_dir: str | os.PathLike[str],
     config: Qwen2Config,
     tensors: NamedTensors,
-    tokenizer: SavedTokenizer | None = None,
+    tokenizer: Tokenizer | None = None,
     *,
     files: Mapping[str, str] | None = None,
     overwrite: bool = False,
@@ -94,7 +80,6 @@ def write_directory(
 
     Args:
         out_dir: created; may exist if empty.
-        config: the model.
         tensors: all tensors of the model, of one dtype; see `huggingface_tensors`.
         tokenizer: saved beside the weights; its EOS becomes bos, eos and pad, unless its
             generation_config.json has other ids.
@@ -136,7 +121,7 @@ def check_free(out_dir: Path, overwrite: bool) -> None:
 
 
 def _write_configs(
-    directory: Path, config: Qwen2Config, tokenizer: SavedTokenizer | None, dtype: np.dtype
+    directory: Path, config: Qwen2Config, tokenizer: Tokenizer | None, dtype: np.dtype
 ) -> None:
     # transformers 4 reads torch_dtype, transformers 5 dtype.
     fields = config.to_huggingface() | {"torch_dtype": dtype.name, "dtype": dtype.name}

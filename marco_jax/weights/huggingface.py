@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Parameter, Params, flatten, parameter_table, unflatten
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.processes import barrier
+from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.weights.directory import (
-    MAX_SHARD_BYTES,
-    SavedTokenizer,
     check_free,
     huggingface_shapes,
     huggingface_tensors,
@@ -83,11 +82,7 @@ def load_huggingface(
 
     Returns:
         the config, and the parameters as a nested dict of arrays with layers stacked on axis 0.
-        The arrays may be donated.
-
-    Raises:
-        FileNotFoundError: a file is absent.
-        ValueError: a truncated file, or tensors that are missing, unexpected or mis-shaped.
+        The arrays may be donated. Errors are those of `open_huggingface`.
     """
     config, tensors = open_huggingface(hf_dir)
     return config, unflatten(
@@ -185,12 +180,11 @@ def save_huggingface(
     out_dir: str | os.PathLike[str],
     config: Qwen2Config,
     params: Params,
-    tokenizer: SavedTokenizer | None = None,
+    tokenizer: Tokenizer | None = None,
     dtype: Any = None,
     *,
-    files: Mapping[str, str] | None = None,
     overwrite: bool = False,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    **options: Any,
 ) -> None:
     """Writes a directory that transformers 4 and 5 load: weights, configs and tokenizer files.
 
@@ -199,17 +193,12 @@ def save_huggingface(
 
     Args:
         out_dir: created; may exist if empty.
-        config: the model.
-        params: its parameters, with any sharding.
-        tokenizer: see `write_directory`.
+        params: with any sharding.
         dtype: of the stored weights; None keeps the dtype of the parameters.
-        files: more files, by name, such as a README.md.
         overwrite: replace an earlier export (a directory with a config.json) as a whole.
-        max_shard_bytes: the largest safetensors file.
+        options: `files` and `max_shard_bytes` of `write_directory`, which has the errors, too.
 
     Raises:
-        FileExistsError: out_dir is a file, or a directory that may not be replaced.
-        OSError: the disk is full.
         ValueError: parameters or a tokenizer that do not fit the config.
     """
     out_dir = Path(out_dir)
@@ -219,24 +208,15 @@ def save_huggingface(
     dtype = np.dtype(dtype or flat["embed_tokens/embedding"].dtype)
     tensors = huggingface_tensors(config, dtype, lambda row, layer: _fetch(flat[row.path], layer))
     if jax.process_index() == 0:
-        write_directory(
-            out_dir,
-            config,
-            tensors,
-            tokenizer,
-            files=files,
-            overwrite=overwrite,
-            max_shard_bytes=max_shard_bytes,
-        )
+        write_directory(out_dir, config, tensors, tokenizer, overwrite=overwrite, **options)
     else:
         for tensor in tensors.values():
             tensor.read()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("save_huggingface")
+    barrier("save_huggingface")
 
 
 def check_exportable(
-    config: Qwen2Config, params: Params, tokenizer: SavedTokenizer | None = None
+    config: Qwen2Config, params: Params, tokenizer: Tokenizer | None = None
 ) -> None:
     """Checks that `save_huggingface` can write a model; arrays may be abstract.
 
@@ -266,21 +246,8 @@ def check_exportable(
         )
 
 
-@functools.cache
-def _replicator(sharding: NamedSharding) -> Any:
-    """A compiled function: (array, layer or None) -> the array or one layer, on every device."""
-
-    def replicate(array: jax.Array, layer: jax.Array | None) -> jax.Array:
-        return (
-            array if layer is None else jax.lax.dynamic_index_in_dim(array, layer, keepdims=False)
-        )
-
-    return jax.jit(replicate, out_shardings=sharding)
-
-
 def _fetch(array: Any, layer: int | None) -> np.ndarray:
     """Copies an array, or one layer of it, to the host; all processes that share it must call."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
-        return np.asarray(_replicator(everywhere)(array, layer))
-    return np.asarray(array if layer is None else array[layer])
+    shared = isinstance(array, jax.Array) and not array.is_fully_addressable
+    part = array if layer is None else array[layer]
+    return np.asarray(multihost_utils.process_allgather(part, tiled=True) if shared else part)

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint step, by which its files are verified.
+"""The manifest of a checkpoint step, by which it is verified, recovered or set aside.
 
 It lists the size and CRC-32 of every file of the step, and the shape and dtype of every array. It
 is written before the step gets its final name, so a step without a manifest was never finished.
@@ -13,17 +13,24 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import logging
 import os
 import pathlib
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
+_log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
+# In Orbax's temporary name of a step or an item; and the file that it writes last.
+TEMPORARY = ".orbax-checkpoint-tmp"
+COMMITTED = "commit_success.txt"
 # Files that Orbax writes after the manifest; a restore does not need them.
-_LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
+_LATER = ("_CHECKPOINT_METADATA", COMMITTED)
 _READ_BYTES = 1 << 23
 _THREADS = 4
 
@@ -89,7 +96,6 @@ def verify_files(
     """Compares the files of a step with its manifest: names and sizes of all, then checksums.
 
     Args:
-        directory: of the step.
         items: the items whose files are checked; all by default.
         share: (number, count) of processes that divide the checksums among them.
 
@@ -138,3 +144,42 @@ def _checksum(path: pathlib.Path) -> list:
             value = zlib.crc32(data, value)
             size += len(data)
     return [size, f"{value:08x}"]
+
+
+def finished_steps(directory: pathlib.Path) -> list[int]:
+    """Steps whose save was finished, in no order. Their files are not verified."""
+    return [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+
+
+def settle(directory: pathlib.Path) -> None:
+    """Finishes or removes saves that were interrupted before their final rename.
+
+    A save that has a manifest, and all files of it, is complete and gets its final name. Any other
+    is removed, since the saves of a run that is killed often would fill the disk.
+    """
+    for path in sorted(directory.glob(f"*{TEMPORARY}*")):
+        final = directory / path.name.partition(".")[0]
+        try:
+            if final.exists():
+                raise Damaged("the step exists")
+            verify_files(path)
+        except Damaged as damage:
+            _log.warning(f"the save of checkpoint {final.name} was interrupted ({damage}): removed")
+            shutil.rmtree(path)
+        else:
+            _log.info(
+                f"the save of checkpoint {final.name} was interrupted before its rename: finished"
+            )
+            (path / COMMITTED).touch()
+            os.replace(path, final)
+
+
+def set_aside(step: pathlib.Path, directory: pathlib.Path, problem: str) -> None:
+    """Moves a damaged step to `directory`, where it can be inspected."""
+    target, number = directory / step.name, 1
+    while target.exists():
+        number += 1
+        target = directory / f"{step.name}.{number}"
+    _log.warning(f"checkpoint {step.name} is damaged ({problem}): moved to {target}")
+    directory.mkdir(exist_ok=True)
+    os.replace(step, target)

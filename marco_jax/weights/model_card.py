@@ -1,4 +1,7 @@
-"""The model card (README.md) of an exported model: licence, training data and scores."""
+"""The model card (README.md) of an exported model: licence, training data and scores.
+
+The licence and base model are inherited from what a model was trained from.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,12 @@ from marco_jax.evaluation.results import AVERAGES, Result
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.reports.run_data import RunData, is_of_source, load_run, name_of
+from marco_jax.weights.checkpoints import CHECKPOINTS
+
+# An import stores the terms of the imported directory's card here.
+CARD = "card.json"
+# The longest chain of runs that started from other runs.
+_DEPTH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +72,12 @@ def model_card(
 ) -> str:
     """Writes a model card in Markdown.
 
-    Args:
-        name: of the model.
-        config: its sizes.
-        terms: licence and base model.
-        workdir: of the run that trained it; without one the card has no training data or scores.
-        step: of the run.
+    `workdir` and `step` are of the run that trained the model; without them the card has no
+    training data or scores.
     """
     run = load_run(workdir) if workdir is not None else None
-    languages = _languages(run) if run else []
+    sources = {name for stage in run.stages for name in stage.shares} if run else set()
+    languages = [code for code in LANGUAGES if code in sources]
     lines = [*_front_matter(terms, languages), "", f"# {name}", ""]
     lines.append(
         f"A Qwen2 model of {config.num_parameters / 1e6:,.1f} million parameters: "
@@ -94,11 +100,6 @@ def _front_matter(terms: Terms, languages: Sequence[str]) -> list[str]:
     if languages:
         lines += ["language:", *(f"- {json.dumps(code)}" for code in languages)]
     return [*lines, "library_name: transformers", "pipeline_tag: text-generation", "---"]
-
-
-def _languages(run: RunData) -> list[str]:
-    sources = {name for stage in run.stages for name in stage.shares}
-    return [code for code in LANGUAGES if code in sources]
 
 
 def _training(run: RunData, step: int) -> list[str]:
@@ -156,3 +157,22 @@ def _licence(terms: Terms) -> str:
         )
     link = f" ({terms.license_link})" if terms.license_link else ""
     return f"{terms.license}{link}."
+
+
+def stated_terms(path: str | os.PathLike, depth: int = _DEPTH) -> Terms:
+    """The terms of a workdir, import or Hugging Face directory.
+
+    Fields that it does not state are taken from the model that its run started from.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.parent.name == CHECKPOINTS:
+        path = path.parent.parent
+    if not (path / CHECKPOINTS).is_dir():
+        return read_terms(path)
+    terms = Terms()
+    if (path / CARD).is_file():
+        terms = Terms.from_fields(json.loads((path / CARD).read_text(encoding="utf-8")))
+    config = load_run(path).config
+    terms = Terms.from_fields(config.get("card") or {}).or_else(terms)
+    start = config.get("init_from")
+    return terms.or_else(stated_terms(start, depth - 1)) if start and depth else terms

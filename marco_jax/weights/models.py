@@ -1,4 +1,4 @@
-"""Finds and loads the models of `--model=PATH` and `config.init_from`.
+"""Finds and loads the models of `--model=PATH` and `config.init_from`, and creates their engines.
 
 PATH is a workdir (of a run or an import), a checkpoint step in it, or a Hugging Face directory.
 """
@@ -12,21 +12,23 @@ import json
 import logging
 import os
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from marco_jax.model.lora import AdapterMatrix, LoraOptions, adapter_tree, merge
-from marco_jax.model.mesh import Sharding
+from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
-from marco_jax.weights.checkpoints import CHECKPOINTS, Meta, read_meta
+from marco_jax.weights.checkpoints import CHECKPOINTS, Meta, read_meta, restore_params
 from marco_jax.weights.huggingface import load_huggingface, read_config
-from marco_jax.weights.manifest import Damaged, read_manifest, verify_files
-from marco_jax.weights.recovery import finished_steps
-from marco_jax.weights.step_params import restore_params
+from marco_jax.weights.manifest import Damaged, finished_steps, read_manifest, verify_files
+
+if TYPE_CHECKING:
+    from marco_jax.decoding.engine import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -182,3 +184,61 @@ def _find_step(workdir: pathlib.Path, step: int) -> FoundModel:
             f"{directory} has adapters of {meta['base']}, which does not exist: put it back"
         ) from None
     return dataclasses.replace(found, lora=lora, base=base)
+
+
+def run_config(model: FoundModel | LoadedModel) -> dict[str, Any]:
+    """The config of the run that trained a model; empty for a Hugging Face directory."""
+    if model.workdir is None or not (model.workdir / "config.json").exists():
+        return {}
+    return json.loads((model.workdir / "config.json").read_text(encoding="utf-8"))
+
+
+def read_mesh(text: str | None) -> Sharding | None:
+    """Creates the mesh of a --mesh flag such as "fsdp=2,tensor=4"; None (one device) without it.
+
+    Raises:
+        ValueError: an unknown axis, a size that is not a number, or a product that is not the
+            number of devices.
+    """
+    if not text:
+        return None
+    axes = {}
+    for part in text.split(","):
+        name, _, size = part.partition("=")
+        if not size.removeprefix("-").isdigit():
+            raise ValueError(
+                f"--mesh={text}: {part!r} is not an axis with a size, such as tensor=4"
+            )
+        axes[name.strip()] = int(size)
+    return Sharding(create_mesh(axes))
+
+
+def create_engine(
+    model: FoundModel | LoadedModel,
+    end_ids: Sequence[int] = (),
+    sharding: Sharding | None = None,
+    max_length: int | None = None,
+) -> Engine:
+    """Creates an engine with the maximum length, batch size and dtype of the model's run.
+
+    Args:
+        end_ids: tokens besides EOS that end an answer.
+        sharding: the mesh and rules of the parameters; None for one device.
+        max_length: of a row in tokens, by default the run's; at most max_position_embeddings.
+    """
+    from marco_jax.decoding.engine import Engine
+    from marco_jax.runtime.compilation_cache import enable_compilation_cache
+
+    enable_compilation_cache()
+    run = run_config(model)
+    fields = run.get("evaluation", {})
+    longest = max_length or fields.get("max_length", 4096)
+    return Engine(
+        model.config,
+        model.tokenizer,
+        dtype=jax.numpy.dtype(run.get("dtype", "float32")),
+        max_length=min(longest, model.config.max_position_embeddings),
+        tokens_per_batch=fields.get("tokens_per_batch", 8192),
+        end_ids=end_ids,
+        sharding=sharding,
+    )

@@ -170,7 +170,8 @@ def write_tensors(
     shards = list(_split({name: t.nbytes for name, t in tensors.items()}, max_shard_bytes))
     weight_map = {}
     for number, names in enumerate(shards, start=1):
-        file_name = SINGLE if len(shards) == 1 else _shard_name(number, len(shards))
+        file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        file_name = SINGLE if len(shards) == 1 else file_name
         with open(directory / file_name, "wb") as file:
             file.write(_header({name: tensors[name] for name in names}))
             for name in names:
@@ -207,10 +208,6 @@ def _bytes(name: str, tensor: Tensor) -> memoryview:
             f"{name} should be {tensor.dtype} {tensor.shape} but is {array.dtype} {array.shape}"
         )
     return memoryview(array.reshape(-1).view(np.uint8))
-
-
-def _shard_name(number: int, count: int) -> str:
-    return f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
 def _split(sizes: Mapping[str, int], limit: int) -> Iterable[list[str]]:

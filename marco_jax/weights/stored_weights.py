@@ -21,6 +21,8 @@ from marco_jax.weights.huggingface import open_huggingface
 from marco_jax.weights.models import FoundModel
 from marco_jax.weights.safetensors_files import Tensor, write_tensors
 
+_PEFT_CONFIG = "adapter_config.json"
+
 Read = Callable[[Parameter, "int | None"], np.ndarray]
 
 
@@ -75,9 +77,7 @@ def _merged(found: FoundModel, base: StoredWeights) -> StoredWeights:
 def export_peft(found: FoundModel, out: str | os.PathLike, *, overwrite: bool = False) -> int:
     """Writes a model's adapters as a directory for `peft`, float32; returns the size in bytes.
 
-    Args:
-        found: a model with adapters.
-        out: a new directory, or with `overwrite` an earlier export, which is replaced.
+    `out` is a new directory, or with `overwrite` an earlier export, which is replaced.
 
     Raises:
         FileExistsError: `out` may not be replaced.
@@ -87,7 +87,12 @@ def export_peft(found: FoundModel, out: str | os.PathLike, *, overwrite: bool = 
         raise ValueError(f"{found.directory} holds no adapters: it was trained with lora.rank=0")
     adapters, rows = _adapters(found)
     out, tensors = pathlib.Path(out), {}
-    _check_free(out, overwrite)
+    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not free and not (overwrite and (out / _PEFT_CONFIG).exists()):
+        raise FileExistsError(
+            f"{out} exists and is not an earlier export of adapters to overwrite: choose another "
+            "directory"
+        )
     for row in rows.values():
         for layer, name in enumerate(row.kernel.huggingface_names(found.config)):
             side = "lora_A" if row.path.endswith(DOWN) else "lora_B"
@@ -100,19 +105,6 @@ def export_peft(found: FoundModel, out: str | os.PathLike, *, overwrite: bool = 
         (directory / _PEFT_CONFIG).write_text(text + "\n", encoding="utf-8")
         found.tokenizer.save(directory)
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-_PEFT_CONFIG = "adapter_config.json"
-
-
-def _check_free(out: pathlib.Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not overwrite or not (out / _PEFT_CONFIG).exists():
-        raise FileExistsError(
-            f"{out} exists and is not an earlier export of adapters to overwrite: choose another "
-            "directory"
-        )
 
 
 def _adapters(found: FoundModel) -> tuple[StoredParams, dict[str, AdapterMatrix]]:
@@ -130,19 +122,17 @@ def _peft_tensor(
     shape = (rank, columns) if row.path.endswith(DOWN) else (columns, rank)
 
     def read() -> np.ndarray:
-        array = adapters.read(row, layer)
-        return contiguous(array.reshape(shape[::-1]).T, kind)
+        return contiguous(adapters.read(row, layer).reshape(shape[::-1]).T, kind)
 
     return Tensor(kind, shape, read)
 
 
 def _peft_config(found: FoundModel) -> dict[str, Any]:
-    base = found.base
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         # PEFT can only load a Hugging Face directory; a base checkpoint has to be exported.
-        "base_model_name_or_path": str(base.directory),
+        "base_model_name_or_path": str(found.base.directory),
         "r": found.lora.rank,
         "lora_alpha": found.lora.alpha,
         "lora_dropout": 0.0,

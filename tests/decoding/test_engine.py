@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
-from marco_jax.decoding.sampling import Sampling
+from marco_jax.decoding.requests import GenerateRequest, Sampling, ScoreRequest
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings
 from marco_jax.model.qwen2 import bind, init_params
 from marco_jax.model.qwen2_config import PRESETS

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from marco_jax.decoding import jobs
-from marco_jax.decoding.jobs import run_blocks, run_job
+from marco_jax.decoding.jobs import run_blocks
 from marco_jax.decoding.requests import GenerateRequest, Generation
 
 ROWS = [{"id": number, "prompt": f"prompt {number}"} for number in range(11)]
@@ -31,7 +31,11 @@ def _small_blocks(monkeypatch):
 
 
 def job(engine, out, **settings):
-    return run_job(engine.ask, ROWS, REQUESTS, out, settings=settings)
+    def answer(start, stop):
+        texts = [result.text for result in engine.ask(REQUESTS[start:stop], start)]
+        return [row | {"text": text} for row, text in zip(ROWS[start:stop], texts, strict=True)]
+
+    return run_blocks(answer, ROWS, out, settings=settings)
 
 
 def test_a_job_that_was_cut_off_goes_on_and_gives_the_same_file(tmp_path):

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.perplexity import bits_per_byte
+from marco_jax.decoding.engine import Engine, bits_per_byte
 from marco_jax.model.qwen2 import bind, init_params
 from marco_jax.model.qwen2_config import PRESETS
 

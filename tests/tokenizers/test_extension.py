@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from marco_jax.__main__ import main
 from marco_jax.model.qwen2 import init_params
 from marco_jax.model.qwen2_config import PRESETS
-from marco_jax.tokenizers.byte_level import byte_letters
 from marco_jax.tokenizers.extension import (
     ROWS,
     compare_fertility,
@@ -22,6 +21,7 @@ from marco_jax.tokenizers.extension import (
 )
 from marco_jax.tokenizers.tokenizer import (
     EOS_TOKEN,
+    byte_letters,
     load_tokenizer,
     qwen2_tokenizer,
     train_sentencepiece,

@@ -17,8 +17,7 @@ from marco_jax.files import shutil as shutil_there
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.parameters import flatten, parameter_table, parameter_tree
 from marco_jax.model.qwen2_config import PRESETS
-from marco_jax.tokenizers.byte_level import byte_letters
-from marco_jax.tokenizers.tokenizer import load_tokenizer, qwen2_tokenizer
+from marco_jax.tokenizers.tokenizer import byte_letters, load_tokenizer, qwen2_tokenizer
 from marco_jax.tokenizers.tokenizer_files import Companions
 from marco_jax.weights.arrays import ArrayWriter, StoredParams, chunk_shape
 from marco_jax.weights.convert import export_model, import_huggingface, named_tensors
