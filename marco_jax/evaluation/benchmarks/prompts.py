@@ -16,7 +16,7 @@ from marco_jax.evaluation.benchmarks.shots import ShotSampler
 from marco_jax.evaluation.benchmarks.source_files import Files, split_pair
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
 from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
-from marco_jax.evaluation.benchmarks.tables.codes import OTHER_NAMES
+from marco_jax.evaluation.benchmarks.tables.translation import OTHER_NAMES
 from marco_jax.languages import LANGUAGES
 
 _log = logging.getLogger(__name__)

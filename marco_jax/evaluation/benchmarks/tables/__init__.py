@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from marco_jax.evaluation.benchmarks.spec import Benchmark
 from marco_jax.evaluation.benchmarks.tables import (
-    belebele,
     exams,
     mmlu,
     reading,
@@ -15,6 +14,6 @@ from marco_jax.evaluation.benchmarks.tables import instruction_following as inst
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for module in (exams, mmlu, reasoning, belebele, reading, translation, instructions)
+    for module in (exams, mmlu, reasoning, reading, translation, instructions)
     for benchmark in module.BENCHMARKS
 }

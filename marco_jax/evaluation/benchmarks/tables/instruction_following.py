@@ -10,9 +10,9 @@ from __future__ import annotations
 from marco_jax.evaluation.benchmarks.spec import (
     Benchmark,
     Format,
-    RowSource,
     Text,
     hugging_face,
+    local_files,
     merged,
 )
 
@@ -22,20 +22,19 @@ _LANGUAGES = """
 
 MARCO_BENCH_MIF = Benchmark(
     name="marco_bench_mif",
-    folder="marco_bench_mif",
     about="AIDC-AI/Marco-LLM Marco-Bench-MIF: data/LL.jsonl, or LL_local.jsonl and LL_mt.jsonl",
     languages=tuple(_LANGUAGES.split()),
     sources=merged(
-        {
-            "test": tuple(
-                RowSource(f"{folder}{{language}}{kind}.jsonl")
+        local_files(
+            *(
+                f"{folder}{{language}}{kind}.jsonl"
                 for folder in ("", "data/", "Marco-Bench-MIF/data/")
                 for kind in ("", "_local", "_mt")
-            )
-        },
-        hugging_face("{language}", {"test": "test"}),
+            ),
+            splits="test",
+        ),
+        hugging_face("{language}", "test"),
     ),
-    splits=("test",),
     texts={"prompt": Text(("prompt",))},
     # There is no reference answer; the prompt is used so that the language is known.
     references=("prompt",),
