@@ -14,7 +14,7 @@ from marco_jax.evaluation.benchmarks import (
     get_benchmark,
     prompts,
 )
-from marco_jax.evaluation.benchmarks.prompts import default_shots, get_format
+from marco_jax.evaluation.benchmarks.prompts import check_split, default_shots, get_format
 from marco_jax.evaluation.benchmarks.source_files import split_pair
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
 from marco_jax.evaluation.chat_prompts import Chat
@@ -58,9 +58,7 @@ class BenchmarkTask:
         rest, _, split = name.partition("@")
         task, _, form = rest.partition(":")
         benchmark = get_benchmark(task)
-        if split and split not in benchmark.sources:
-            known = ", ".join(benchmark.sources)
-            raise ValueError(f"split {split!r} of {task} is unknown: choose one of {known}")
+        check_split(benchmark, split or None)
         return cls(name, benchmark, get_format(benchmark, form or None), split or None)
 
     @property
@@ -126,7 +124,15 @@ class BenchmarkTask:
             )
         )
         if self.format.choices:
-            return ChoiceSuite.build(tokenizer, [_choice(prompt) for prompt in found], self.metrics)
+            items = [
+                ChoiceItem(
+                    *(prompt.context, prompt.options, prompt.golds),
+                    delimiter=prompt.delimiter,
+                    part=prompt.part,
+                )
+                for prompt in found
+            ]
+            return ChoiceSuite.build(tokenizer, items, self.metrics)
         source, target = split_pair(self.benchmark, language)
         context = self.benchmark.pairs == "context"
         judge = Judge(
@@ -136,46 +142,25 @@ class BenchmarkTask:
             rules=self.format.span_rules,
             sentence=self.benchmark.words.get(language, {}).get("answer_sentence", ""),
         )
-        has_instructions = any(name in _INSTRUCTION_METRICS for name in self.metrics)
-        questions = [_question(prompt, has_instructions) for prompt in found]
-        if max_new_tokens:
-            questions = [
-                dataclasses.replace(question, max_new_tokens=max_new_tokens)
-                for question in questions
-            ]
-        if chat:
-            questions = [_in_chat(question, chat) for question in questions]
+        questions = [self._question(prompt, chat, max_new_tokens) for prompt in found]
         return GenerationSuite.build(tokenizer, questions, judge, seed=seed)
+
+    def _question(self, prompt: Prompt, chat: Chat | None, max_new_tokens: int | None) -> Question:
+        if not prompt.references:
+            raise DataError(
+                f"{prompt.location}: it has no reference answer: get a version of the data with "
+                "answers"
+            )
+        text, stop, instructions = prompt.context, prompt.stop, ()
+        if chat:
+            text = chat.prompt([{"role": USER, "content": text}])
+            stop = (*stop, *chat.stop)
+        if not _INSTRUCTION_METRICS.isdisjoint(self.metrics):
+            instructions = instructions_of(prompt.fields, prompt.location)
+        tokens = max_new_tokens or prompt.max_new_tokens
+        return Question(text, prompt.references, stop, tokens, instructions)
 
 
 def is_benchmark(name: str) -> bool:
     """Whether a task name (with or without format and split) names a benchmark."""
     return name.partition("@")[0].partition(":")[0] in BENCHMARKS
-
-
-def _choice(prompt: Prompt) -> ChoiceItem:
-    return ChoiceItem(
-        prompt.context,
-        prompt.options,
-        prompt.golds,
-        delimiter=prompt.delimiter,
-        part=prompt.part,
-    )
-
-
-def _in_chat(question: Question, chat: Chat) -> Question:
-    message = {"role": USER, "content": question.prompt}
-    return dataclasses.replace(
-        question, prompt=chat.prompt([message]), stop=(*question.stop, *chat.stop)
-    )
-
-
-def _question(prompt: Prompt, has_instructions: bool) -> Question:
-    if not prompt.references:
-        raise DataError(
-            f"{prompt.location}: it has no reference answer: get a version of the data with answers"
-        )
-    return Question(
-        *(prompt.context, prompt.references, prompt.stop, prompt.max_new_tokens),
-        instructions=instructions_of(prompt.fields, prompt.location) if has_instructions else (),
-    )

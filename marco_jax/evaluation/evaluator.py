@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from marco_jax.data.corpus import Pair
 from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
 from marco_jax.evaluation import metrics
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import Task, get_task, named_task
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.evaluation.few_shot import choose_shots, held_out_pairs, seeded_order
+from marco_jax.evaluation.few_shot import PairSource, choose_shots, held_out_pairs, seeded_order
 from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
@@ -51,15 +50,11 @@ class ScoringEngine(Protocol):
         ...
 
 
-class HeldOutCorpus(Protocol):
+class HeldOutCorpus(PairSource, Protocol):
     """The interface of `marco_jax.data.corpus.Corpus` that the evaluator uses."""
 
     def texts(self, language: str, split: str) -> list[str]:
         """Plain texts of a language."""
-        ...
-
-    def pairs(self, source_language: str, target_language: str, split: str) -> list[Pair]:
-        """Translation pairs."""
         ...
 
 
@@ -128,10 +123,7 @@ class Evaluator:
         parsed = [_parse(task) if isinstance(task, str) else (task, False) for task in tasks]
         self._tasks = list({task.name: task for task, _ in parsed}.values())
         optional = {task.name for task, may_be_missing in parsed if may_be_missing}
-        self._shots = {
-            task.name: _shots(task, benchmark_shots if _is_benchmark(task) else shots)
-            for task in self._tasks
-        }
+        self._shots = {task.name: _shots(task, shots, benchmark_shots) for task in self._tasks}
         self._chat, self._max_new_tokens = chat, max_new_tokens
         self._suites: dict[tuple[str, str], Suite] = {}
         _check_at_least("shots", shots, 0)
@@ -204,10 +196,11 @@ class Evaluator:
         solved = choose_shots(corpus, SOURCE_LANGUAGE, language, shots, seed)
         if task.kind == "multiple_choice":
             return ChoiceSuite.build(tokenizer, pick_items(pairs, solved, examples, seed))
-        asked = zip(*translation_items(pairs, solved, examples, seed), strict=True)
         questions = [
             Question(prompt, (reference,), max_new_tokens=task.max_new_tokens)
-            for prompt, reference in asked
+            for prompt, reference in zip(
+                *translation_items(pairs, solved, examples, seed), strict=True
+            )
         ]
         return GenerationSuite.build(tokenizer, questions, Judge(task.metrics), seed=seed)
 
@@ -217,9 +210,7 @@ class Evaluator:
         estimates: dict[tuple[str, str], dict[str, Estimate]] = {}
         parts: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
         for generates, ask in ((False, self._engine.score), (True, self._engine.generate)):
-            suites = {
-                name: suite for name, suite in self._suites.items() if suite.generates == generates
-            }
+            suites = {key: one for key, one in self._suites.items() if one.generates == generates}
             if not suites:
                 continue
             started = time.perf_counter()
@@ -246,7 +237,7 @@ class Evaluator:
                 language: own for (name, language), own in estimates.items() if name == task.name
             }
             rows = [
-                self._row(task, language, metric, own[metric])
+                self._row(task.name, language, metric, own[metric])
                 for metric in task.metrics
                 for language, own in by_language.items()
                 # spBLEU is missing where its SentencePiece model is.
@@ -271,14 +262,11 @@ class Evaluator:
                 row, value=estimate.value, stderr=estimate.stderr, examples=sizes[part], part=part
             )
 
-    def _row(self, task: AnyTask, language: str, metric: str, estimate: Estimate) -> Result:
-        examples = self._suites[task.name, language].examples
-        shots = self._shots[task.name]
-        suite = self._suites[task.name, language]
+    def _row(self, task: str, language: str, metric: str, estimate: Estimate) -> Result:
+        suite = self._suites[task, language]
         signature = suite.signature(metric) if isinstance(suite, GenerationSuite) else ""
-        return Result(
-            task.name, language, shots, metric, estimate.value, estimate.stderr, examples, signature
-        )
+        values = estimate.value, estimate.stderr, suite.examples, signature
+        return Result(task, language, self._shots[task], metric, *values)
 
 
 def _parse(text: str) -> tuple[AnyTask, bool]:
@@ -291,9 +279,10 @@ def _is_benchmark(task: AnyTask) -> bool:
     return isinstance(task, BenchmarkTask)
 
 
-def _shots(task: AnyTask, asked: int | None) -> int:
+def _shots(task: AnyTask, shots: int | None, benchmark_shots: int | None) -> int:
     if not _is_benchmark(task) and task.kind == "rolling":
         return 0
+    asked = benchmark_shots if _is_benchmark(task) else shots
     return task.shots if asked is None else asked
 
 

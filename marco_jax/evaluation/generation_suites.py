@@ -45,21 +45,13 @@ class Judge:
     rules: str = ""
     sentence: str = ""
 
-    @property
-    def span_rules(self) -> compare.SpanRules:
-        """How spans are normalised before they are compared."""
-        return compare.SPAN_RULES[self.rules]
-
 
 AnswerMetric = Callable[[str, Sequence[str], Judge], float]
 
 
-def _f1(answer: str, references: Sequence[str], judge: Judge) -> float:
-    return compare.f1(answer, references, judge.language, judge.span_rules)
-
-
-def _f1_segmented(answer: str, references: Sequence[str], judge: Judge) -> float:
-    return compare.f1(answer, references, judge.language, judge.span_rules, segmented=True)
+def _f1(answer: str, references: Sequence[str], judge: Judge, *, segmented: bool = False) -> float:
+    rules = compare.SPAN_RULES[judge.rules]
+    return compare.f1(answer, references, judge.language, rules, segmented=segmented)
 
 
 def _f1_extracted(answer: str, references: Sequence[str], judge: Judge) -> float:
@@ -69,7 +61,8 @@ def _f1_extracted(answer: str, references: Sequence[str], judge: Judge) -> float
 def _exact_match(answer: str, references: Sequence[str], judge: Judge) -> float:
     if not judge.rules:
         return compare.same_number(answer, references)
-    return compare.exact_match(answer, references, judge.language, judge.span_rules)
+    rules = compare.SPAN_RULES[judge.rules]
+    return compare.exact_match(answer, references, judge.language, rules)
 
 
 # Metrics of one answer; the task's value is their mean.
@@ -78,7 +71,7 @@ ANSWER_METRICS: Mapping[str, AnswerMetric] = {
     "f1": _f1,
     "exact_match": _exact_match,
     # F1 in which each character of Chinese, Japanese, Thai and similar scripts is a word.
-    "f1_segmented": _f1_segmented,
+    "f1_segmented": functools.partial(_f1, segmented=True),
     # F1 of the best span in a wordy answer: an upper bound.
     "f1_extracted": _f1_extracted,
     # lm-evaluation-harness's exact_match after flexible-extract and strict-match.
@@ -136,9 +129,8 @@ class GenerationSuite:
             for question in questions
         ]
         if "spbleu" in judge.metrics and not metrics.spbleu_model().exists():
-            judge = dataclasses.replace(
-                judge, metrics=tuple(name for name in judge.metrics if name != "spbleu")
-            )
+            kept = tuple(name for name in judge.metrics if name != "spbleu")
+            judge = dataclasses.replace(judge, metrics=kept)
             _warn_no_spbleu()
         references = [question.references for question in questions]
         asked = [question.instructions for question in questions]

@@ -174,15 +174,13 @@ class ChoiceSuite:
 
     def part_estimates(self, answers: Sequence[Score]) -> dict[str, dict[str, Estimate]]:
         """Estimates by part, in the order of items; empty if there is only one part."""
-        correct, numbers = self._correct(answers), {}
-        for number, item in enumerate(self.items):
-            numbers.setdefault(item.part, []).append(number)
-        if len(numbers) < 2:
+        if len(self.part_sizes) < 2:
             return {}
-        return {
-            part: {name: metrics.mean([correct[name][n] for n in own]) for name in correct}
-            for part, own in numbers.items()
-        }
+        estimates: dict[str, dict[str, Estimate]] = {part: {} for part in self.part_sizes}
+        for name, values in self._correct(answers).items():
+            for part, own in self._by_part(values).items():
+                estimates[part][name] = metrics.mean(own)
+        return estimates
 
     @property
     def part_sizes(self) -> Mapping[str, int]:
@@ -215,9 +213,7 @@ class ChoiceSuite:
         return logprobs
 
     def _mean(self, values: Sequence[float]) -> Estimate:
-        parts: dict[str, list[float]] = {}
-        for item, value in zip(self.items, values, strict=True):
-            parts.setdefault(item.part, []).append(value)
+        parts = self._by_part(values)
         if len(parts) > 1:
             return metrics.pooled(list(parts.values()))
         clusters: dict[object, list[float]] = {}
@@ -226,6 +222,12 @@ class ChoiceSuite:
             clusters.setdefault(key, []).append(value)
         sums = [sum(members) for members in clusters.values()]
         return metrics.ratio(sums, [len(members) for members in clusters.values()])
+
+    def _by_part(self, values: Sequence[float]) -> dict[str, list[float]]:
+        parts: dict[str, list[float]] = {}
+        for item, value in zip(self.items, values, strict=True):
+            parts.setdefault(item.part, []).append(value)
+        return parts
 
 
 def _right_is_first(scores: np.ndarray, item: ChoiceItem) -> float:

@@ -109,11 +109,11 @@ def prompts(
     if not root.is_dir():
         raise FileNotFoundError(f"data_dir {root} is not a directory")
     files = Files(benchmark, language, root)
-    split = _split(benchmark, files, language, split)
-    parts = _parts(benchmark, files, language, split, part)
+    split = _split(files, split)
+    parts = _parts(files, split, part)
     # Not a generator function: invalid arguments raise here, not at the first iteration.
     return itertools.chain.from_iterable(
-        _part_prompts(benchmark, form, files, language, split, name, shots, limit) for name in parts
+        _part_prompts(files, form, split, name, shots, limit) for name in parts
     )
 
 
@@ -140,11 +140,21 @@ def _language(benchmark: Benchmark, language: str) -> str:
     raise ValueError(f"language {language!r} of {benchmark.name} is unknown: choose one of {known}")
 
 
-def _split(benchmark: Benchmark, files: Files, language: str, split: str | None) -> str:
-    """The split to evaluate: the first of the wanted ones that has files."""
+def check_split(benchmark: Benchmark, split: str | None) -> None:
+    """Checks that a benchmark has a split, if one is named.
+
+    Raises:
+        ValueError: it does not.
+    """
     if split is not None and split not in benchmark.sources:
         known = ", ".join(benchmark.sources)
         raise ValueError(f"split {split!r} of {benchmark.name} is unknown: choose one of {known}")
+
+
+def _split(files: Files, split: str | None) -> str:
+    """The split to evaluate: the first of the wanted ones that has files."""
+    benchmark, language = files.benchmark, files.language
+    check_split(benchmark, split)
     wanted = (split,) if split else benchmark.splits
     parts = benchmark.parts_of(language)
     for name in wanted:
@@ -159,9 +169,9 @@ def _split(benchmark: Benchmark, files: Files, language: str, split: str | None)
     raise FileNotFoundError(f"{benchmark.name} in {language} has no files: {path} is missing")
 
 
-def _parts(
-    benchmark: Benchmark, files: Files, language: str, split: str, part: str | None
-) -> tuple[str, ...]:
+def _parts(files: Files, split: str, part: str | None) -> tuple[str, ...]:
+    """The parts to evaluate: the wanted one, or all that have files."""
+    benchmark, language = files.benchmark, files.language
     parts = benchmark.parts_of(language)
     if part is not None:
         if part not in parts:
@@ -183,17 +193,10 @@ def _parts(
 
 
 def _part_prompts(
-    benchmark: Benchmark,
-    form: Format,
-    files: Files,
-    language: str,
-    split: str,
-    part: str,
-    shots: int,
-    limit: int | None,
+    files: Files, form: Format, split: str, part: str, shots: int, limit: int | None
 ) -> Iterator[Prompt]:
-    words = _words(benchmark, language)
-    items = _items(benchmark, form, files, split, part, words)
+    words = _words(files.benchmark, files.language)
+    items = _items(files, form, split, part, words)
     pool_split = split
     pool: list[Item] = []
     if shots:
@@ -203,32 +206,29 @@ def _part_prompts(
             path = files.expected_path(names[0], part)
             raise FileNotFoundError(f"shots is {shots}: {path} with examples to show is missing")
         same = pool_split == split
-        pool = items if same else _items(benchmark, form, files, pool_split, part, words)
+        pool = items if same else _items(files, form, pool_split, part, words)
         shots = min(shots, len(pool)) if form.up_to else shots
     excludes = pool_split == split if form.excludes_item is None else form.excludes_item
     sampler = ShotSampler(form.sampler, pool, shots, excludes)
-    renderer = Renderer(benchmark, form, language, part, words)
+    renderer = Renderer(files.benchmark, form, files.language, part, words)
     for index, item in enumerate(items[:limit]):
         yield renderer.prompt(index, item, sampler.draw(item))
 
 
 def _items(
-    benchmark: Benchmark,
-    form: Format,
-    files: Files,
-    split: str,
-    part: str,
-    words: Mapping[str, str],
+    files: Files, form: Format, split: str, part: str, words: Mapping[str, str]
 ) -> list[Item]:
     found = files.find(split, part)
     choices = len(form.choices) if isinstance(form.choices, tuple) else 0
     items = [
-        read_item(row, benchmark, files.language, choices=choices, words=words)
+        read_item(row, files.benchmark, files.language, choices=choices, words=words)
         for row in files.rows(found)
     ]
     kept = [item for item in items if item is not None]
     if not kept:
-        raise DataError(f"{found.paths[0]} holds no items of {benchmark.name} {part}".rstrip())
+        raise DataError(
+            f"{found.paths[0]} holds no items of {files.benchmark.name} {part}".rstrip()
+        )
     return kept
 
 

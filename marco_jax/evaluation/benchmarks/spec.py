@@ -35,7 +35,7 @@ class RowSource:
     form: str = ""
     columns: tuple[str, ...] = ()
     header: str = ""
-    where: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    where: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     split: str = ""
 
 
