@@ -36,11 +36,8 @@ _INSTRUCTION_METRICS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
 class BenchmarkTask:
     """A benchmark in a format, named `NAME[:FORMAT][@SPLIT]`.
 
-    Attributes:
-        name: the task's name as requested, also used in results.
-        benchmark: the benchmark.
-        format: how prompts are written.
-        split: the split to evaluate; None for the benchmark's default.
+    `name` is the task's name as requested, also used in results; `split` is the split to evaluate,
+    None for the benchmark's default.
     """
 
     name: str

@@ -6,56 +6,38 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
+from marco_jax.data.corpus import Corpus
+from marco_jax.decoding.engine import Engine
+from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.evaluation import metrics
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
+from marco_jax.evaluation.benchmarks.prompts import check_at_least
 from marco_jax.evaluation.builtin_tasks import Task, get_task, named_task
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.evaluation.few_shot import PairSource, choose_shots, held_out_pairs, seeded_order
+from marco_jax.evaluation.few_shot import (
+    OPTIONS,
+    choose_shots,
+    held_out_pairs,
+    pick_items,
+    seeded_order,
+    translation_items,
+)
 from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
-from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite, Suite
-from marco_jax.evaluation.translation_items import OPTIONS, pick_items, translation_items
+from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE, get_language
 from marco_jax.runtime.progress import Progress
-from marco_jax.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
 SOURCE_LANGUAGE = "en"
 
 AnyTask = Task | BenchmarkTask
-
-
-class ScoringEngine(Protocol):
-    """The interface of `marco_jax.decoding.engine.Engine` that the evaluator uses."""
-
-    tokenizer: Tokenizer
-    max_length: int
-
-    def score(
-        self, params: Any, requests: Sequence[ScoreRequest], *, finished: Callable[[int], None]
-    ) -> list[Score]:
-        """Log-probabilities, in the order of `requests`."""
-        ...
-
-    def generate(
-        self, params: Any, requests: Sequence[GenerateRequest], *, finished: Callable[[int], None]
-    ) -> list[Generation]:
-        """Greedy continuations, in the order of `requests`."""
-        ...
-
-
-class HeldOutCorpus(PairSource, Protocol):
-    """The interface of `marco_jax.data.corpus.Corpus` that the evaluator uses."""
-
-    def texts(self, language: str, split: str) -> list[str]:
-        """Plain texts of a language."""
-        ...
+Suite = RollingSuite | ChoiceSuite | GenerationSuite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +63,8 @@ class Evaluator:
 
     def __init__(
         self,
-        engine: ScoringEngine,
-        corpus: HeldOutCorpus | None,
+        engine: Engine,
+        corpus: Corpus | None,
         tasks: Iterable[str | Task],
         *,
         data_dir: str = "",
@@ -126,12 +108,12 @@ class Evaluator:
         self._shots = {task.name: _shots(task, shots, benchmark_shots) for task in self._tasks}
         self._chat, self._max_new_tokens = chat, max_new_tokens
         self._suites: dict[tuple[str, str], Suite] = {}
-        _check_at_least("shots", shots, 0)
-        _check_at_least("shots", benchmark_shots, 0)
-        _check_at_least("max_new_tokens", max_new_tokens, 1)
+        check_at_least("shots", shots, 0)
+        check_at_least("shots", benchmark_shots, 0)
+        check_at_least("max_new_tokens", max_new_tokens, 1)
         for task in tuple(self._tasks):
             limit = examples.get(task.name) if isinstance(examples, Mapping) else examples
-            _check_at_least("examples", limit, 1)
+            check_at_least("examples", limit, 1)
             for language in self._languages(task, languages):
                 suite = self._build(task, language, limit)
                 if suite is not None:
@@ -147,7 +129,7 @@ class Evaluator:
     def _drop(self, task: AnyTask, languages: Sequence[str] | None, optional: bool) -> None:
         """Drops an optional task without data; raises for one that is not optional."""
         among = ", ".join(languages or ()) or "any of the 29 languages"
-        where = f" below {self._data_dir}" if _is_benchmark(task) else ""
+        where = f" below {self._data_dir}" if isinstance(task, BenchmarkTask) else ""
         missing = f"task {task.name!r} has no held-out data{where} in {among}"
         if not optional:
             raise ValueError(f"{missing}: choose other languages or other data")
@@ -156,13 +138,13 @@ class Evaluator:
 
     def _languages(self, task: AnyTask, asked: Sequence[str] | None) -> Sequence[str]:
         """Languages to try for a task."""
-        benchmarks = [task for task in self._tasks if _is_benchmark(task)]
+        benchmarks = [task for task in self._tasks if isinstance(task, BenchmarkTask)]
         of_benchmarks = {code for other in benchmarks for code in other.benchmark.languages}
         for code in asked or ():
             # Benchmarks also have pairs and languages outside the paper.
             if code not in of_benchmarks and not (benchmarks and "-" in code):
                 get_language(code)
-        if not _is_benchmark(task):
+        if not isinstance(task, BenchmarkTask):
             return [code for code in asked or LANGUAGES if code in LANGUAGES]
         if not self._data_dir:
             raise ValueError(
@@ -175,7 +157,7 @@ class Evaluator:
         """Builds the task's suite in a language; None if there is no data."""
         tokenizer, corpus, seed = self._engine.tokenizer, self._corpus, self._seed
         shots = self._shots[task.name]
-        if _is_benchmark(task):
+        if isinstance(task, BenchmarkTask):
             return task.suite(
                 *(tokenizer, language, self._data_dir),
                 shots=shots,
@@ -275,14 +257,10 @@ def _parse(text: str) -> tuple[AnyTask, bool]:
     return (BenchmarkTask.parse(name) if is_benchmark(name) else get_task(name)), optional
 
 
-def _is_benchmark(task: AnyTask) -> bool:
-    return isinstance(task, BenchmarkTask)
-
-
 def _shots(task: AnyTask, shots: int | None, benchmark_shots: int | None) -> int:
-    if not _is_benchmark(task) and task.kind == "rolling":
+    if not isinstance(task, BenchmarkTask) and task.kind == "rolling":
         return 0
-    asked = benchmark_shots if _is_benchmark(task) else shots
+    asked = benchmark_shots if isinstance(task, BenchmarkTask) else shots
     return task.shots if asked is None else asked
 
 
@@ -304,11 +282,6 @@ def averages(rows: Sequence[Result]) -> list[Result]:
                 values = mean.value, mean.stderr, examples, signature
                 results.append(Result(task, group, shots, metric, *values))
     return results
-
-
-def _check_at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ValueError(f"{name} is {value}: it must be at least {least}")
 
 
 def _divide_time(

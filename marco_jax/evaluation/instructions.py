@@ -142,11 +142,6 @@ def _json(answer: str) -> bool:
     return True
 
 
-def _title(answer: str) -> bool:
-    titles = regex.findall(r"<<[^\n]+>>", answer)
-    return any(title.lstrip("<").rstrip(">").strip() for title in titles)
-
-
 def _postscript(answer: str, postscript_marker: str) -> bool:
     marker = postscript_marker.strip()
     known = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
@@ -168,10 +163,6 @@ def _capital_words(answer: str, capital_relation: str, capital_frequency: int) -
 def _quoted(answer: str) -> bool:
     text = answer.strip()
     return len(text) > 1 and (text[0], text[-1]) in QUOTES
-
-
-def _language(answer: str, language: str) -> bool:
-    return is_in_language(answer, language.partition("-")[0])
 
 
 CHECKERS: Mapping[str, Callable[..., bool]] = {
@@ -198,7 +189,9 @@ CHECKERS: Mapping[str, Callable[..., bool]] = {
     "detectable_format:multiple_sections": _sections,
     "detectable_format:number_bullet_lists": _bullets,
     "detectable_format:number_highlighted_sections": _highlights,
-    "detectable_format:title": _title,
+    "detectable_format:title": lambda answer: any(
+        title.lstrip("<").rstrip(">").strip() for title in regex.findall(r"<<[^\n]+>>", answer)
+    ),
     "keywords:existence": lambda answer, keywords: all(
         _occurrences(word, answer, whole=False) for word in keywords
     ),
@@ -211,7 +204,9 @@ CHECKERS: Mapping[str, Callable[..., bool]] = {
     "keywords:letter_frequency": lambda answer, letter, let_relation, let_frequency: _compares(
         collections.Counter(answer.lower())[letter.strip().lower()], let_relation, let_frequency
     ),
-    "language:response_language": _language,
+    "language:response_language": lambda answer, language: is_in_language(
+        answer, language.partition("-")[0]
+    ),
     "length_constraints:nth_paragraph_first_word": _first_word,
     "length_constraints:number_paragraphs": _paragraphs,
     "length_constraints:number_sentences": lambda answer, relation, num_sentences: _compares(

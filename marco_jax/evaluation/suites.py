@@ -6,27 +6,17 @@ import collections
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
-from marco_jax.decoding.requests import GenerateRequest, Score, ScoreRequest
+from marco_jax.decoding.requests import Score, ScoreRequest
 from marco_jax.evaluation import metrics
-from marco_jax.evaluation.few_shot import DELIMITER, encode_pair
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
-
-class Suite(Protocol):
-    """The interface of a task in a language that the evaluator uses."""
-
-    generates: ClassVar[bool]
-    requests: Sequence[ScoreRequest] | Sequence[GenerateRequest]
-    examples: int
-
-    def estimates(self, answers: Sequence) -> dict[str, Estimate]:
-        """Estimates by metric, from the engine's answers in the order of `requests`."""
-        ...
+# Text between a context and an option, if an item has no other.
+DELIMITER = " "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +128,7 @@ class ChoiceSuite:
     ) -> ChoiceSuite:
         """Encodes items; an option is scored as the delimiter followed by its text.
 
-        Args:
-            tokenizer: encodes contexts and options.
-            items: the questions.
-            names: the metrics to compute, from CHOICE_METRICS.
+        `names` are the metrics to compute, from CHOICE_METRICS.
         """
         pairs = [
             (item.context, item.delimiter + option) for item in items for option in item.options
@@ -233,3 +220,30 @@ class ChoiceSuite:
 def _right_is_first(scores: np.ndarray, item: ChoiceItem) -> float:
     """1 if a right option ranks first, else 0; nan if a score is nan."""
     return math.nan if np.isnan(scores).any() else float(int(scores.argmax()) in item.golds)
+
+
+def encode_pair(
+    tokenizer: Tokenizer, context: str, continuation: str
+) -> tuple[list[int], list[int]]:
+    """Encodes a context and the continuation to score.
+
+    Follows lm-evaluation-harness (`TemplateLM._encode_pair`): whitespace at the end of the
+    context moves to the continuation, both are encoded together, and the tokens past the
+    length of the encoded context are the continuation. An empty context becomes EOS.
+
+    Raises:
+        ValueError: no token is left for the continuation.
+    """
+    kept = context.rstrip()
+    continuation = context[len(kept) :] + continuation
+    if kept:
+        context_ids = tokenizer.encode(kept)
+        continuation_ids = tokenizer.encode(kept + continuation)[len(context_ids) :]
+    else:
+        context_ids, continuation_ids = [tokenizer.eos_id], tokenizer.encode(continuation)
+    if not continuation_ids:
+        raise ValueError(
+            f"continuation {continuation!r} has no tokens of its own after {context[-40:]!r}: "
+            "start it with a space"
+        )
+    return context_ids, continuation_ids

@@ -102,9 +102,8 @@ def prompts(
     form = get_format(benchmark, format)
     language = _language(benchmark, language)
     shots = default_shots(benchmark, form) if shots is None else shots
-    for name, value, least in (("shots", shots, 0), ("limit", limit, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}: it must be at least {least}")
+    check_at_least("shots", shots, 0)
+    check_at_least("limit", limit, 1)
     root = pathlib.Path(data_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"data_dir {root} is not a directory")
@@ -138,6 +137,12 @@ def _language(benchmark: Benchmark, language: str) -> str:
         return language
     known = ", ".join(benchmark.languages)
     raise ValueError(f"language {language!r} of {benchmark.name} is unknown: choose one of {known}")
+
+
+def check_at_least(name: str, value: int | None, least: int) -> None:
+    """Raises a ValueError about the argument `name` if its value is too small."""
+    if value is not None and value < least:
+        raise ValueError(f"{name} is {value}: it must be at least {least}")
 
 
 def check_split(benchmark: Benchmark, split: str | None) -> None:

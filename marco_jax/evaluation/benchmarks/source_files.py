@@ -18,13 +18,9 @@ _SIDES = ("translation.{0}", "sentence_{0}", "{0}")
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The files of a split.
+    """The files of a split that match a source, sorted, and the values of its placeholders.
 
-    Attributes:
-        source: the declaration that they match.
-        paths: the files, sorted.
-        targets: the files with the other side of translation pairs, one for each path.
-        fields: values of the placeholders.
+    `targets` are the files with the other side of translation pairs, one for each path.
     """
 
     source: RowSource
@@ -57,8 +53,10 @@ class Files:
         fields = {**self._fields, "part": part}
         for root in self._roots:
             for source in self.benchmark.sources.get(split, ()):
-                paths = _matches(root, source.path, fields)
-                targets = _matches(root, source.target_path, fields) if source.target_path else ()
+                paths, targets = (
+                    tuple(sorted(root.glob(_fill(pattern, fields)))) if pattern else ()
+                    for pattern in (source.path, source.target_path)
+                )
                 if not paths or (source.target_path and not targets):
                     continue
                 if source.form == "tfds":
@@ -110,14 +108,6 @@ def split_pair(benchmark: Benchmark, language: str) -> tuple[str, str]:
 
 def _fill(pattern: str, fields: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)
-
-
-def _matches(
-    root: pathlib.Path, pattern: str, fields: Mapping[str, str]
-) -> tuple[pathlib.Path, ...]:
-    if not root.is_dir():
-        return ()
-    return tuple(sorted(root.glob(_fill(pattern, fields))))
 
 
 def _is_wanted(row: Row, name: str, wanted: str) -> bool:

@@ -168,7 +168,8 @@ class Benchmark:
         word_by: the text field whose value selects the {word} of an item.
         parts: subjects, scored separately and averaged by size; by language if they differ ("" for
             all other languages).
-        part_names: names of parts in {subject}; by default the part's name with spaces.
+        part_names: names of parts in {subject}; by default the part's name with spaces. Its keys
+            are the parts if `parts` is empty.
         pairs: whether languages are pairs: "any" takes en-kk, "from_en" and "to_en" take the
             other language, "context" takes en-de (context and question) and de for de-de.
         open_codes: whether the files' codes of further languages are accepted, too.
@@ -203,7 +204,8 @@ class Benchmark:
 
     def parts_of(self, language: str) -> tuple[str, ...]:
         """The parts of a language; one empty name if the benchmark has none."""
-        return self.parts.get(language, self.parts.get("", ("",)))
+        every = self.parts.get("", tuple(self.part_names) or ("",))
+        return self.parts.get(language, every)
 
 
 Sources = dict[str, tuple[RowSource, ...]]

@@ -25,10 +25,7 @@ _AGIEVAL_SOURCES = merged(
         where={"part": "{part}"},
     ),
 )
-_AGIEVAL_TEXTS = {
-    "passage": Text(("passage",), may_be_empty=True),
-    "question": Text(("question",)),
-}
+_AGIEVAL_TEXTS = {"passage": Text(("passage",), may_be_empty=True), "question": Text(("question",))}
 _AGIEVAL_PARTS = {
     "en": """
         aqua-rat gaokao-english logiqa-en lsat-ar lsat-lr lsat-rc sat-en sat-en-without-passage

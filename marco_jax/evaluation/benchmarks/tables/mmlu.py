@@ -42,13 +42,12 @@ _CHINESE = dataclasses.replace(
 _COLUMNS = ("question", "A", "B", "C", "D", "answer")
 _LETTER_COLUMNS = ("A", "B", "C", "D")
 _OPTION_COLUMNS = ("option_a", "option_b", "option_c", "option_d")
-_QUESTION = {"question": Text(("question", "Question", "instruction"), edits=("strip",))}
 
 # The family: questions with lettered options, answers that are letters or numbers, five shots.
 _exam = functools.partial(
     Benchmark,
     shots=5,
-    texts=_QUESTION,
+    texts={"question": Text(("question", "Question", "instruction"), edits=("strip",))},
     options=Options((_LETTER_COLUMNS,)),
     gold=(Gold(("answer",)),),
 )
@@ -90,7 +89,6 @@ CMMLU = _exam(
         local_files("{split}/{part}.csv", "data/{split}/{part}.csv", splits="dev test"),
         hugging_face("{part}", "dev test"),
     ),
-    parts={"": tuple(subjects.CMMLU)},
     part_names=subjects.CMMLU,
     gold=(Gold(("Answer",)),),
     formats={"harness": _CHINESE},
@@ -110,12 +108,10 @@ CEVAL = _exam(
         hugging_face("{part}", "dev validation=val"),
     ),
     splits=("validation",),
-    parts={"": tuple(subjects.CEVAL)},
     part_names=subjects.CEVAL,
     formats={
         "harness": dataclasses.replace(
-            _CHINESE,
-            description="以下是中国关于{subject}的单项选择题，请选出其中的正确答案。\n\n",
+            _CHINESE, description="以下是中国关于{subject}的单项选择题，请选出其中的正确答案。\n\n"
         )
     },
 )
@@ -168,9 +164,7 @@ MMMLU = _exam(
     words={code: {"language": shown} for code, (_, shown) in _MMMLU.items()},
     sources=merged(
         local_files(
-            *("mmlu_{code}.csv", "test/mmlu_{code}.csv"),
-            splits="test",
-            where={"Subject": "{part}"},
+            *("mmlu_{code}.csv", "test/mmlu_{code}.csv"), splits="test", where={"Subject": "{part}"}
         ),
         hugging_face("{code}", "test", where={"Subject": "{part}"}),
     ),

@@ -1,6 +1,10 @@
-"""Reading and generation: Belebele (arXiv 2308.16884), TyDiQA-GoldP, MLQA and MGSM.
+"""Reading and generation: Belebele, TyDiQA-GoldP, MLQA, MGSM and Marco-Bench-MIF.
 
-The formats of the last three follow lm-evaluation-harness 0.4.13.
+Belebele is arXiv 2308.16884. Formats of TyDiQA-GoldP, MLQA and MGSM follow lm-evaluation-harness
+0.4.13. Marco-Bench-MIF (arXiv 2507.11882) has verifiable instructions in 30 languages, IFEval
+style: `marco_jax.evaluation.instructions` checks answers by `instruction_id_list` and `kwargs`,
+both in `Prompt.fields`. Its prompts are user messages: chat models should be evaluated in their
+chat template (`marco eval --chat`).
 """
 
 from __future__ import annotations
@@ -205,4 +209,41 @@ MGSM = Benchmark(
     },
 )
 
-BENCHMARKS = (BELEBELE, TYDIQA, MLQA, MGSM)
+_MIF_LANGUAGES = """
+    ar bn cs de el en es fr he hu id it ja kk ko ms ne nl pl pt ro ru sw th tr uk ur vi yo zh
+"""
+
+MARCO_BENCH_MIF = Benchmark(
+    name="marco_bench_mif",
+    about="AIDC-AI/Marco-LLM Marco-Bench-MIF: data/LL.jsonl, or LL_local.jsonl and LL_mt.jsonl",
+    languages=tuple(_MIF_LANGUAGES.split()),
+    sources=merged(
+        local_files(
+            *(
+                f"{folder}{{language}}{kind}.jsonl"
+                for folder in ("", "data/", "Marco-Bench-MIF/data/")
+                for kind in ("", "_local", "_mt")
+            ),
+            splits="test",
+        ),
+        hugging_face("{language}", "test"),
+    ),
+    texts={"prompt": Text(("prompt",))},
+    # There is no reference answer; the prompt is used so that the language is known.
+    references=("prompt",),
+    formats={
+        "plain": Format(
+            context="{prompt}",
+            max_new_tokens=1280,
+            metrics=(
+                "prompt_level_strict_acc",
+                "inst_level_strict_acc",
+                "prompt_level_loose_acc",
+                "inst_level_loose_acc",
+                "language_rate",
+            ),
+        )
+    },
+)
+
+BENCHMARKS = (BELEBELE, TYDIQA, MLQA, MGSM, MARCO_BENCH_MIF)

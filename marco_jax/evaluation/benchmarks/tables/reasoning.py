@@ -69,7 +69,7 @@ XCOPA = Benchmark(
             choices=TEXTS,
             pool=("validation",),
             metrics=("accuracy", "accuracy_pmi"),
-        ),
+        )
     },
 )
 
@@ -79,8 +79,7 @@ XSTORYCLOZE = Benchmark(
     languages=("ar", "en", "es", "eu", "hi", "id", "my", "ru", "sw", "te", "zh"),
     sources=merged(
         local_files(
-            "spring2016.val.{language}.tsv.split_20_80_{split}.tsv",
-            splits="train validation=eval",
+            "spring2016.val.{language}.tsv.split_20_80_{split}.tsv", splits="train validation=eval"
         ),
         hugging_face("{language}", "train validation=eval"),
     ),
@@ -102,7 +101,7 @@ XSTORYCLOZE = Benchmark(
             choices=TEXTS,
             excludes_item=True,
             metrics=("accuracy", "accuracy_pmi"),
-        ),
+        )
     },
 )
 
@@ -157,7 +156,7 @@ XNLI = Benchmark(
                 f"{{premise}}, {{right}}? {{{label}}}, {{hypothesis}}" for label in _LABELS
             ),
             excludes_item=True,
-        ),
+        )
     },
 )
 
@@ -219,7 +218,7 @@ PAWSX = Benchmark(
                 f"{{sentence1}}, {{right}}? {{{answer}}}, {{sentence2}}" for answer in ("no", "yes")
             ),
             delimiter="",
-        ),
+        )
     },
 )
 
