@@ -6,21 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from marco_jax.data.chat import USER
-from marco_jax.evaluation.benchmarks import (
-    BENCHMARKS,
-    DataError,
-    Prompt,
-    available_languages,
-    get_benchmark,
-    prompts,
-)
-from marco_jax.evaluation.benchmarks.prompts import check_split, default_shots, get_format
+from marco_jax.evaluation import benchmarks
+from marco_jax.evaluation.benchmarks.prompts import check_split, get_format
 from marco_jax.evaluation.benchmarks.source_files import split_pair
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.generation_suites import (
     INSTRUCTION_METRICS,
-    PROMPT_METRICS,
     GenerationSuite,
     Judge,
     Question,
@@ -28,8 +20,6 @@ from marco_jax.evaluation.generation_suites import (
 from marco_jax.evaluation.instructions import instructions_of
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
 from marco_jax.tokenizers.tokenizer import Tokenizer
-
-_INSTRUCTION_METRICS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +44,7 @@ class BenchmarkTask:
         """
         rest, _, split = name.partition("@")
         task, _, form = rest.partition(":")
-        benchmark = get_benchmark(task)
+        benchmark = benchmarks.get_benchmark(task)
         check_split(benchmark, split or None)
         return cls(name, benchmark, get_format(benchmark, form or None), split or None)
 
@@ -66,7 +56,7 @@ class BenchmarkTask:
     @property
     def shots(self) -> int:
         """Default number of shots in a prompt."""
-        return default_shots(self.benchmark, self.format)
+        return self.benchmark.default_shots(self.format)
 
     def languages(self, data_dir: str, asked: Sequence[str] | None) -> list[str]:
         """The requested languages (None: all) that have files.
@@ -74,7 +64,7 @@ class BenchmarkTask:
         A benchmark of language pairs takes pairs; a single language means its pairs with English
         in both directions.
         """
-        found = available_languages(self.benchmark.name, data_dir, self.split)
+        found = benchmarks.available_languages(self.benchmark.name, data_dir, self.split)
         if self.benchmark.pairs == "any":
             singles = found if asked is None else [code for code in asked if code in found]
             pairs = [
@@ -110,7 +100,7 @@ class BenchmarkTask:
         """
         form = next(name for name, form in self.benchmark.formats.items() if form is self.format)
         found = list(
-            prompts(
+            benchmarks.prompts(
                 self.benchmark.name,
                 language,
                 data_dir,
@@ -142,9 +132,11 @@ class BenchmarkTask:
         questions = [self._question(prompt, chat, max_new_tokens) for prompt in found]
         return GenerationSuite.build(tokenizer, questions, judge, seed=seed)
 
-    def _question(self, prompt: Prompt, chat: Chat | None, max_new_tokens: int | None) -> Question:
+    def _question(
+        self, prompt: benchmarks.Prompt, chat: Chat | None, max_new_tokens: int | None
+    ) -> Question:
         if not prompt.references:
-            raise DataError(
+            raise benchmarks.DataError(
                 f"{prompt.location}: it has no reference answer: get a version of the data with "
                 "answers"
             )
@@ -152,7 +144,7 @@ class BenchmarkTask:
         if chat:
             text = chat.prompt([{"role": USER, "content": text}])
             stop = (*stop, *chat.stop)
-        if not _INSTRUCTION_METRICS.isdisjoint(self.metrics):
+        if not INSTRUCTION_METRICS.keys().isdisjoint(self.metrics):
             instructions = instructions_of(prompt.fields, prompt.location)
         tokens = max_new_tokens or prompt.max_new_tokens
         return Question(text, prompt.references, stop, tokens, instructions)
@@ -160,4 +152,4 @@ class BenchmarkTask:
 
 def is_benchmark(name: str) -> bool:
     """Whether a task name (with or without format and split) names a benchmark."""
-    return name.partition("@")[0].partition(":")[0] in BENCHMARKS
+    return name.partition("@")[0].partition(":")[0] in benchmarks.BENCHMARKS

@@ -66,12 +66,9 @@ def contamination(
     An item counts as contaminated if a training document shares an n-gram with one of its texts
     (question, passage, an option): 13 words, or more characters in languages without spaces.
 
-    Args:
-        corpus: all sources of its training split are searched.
-        tasks: benchmarks as `marco eval` names them.
-        data_dir: the folder of their files.
-        languages: codes; None for all that have files.
-        limit: at most so many items per language and subject.
+    All sources of the corpus's training split are searched. `tasks` are benchmarks as `marco eval`
+    names them, with files in `data_dir`; `languages` are codes, None for all that have files;
+    `limit` bounds the items per language and subject.
 
     Returns:
         JSON-ready: `overlap`, one row per benchmark and language; `documents`, by source how many

@@ -12,19 +12,11 @@ from typing import Any
 from marco_jax.data.corpus import Corpus
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
-from marco_jax.evaluation import metrics
+from marco_jax.evaluation import few_shot, metrics
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.benchmarks.prompts import check_at_least
 from marco_jax.evaluation.builtin_tasks import Task, get_task, named_task
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.evaluation.few_shot import (
-    OPTIONS,
-    choose_shots,
-    held_out_pairs,
-    pick_items,
-    seeded_order,
-    translation_items,
-)
 from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
@@ -38,6 +30,10 @@ SOURCE_LANGUAGE = "en"
 
 AnyTask = Task | BenchmarkTask
 Suite = RollingSuite | ChoiceSuite | GenerationSuite
+
+# A task's name and a language; estimates by metric.
+_Key = tuple[str, str]
+Estimates = dict[str, Estimate]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Evaluator:
         optional = {task.name for task, may_be_missing in parsed if may_be_missing}
         self._shots = {task.name: _shots(task, shots, benchmark_shots) for task in self._tasks}
         self._chat, self._max_new_tokens = chat, max_new_tokens
-        self._suites: dict[tuple[str, str], Suite] = {}
+        self._suites: dict[_Key, Suite] = {}
         check_at_least("shots", shots, 0)
         check_at_least("shots", benchmark_shots, 0)
         check_at_least("max_new_tokens", max_new_tokens, 1)
@@ -167,21 +163,22 @@ class Evaluator:
                 max_new_tokens=self._max_new_tokens,
             )
         if task.kind == "rolling":
-            texts = seeded_order(corpus.texts(language, "held_out"), str, seed)[:examples]
+            texts = few_shot.seeded_order(corpus.texts(language, "held_out"), str, seed)[:examples]
             suite = RollingSuite.build(tokenizer, texts, self._engine.max_length)
             return suite if suite.examples else None
         if language == SOURCE_LANGUAGE:
             return None
-        pairs = held_out_pairs(corpus, SOURCE_LANGUAGE, language, task.max_characters)
-        if len(pairs) < (OPTIONS if task.kind == "multiple_choice" else 1):
+        held_out = corpus.pairs(SOURCE_LANGUAGE, language, "held_out")
+        pairs = few_shot.usable_pairs(held_out, task.max_characters)
+        if len(pairs) < (few_shot.OPTIONS if task.kind == "multiple_choice" else 1):
             return None
-        solved = choose_shots(corpus, SOURCE_LANGUAGE, language, shots, seed)
+        solved = few_shot.choose_shots(corpus, SOURCE_LANGUAGE, language, shots, seed)
         if task.kind == "multiple_choice":
-            return ChoiceSuite.build(tokenizer, pick_items(pairs, solved, examples, seed))
+            return ChoiceSuite.build(tokenizer, few_shot.pick_items(pairs, solved, examples, seed))
         questions = [
             Question(prompt, (reference,), max_new_tokens=task.max_new_tokens)
             for prompt, reference in zip(
-                *translation_items(pairs, solved, examples, seed), strict=True
+                *few_shot.translation_items(pairs, solved, examples, seed), strict=True
             )
         ]
         return GenerationSuite.build(tokenizer, questions, Judge(task.metrics), seed=seed)
@@ -189,8 +186,8 @@ class Evaluator:
     def run(self, params: Any) -> Evaluation:
         """Evaluates parameters without moving them off their mesh."""
         seconds = {task.name: 0.0 for task in self._tasks}
-        estimates: dict[tuple[str, str], dict[str, Estimate]] = {}
-        parts: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
+        estimates: dict[_Key, Estimates] = {}
+        parts: dict[_Key, dict[str, Estimates]] = {}
         for generates, ask in ((False, self._engine.score), (True, self._engine.generate)):
             suites = {key: one for key, one in self._suites.items() if one.generates == generates}
             if not suites:
@@ -209,9 +206,7 @@ class Evaluator:
         return Evaluation(self._results(estimates, parts), seconds)
 
     def _results(
-        self,
-        estimates: Mapping[tuple[str, str], dict[str, Estimate]],
-        parts: Mapping[tuple[str, str], dict[str, dict[str, Estimate]]],
+        self, estimates: dict[_Key, Estimates], parts: dict[_Key, dict[str, Estimates]]
     ) -> list[Result]:
         results = []
         for task in self._tasks:
@@ -230,9 +225,7 @@ class Evaluator:
                 results += self._part_rows(row, parts.get((row.task, row.language), {}))
         return results
 
-    def _part_rows(
-        self, row: Result, parts: Mapping[str, Mapping[str, Estimate]]
-    ) -> Iterator[Result]:
+    def _part_rows(self, row: Result, parts: dict[str, Estimates]) -> Iterator[Result]:
         """Yields a result row per part (subject) of a task in a language, then their mean."""
         if not parts:
             return
@@ -284,9 +277,7 @@ def averages(rows: Sequence[Result]) -> list[Result]:
     return results
 
 
-def _divide_time(
-    seconds: dict[str, float], suites: Mapping[tuple[str, str], Suite], elapsed: float
-) -> None:
+def _divide_time(seconds: dict[str, float], suites: Mapping[_Key, Suite], elapsed: float) -> None:
     """Adds the time of an engine call to its tasks, in proportion to their tokens."""
     tokens = {name: sum(map(_tokens, suite.requests)) for name, suite in suites.items()}
     for (task, _), count in tokens.items():

@@ -42,7 +42,7 @@ def fold(text: str) -> str:
 
 
 def usable_pairs(pairs: Iterable[Pair], max_characters: int) -> list[Pair]:
-    """Keeps pairs that make good items: one line per side, sides that differ, no side twice."""
+    """Sorts pairs and keeps good items: one line per side, sides that differ, no side twice."""
     kept, sources, targets = [], set(), set()
     for pair in sorted(pairs, key=lambda pair: (pair.key, pair.target)):
         source, target = fold(pair.source), fold(pair.target)
@@ -59,11 +59,6 @@ def usable_pairs(pairs: Iterable[Pair], max_characters: int) -> list[Pair]:
         targets.add(target)
         kept.append(pair)
     return kept
-
-
-def held_out_pairs(corpus: Corpus, source: str, target: str, max_characters: int) -> list[Pair]:
-    """The held-out pairs that a translation task asks about, sorted by key."""
-    return usable_pairs(corpus.pairs(source, target, "held_out"), max_characters)
 
 
 def choose_shots(corpus: Corpus, source: str, target: str, count: int, seed: int) -> list[Pair]:

@@ -23,10 +23,8 @@ DELIMITER = " "
 class RollingSuite:
     """Bits per byte of whole texts, which are scored in windows.
 
-    Attributes:
-        requests: the windows of all texts, in the order of the texts.
-        windows: number of windows of each text.
-        bytes: UTF-8 length of each text.
+    `requests` holds the windows of all texts, in the order of the texts; `windows` and `bytes` are
+    the number of windows and the UTF-8 length of each text.
     """
 
     generates: ClassVar[bool] = False
@@ -175,7 +173,7 @@ class ChoiceSuite:
         return collections.Counter(item.part for item in self.items)
 
     def _correct(self, answers: Sequence[Score]) -> dict[str, list[float]]:
-        """By metric, 1 or 0 for each item: whether a right option ranks first."""
+        """By metric, 1 or 0 for each item: whether a right option is first; nan for nan scores."""
         correct: dict[str, list[float]] = {name: [] for name in self.metrics}
         start = 0
         for item in self.items:
@@ -183,7 +181,8 @@ class ChoiceSuite:
             logprobs = np.array([answer.logprob for answer in answers[start:stop]])
             for name, values in correct.items():
                 scores = self._option_scores(name, item, logprobs, answers)
-                values.append(_right_is_first(scores, item))
+                first = int(scores.argmax())
+                values.append(math.nan if np.isnan(scores).any() else float(first in item.golds))
             start = stop
         return correct
 
@@ -215,11 +214,6 @@ class ChoiceSuite:
         for item, value in zip(self.items, values, strict=True):
             parts.setdefault(item.part, []).append(value)
         return parts
-
-
-def _right_is_first(scores: np.ndarray, item: ChoiceItem) -> float:
-    """1 if a right option ranks first, else 0; nan if a score is nan."""
-    return math.nan if np.isnan(scores).any() else float(int(scores.argmax()) in item.golds)
 
 
 def encode_pair(

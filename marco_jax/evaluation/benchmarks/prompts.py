@@ -23,11 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def get_benchmark(task: str) -> Benchmark:
-    """Looks up a benchmark by name.
-
-    Raises:
-        ValueError: the name is unknown; the message gives the nearest.
-    """
+    """Looks up a benchmark by name; the ValueError for an unknown one gives the nearest."""
     if task in BENCHMARKS:
         return BENCHMARKS[task]
     near = difflib.get_close_matches(task, BENCHMARKS, n=1)
@@ -36,22 +32,13 @@ def get_benchmark(task: str) -> Benchmark:
 
 
 def get_format(benchmark: Benchmark, name: str | None) -> Format:
-    """Looks up a benchmark's format by name; None for the default.
-
-    Raises:
-        ValueError: the benchmark has no such format.
-    """
+    """Looks up a benchmark's format by name; None for the default, ValueError if unknown."""
     if name is None:
         return next(iter(benchmark.formats.values()))
     if name not in benchmark.formats:
         known = ", ".join(benchmark.formats)
         raise ValueError(f"format {name!r} of {benchmark.name} is unknown: choose one of {known}")
     return benchmark.formats[name]
-
-
-def default_shots(benchmark: Benchmark, form: Format) -> int:
-    """Default number of shots in a prompt."""
-    return benchmark.shots if form.shots is None else form.shots
 
 
 def available_languages(
@@ -61,13 +48,11 @@ def available_languages(
     benchmark = get_benchmark(task)
     root = pathlib.Path(data_dir)
     splits = (split,) if split else benchmark.splits
-    found = []
-    for language in benchmark.languages:
-        files = Files(benchmark, language, root)
-        parts = benchmark.parts_of(language)
-        if any(files.find(name, part) for name in splits for part in parts):
-            found.append(language)
-    return found
+    return [
+        language
+        for language in benchmark.languages
+        if any(map(Files(benchmark, language, root).has, splits))
+    ]
 
 
 def prompts(
@@ -101,7 +86,7 @@ def prompts(
     benchmark = get_benchmark(task)
     form = get_format(benchmark, format)
     language = _language(benchmark, language)
-    shots = default_shots(benchmark, form) if shots is None else shots
+    shots = benchmark.default_shots(form) if shots is None else shots
     check_at_least("shots", shots, 0)
     check_at_least("limit", limit, 1)
     root = pathlib.Path(data_dir)
@@ -146,11 +131,7 @@ def check_at_least(name: str, value: int | None, least: int) -> None:
 
 
 def check_split(benchmark: Benchmark, split: str | None) -> None:
-    """Checks that a benchmark has a split, if one is named.
-
-    Raises:
-        ValueError: it does not.
-    """
+    """Raises a ValueError if a benchmark does not have the split that is named."""
     if split is not None and split not in benchmark.sources:
         known = ", ".join(benchmark.sources)
         raise ValueError(f"split {split!r} of {benchmark.name} is unknown: choose one of {known}")
@@ -161,16 +142,15 @@ def _split(files: Files, split: str | None) -> str:
     benchmark, language = files.benchmark, files.language
     check_split(benchmark, split)
     wanted = (split,) if split else benchmark.splits
-    parts = benchmark.parts_of(language)
     for name in wanted:
-        if any(files.find(name, part) for part in parts):
+        if files.has(name):
             if name != wanted[0]:
                 _log.warning(
                     "%s %s: no %s files, the %s split is used",
                     benchmark.name, language, wanted[0], name,
                 )  # fmt: skip
             return name
-    path = files.expected_path(wanted[0], parts[0])
+    path = files.expected_path(wanted[0], benchmark.parts_of(language)[0])
     raise FileNotFoundError(f"{benchmark.name} in {language} has no files: {path} is missing")
 
 

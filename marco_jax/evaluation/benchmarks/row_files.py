@@ -33,12 +33,7 @@ EXEMPLAR_ANSWERS = ("11", "29", "39", "9", "33", "8", "8", "5")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A record of a file.
-
-    Attributes:
-        fields: values by column.
-        location: "file:line", or "file, row n" if the file has no lines.
-    """
+    """A record of a file: values by column, at "file:line" (or "file, row n" without lines)."""
 
     fields: Mapping[str, Any]
     location: str

@@ -67,6 +67,10 @@ class Files:
                     return found
         return None
 
+    def has(self, split: str) -> bool:
+        """Whether any part of a split has files."""
+        return any(self.find(split, part) for part in self.benchmark.parts_of(self.language))
+
     def expected_path(self, split: str, part: str = "") -> str:
         """The path where the files of a split should be, for messages."""
         sources = self.benchmark.sources.get(split, ())

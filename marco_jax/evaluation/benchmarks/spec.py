@@ -62,9 +62,8 @@ class Text:
 class Options:
     """The options of a question: one list column, or one column per option.
 
-    Attributes:
-        names: alternatives, each the name of a list column or a tuple of columns.
-        edits: as in Text, applied to each option.
+    `names` are alternatives, each the name of a list column or a tuple of columns; `edits` are as
+    in Text, applied to each option.
     """
 
     names: tuple[str | tuple[str, ...], ...]
@@ -150,12 +149,10 @@ class Benchmark:
     """A benchmark: its files, fields and formats.
 
     Attributes:
-        name: name of the task.
         about: one line of description, with the source of the files' layout.
         languages: language codes; for translation the languages that pairs are made of.
         sources: by split, alternatives in order of preference.
         formats: formats by name, the default first.
-        texts: text fields by name.
         folder: folder below the data directory, by default the name; the data directory may also
             be the folder.
         splits: splits to evaluate, the first that has files.
@@ -202,6 +199,10 @@ class Benchmark:
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", self.folder or self.name)
 
+    def default_shots(self, form: Format) -> int:
+        """Default number of shots in a prompt of a format."""
+        return self.shots if form.shots is None else form.shots
+
     def parts_of(self, language: str) -> tuple[str, ...]:
         """The parts of a language; one empty name if the benchmark has none."""
         every = self.parts.get("", tuple(self.part_names) or ("",))
@@ -243,10 +244,8 @@ def hugging_face(
     Hub snapshots keep Parquet files as CONFIG/SPLIT-*.parquet (converted ones as
     CONFIG/SPLIT/*.parquet), `save_to_disk` keeps Arrow files in SPLIT/.
 
-    Args:
-        config: the dataset's config, with placeholders; "" for none.
-        splits: as in `local_files`.
-        where: as in RowSource.
+    `config` is the dataset's config, with placeholders, or ""; `splits` are as in `local_files`,
+    `where` as in RowSource.
     """
     prefix = f"{config}/" if config else ""
     paths = (

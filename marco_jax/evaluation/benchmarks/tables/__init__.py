@@ -1,7 +1,5 @@
 """All benchmarks, by name."""
 
-from __future__ import annotations
-
 from marco_jax.evaluation.benchmarks.spec import Benchmark
 from marco_jax.evaluation.benchmarks.tables import exams, mmlu, reading, reasoning, translation
 

@@ -1,6 +1,6 @@
 """AGIEval (arXiv 2304.06364) and ARC (arXiv 1803.05457)."""
 
-from __future__ import annotations
+import dataclasses
 
 from marco_jax.evaluation.benchmarks.spec import (
     LETTERS,
@@ -16,16 +16,6 @@ from marco_jax.evaluation.benchmarks.spec import (
     tfds_folder,
 )
 
-_AGIEVAL_SOURCES = merged(
-    local_files(*("{part}.jsonl", "data/v1_1/{part}.jsonl", "data/v1/{part}.jsonl"), splits="test"),
-    local_files(
-        *("few_shot_prompts.csv", "data/few_shot_prompts.csv"),
-        splits="samples",
-        form="agieval_shots",
-        where={"part": "{part}"},
-    ),
-)
-_AGIEVAL_TEXTS = {"passage": Text(("passage",), may_be_empty=True), "question": Text(("question",))}
 _AGIEVAL_PARTS = {
     "en": """
         aqua-rat gaokao-english logiqa-en lsat-ar lsat-lr lsat-rc sat-en sat-en-without-passage
@@ -36,42 +26,51 @@ _AGIEVAL_PARTS = {
         gaokao-mathqa gaokao-physics jec-qa-ca jec-qa-kd logiqa-zh
     """,
 }
-_AGIEVAL_WORDS = {
-    "en": {
-        "opening": "Here are the answers for the problems in the exam.",
-        "problem": "Problem",
-        "choose": "Choose from the following options:",
-        "cue": "The answer is therefore",
-        "asked": "Q: ",
-        "choices": "Answer Choices: ",
-        "among": "A: Among A through ",
-        "which": ", the answer is",
-        "ask": "A: The answer is",
-    },
-    "zh": {
-        "opening": "以下是考试中各个问题的答案。",
-        "problem": "问题",
-        "choose": "从以下选项中选择:",
-        "cue": "答案是",
-        "asked": "问题：",
-        "choices": "选项：",
-        "among": "答案：从A到",
-        "which": ", 我们应选择",
-        "ask": "答案：",
-    },
-}
 
 AGIEVAL = Benchmark(
     name="agieval",
     about="ruixiangcui/AGIEval: data/v1_1/PART.jsonl and few_shot_prompts.csv",
     languages=("en", "zh"),
     parts={language: tuple(parts.split()) for language, parts in _AGIEVAL_PARTS.items()},
-    sources=_AGIEVAL_SOURCES,
+    sources=merged(
+        local_files(
+            *("{part}.jsonl", "data/v1_1/{part}.jsonl", "data/v1/{part}.jsonl"), splits="test"
+        ),
+        local_files(
+            *("few_shot_prompts.csv", "data/few_shot_prompts.csv"),
+            splits="samples",
+            form="agieval_shots",
+            where={"part": "{part}"},
+        ),
+    ),
     shots=5,
-    texts=_AGIEVAL_TEXTS,
+    texts={"passage": Text(("passage",), may_be_empty=True), "question": Text(("question",))},
     options=Options(("options",)),
     gold=(Gold(("label",), several=True),),
-    words=_AGIEVAL_WORDS,
+    words={
+        "en": {
+            "opening": "Here are the answers for the problems in the exam.",
+            "problem": "Problem",
+            "choose": "Choose from the following options:",
+            "cue": "The answer is therefore",
+            "asked": "Q: ",
+            "choices": "Answer Choices: ",
+            "among": "A: Among A through ",
+            "which": ", the answer is",
+            "ask": "A: The answer is",
+        },
+        "zh": {
+            "opening": "以下是考试中各个问题的答案。",
+            "problem": "问题",
+            "choose": "从以下选项中选择:",
+            "cue": "答案是",
+            "asked": "问题：",
+            "choices": "选项：",
+            "among": "答案：从A到",
+            "which": ", 我们应选择",
+            "ask": "答案：",
+        },
+    },
     formats={
         # AGIEval's format: its samples as shots, another context without shots. The letter after
         # its cue is scored instead of a generated answer.
@@ -103,17 +102,14 @@ AGIEVAL = Benchmark(
     },
 )
 
-AGIEVAL_CLOZE = Benchmark(
+AGIEVAL_CLOZE = dataclasses.replace(
+    AGIEVAL,
     name="agieval_cloze",
-    folder="agieval",
     about="the two parts of AGIEval whose answers are generated",
-    languages=("en", "zh"),
     parts={"en": ("math",), "zh": ("gaokao-mathcloze",)},
-    sources=_AGIEVAL_SOURCES,
-    shots=5,
-    texts=_AGIEVAL_TEXTS,
+    options=None,
+    gold=(),
     references=("answer",),
-    words=_AGIEVAL_WORDS,
     formats={
         "official": Format(
             description="{opening}\n",

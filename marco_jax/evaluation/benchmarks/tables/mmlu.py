@@ -3,8 +3,6 @@
 Formats follow lm-evaluation-harness 0.4.13; it has no JMMLU, so the Japanese prompt is our own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 

@@ -7,8 +7,6 @@ both in `Prompt.fields`. Its prompts are user messages: chat models should be ev
 chat template (`marco eval --chat`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 from marco_jax.evaluation.benchmarks.spec import (

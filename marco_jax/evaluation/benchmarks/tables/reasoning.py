@@ -3,8 +3,6 @@
 Formats and words follow lm-evaluation-harness 0.4.13.
 """
 
-from __future__ import annotations
-
 from marco_jax.evaluation.benchmarks.spec import (
     TEXTS,
     Benchmark,
@@ -170,18 +168,15 @@ PAWSX = Benchmark(
             splits="train validation=dev test",
             columns=("sentence1", "sentence2", "label"),
         ),
-        *(
-            local_files(
-                f"{folder}{{language}}/{{split}}_2k.tsv",
-                f"{folder}{{language}}/{{split}}.tsv",
-                splits="train validation=dev test",
-            )
-            | local_files(
-                f"{folder}{{language}}/train_2k.tsv",
-                f"{folder}{{language}}/translated_train.tsv",
-                splits="train",
-            )
-            for folder in ("", "x-final/")
+        local_files(
+            *("{language}/train_2k.tsv", "{language}/translated_train.tsv"),
+            *("x-final/{language}/train_2k.tsv", "x-final/{language}/translated_train.tsv"),
+            splits="train",
+        ),
+        local_files(
+            *("{language}/{split}_2k.tsv", "{language}/{split}.tsv"),
+            *("x-final/{language}/{split}_2k.tsv", "x-final/{language}/{split}.tsv"),
+            splits="validation=dev test",
         ),
         tfds_folder("paws_x_wiki/{language}/*"),
         hugging_face("{language}"),

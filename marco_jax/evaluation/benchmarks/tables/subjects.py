@@ -1,7 +1,5 @@
 """Subjects of the MMLU family, with the names that prompts give them."""
 
-from __future__ import annotations
-
 _MMLU = """
     abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology
     college_chemistry college_computer_science college_mathematics college_medicine

@@ -1,13 +1,10 @@
 """FLORES-200, whole paragraphs of it, and WMT16; codes of languages."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from marco_jax.evaluation.benchmarks.spec import (
     Benchmark,
     Format,
-    Sources,
     Text,
     hugging_face,
     local_files,
@@ -29,7 +26,6 @@ FLORES = dict(code.split("=") for code in _CODES.split())
 OTHER_NAMES = {"fi": "Finnish"}
 
 _TEXTS = {"source": Text(("source",)), "target": Text(("target",))}
-_METRICS = ("bleu", "chrf++", "spbleu", "language_rate")
 
 _HARNESS = Format(
     context="{source_language} sentence: {source}\n{target_language} sentence:",
@@ -38,22 +34,17 @@ _HARNESS = Format(
     delimiter="",
     pool=("validation",),
     stop=("\n",),
-    metrics=_METRICS,
+    metrics=("bleu", "chrf++", "spbleu", "language_rate"),
 )
-_AUTHORS = Format(
+_AUTHORS = dataclasses.replace(
+    _HARNESS,
     context=(
         "Please translate the following text from {source_language} to {target_language}:\n"
         "{source}\n"
     ),
-    target="{target}",
-    delimiter="",
     sampler="shuffled_42",
-    pool=("validation",),
-    stop=("\n",),
     max_new_tokens=512,
-    metrics=_METRICS,
 )
-
 
 _SENTENCE_FILES = merged(
     *(
@@ -115,31 +106,26 @@ def _directions(benchmark: Benchmark) -> tuple[Benchmark, ...]:
     return benchmark, *one_sided
 
 
-def _wmt16_files(split: str, folder: str, stem: str) -> Sources:
-    # Files are named by direction; newstest sets exist in both.
-    path = f"{stem}-{{source}}{{target}}-"
-    return merged(
-        *(
-            local_files(
-                f"{prefix}{path}src.{{source}}.sgm",
-                splits=split,
-                target_path=f"{prefix}{path}ref.{{target}}.sgm",
-            )
-            for prefix in ("", f"{folder}/")
-        )
-    )
-
-
 WMT16 = Benchmark(
     name="wmt16",
     about="WMT16 news: {dev,test}/newstest20{15,16}-XXYY-{src.XX,ref.YY}.sgm",
     languages=("en", "cs", "de", "fi", "ro", "ru", "tr"),
     pairs="any",
     sources=merged(
-        _wmt16_files("validation", "dev", "newstest2015"),
-        # Romanian and Turkish were added in 2016.
-        _wmt16_files("validation", "dev", "newsdev2016"),
-        _wmt16_files("test", "test", "newstest2016"),
+        # Files are named by direction; newstest sets exist in both.
+        *(
+            local_files(
+                f"{stem}-{{source}}{{target}}-src.{{source}}.sgm",
+                splits=split,
+                target_path=f"{stem}-{{source}}{{target}}-ref.{{target}}.sgm",
+            )
+            for split, stem in (
+                *(("validation", "newstest2015"), ("validation", "dev/newstest2015")),
+                # Romanian and Turkish were added in 2016.
+                *(("validation", "newsdev2016"), ("validation", "dev/newsdev2016")),
+                *(("test", "newstest2016"), ("test", "test/newstest2016")),
+            )
+        ),
         hugging_face("{source}-{target}", "validation test"),
         hugging_face("{target}-{source}", "validation test"),
         tfds_folder("wmt16_translate/{source}-{target}/*", "validation test"),
@@ -149,13 +135,12 @@ WMT16 = Benchmark(
     texts=_TEXTS,
     references=("target",),
     formats={
-        "harness": Format(
+        "harness": dataclasses.replace(
+            _HARNESS,
             context="{source_language} phrase: {source}\n{target_language} phrase:",
             # The harness's targets start with another space.
             target=" {target}",
-            pool=("validation",),
-            stop=("\n",),
-            metrics=_METRICS,
+            delimiter=" ",
         ),
         "authors": _AUTHORS,
     },
