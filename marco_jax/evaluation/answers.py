@@ -26,9 +26,8 @@ _ARABIC = r"(?:^|\s)ال"
 class SpanRules:
     """How a benchmark's evaluation script normalises answers before it compares spans.
 
-    Attributes:
-        articles: by language, a pattern of articles, which are removed.
-        segmented: languages in which every Chinese character is a word.
+    `articles` are patterns by language, whose matches are removed; `segmented` names languages in
+    which every Chinese character is a word.
     """
 
     articles: Mapping[str, str]

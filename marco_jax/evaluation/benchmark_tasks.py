@@ -6,21 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from marco_jax.data.chat import USER
-from marco_jax.evaluation.benchmarks import (
-    BENCHMARKS,
-    DataError,
-    Prompt,
-    available_languages,
-    get_benchmark,
-    prompts,
-)
-from marco_jax.evaluation.benchmarks.prompts import default_shots, get_format
+from marco_jax.evaluation import benchmarks
+from marco_jax.evaluation.benchmarks.prompts import check_split, get_format
 from marco_jax.evaluation.benchmarks.source_files import split_pair
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.generation_suites import (
     INSTRUCTION_METRICS,
-    PROMPT_METRICS,
     GenerationSuite,
     Judge,
     Question,
@@ -29,18 +21,13 @@ from marco_jax.evaluation.instructions import instructions_of
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
-_INSTRUCTION_METRICS = {*PROMPT_METRICS, *INSTRUCTION_METRICS}
-
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkTask:
     """A benchmark in a format, named `NAME[:FORMAT][@SPLIT]`.
 
-    Attributes:
-        name: the task's name as requested, also used in results.
-        benchmark: the benchmark.
-        format: how prompts are written.
-        split: the split to evaluate; None for the benchmark's default.
+    `name` is the task's name as requested, also used in results; `split` is the split to evaluate,
+    None for the benchmark's default.
     """
 
     name: str
@@ -57,10 +44,8 @@ class BenchmarkTask:
         """
         rest, _, split = name.partition("@")
         task, _, form = rest.partition(":")
-        benchmark = get_benchmark(task)
-        if split and split not in benchmark.sources:
-            known = ", ".join(benchmark.sources)
-            raise ValueError(f"split {split!r} of {task} is unknown: choose one of {known}")
+        benchmark = benchmarks.get_benchmark(task)
+        check_split(benchmark, split or None)
         return cls(name, benchmark, get_format(benchmark, form or None), split or None)
 
     @property
@@ -71,7 +56,7 @@ class BenchmarkTask:
     @property
     def shots(self) -> int:
         """Default number of shots in a prompt."""
-        return default_shots(self.benchmark, self.format)
+        return self.benchmark.default_shots(self.format)
 
     def languages(self, data_dir: str, asked: Sequence[str] | None) -> list[str]:
         """The requested languages (None: all) that have files.
@@ -79,7 +64,7 @@ class BenchmarkTask:
         A benchmark of language pairs takes pairs; a single language means its pairs with English
         in both directions.
         """
-        found = available_languages(self.benchmark.name, data_dir, self.split)
+        found = benchmarks.available_languages(self.benchmark.name, data_dir, self.split)
         if self.benchmark.pairs == "any":
             singles = found if asked is None else [code for code in asked if code in found]
             pairs = [
@@ -115,7 +100,7 @@ class BenchmarkTask:
         """
         form = next(name for name, form in self.benchmark.formats.items() if form is self.format)
         found = list(
-            prompts(
+            benchmarks.prompts(
                 self.benchmark.name,
                 language,
                 data_dir,
@@ -126,7 +111,15 @@ class BenchmarkTask:
             )
         )
         if self.format.choices:
-            return ChoiceSuite.build(tokenizer, [_choice(prompt) for prompt in found], self.metrics)
+            items = [
+                ChoiceItem(
+                    *(prompt.context, prompt.options, prompt.golds),
+                    delimiter=prompt.delimiter,
+                    part=prompt.part,
+                )
+                for prompt in found
+            ]
+            return ChoiceSuite.build(tokenizer, items, self.metrics)
         source, target = split_pair(self.benchmark, language)
         context = self.benchmark.pairs == "context"
         judge = Judge(
@@ -136,46 +129,27 @@ class BenchmarkTask:
             rules=self.format.span_rules,
             sentence=self.benchmark.words.get(language, {}).get("answer_sentence", ""),
         )
-        has_instructions = any(name in _INSTRUCTION_METRICS for name in self.metrics)
-        questions = [_question(prompt, has_instructions) for prompt in found]
-        if max_new_tokens:
-            questions = [
-                dataclasses.replace(question, max_new_tokens=max_new_tokens)
-                for question in questions
-            ]
-        if chat:
-            questions = [_in_chat(question, chat) for question in questions]
+        questions = [self._question(prompt, chat, max_new_tokens) for prompt in found]
         return GenerationSuite.build(tokenizer, questions, judge, seed=seed)
+
+    def _question(
+        self, prompt: benchmarks.Prompt, chat: Chat | None, max_new_tokens: int | None
+    ) -> Question:
+        if not prompt.references:
+            raise benchmarks.DataError(
+                f"{prompt.location}: it has no reference answer: get a version of the data with "
+                "answers"
+            )
+        text, stop, instructions = prompt.context, prompt.stop, ()
+        if chat:
+            text = chat.prompt([{"role": USER, "content": text}])
+            stop = (*stop, *chat.stop)
+        if not INSTRUCTION_METRICS.keys().isdisjoint(self.metrics):
+            instructions = instructions_of(prompt.fields, prompt.location)
+        tokens = max_new_tokens or prompt.max_new_tokens
+        return Question(text, prompt.references, stop, tokens, instructions)
 
 
 def is_benchmark(name: str) -> bool:
     """Whether a task name (with or without format and split) names a benchmark."""
-    return name.partition("@")[0].partition(":")[0] in BENCHMARKS
-
-
-def _choice(prompt: Prompt) -> ChoiceItem:
-    return ChoiceItem(
-        prompt.context,
-        prompt.options,
-        prompt.golds,
-        delimiter=prompt.delimiter,
-        part=prompt.part,
-    )
-
-
-def _in_chat(question: Question, chat: Chat) -> Question:
-    message = {"role": USER, "content": question.prompt}
-    return dataclasses.replace(
-        question, prompt=chat.prompt([message]), stop=(*question.stop, *chat.stop)
-    )
-
-
-def _question(prompt: Prompt, has_instructions: bool) -> Question:
-    if not prompt.references:
-        raise DataError(
-            f"{prompt.location}: it has no reference answer: get a version of the data with answers"
-        )
-    return Question(
-        *(prompt.context, prompt.references, prompt.stop, prompt.max_new_tokens),
-        instructions=instructions_of(prompt.fields, prompt.location) if has_instructions else (),
-    )
+    return name.partition("@")[0].partition(":")[0] in benchmarks.BENCHMARKS

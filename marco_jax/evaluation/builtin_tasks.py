@@ -68,11 +68,7 @@ def named_task(name: str) -> tuple[str, bool]:
 
 
 def get_task(name: str) -> Task:
-    """Looks up a built-in task by name.
-
-    Raises:
-        ValueError: the name is unknown; the message gives the nearest.
-    """
+    """Looks up a built-in task by name; the ValueError for an unknown one gives the nearest."""
     if name in TASKS:
         return TASKS[name]
     known = [*TASKS, *BENCHMARKS]

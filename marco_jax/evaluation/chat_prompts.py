@@ -67,11 +67,8 @@ class Chat:
 class Prompts:
     """The prompts of several input rows.
 
-    Attributes:
-        texts: the prompts.
-        messages: their conversations; empty if the prompts are plain texts.
-        answers: the answer that each row holds, or None.
-        chat: the chat template; None if the prompts are plain texts.
+    If they are plain texts, there are no `messages` (their conversations) and no `chat` template.
+    `answers` holds the answer that each row has, or None.
     """
 
     texts: list[str]

@@ -66,12 +66,9 @@ def contamination(
     An item counts as contaminated if a training document shares an n-gram with one of its texts
     (question, passage, an option): 13 words, or more characters in languages without spaces.
 
-    Args:
-        corpus: all sources of its training split are searched.
-        tasks: benchmarks as `marco eval` names them.
-        data_dir: the folder of their files.
-        languages: codes; None for all that have files.
-        limit: at most so many items per language and subject.
+    All sources of the corpus's training split are searched. `tasks` are benchmarks as `marco eval`
+    names them, with files in `data_dir`; `languages` are codes, None for all that have files;
+    `limit` bounds the items per language and subject.
 
     Returns:
         JSON-ready: `overlap`, one row per benchmark and language; `documents`, by source how many
@@ -105,15 +102,9 @@ def contamination(
                     seen.add(key)
                     overlap.sources[source] += 1
                 if len(hits) < _HITS:
+                    names = {"task": overlap.task, "language": overlap.language, "item": location}
                     hits.append(
-                        {
-                            "task": overlap.task,
-                            "language": overlap.language,
-                            "item": location,
-                            "source": source,
-                            "document": document.key,
-                            "shared": ngram,
-                        }
+                        {**names, "source": source, "document": document.key, "shared": ngram}
                     )
         _log.info(
             f"{source}: {counts['contaminated']:,} of {counts['documents']:,} documents share an "
@@ -149,13 +140,13 @@ def _items(
             )
         for language in found:
             overlap = Overlap(name, language)
+            # A pair has texts in both languages: count characters if either has no spaces.
+            sides = split_pair(task.benchmark, language)
+            unit = next((side for side in sides if side in CHARACTERS), sides[0])
             asked = prompts(
                 task.benchmark.name, language, data_dir, shots=0, limit=limit, split=task.split
             )
             for number, prompt in enumerate(asked):
-                # A pair has texts in both languages: count characters if either has no spaces.
-                sides = split_pair(task.benchmark, language)
-                unit = next((side for side in sides if side in CHARACTERS), sides[0])
                 yield overlap, number, prompt.location, list(_texts(prompt.fields)), unit
 
 
@@ -163,11 +154,8 @@ def _texts(value: object) -> Iterator[str]:
     """Yields all strings of a nested record."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, Sequence):
-        for part in value:
+    elif isinstance(value, Mapping | Sequence):
+        for part in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(part)
 
 

@@ -6,61 +6,34 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from marco_jax.data.corpus import Pair
-from marco_jax.decoding.requests import GenerateRequest, Generation, Score, ScoreRequest
-from marco_jax.evaluation import metrics
+from marco_jax.data.corpus import Corpus
+from marco_jax.decoding.engine import Engine
+from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
+from marco_jax.evaluation import few_shot, metrics
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
+from marco_jax.evaluation.benchmarks.prompts import check_at_least
 from marco_jax.evaluation.builtin_tasks import Task, get_task, named_task
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.evaluation.few_shot import choose_shots, held_out_pairs, seeded_order
 from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
-from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite, Suite
-from marco_jax.evaluation.translation_items import OPTIONS, pick_items, translation_items
+from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE, get_language
 from marco_jax.runtime.progress import Progress
-from marco_jax.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
 SOURCE_LANGUAGE = "en"
 
 AnyTask = Task | BenchmarkTask
+Suite = RollingSuite | ChoiceSuite | GenerationSuite
 
-
-class ScoringEngine(Protocol):
-    """The interface of `marco_jax.decoding.engine.Engine` that the evaluator uses."""
-
-    tokenizer: Tokenizer
-    max_length: int
-
-    def score(
-        self, params: Any, requests: Sequence[ScoreRequest], *, finished: Callable[[int], None]
-    ) -> list[Score]:
-        """Log-probabilities, in the order of `requests`."""
-        ...
-
-    def generate(
-        self, params: Any, requests: Sequence[GenerateRequest], *, finished: Callable[[int], None]
-    ) -> list[Generation]:
-        """Greedy continuations, in the order of `requests`."""
-        ...
-
-
-class HeldOutCorpus(Protocol):
-    """The interface of `marco_jax.data.corpus.Corpus` that the evaluator uses."""
-
-    def texts(self, language: str, split: str) -> list[str]:
-        """Plain texts of a language."""
-        ...
-
-    def pairs(self, source_language: str, target_language: str, split: str) -> list[Pair]:
-        """Translation pairs."""
-        ...
+# A task's name and a language; estimates by metric.
+_Key = tuple[str, str]
+Estimates = dict[str, Estimate]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +59,8 @@ class Evaluator:
 
     def __init__(
         self,
-        engine: ScoringEngine,
-        corpus: HeldOutCorpus | None,
+        engine: Engine,
+        corpus: Corpus | None,
         tasks: Iterable[str | Task],
         *,
         data_dir: str = "",
@@ -128,18 +101,15 @@ class Evaluator:
         parsed = [_parse(task) if isinstance(task, str) else (task, False) for task in tasks]
         self._tasks = list({task.name: task for task, _ in parsed}.values())
         optional = {task.name for task, may_be_missing in parsed if may_be_missing}
-        self._shots = {
-            task.name: _shots(task, benchmark_shots if _is_benchmark(task) else shots)
-            for task in self._tasks
-        }
+        self._shots = {task.name: _shots(task, shots, benchmark_shots) for task in self._tasks}
         self._chat, self._max_new_tokens = chat, max_new_tokens
-        self._suites: dict[tuple[str, str], Suite] = {}
-        _check_at_least("shots", shots, 0)
-        _check_at_least("shots", benchmark_shots, 0)
-        _check_at_least("max_new_tokens", max_new_tokens, 1)
+        self._suites: dict[_Key, Suite] = {}
+        check_at_least("shots", shots, 0)
+        check_at_least("shots", benchmark_shots, 0)
+        check_at_least("max_new_tokens", max_new_tokens, 1)
         for task in tuple(self._tasks):
             limit = examples.get(task.name) if isinstance(examples, Mapping) else examples
-            _check_at_least("examples", limit, 1)
+            check_at_least("examples", limit, 1)
             for language in self._languages(task, languages):
                 suite = self._build(task, language, limit)
                 if suite is not None:
@@ -155,7 +125,7 @@ class Evaluator:
     def _drop(self, task: AnyTask, languages: Sequence[str] | None, optional: bool) -> None:
         """Drops an optional task without data; raises for one that is not optional."""
         among = ", ".join(languages or ()) or "any of the 29 languages"
-        where = f" below {self._data_dir}" if _is_benchmark(task) else ""
+        where = f" below {self._data_dir}" if isinstance(task, BenchmarkTask) else ""
         missing = f"task {task.name!r} has no held-out data{where} in {among}"
         if not optional:
             raise ValueError(f"{missing}: choose other languages or other data")
@@ -164,13 +134,13 @@ class Evaluator:
 
     def _languages(self, task: AnyTask, asked: Sequence[str] | None) -> Sequence[str]:
         """Languages to try for a task."""
-        benchmarks = [task for task in self._tasks if _is_benchmark(task)]
+        benchmarks = [task for task in self._tasks if isinstance(task, BenchmarkTask)]
         of_benchmarks = {code for other in benchmarks for code in other.benchmark.languages}
         for code in asked or ():
             # Benchmarks also have pairs and languages outside the paper.
             if code not in of_benchmarks and not (benchmarks and "-" in code):
                 get_language(code)
-        if not _is_benchmark(task):
+        if not isinstance(task, BenchmarkTask):
             return [code for code in asked or LANGUAGES if code in LANGUAGES]
         if not self._data_dir:
             raise ValueError(
@@ -183,7 +153,7 @@ class Evaluator:
         """Builds the task's suite in a language; None if there is no data."""
         tokenizer, corpus, seed = self._engine.tokenizer, self._corpus, self._seed
         shots = self._shots[task.name]
-        if _is_benchmark(task):
+        if isinstance(task, BenchmarkTask):
             return task.suite(
                 *(tokenizer, language, self._data_dir),
                 shots=shots,
@@ -193,33 +163,33 @@ class Evaluator:
                 max_new_tokens=self._max_new_tokens,
             )
         if task.kind == "rolling":
-            texts = seeded_order(corpus.texts(language, "held_out"), str, seed)[:examples]
+            texts = few_shot.seeded_order(corpus.texts(language, "held_out"), str, seed)[:examples]
             suite = RollingSuite.build(tokenizer, texts, self._engine.max_length)
             return suite if suite.examples else None
         if language == SOURCE_LANGUAGE:
             return None
-        pairs = held_out_pairs(corpus, SOURCE_LANGUAGE, language, task.max_characters)
-        if len(pairs) < (OPTIONS if task.kind == "multiple_choice" else 1):
+        held_out = corpus.pairs(SOURCE_LANGUAGE, language, "held_out")
+        pairs = few_shot.usable_pairs(held_out, task.max_characters)
+        if len(pairs) < (few_shot.OPTIONS if task.kind == "multiple_choice" else 1):
             return None
-        solved = choose_shots(corpus, SOURCE_LANGUAGE, language, shots, seed)
+        solved = few_shot.choose_shots(corpus, SOURCE_LANGUAGE, language, shots, seed)
         if task.kind == "multiple_choice":
-            return ChoiceSuite.build(tokenizer, pick_items(pairs, solved, examples, seed))
-        asked = zip(*translation_items(pairs, solved, examples, seed), strict=True)
+            return ChoiceSuite.build(tokenizer, few_shot.pick_items(pairs, solved, examples, seed))
         questions = [
             Question(prompt, (reference,), max_new_tokens=task.max_new_tokens)
-            for prompt, reference in asked
+            for prompt, reference in zip(
+                *few_shot.translation_items(pairs, solved, examples, seed), strict=True
+            )
         ]
         return GenerationSuite.build(tokenizer, questions, Judge(task.metrics), seed=seed)
 
     def run(self, params: Any) -> Evaluation:
         """Evaluates parameters without moving them off their mesh."""
         seconds = {task.name: 0.0 for task in self._tasks}
-        estimates: dict[tuple[str, str], dict[str, Estimate]] = {}
-        parts: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
+        estimates: dict[_Key, Estimates] = {}
+        parts: dict[_Key, dict[str, Estimates]] = {}
         for generates, ask in ((False, self._engine.score), (True, self._engine.generate)):
-            suites = {
-                name: suite for name, suite in self._suites.items() if suite.generates == generates
-            }
+            suites = {key: one for key, one in self._suites.items() if one.generates == generates}
             if not suites:
                 continue
             started = time.perf_counter()
@@ -236,9 +206,7 @@ class Evaluator:
         return Evaluation(self._results(estimates, parts), seconds)
 
     def _results(
-        self,
-        estimates: Mapping[tuple[str, str], dict[str, Estimate]],
-        parts: Mapping[tuple[str, str], dict[str, dict[str, Estimate]]],
+        self, estimates: dict[_Key, Estimates], parts: dict[_Key, dict[str, Estimates]]
     ) -> list[Result]:
         results = []
         for task in self._tasks:
@@ -246,7 +214,7 @@ class Evaluator:
                 language: own for (name, language), own in estimates.items() if name == task.name
             }
             rows = [
-                self._row(task, language, metric, own[metric])
+                self._row(task.name, language, metric, own[metric])
                 for metric in task.metrics
                 for language, own in by_language.items()
                 # spBLEU is missing where its SentencePiece model is.
@@ -257,9 +225,7 @@ class Evaluator:
                 results += self._part_rows(row, parts.get((row.task, row.language), {}))
         return results
 
-    def _part_rows(
-        self, row: Result, parts: Mapping[str, Mapping[str, Estimate]]
-    ) -> Iterator[Result]:
+    def _part_rows(self, row: Result, parts: dict[str, Estimates]) -> Iterator[Result]:
         """Yields a result row per part (subject) of a task in a language, then their mean."""
         if not parts:
             return
@@ -271,14 +237,11 @@ class Evaluator:
                 row, value=estimate.value, stderr=estimate.stderr, examples=sizes[part], part=part
             )
 
-    def _row(self, task: AnyTask, language: str, metric: str, estimate: Estimate) -> Result:
-        examples = self._suites[task.name, language].examples
-        shots = self._shots[task.name]
-        suite = self._suites[task.name, language]
+    def _row(self, task: str, language: str, metric: str, estimate: Estimate) -> Result:
+        suite = self._suites[task, language]
         signature = suite.signature(metric) if isinstance(suite, GenerationSuite) else ""
-        return Result(
-            task.name, language, shots, metric, estimate.value, estimate.stderr, examples, signature
-        )
+        values = estimate.value, estimate.stderr, suite.examples, signature
+        return Result(task, language, self._shots[task], metric, *values)
 
 
 def _parse(text: str) -> tuple[AnyTask, bool]:
@@ -287,13 +250,10 @@ def _parse(text: str) -> tuple[AnyTask, bool]:
     return (BenchmarkTask.parse(name) if is_benchmark(name) else get_task(name)), optional
 
 
-def _is_benchmark(task: AnyTask) -> bool:
-    return isinstance(task, BenchmarkTask)
-
-
-def _shots(task: AnyTask, asked: int | None) -> int:
-    if not _is_benchmark(task) and task.kind == "rolling":
+def _shots(task: AnyTask, shots: int | None, benchmark_shots: int | None) -> int:
+    if not isinstance(task, BenchmarkTask) and task.kind == "rolling":
         return 0
+    asked = benchmark_shots if isinstance(task, BenchmarkTask) else shots
     return task.shots if asked is None else asked
 
 
@@ -317,14 +277,7 @@ def averages(rows: Sequence[Result]) -> list[Result]:
     return results
 
 
-def _check_at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ValueError(f"{name} is {value}: it must be at least {least}")
-
-
-def _divide_time(
-    seconds: dict[str, float], suites: Mapping[tuple[str, str], Suite], elapsed: float
-) -> None:
+def _divide_time(seconds: dict[str, float], suites: Mapping[_Key, Suite], elapsed: float) -> None:
     """Adds the time of an engine call to its tasks, in proportion to their tokens."""
     tokens = {name: sum(map(_tokens, suite.requests)) for name, suite in suites.items()}
     for (task, _), count in tokens.items():

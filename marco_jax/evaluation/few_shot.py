@@ -1,33 +1,27 @@
-"""Few-shot translation prompts, and the split of tokens into context and continuation."""
+"""Few-shot translation prompts, and the items of the built-in translation tasks."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from marco_jax.data.corpus import Pair
+from marco_jax.data.corpus import Corpus, Pair
+from marco_jax.evaluation.suites import DELIMITER, ChoiceItem
 from marco_jax.languages import get_language
-from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # The "text" template of the paper's translation data (Table 13); shots are joined by a blank line.
 TEMPLATE = "{source_language} text: {source}\n{target_language} text:"
-DELIMITER = " "
 SHOT_DELIMITER = "\n\n"
 
 # Characters that a shot's source has at least, and each of its sides at most: shorter texts are
 # labels that demonstrate little, longer ones fill the sequence.
 SHOT_CHARACTERS = (12, 80)
 
+# Options of a multiple-choice item.
+OPTIONS = 4
+
 T = TypeVar("T")
-
-
-class PairSource(Protocol):
-    """The corpus interface that prompts need."""
-
-    def pairs(self, source_language: str, target_language: str, split: str) -> list[Pair]:
-        """Translation pairs of a split, "train" or "held_out"."""
-        ...
 
 
 def seeded_order(items: Iterable[T], key: Callable[[T], str], seed: int) -> list[T]:
@@ -48,13 +42,16 @@ def fold(text: str) -> str:
 
 
 def usable_pairs(pairs: Iterable[Pair], max_characters: int) -> list[Pair]:
-    """Keeps pairs that make good items: one line per side, sides that differ, no side twice."""
+    """Sorts pairs and keeps good items: one line per side, sides that differ, no side twice."""
     kept, sources, targets = [], set(), set()
     for pair in sorted(pairs, key=lambda pair: (pair.key, pair.target)):
         source, target = fold(pair.source), fold(pair.target)
         if not source or not target or source == target:
             continue
-        if not all(_is_one_line(text, max_characters) for text in (pair.source, pair.target)):
+        sides = (pair.source, pair.target)
+        if any(len(text.strip().splitlines()) != 1 for text in sides):
+            continue
+        if max(map(len, sides)) > max_characters:
             continue
         if source in sources or target in targets:
             continue
@@ -64,16 +61,7 @@ def usable_pairs(pairs: Iterable[Pair], max_characters: int) -> list[Pair]:
     return kept
 
 
-def _is_one_line(text: str, max_characters: int) -> bool:
-    return len(text.strip().splitlines()) == 1 and len(text) <= max_characters
-
-
-def held_out_pairs(corpus: PairSource, source: str, target: str, max_characters: int) -> list[Pair]:
-    """The held-out pairs that a translation task asks about, sorted by key."""
-    return usable_pairs(corpus.pairs(source, target, "held_out"), max_characters)
-
-
-def choose_shots(corpus: PairSource, source: str, target: str, count: int, seed: int) -> list[Pair]:
+def choose_shots(corpus: Corpus, source: str, target: str, count: int, seed: int) -> list[Pair]:
     """Chooses the shots of a language's prompts: training pairs whose sides are not held out.
 
     Pairs within SHOT_CHARACTERS come first, in seeded order, then the others, shortest first.
@@ -126,28 +114,47 @@ def _question(pair: Pair) -> str:
     )
 
 
-def encode_pair(
-    tokenizer: Tokenizer, context: str, continuation: str
-) -> tuple[list[int], list[int]]:
-    """Encodes a context and the continuation to score.
+def pick_items(
+    pairs: Sequence[Pair], shots: Sequence[Pair], examples: int | None, seed: int
+) -> list[ChoiceItem]:
+    """Makes multiple-choice items: which of four texts translates an English one?
 
-    Follows lm-evaluation-harness (`TemplateLM._encode_pair`): whitespace at the end of the
-    context moves to the continuation, both are encoded together, and the tokens past the
-    length of the encoded context are the continuation. An empty context becomes EOS.
+    Pairs are sorted by the byte length of their translation and cut into blocks of four; the four
+    translations of a block are the options of its four items. So options have similar lengths, and
+    each is the right answer exactly once: a model that ignores the English text is right in one
+    item of four, whatever it knows about the options. Names, numbers and placeholders that a
+    translation repeats are kept: they distinguish options, and small models learn them first.
 
-    Raises:
-        ValueError: no token is left for the continuation.
+    `pairs` are held-out pairs with distinct sides, all of one target language. `examples` is the
+    number of items to keep, rounded down to whole blocks (at least one); `seed` decides the choice
+    of blocks and the order of options.
     """
-    kept = context.rstrip()
-    continuation = context[len(kept) :] + continuation
-    if kept:
-        context_ids = tokenizer.encode(kept)
-        continuation_ids = tokenizer.encode(kept + continuation)[len(context_ids) :]
-    else:
-        context_ids, continuation_ids = [tokenizer.eos_id], tokenizer.encode(continuation)
-    if not continuation_ids:
-        raise ValueError(
-            f"continuation {continuation!r} has no tokens of its own after {context[-40:]!r}: "
-            "start it with a space"
-        )
-    return context_ids, continuation_ids
+    by_length = sorted(pairs, key=lambda pair: (len(pair.target.strip().encode()), pair.key))
+    blocks = [
+        by_length[start : start + OPTIONS]
+        for start in range(0, len(by_length) - OPTIONS + 1, OPTIONS)
+    ]
+    blocks = seeded_order(blocks, lambda block: block[0].key, seed)
+    if examples is not None:
+        blocks = blocks[: max(1, examples // OPTIONS)]
+    return [_pick_item(pair, block, shots, seed) for block in blocks for pair in block]
+
+
+def _pick_item(pair: Pair, block: Sequence[Pair], shots: Sequence[Pair], seed: int) -> ChoiceItem:
+    shuffled = seeded_order(block, lambda option: f"{pair.key}\0{option.key}", seed)
+    return ChoiceItem(
+        context=translation_prompt(shots, pair),
+        options=tuple(option.target.strip() for option in shuffled),
+        gold=shuffled.index(pair),
+        premise=translation_premise(shots, pair),
+        cluster=block[0].key,
+    )
+
+
+def translation_items(
+    pairs: Sequence[Pair], shots: Sequence[Pair], examples: int | None, seed: int
+) -> tuple[list[str], list[str]]:
+    """Prompts and reference translations of up to `examples` pairs, in seeded order."""
+    chosen = seeded_order(pairs, lambda pair: pair.key, seed)[:examples]
+    prompts = [translation_prompt(shots, pair) for pair in chosen]
+    return prompts, [pair.target.strip() for pair in chosen]

@@ -34,7 +34,8 @@ class Judge:
     """How the answers of a task are compared with references.
 
     Attributes:
-        metrics: names of ANSWER_METRICS, CORPUS_METRICS, PROMPT_METRICS or INSTRUCTION_METRICS.
+        metrics: names of ANSWER_METRICS or INSTRUCTION_METRICS, or metrics of all answers together:
+            chrf++, bleu, spbleu, language_rate.
         language: language of the answers.
         rules: a key of `answers.SPAN_RULES`, for metrics of spans.
         sentence: the sentence that holds a number, such as "The answer is {}".
@@ -45,21 +46,13 @@ class Judge:
     rules: str = ""
     sentence: str = ""
 
-    @property
-    def span_rules(self) -> compare.SpanRules:
-        """How spans are normalised before they are compared."""
-        return compare.SPAN_RULES[self.rules]
-
 
 AnswerMetric = Callable[[str, Sequence[str], Judge], float]
 
 
-def _f1(answer: str, references: Sequence[str], judge: Judge) -> float:
-    return compare.f1(answer, references, judge.language, judge.span_rules)
-
-
-def _f1_segmented(answer: str, references: Sequence[str], judge: Judge) -> float:
-    return compare.f1(answer, references, judge.language, judge.span_rules, segmented=True)
+def _f1(answer: str, references: Sequence[str], judge: Judge, *, segmented: bool = False) -> float:
+    rules = compare.SPAN_RULES[judge.rules]
+    return compare.f1(answer, references, judge.language, rules, segmented=segmented)
 
 
 def _f1_extracted(answer: str, references: Sequence[str], judge: Judge) -> float:
@@ -69,7 +62,8 @@ def _f1_extracted(answer: str, references: Sequence[str], judge: Judge) -> float
 def _exact_match(answer: str, references: Sequence[str], judge: Judge) -> float:
     if not judge.rules:
         return compare.same_number(answer, references)
-    return compare.exact_match(answer, references, judge.language, judge.span_rules)
+    rules = compare.SPAN_RULES[judge.rules]
+    return compare.exact_match(answer, references, judge.language, rules)
 
 
 # Metrics of one answer; the task's value is their mean.
@@ -78,7 +72,7 @@ ANSWER_METRICS: Mapping[str, AnswerMetric] = {
     "f1": _f1,
     "exact_match": _exact_match,
     # F1 in which each character of Chinese, Japanese, Thai and similar scripts is a word.
-    "f1_segmented": _f1_segmented,
+    "f1_segmented": functools.partial(_f1, segmented=True),
     # F1 of the best span in a wordy answer: an upper bound.
     "f1_extracted": _f1_extracted,
     # lm-evaluation-harness's exact_match after flexible-extract and strict-match.
@@ -94,18 +88,11 @@ ANSWER_METRICS: Mapping[str, AnswerMetric] = {
     ),
 }
 
-# Metrics of all answers together.
-CORPUS_METRICS = ("chrf++", "bleu", "spbleu", "language_rate")
-
-Follows = Callable[[Instruction, str], bool]
-
-# Share of prompts whose instructions are all followed, under lm-evaluation-harness's names.
-PROMPT_METRICS: Mapping[str, Follows] = {
+# Shares of prompts whose instructions are all followed, and of instructions that are followed,
+# under lm-evaluation-harness's names.
+INSTRUCTION_METRICS: Mapping[str, Callable[[Instruction, str], bool]] = {
     "prompt_level_strict_acc": follows,
     "prompt_level_loose_acc": follows_loosely,
-}
-# Share of instructions that are followed.
-INSTRUCTION_METRICS: Mapping[str, Follows] = {
     "inst_level_strict_acc": follows,
     "inst_level_loose_acc": follows_loosely,
 }
@@ -117,10 +104,9 @@ class GenerationSuite:
 
     generates: ClassVar[bool] = True
     requests: Sequence[GenerateRequest]
-    references: Sequence[tuple[str, ...]]
+    questions: Sequence[Question]
     judge: Judge
     seed: int = 0
-    instructions: Sequence[tuple[Instruction, ...]] = ()
 
     @classmethod
     def build(
@@ -136,18 +122,15 @@ class GenerationSuite:
             for question in questions
         ]
         if "spbleu" in judge.metrics and not metrics.spbleu_model().exists():
-            judge = dataclasses.replace(
-                judge, metrics=tuple(name for name in judge.metrics if name != "spbleu")
-            )
+            kept = tuple(name for name in judge.metrics if name != "spbleu")
+            judge = dataclasses.replace(judge, metrics=kept)
             _warn_no_spbleu()
-        references = [question.references for question in questions]
-        asked = [question.instructions for question in questions]
-        return cls(requests, references, judge, seed, asked)
+        return cls(requests, questions, judge, seed)
 
     @property
     def examples(self) -> int:
         """Number of questions."""
-        return len(self.references)
+        return len(self.questions)
 
     def estimates(self, answers: Sequence[Generation]) -> dict[str, Estimate]:
         """The metrics that the judge names, with standard errors."""
@@ -157,27 +140,23 @@ class GenerationSuite:
     def _estimate(self, name: str, texts: Sequence[str]) -> Estimate:
         if name in ANSWER_METRICS:
             metric = ANSWER_METRICS[name]
-            pairs = zip(texts, self.references, strict=True)
-            return metrics.mean([metric(text, right, self.judge) for text, right in pairs])
-        if name in PROMPT_METRICS:
-            return metrics.mean([float(all(own)) for own in self._followed(name, texts)])
+            pairs = zip(texts, self.questions, strict=True)
+            return metrics.mean([metric(text, one.references, self.judge) for text, one in pairs])
         if name in INSTRUCTION_METRICS:
-            followed = self._followed(name, texts)
+            rule = INSTRUCTION_METRICS[name]
+            followed = [
+                [rule(instruction, text) for instruction in question.instructions]
+                for text, question in zip(texts, self.questions, strict=True)
+            ]
+            if name.startswith("prompt_level"):
+                return metrics.mean([float(all(own)) for own in followed])
             return metrics.ratio([sum(own) for own in followed], [len(own) for own in followed])
         if name == "language_rate":
             return metrics.language_rate(texts, self.judge.language)
-        firsts = [references[0] for references in self.references]
+        firsts = [question.references[0] for question in self.questions]
         if name == "chrf++":
             return metrics.chrf(texts, firsts, self.seed)
         return metrics.bleu(texts, firsts, self._tokenizer(name), self.seed)
-
-    def _followed(self, name: str, texts: Sequence[str]) -> list[list[bool]]:
-        """For each answer, which of its instructions it follows."""
-        rule = {**PROMPT_METRICS, **INSTRUCTION_METRICS}[name]
-        return [
-            [rule(instruction, text) for instruction in own]
-            for text, own in zip(texts, self.instructions, strict=True)
-        ]
 
     def _tokenizer(self, name: str) -> str:
         if name == "spbleu":

@@ -22,14 +22,7 @@ from typing import Any, NamedTuple
 
 import regex
 
-from marco_jax.evaluation.instruction_texts import (
-    FIXED_ANSWERS,
-    PUNCTUATION,
-    QUOTES,
-    UNSPACED,
-    count_sentences,
-    count_words,
-)
+from marco_jax.evaluation import instruction_texts as texts
 from marco_jax.evaluation.metrics import is_in_language
 
 IDS, ARGUMENTS = "instruction_id_list", "kwargs"
@@ -92,7 +85,7 @@ def _compares(count: int, relation: str, bound: int) -> bool:
 def _occurrences(word: str, text: str, *, whole: bool) -> int:
     """Counts a word in a text, ignoring case; `whole` counts whole words in scripts with spaces."""
     pattern = regex.escape(word.strip())
-    if whole and not UNSPACED.search(word):
+    if whole and not texts.UNSPACED.search(word):
         pattern = rf"(?<![\w\p{{M}}]){pattern}(?![\w\p{{M}}])"
     return len(regex.findall(pattern, text, flags=regex.IGNORECASE))
 
@@ -102,7 +95,7 @@ def _first_word(answer: str, num_paragraphs: int, nth_paragraph: int, first_word
     count = sum(bool(paragraph.strip()) for paragraph in paragraphs)
     if count != num_paragraphs or nth_paragraph > count:
         return False
-    start = paragraphs[nth_paragraph - 1].strip().lstrip(PUNCTUATION + " ")
+    start = paragraphs[nth_paragraph - 1].strip().lstrip(texts.PUNCTUATION + " ")
     return start.lower().startswith(first_word.lower())
 
 
@@ -142,11 +135,6 @@ def _json(answer: str) -> bool:
     return True
 
 
-def _title(answer: str) -> bool:
-    titles = regex.findall(r"<<[^\n]+>>", answer)
-    return any(title.lstrip("<").rstrip(">").strip() for title in titles)
-
-
 def _postscript(answer: str, postscript_marker: str) -> bool:
     marker = postscript_marker.strip()
     known = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
@@ -167,11 +155,7 @@ def _capital_words(answer: str, capital_relation: str, capital_frequency: int) -
 
 def _quoted(answer: str) -> bool:
     text = answer.strip()
-    return len(text) > 1 and (text[0], text[-1]) in QUOTES
-
-
-def _language(answer: str, language: str) -> bool:
-    return is_in_language(answer, language.partition("-")[0])
+    return len(text) > 1 and (text[0], text[-1]) in texts.QUOTES
 
 
 CHECKERS: Mapping[str, Callable[..., bool]] = {
@@ -192,13 +176,15 @@ CHECKERS: Mapping[str, Callable[..., bool]] = {
     ),
     "detectable_content:postscript": _postscript,
     "detectable_format:constrained_response": lambda answer: any(
-        fixed in answer for fixed in FIXED_ANSWERS
+        fixed in answer for fixed in texts.FIXED_ANSWERS
     ),
     "detectable_format:json_format": _json,
     "detectable_format:multiple_sections": _sections,
     "detectable_format:number_bullet_lists": _bullets,
     "detectable_format:number_highlighted_sections": _highlights,
-    "detectable_format:title": _title,
+    "detectable_format:title": lambda answer: any(
+        title.lstrip("<").rstrip(">").strip() for title in regex.findall(r"<<[^\n]+>>", answer)
+    ),
     "keywords:existence": lambda answer, keywords: all(
         _occurrences(word, answer, whole=False) for word in keywords
     ),
@@ -211,14 +197,16 @@ CHECKERS: Mapping[str, Callable[..., bool]] = {
     "keywords:letter_frequency": lambda answer, letter, let_relation, let_frequency: _compares(
         collections.Counter(answer.lower())[letter.strip().lower()], let_relation, let_frequency
     ),
-    "language:response_language": _language,
+    "language:response_language": lambda answer, language: is_in_language(
+        answer, language.partition("-")[0]
+    ),
     "length_constraints:nth_paragraph_first_word": _first_word,
     "length_constraints:number_paragraphs": _paragraphs,
     "length_constraints:number_sentences": lambda answer, relation, num_sentences: _compares(
-        count_sentences(answer), relation, num_sentences
+        texts.count_sentences(answer), relation, num_sentences
     ),
     "length_constraints:number_words": lambda answer, relation, num_words: _compares(
-        count_words(answer), relation, num_words
+        texts.count_words(answer), relation, num_words
     ),
     "punctuation:no_comma": lambda answer: not regex.search("[,，،]", answer),
     "startend:end_checker": lambda answer, end_phrase: (

@@ -74,7 +74,9 @@ def normalize_answer(text: str) -> str:
         ("\\$", ""),
     ):
         text = text.replace(old, new)
-    text = _without_unit(text).replace("\\%", "")
+    if "\\text{ " in text:
+        text, _unit = text.split("\\text{ ")
+    text = text.replace("\\%", "")
     text = text.replace(" .", " 0.").replace("{.", "{0.")
     if not text:
         return text
@@ -85,13 +87,6 @@ def normalize_answer(text: str) -> str:
         text = value
     text = _braced_fractions(_braced_roots(text).replace(" ", ""))
     return _slash_fraction("\\frac{1}{2}" if text == "0.5" else text)
-
-
-def _without_unit(text: str) -> str:
-    if "\\text{ " not in text:
-        return text
-    value, _ = text.split("\\text{ ")
-    return value
 
 
 def _braced_roots(text: str) -> str:

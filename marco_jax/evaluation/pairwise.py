@@ -25,9 +25,6 @@ from marco_jax.evaluation.scorers import SCORERS, Row, Scorer, load_callable, lo
 Judge = Callable[[Sequence[Row], Sequence[str], Sequence[str]], Sequence[float]]
 
 TASK = "pairwise"
-# Metrics, the main one first: a tie counts half in win_rate; net is wins less losses; consistent
-# is the share of pairs whose two judgements agree.
-METRICS = ("win_rate", "win", "loss", "tie", "net", "consistent")
 
 
 class Verdict(NamedTuple):
@@ -37,12 +34,22 @@ class Verdict(NamedTuple):
     consistent: bool
 
 
+# Metrics by name, the main one first, as the mean of a number per verdict: a tie counts half in
+# win_rate; net is wins less losses; consistent is the share of pairs whose two judgements agree.
+METRICS: Mapping[str, Callable[[Verdict], float]] = {
+    "win_rate": lambda verdict: (verdict.outcome + 1) / 2,
+    "win": lambda verdict: float(verdict.outcome > 0),
+    "loss": lambda verdict: float(verdict.outcome < 0),
+    "tie": lambda verdict: float(verdict.outcome == 0),
+    "net": lambda verdict: float(verdict.outcome),
+    "consistent": lambda verdict: float(verdict.consistent),
+}
+
+
 def load_judge(name: str, reference: str = "reference") -> Judge:
     """Loads a judge: a named scorer, or a scorer or judge as "module:function".
 
-    Args:
-        name: the value of --judge.
-        reference: the field with the reference answer, for scorers that need one.
+    `reference` is the field with the reference answer, for scorers that need one.
 
     Raises:
         ValueError: the judge does not exist, or takes another number of arguments.
@@ -89,12 +96,7 @@ def judge_pairs(
 ) -> list[Verdict]:
     """Judges each pair in both orders; judgements that disagree are a tie.
 
-    Args:
-        judge: compares two answers to a row.
-        rows: the input rows.
-        ours: the answers whose wins are counted.
-        theirs: the answers that they are compared with.
-        tie_margin: judgements of at most this size are ties; nan always is a tie.
+    Wins of `ours` are counted. Judgements of at most `tie_margin` are ties; nan always is a tie.
 
     Raises:
         ValueError: the judge fails, or does not return one number per pair.
@@ -117,40 +119,21 @@ def outcome_table(
 ) -> list[Result]:
     """Shares of wins, losses and ties by the rows' "language", with means over languages.
 
-    Args:
-        rows: the input rows; rows without a language count as "und".
-        verdicts: one per row.
-        task: name in the results.
-        signature: describes the judge, for the rows of the main metric.
-
-    Returns:
-        one row per metric and language, then means over all, high- and low-resource languages.
+    Rows without a language count as "und". `signature` describes the judge, for the rows of the
+    main metric. Each metric has a row per language, then means over all, high- and low-resource
+    languages.
     """
     groups: dict[str, list[Verdict]] = {}
     for row, verdict in zip(rows, verdicts, strict=True):
         groups.setdefault(str(row.get("language") or "und"), []).append(verdict)
     results = []
-    for name in METRICS:
-        signed = signature if name == METRICS[0] else ""
+    for name, number in METRICS.items():
         metric_rows = []
-        for language in sorted(groups):
-            value, stderr = _estimate(name, groups[language])
-            counts = len(groups[language])
-            metric_rows.append(Result(task, language, 0, name, value, stderr, counts, signed))
+        for language, own in sorted(groups.items()):
+            mean = metrics.mean([number(verdict) for verdict in own])
+            metric_rows.append(
+                Result(task, language, 0, name, mean.value, mean.stderr, len(own), signature)
+            )
+        signature = ""
         results += metric_rows + averages(metric_rows)
     return results
-
-
-_VALUES: Mapping[str, Callable[[Verdict], float]] = {
-    "win_rate": lambda verdict: (verdict.outcome + 1) / 2,
-    "win": lambda verdict: float(verdict.outcome > 0),
-    "loss": lambda verdict: float(verdict.outcome < 0),
-    "tie": lambda verdict: float(verdict.outcome == 0),
-    "net": lambda verdict: float(verdict.outcome),
-    "consistent": lambda verdict: float(verdict.consistent),
-}
-
-
-def _estimate(name: str, verdicts: Sequence[Verdict]) -> tuple[float, float]:
-    estimate = metrics.mean([_VALUES[name](verdict) for verdict in verdicts])
-    return estimate.value, estimate.stderr

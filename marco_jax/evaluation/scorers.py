@@ -59,15 +59,13 @@ def load_callable(name: str) -> Callable[..., Any]:
 def load_scorer(name: str, reference: str = "reference") -> Scorer:
     """Loads a scorer by name (a key of SCORERS) or as "module:function".
 
-    Args:
-        name: the value of --scorer.
-        reference: the field with the reference answer, for scorers that need one.
+    `reference` is the field with the reference answer, for scorers that need one.
 
     Raises:
         ValueError: the scorer does not exist.
     """
     if name in SCORERS:
-        return SCORERS[name](reference)
+        return functools.partial(SCORERS[name], reference=reference)
     if ":" not in name:
         raise ValueError(
             f"scorer {name!r} is unknown: known are {', '.join(SCORERS)}, and module:function"
@@ -125,52 +123,38 @@ def _text_of(row: Row, field: str, scorer: str) -> str:
     return value
 
 
-def _chrf(word_order: int, name: str, reference: str) -> Scorer:
-    """Scores by sacrebleu's sentence chrF or chrF++ (0 to 100) against the field `reference`."""
-
-    def chrf(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
-        references = [_text_of(row, reference, name) for row in rows]
-        scorer = metrics.chrf_scorer(word_order)
-        return [
-            scorer.sentence_score(answer.strip(), [text.strip()]).score
-            for answer, text in zip(answers, references, strict=True)
-        ]
-
-    return chrf
+def _chrf(
+    rows: Sequence[Row], answers: Sequence[str], reference: str, *, name: str, word_order: int
+) -> list[float]:
+    """Sacrebleu's sentence chrF or chrF++ (0 to 100) against the field `reference`."""
+    references = [_text_of(row, reference, name) for row in rows]
+    scorer = metrics.chrf_scorer(word_order)
+    return [
+        scorer.sentence_score(answer.strip(), [text.strip()]).score
+        for answer, text in zip(answers, references, strict=True)
+    ]
 
 
-def _language(reference: str) -> Scorer:
-    """Scores 1 for an answer in the row's "language", else 0."""
-    del reference
-
-    def language(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
-        codes = [_text_of(row, LANGUAGE, LANGUAGE) for row in rows]
-        return [
-            float(metrics.is_in_language(answer, code))
-            for answer, code in zip(answers, codes, strict=True)
-        ]
-
-    return language
+def _language(rows: Sequence[Row], answers: Sequence[str], reference: str) -> list[float]:
+    """1 for an answer in the row's "language", else 0."""
+    codes = [_text_of(row, LANGUAGE, LANGUAGE) for row in rows]
+    pairs = zip(answers, codes, strict=True)
+    return [float(metrics.is_in_language(answer, code)) for answer, code in pairs]
 
 
-def _instructions(reference: str) -> Scorer:
-    """Scores by the share of a row's instructions (Marco-Bench-MIF fields) that are followed."""
-    del reference
-
-    def instructions(rows: Sequence[Row], answers: Sequence[str]) -> list[float]:
-        found = []
-        for number, (row, answer) in enumerate(zip(rows, answers, strict=True), 1):
-            asked = instructions_of(row, f"row {number}")
-            found.append(sum(follows(one, answer) for one in asked) / len(asked))
-        return found
-
-    return instructions
+def _instructions(rows: Sequence[Row], answers: Sequence[str], reference: str) -> list[float]:
+    """Share of a row's instructions (Marco-Bench-MIF fields) that are followed."""
+    found = []
+    for number, (row, answer) in enumerate(zip(rows, answers, strict=True), 1):
+        asked = instructions_of(row, f"row {number}")
+        found.append(sum(follows(one, answer) for one in asked) / len(asked))
+    return found
 
 
-# Scorers by name; each factory takes the name of the field with the reference answer.
-SCORERS: Mapping[str, Callable[[str], Scorer]] = {
-    "chrf": functools.partial(_chrf, 0, "chrf"),
-    "chrf++": functools.partial(_chrf, 2, "chrf++"),
+# Scorers by name; each also takes the name of the field with the reference answer.
+SCORERS: Mapping[str, Callable[[Sequence[Row], Sequence[str], str], Sequence[float]]] = {
+    "chrf": functools.partial(_chrf, name="chrf", word_order=0),
+    "chrf++": functools.partial(_chrf, name="chrf++", word_order=2),
     "language": _language,
     "instructions": _instructions,
 }

@@ -6,37 +6,25 @@ import collections
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
-from marco_jax.decoding.requests import GenerateRequest, Score, ScoreRequest
+from marco_jax.decoding.requests import Score, ScoreRequest
 from marco_jax.evaluation import metrics
-from marco_jax.evaluation.few_shot import DELIMITER, encode_pair
 from marco_jax.evaluation.metrics import Estimate
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
-
-class Suite(Protocol):
-    """The interface of a task in a language that the evaluator uses."""
-
-    generates: ClassVar[bool]
-    requests: Sequence[ScoreRequest] | Sequence[GenerateRequest]
-    examples: int
-
-    def estimates(self, answers: Sequence) -> dict[str, Estimate]:
-        """Estimates by metric, from the engine's answers in the order of `requests`."""
-        ...
+# Text between a context and an option, if an item has no other.
+DELIMITER = " "
 
 
 @dataclasses.dataclass(frozen=True)
 class RollingSuite:
     """Bits per byte of whole texts, which are scored in windows.
 
-    Attributes:
-        requests: the windows of all texts, in the order of the texts.
-        windows: number of windows of each text.
-        bytes: UTF-8 length of each text.
+    `requests` holds the windows of all texts, in the order of the texts; `windows` and `bytes` are
+    the number of windows and the UTF-8 length of each text.
     """
 
     generates: ClassVar[bool] = False
@@ -138,10 +126,7 @@ class ChoiceSuite:
     ) -> ChoiceSuite:
         """Encodes items; an option is scored as the delimiter followed by its text.
 
-        Args:
-            tokenizer: encodes contexts and options.
-            items: the questions.
-            names: the metrics to compute, from CHOICE_METRICS.
+        `names` are the metrics to compute, from CHOICE_METRICS.
         """
         pairs = [
             (item.context, item.delimiter + option) for item in items for option in item.options
@@ -174,15 +159,13 @@ class ChoiceSuite:
 
     def part_estimates(self, answers: Sequence[Score]) -> dict[str, dict[str, Estimate]]:
         """Estimates by part, in the order of items; empty if there is only one part."""
-        correct, numbers = self._correct(answers), {}
-        for number, item in enumerate(self.items):
-            numbers.setdefault(item.part, []).append(number)
-        if len(numbers) < 2:
+        if len(self.part_sizes) < 2:
             return {}
-        return {
-            part: {name: metrics.mean([correct[name][n] for n in own]) for name in correct}
-            for part, own in numbers.items()
-        }
+        estimates: dict[str, dict[str, Estimate]] = {part: {} for part in self.part_sizes}
+        for name, values in self._correct(answers).items():
+            for part, own in self._by_part(values).items():
+                estimates[part][name] = metrics.mean(own)
+        return estimates
 
     @property
     def part_sizes(self) -> Mapping[str, int]:
@@ -190,7 +173,7 @@ class ChoiceSuite:
         return collections.Counter(item.part for item in self.items)
 
     def _correct(self, answers: Sequence[Score]) -> dict[str, list[float]]:
-        """By metric, 1 or 0 for each item: whether a right option ranks first."""
+        """By metric, 1 or 0 for each item: whether a right option is first; nan for nan scores."""
         correct: dict[str, list[float]] = {name: [] for name in self.metrics}
         start = 0
         for item in self.items:
@@ -198,7 +181,8 @@ class ChoiceSuite:
             logprobs = np.array([answer.logprob for answer in answers[start:stop]])
             for name, values in correct.items():
                 scores = self._option_scores(name, item, logprobs, answers)
-                values.append(_right_is_first(scores, item))
+                first = int(scores.argmax())
+                values.append(math.nan if np.isnan(scores).any() else float(first in item.golds))
             start = stop
         return correct
 
@@ -215,9 +199,7 @@ class ChoiceSuite:
         return logprobs
 
     def _mean(self, values: Sequence[float]) -> Estimate:
-        parts: dict[str, list[float]] = {}
-        for item, value in zip(self.items, values, strict=True):
-            parts.setdefault(item.part, []).append(value)
+        parts = self._by_part(values)
         if len(parts) > 1:
             return metrics.pooled(list(parts.values()))
         clusters: dict[object, list[float]] = {}
@@ -227,7 +209,35 @@ class ChoiceSuite:
         sums = [sum(members) for members in clusters.values()]
         return metrics.ratio(sums, [len(members) for members in clusters.values()])
 
+    def _by_part(self, values: Sequence[float]) -> dict[str, list[float]]:
+        parts: dict[str, list[float]] = {}
+        for item, value in zip(self.items, values, strict=True):
+            parts.setdefault(item.part, []).append(value)
+        return parts
 
-def _right_is_first(scores: np.ndarray, item: ChoiceItem) -> float:
-    """1 if a right option ranks first, else 0; nan if a score is nan."""
-    return math.nan if np.isnan(scores).any() else float(int(scores.argmax()) in item.golds)
+
+def encode_pair(
+    tokenizer: Tokenizer, context: str, continuation: str
+) -> tuple[list[int], list[int]]:
+    """Encodes a context and the continuation to score.
+
+    Follows lm-evaluation-harness (`TemplateLM._encode_pair`): whitespace at the end of the
+    context moves to the continuation, both are encoded together, and the tokens past the
+    length of the encoded context are the continuation. An empty context becomes EOS.
+
+    Raises:
+        ValueError: no token is left for the continuation.
+    """
+    kept = context.rstrip()
+    continuation = context[len(kept) :] + continuation
+    if kept:
+        context_ids = tokenizer.encode(kept)
+        continuation_ids = tokenizer.encode(kept + continuation)[len(context_ids) :]
+    else:
+        context_ids, continuation_ids = [tokenizer.eos_id], tokenizer.encode(continuation)
+    if not continuation_ids:
+        raise ValueError(
+            f"continuation {continuation!r} has no tokens of its own after {context[-40:]!r}: "
+            "start it with a space"
+        )
+    return context_ids, continuation_ids

@@ -1,5 +1,6 @@
 """Prompts, shots, and the boundary between context and continuation."""
 
+import collections
 import importlib.util
 import pathlib
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from marco_jax.data.corpus import Pair
 from marco_jax.evaluation import few_shot as prompts
+from marco_jax.evaluation.few_shot import pick_items, translation_items
+from marco_jax.evaluation.suites import encode_pair
 
 
 def test_prompt_text(pairs_of):
@@ -73,12 +76,12 @@ def test_seeded_order_ignores_the_order_given(items, seed, random):
 
 
 def test_trailing_whitespace_moves_to_the_continuation(byte_tokenizer):
-    context, continuation = prompts.encode_pair(byte_tokenizer, "Answer: \n", "A")
+    context, continuation = encode_pair(byte_tokenizer, "Answer: \n", "A")
     assert (bytes(context), bytes(continuation)) == (b"Answer:", b" \nA")
 
 
 def test_empty_context_is_the_separator(byte_tokenizer):
-    context, continuation = prompts.encode_pair(byte_tokenizer, "", " A")
+    context, continuation = encode_pair(byte_tokenizer, "", " A")
     assert context == [byte_tokenizer.eos_id]
     assert bytes(continuation) == b" A"
 
@@ -103,7 +106,7 @@ def qwen2():
 
 
 def test_boundary_on_qwen2_with_a_space(qwen2):
-    context, continuation = prompts.encode_pair(qwen2, "Answer: ", "A")
+    context, continuation = encode_pair(qwen2, "Answer: ", "A")
     assert context == qwen2.encode("Answer:")
     assert continuation == qwen2.encode(" A") == [362]
 
@@ -112,10 +115,60 @@ def test_boundary_on_qwen2_follows_the_harness_where_tokens_merge(qwen2):
     # "understand" + "ing" is one token fewer encoded whole: the rule keeps whole[len(context):].
     whole, context = qwen2.encode("un" + "derstanding it"), qwen2.encode("un")
     assert whole[: len(context)] != context
-    assert prompts.encode_pair(qwen2, "un", "derstanding it") == (context, whole[len(context) :])
+    assert encode_pair(qwen2, "un", "derstanding it") == (context, whole[len(context) :])
 
 
 def test_a_continuation_swallowed_by_its_context_is_refused(qwen2):
     # U+0301 joins the e before it (NFC), and no token is left.
     with pytest.raises(ValueError, match="start it with a space"):
-        prompts.encode_pair(qwen2, "the letter e", "\u0301")
+        encode_pair(qwen2, "the letter e", "\u0301")
+
+
+def test_options_are_near_in_length_and_each_right_once(pairs_of):
+    pairs = pairs_of("kk", range(40))
+    items = pick_items(pairs, [], None, seed=0)
+    assert len(items) == 40
+    by_options = collections.defaultdict(list)
+    for item in items:
+        assert len(set(item.options)) == 4
+        by_options[frozenset(item.options)].append(item.options[item.gold])
+    for options, right in by_options.items():
+        assert sorted(right) == sorted(options)
+    spread = [max(map(len, item.options)) - min(map(len, item.options)) for item in items]
+    assert max(spread) <= 3
+
+
+@pytest.mark.parametrize("rule", [len, lambda text: -len(text), hash])
+def test_a_rule_that_does_not_read_english_is_right_in_one_of_four(pairs_of, rule):
+    items = pick_items(pairs_of("kk", range(48)), [], 32, seed=0)
+    picks = [
+        max(item.options, key=lambda text: (rule(text), text)) == item.options[item.gold]
+        for item in items
+    ]
+    assert sum(picks) / len(picks) == 0.25
+
+
+def test_the_right_option_translates_the_question(pairs_of):
+    pairs = pairs_of("kk", range(40))
+    by_source = {pair.source: pair.target for pair in pairs}
+    for item in pick_items(pairs, [], None, seed=0):
+        source = item.context.split("\n")[0].removeprefix("English text: ")
+        assert item.options[item.gold] == by_source[source]
+
+
+def test_order_of_options_varies_and_is_seeded(pairs_of):
+    pairs = pairs_of("kk", range(40))
+    items = pick_items(pairs, [], None, seed=0)
+    assert {item.gold for item in items} == {0, 1, 2, 3}
+    assert pick_items(pairs[::-1], [], None, seed=0) == items
+    assert pick_items(pairs, [], None, seed=1) != items
+
+
+def test_a_larger_evaluation_holds_a_smaller_one(pairs_of):
+    pairs = pairs_of("kk", range(40))
+    small, large = (pick_items(pairs, [], count, seed=0) for count in (9, 24))
+    assert (len(small), len(large)) == (8, 24)
+    assert large[:8] == small
+    prompts, references = translation_items(pairs, [], 5, seed=0)
+    assert len(prompts) == len(references) == 5
+    assert translation_items(pairs, [], 9, seed=0)[0][:5] == prompts

@@ -10,22 +10,9 @@ formats and how shots are chosen. DATA holds a folder for each benchmark in its 
 as a local Hugging Face or TFDS dataset); nothing is downloaded.
 """
 
-from __future__ import annotations
-
-from marco_jax.evaluation.benchmarks.prompts import (
-    available_languages,
-    get_benchmark,
-    prompts,
-)
+from marco_jax.evaluation.benchmarks.prompts import available_languages, get_benchmark, prompts
 from marco_jax.evaluation.benchmarks.rendering import Prompt
 from marco_jax.evaluation.benchmarks.row_files import DataError
 from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
 
-__all__ = [
-    "BENCHMARKS",
-    "DataError",
-    "Prompt",
-    "available_languages",
-    "get_benchmark",
-    "prompts",
-]
+__all__ = ["BENCHMARKS", "DataError", "Prompt", "available_languages", "get_benchmark", "prompts"]

@@ -38,12 +38,8 @@ def read_item(
 ) -> Item | None:
     """Reads the item of a row; None for a blank row that the benchmark leaves out.
 
-    Args:
-        row: a record of one of the benchmark's files.
-        benchmark: declares the fields.
-        language: language of the item.
-        choices: number of choices if the row has no options.
-        words: the language's words for templates.
+    `choices` is the number of choices if the row has no options; `words` are the language's words
+    for templates.
 
     Raises:
         DataError: a field is missing or empty, or the answer is not one of the options.
@@ -185,18 +181,6 @@ def read_references(row: Row, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(text for text in texts if text.strip())
 
 
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _drop_last(text: str) -> str:
-    return text[:-1]
-
-
-def _drop_final_mark(text: str) -> str:
-    return text[:-1] if text.endswith((".", ",", ";")) else text
-
-
 def _detokenize(text: str) -> str:
     """Removes the spaces that PAWS's tokenisation put around punctuation."""
     for spaced, plain in ((" n't", "n't"), (" )", ")"), ("( ", "("), ('" ', '"'), (' "', '"')):
@@ -206,8 +190,8 @@ def _detokenize(text: str) -> str:
 
 EDITS = {
     "strip": str.strip,
-    "lower_first": _lower_first,
-    "drop_last": _drop_last,
-    "drop_final_mark": _drop_final_mark,
+    "lower_first": lambda text: text[:1].lower() + text[1:],
+    "drop_last": lambda text: text[:-1],
+    "drop_final_mark": lambda text: re.sub(r"[.,;]\Z", "", text),
     "detokenize": _detokenize,
 }

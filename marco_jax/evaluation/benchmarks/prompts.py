@@ -16,18 +16,14 @@ from marco_jax.evaluation.benchmarks.shots import ShotSampler
 from marco_jax.evaluation.benchmarks.source_files import Files, split_pair
 from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
 from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
-from marco_jax.evaluation.benchmarks.tables.codes import OTHER_NAMES
+from marco_jax.evaluation.benchmarks.tables.translation import OTHER_NAMES
 from marco_jax.languages import LANGUAGES
 
 _log = logging.getLogger(__name__)
 
 
 def get_benchmark(task: str) -> Benchmark:
-    """Looks up a benchmark by name.
-
-    Raises:
-        ValueError: the name is unknown; the message gives the nearest.
-    """
+    """Looks up a benchmark by name; the ValueError for an unknown one gives the nearest."""
     if task in BENCHMARKS:
         return BENCHMARKS[task]
     near = difflib.get_close_matches(task, BENCHMARKS, n=1)
@@ -36,22 +32,13 @@ def get_benchmark(task: str) -> Benchmark:
 
 
 def get_format(benchmark: Benchmark, name: str | None) -> Format:
-    """Looks up a benchmark's format by name; None for the default.
-
-    Raises:
-        ValueError: the benchmark has no such format.
-    """
+    """Looks up a benchmark's format by name; None for the default, ValueError if unknown."""
     if name is None:
         return next(iter(benchmark.formats.values()))
     if name not in benchmark.formats:
         known = ", ".join(benchmark.formats)
         raise ValueError(f"format {name!r} of {benchmark.name} is unknown: choose one of {known}")
     return benchmark.formats[name]
-
-
-def default_shots(benchmark: Benchmark, form: Format) -> int:
-    """Default number of shots in a prompt."""
-    return benchmark.shots if form.shots is None else form.shots
 
 
 def available_languages(
@@ -61,13 +48,11 @@ def available_languages(
     benchmark = get_benchmark(task)
     root = pathlib.Path(data_dir)
     splits = (split,) if split else benchmark.splits
-    found = []
-    for language in benchmark.languages:
-        files = Files(benchmark, language, root)
-        parts = benchmark.parts_of(language)
-        if any(files.find(name, part) for name in splits for part in parts):
-            found.append(language)
-    return found
+    return [
+        language
+        for language in benchmark.languages
+        if any(map(Files(benchmark, language, root).has, splits))
+    ]
 
 
 def prompts(
@@ -101,19 +86,18 @@ def prompts(
     benchmark = get_benchmark(task)
     form = get_format(benchmark, format)
     language = _language(benchmark, language)
-    shots = default_shots(benchmark, form) if shots is None else shots
-    for name, value, least in (("shots", shots, 0), ("limit", limit, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}: it must be at least {least}")
+    shots = benchmark.default_shots(form) if shots is None else shots
+    check_at_least("shots", shots, 0)
+    check_at_least("limit", limit, 1)
     root = pathlib.Path(data_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"data_dir {root} is not a directory")
     files = Files(benchmark, language, root)
-    split = _split(benchmark, files, language, split)
-    parts = _parts(benchmark, files, language, split, part)
+    split = _split(files, split)
+    parts = _parts(files, split, part)
     # Not a generator function: invalid arguments raise here, not at the first iteration.
     return itertools.chain.from_iterable(
-        _part_prompts(benchmark, form, files, language, split, name, shots, limit) for name in parts
+        _part_prompts(files, form, split, name, shots, limit) for name in parts
     )
 
 
@@ -140,28 +124,39 @@ def _language(benchmark: Benchmark, language: str) -> str:
     raise ValueError(f"language {language!r} of {benchmark.name} is unknown: choose one of {known}")
 
 
-def _split(benchmark: Benchmark, files: Files, language: str, split: str | None) -> str:
-    """The split to evaluate: the first of the wanted ones that has files."""
+def check_at_least(name: str, value: int | None, least: int) -> None:
+    """Raises a ValueError about the argument `name` if its value is too small."""
+    if value is not None and value < least:
+        raise ValueError(f"{name} is {value}: it must be at least {least}")
+
+
+def check_split(benchmark: Benchmark, split: str | None) -> None:
+    """Raises a ValueError if a benchmark does not have the split that is named."""
     if split is not None and split not in benchmark.sources:
         known = ", ".join(benchmark.sources)
         raise ValueError(f"split {split!r} of {benchmark.name} is unknown: choose one of {known}")
+
+
+def _split(files: Files, split: str | None) -> str:
+    """The split to evaluate: the first of the wanted ones that has files."""
+    benchmark, language = files.benchmark, files.language
+    check_split(benchmark, split)
     wanted = (split,) if split else benchmark.splits
-    parts = benchmark.parts_of(language)
     for name in wanted:
-        if any(files.find(name, part) for part in parts):
+        if files.has(name):
             if name != wanted[0]:
                 _log.warning(
                     "%s %s: no %s files, the %s split is used",
                     benchmark.name, language, wanted[0], name,
                 )  # fmt: skip
             return name
-    path = files.expected_path(wanted[0], parts[0])
+    path = files.expected_path(wanted[0], benchmark.parts_of(language)[0])
     raise FileNotFoundError(f"{benchmark.name} in {language} has no files: {path} is missing")
 
 
-def _parts(
-    benchmark: Benchmark, files: Files, language: str, split: str, part: str | None
-) -> tuple[str, ...]:
+def _parts(files: Files, split: str, part: str | None) -> tuple[str, ...]:
+    """The parts to evaluate: the wanted one, or all that have files."""
+    benchmark, language = files.benchmark, files.language
     parts = benchmark.parts_of(language)
     if part is not None:
         if part not in parts:
@@ -183,17 +178,10 @@ def _parts(
 
 
 def _part_prompts(
-    benchmark: Benchmark,
-    form: Format,
-    files: Files,
-    language: str,
-    split: str,
-    part: str,
-    shots: int,
-    limit: int | None,
+    files: Files, form: Format, split: str, part: str, shots: int, limit: int | None
 ) -> Iterator[Prompt]:
-    words = _words(benchmark, language)
-    items = _items(benchmark, form, files, split, part, words)
+    words = _words(files.benchmark, files.language)
+    items = _items(files, form, split, part, words)
     pool_split = split
     pool: list[Item] = []
     if shots:
@@ -203,32 +191,29 @@ def _part_prompts(
             path = files.expected_path(names[0], part)
             raise FileNotFoundError(f"shots is {shots}: {path} with examples to show is missing")
         same = pool_split == split
-        pool = items if same else _items(benchmark, form, files, pool_split, part, words)
+        pool = items if same else _items(files, form, pool_split, part, words)
         shots = min(shots, len(pool)) if form.up_to else shots
     excludes = pool_split == split if form.excludes_item is None else form.excludes_item
     sampler = ShotSampler(form.sampler, pool, shots, excludes)
-    renderer = Renderer(benchmark, form, language, part, words)
+    renderer = Renderer(files.benchmark, form, files.language, part, words)
     for index, item in enumerate(items[:limit]):
         yield renderer.prompt(index, item, sampler.draw(item))
 
 
 def _items(
-    benchmark: Benchmark,
-    form: Format,
-    files: Files,
-    split: str,
-    part: str,
-    words: Mapping[str, str],
+    files: Files, form: Format, split: str, part: str, words: Mapping[str, str]
 ) -> list[Item]:
     found = files.find(split, part)
     choices = len(form.choices) if isinstance(form.choices, tuple) else 0
     items = [
-        read_item(row, benchmark, files.language, choices=choices, words=words)
+        read_item(row, files.benchmark, files.language, choices=choices, words=words)
         for row in files.rows(found)
     ]
     kept = [item for item in items if item is not None]
     if not kept:
-        raise DataError(f"{found.paths[0]} holds no items of {benchmark.name} {part}".rstrip())
+        raise DataError(
+            f"{found.paths[0]} holds no items of {files.benchmark.name} {part}".rstrip()
+        )
     return kept
 
 

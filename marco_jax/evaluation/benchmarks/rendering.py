@@ -62,12 +62,7 @@ class Prompt:
 class Renderer:
     """Writes the prompts of one part of a benchmark.
 
-    Attributes:
-        benchmark: the benchmark.
-        format: the format of its prompts.
-        language: code or pair of codes.
-        part: subject or "".
-        words: values of template fields besides those of an item.
+    `words` are the values of template fields besides those of an item.
     """
 
     benchmark: Benchmark
@@ -79,16 +74,12 @@ class Renderer:
     def prompt(self, index: int, item: Item, shots: Sequence[Item]) -> Prompt:
         """Writes the prompt of an item after its shots."""
         form = self.format
-        template = form.context if shots else form.zero_shot_context or form.context
-        context = "".join(
-            [
-                self._fill(form.description, item, 0)
-                if shots or not form.zero_shot_context
-                else "",
-                *self._solved(shots),
-                self._fill(template, item, len(shots) + 1),
-            ]
-        )
+        if shots or not form.zero_shot_context:
+            question = self._fill(form.context, item, len(shots) + 1)
+            description = self._fill(form.description, item, 0)
+            context = "".join([description, *self._solved(shots), question])
+        else:
+            context = self._fill(form.zero_shot_context, item, 1)
         options = self._options(item, len(shots) + 1)
         gold = item.gold[0] if len(item.gold) == 1 else item.gold or None
         return Prompt(
@@ -115,12 +106,10 @@ class Renderer:
             yield form.delimiter
             if form.choices:
                 yield self._options(shot, number)[shot.gold[0]]
-            else:
-                if not shot.references:
-                    shot.row.fail(
-                        "a shot needs an answer, and this has none: get files with answers"
-                    )
+            elif shot.references:
                 yield self._fill(form.target, shot, number)
+            else:
+                shot.row.fail("a shot needs an answer, and this has none: get files with answers")
             yield form.shot_delimiter
 
     def _options(self, item: Item, number: int) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from marco_jax.evaluation.benchmarks.spec import RowSource
+
 # A CSV field may hold a whole passage.
 csv.field_size_limit(1 << 27)
 
@@ -31,12 +33,7 @@ EXEMPLAR_ANSWERS = ("11", "29", "39", "9", "33", "8", "8", "5")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A record of a file.
-
-    Attributes:
-        fields: values by column.
-        location: "file:line", or "file, row n" if the file has no lines.
-    """
+    """A record of a file: values by column, at "file:line" (or "file, row n" without lines)."""
 
     fields: Mapping[str, Any]
     location: str
@@ -49,38 +46,23 @@ class Row:
 Rows = Iterator[Row]
 
 
-def read_benchmark_rows(
-    path: pathlib.Path,
-    *,
-    form: str = "",
-    columns: Sequence[str] = (),
-    header: str = "",
-    split: str = "",
-) -> Rows:
-    """Yields the rows of a file, in order.
-
-    Args:
-        path: a file, or the folder of a prepared TFDS dataset (with form "tfds").
-        form: one of FORMS; by default the file's suffix.
-        columns: column names of a CSV or TSV file without a header line, or the name of the one
-            field of plain sentences.
-        header: if the first line holds this cell, it is a header and overrides `columns`.
-        split: the split of a TFDS dataset.
+def read_benchmark_rows(path: pathlib.Path, source: RowSource) -> Rows:
+    """Yields the rows of a file (or folder of a prepared TFDS dataset) of a source, in order.
 
     Raises:
         DataError: the file is not UTF-8, is truncated, or does not have its form.
         OSError: the file cannot be read.
     """
-    form = form or path.suffix.lstrip(".")
+    form = source.form or path.suffix.lstrip(".")
     if form == "tfds":
-        return _tfds_rows(path, split)
+        return _tfds_rows(path, source.split)
     if form not in FORMS:
         raise DataError(f"{path} has an unknown form: name it *.{', *.'.join(sorted(FORMS))}")
     if form in ("parquet", "arrow"):
         return _table_rows(path, form)
     if form in ("csv", "tsv"):
-        return _records(path, FORMS[form](path, _text(path)), columns, header)
-    return FORMS[form](path, _text(path), columns)
+        return _records(path, FORMS[form](path, _text(path)), source.columns, source.header)
+    return FORMS[form](path, _text(path))
 
 
 def _text(path: pathlib.Path) -> str:
@@ -93,7 +75,7 @@ def _text(path: pathlib.Path) -> str:
         raise DataError(f"{path}:{line}: it is not UTF-8, convert it") from None
 
 
-def _jsonl(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+def _jsonl(path: pathlib.Path, text: str) -> Rows:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -103,24 +85,25 @@ def _jsonl(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
         except (ValueError, RecursionError) as error:
             # Not only JSONDecodeError: numbers with too many digits, too deep nesting.
             raise DataError(f"{location}: it is not a JSON object: {error}") from None
-        if not isinstance(fields, dict):
-            raise DataError(f"{location}: it is not a JSON object but a {type(fields).__name__}")
-        yield Row(fields, location)
+        yield _object_row(fields, location)
 
 
-def _json(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+def _json(path: pathlib.Path, text: str) -> Rows:
     """A JSON list of objects."""
     rows = _load_json(path, text)
     if not isinstance(rows, list):
         raise DataError(f"{path}:1: it is not a JSON list of objects")
     for number, fields in enumerate(rows, 1):
-        location = f"{path}, row {number}"
-        if not isinstance(fields, dict):
-            raise DataError(f"{location}: it is not a JSON object but a {type(fields).__name__}")
-        yield Row(fields, location)
+        yield _object_row(fields, f"{path}, row {number}")
 
 
-def _squad(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+def _object_row(fields: Any, location: str) -> Row:
+    if not isinstance(fields, dict):
+        raise DataError(f"{location}: it is not a JSON object but a {type(fields).__name__}")
+    return Row(fields, location)
+
+
+def _squad(path: pathlib.Path, text: str) -> Rows:
     """Questions of a SQuAD 1.1 file with the fields id, title, context, question, answers."""
     data = _load_json(path, text)
     number = 0
@@ -193,21 +176,21 @@ def _records(path: pathlib.Path, lines: Cells, columns: Sequence[str], header: s
         yield Row(dict(zip(columns, cells, strict=True)), f"{path}:{number}")
 
 
-def _sentences(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+def _sentences(path: pathlib.Path, text: str) -> Rows:
     """One sentence per line, numbered from 1 in the field `id`."""
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
-        yield Row({"id": number, (columns or ("text",))[0]: line}, f"{path}:{number}")
+        yield Row({"id": number, "text": line}, f"{path}:{number}")
 
 
-def _sgm(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+def _sgm(path: pathlib.Path, text: str) -> Rows:
     """The segments of a WMT test set, numbered from 1 in the field `id`."""
     for number, match in enumerate(re.finditer(r"<seg[^>]*>(.*?)</seg>", text, re.DOTALL), 1):
         line = text.count("\n", 0, match.start()) + 1
         sentence = html.unescape(match[1]).strip()
-        yield Row({"id": number, (columns or ("text",))[0]: sentence}, f"{path}:{line}")
+        yield Row({"id": number, "text": sentence}, f"{path}:{line}")
 
 
-def _exemplars(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+def _exemplars(path: pathlib.Path, text: str) -> Rows:
     """MGSM's worked examples {language: {"1": {"q", "a"}}}, as JSON or as the original Python."""
     if path.suffix == ".py":
         match = re.search(r"=\s*(\{.*\})", text, re.DOTALL)
@@ -232,7 +215,7 @@ def _exemplars(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
         raise DataError(f"{path}:1: {problem}") from None
 
 
-def _agieval_shots(path: pathlib.Path, text: str, columns: Sequence[str]) -> Rows:
+def _agieval_shots(path: pathlib.Path, text: str) -> Rows:
     """AGIEval's few_shot_prompts.csv: a task per column, a sample (Python dict) per cell."""
     for row in _records(path, _csv(path, text), (), ""):
         if not str(row.fields.get("", "")).startswith("sample"):

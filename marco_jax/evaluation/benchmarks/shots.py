@@ -26,15 +26,11 @@ class ShotSampler:
     def __init__(
         self, kind: Sampler, pool: Sequence[Item], shots: int, excludes_item: bool
     ) -> None:
-        """Prepares a sampler.
+        """Prepares a sampler for a pool of examples in the order of their file.
 
-        Args:
-            kind: how examples are chosen. "by_content" sorts the pool by a hash of the texts and
-                takes the first, so that the order of lines in the file does not matter.
-            pool: examples in the order of their file.
-            shots: number of shots of each item.
-            excludes_item: whether to leave out rows that equal the item; otherwise an item from
-                the pool's split may have itself, with its answer, as a shot.
+        The kind "by_content" sorts the pool by a hash of the texts and takes the first, so that
+        the order of lines in the file does not matter. Unless `excludes_item` leaves out rows that
+        equal the item, an item from the pool's split may have itself, with its answer, as a shot.
         """
         self._kind, self._shots, self._excludes = kind, shots, excludes_item
         self._random = random.Random(HARNESS_SEED)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from marco_jax.evaluation.benchmarks.items import find
 from marco_jax.evaluation.benchmarks.row_files import DataError, Row, read_benchmark_rows
@@ -18,13 +18,9 @@ _SIDES = ("translation.{0}", "sentence_{0}", "{0}")
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The files of a split.
+    """The files of a split that match a source, sorted, and the values of its placeholders.
 
-    Attributes:
-        source: the declaration that they match.
-        paths: the files, sorted.
-        targets: the files with the other side of translation pairs, one for each path.
-        fields: values of the placeholders.
+    `targets` are the files with the other side of translation pairs, one for each path.
     """
 
     source: RowSource
@@ -38,15 +34,15 @@ class Files:
 
     def __init__(self, benchmark: Benchmark, language: str, data_dir: pathlib.Path) -> None:
         """`data_dir` is the benchmark's folder, or the folder that holds it."""
-        self._benchmark, self.language = benchmark, language
+        self.benchmark, self.language = benchmark, language
         self._roots = [data_dir / benchmark.folder, data_dir]
-        self.source_language, self.target_language = split_pair(benchmark, language)
+        source, target = split_pair(benchmark, language)
         codes = benchmark.codes
         self._fields = {
             "language": language,
             "code": codes.get(language, language),
-            "source": codes.get(self.source_language, self.source_language),
-            "target": codes.get(self.target_language, self.target_language),
+            "source": codes.get(source, source),
+            "target": codes.get(target, target),
         }
 
     def find(self, split: str, part: str = "") -> Found | None:
@@ -56,9 +52,11 @@ class Files:
         """
         fields = {**self._fields, "part": part}
         for root in self._roots:
-            for source in self._benchmark.sources.get(split, ()):
-                paths = _matches(root, source.path, fields)
-                targets = _matches(root, source.target_path, fields) if source.target_path else ()
+            for source in self.benchmark.sources.get(split, ()):
+                paths, targets = (
+                    tuple(sorted(root.glob(_fill(pattern, fields)))) if pattern else ()
+                    for pattern in (source.path, source.target_path)
+                )
                 if not paths or (source.target_path and not targets):
                     continue
                 if source.form == "tfds":
@@ -69,29 +67,36 @@ class Files:
                     return found
         return None
 
+    def has(self, split: str) -> bool:
+        """Whether any part of a split has files."""
+        return any(self.find(split, part) for part in self.benchmark.parts_of(self.language))
+
     def expected_path(self, split: str, part: str = "") -> str:
         """The path where the files of a split should be, for messages."""
-        sources = self._benchmark.sources.get(split, ())
+        sources = self.benchmark.sources.get(split, ())
         if not sources:
             return f"no {split} split"
         return str(self._roots[0] / _fill(sources[0].path, {**self._fields, "part": part}))
 
     def rows(self, found: Found) -> list[Row]:
         """Reads the rows of found files that belong to the language and the part."""
-        rows = _read(found.source, found.paths, found.targets)
+        rows = _read(found.source, found.paths)
+        if found.targets:
+            targets = _read(found.source, found.targets)
+            rows = _join(rows, targets, found.paths[0], found.targets[0])
         for name, pattern in found.source.where.items():
             wanted = _fill(pattern, found.fields)
             rows = [row for row in rows if _is_wanted(row, name, wanted)]
-        if self._benchmark.pairs in ("any", "from_en", "to_en") and not found.targets:
+        if self.benchmark.pairs in ("any", "from_en", "to_en") and not found.targets:
             rows = [self._sides(row) for row in rows]
         return rows
 
     def _sides(self, row: Row) -> Row:
         """Converts a row of a parallel file to one with the fields source and target."""
-        sides = {}
-        for side in ("source", "target"):
-            names = tuple(name.format(self._fields[side]) for name in _SIDES)
-            sides[side] = find(row, names)
+        sides = {
+            side: find(row, tuple(name.format(self._fields[side]) for name in _SIDES))
+            for side in ("source", "target")
+        }
         return Row(sides, row.location)
 
 
@@ -109,14 +114,6 @@ def _fill(pattern: str, fields: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)
 
 
-def _matches(
-    root: pathlib.Path, pattern: str, fields: Mapping[str, str]
-) -> tuple[pathlib.Path, ...]:
-    if not root.is_dir():
-        return ()
-    return tuple(sorted(root.glob(_fill(pattern, fields))))
-
-
 def _is_wanted(row: Row, name: str, wanted: str) -> bool:
     value = str(find(row, (name,)))
     return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
@@ -124,39 +121,13 @@ def _is_wanted(row: Row, name: str, wanted: str) -> bool:
 
 # Cached because a file with all subjects or languages is needed again for each of them.
 @functools.lru_cache(maxsize=4)
-def _read_cached(source: _Key, paths: tuple[pathlib.Path, ...], stamps: tuple) -> list[Row]:
-    return [
-        row
-        for path in paths
-        for row in read_benchmark_rows(
-            path,
-            form=source.form,
-            columns=source.columns,
-            header=source.header,
-            split=source.split,
-        )
-    ]
+def _read_cached(source: RowSource, paths: tuple[pathlib.Path, ...], stamps: tuple) -> list[Row]:
+    return [row for path in paths for row in read_benchmark_rows(path, source)]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Key:
-    form: str
-    columns: tuple[str, ...]
-    header: str
-    split: str
-
-
-def _read(
-    source: RowSource, paths: tuple[pathlib.Path, ...], targets: tuple[pathlib.Path, ...]
-) -> list[Row]:
-    key = _Key(source.form, source.columns, source.header, source.split)
-
-    def read(files: Iterable[pathlib.Path]) -> list[Row]:
-        stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in files)
-        return _read_cached(key, tuple(files), stamps)
-
-    rows = read(paths)
-    return _join(rows, read(targets), paths[0], targets[0]) if targets else rows
+def _read(source: RowSource, paths: tuple[pathlib.Path, ...]) -> list[Row]:
+    stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+    return _read_cached(source, paths, stamps)
 
 
 def _join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 # Values of Format.choices that are not templates: the options' letters, or the options' texts.
 LETTERS = "letters"
@@ -35,7 +35,7 @@ class RowSource:
     form: str = ""
     columns: tuple[str, ...] = ()
     header: str = ""
-    where: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    where: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     split: str = ""
 
 
@@ -62,9 +62,8 @@ class Text:
 class Options:
     """The options of a question: one list column, or one column per option.
 
-    Attributes:
-        names: alternatives, each the name of a list column or a tuple of columns.
-        edits: as in Text, applied to each option.
+    `names` are alternatives, each the name of a list column or a tuple of columns; `edits` are as
+    in Text, applied to each option.
     """
 
     names: tuple[str | tuple[str, ...], ...]
@@ -99,7 +98,7 @@ class Format:
     {last_letter}, and {number} (1 for the first shot).
 
     Attributes:
-        context: template of the question.
+        context: template of the question; empty if the choices hold it.
         choices: LETTERS, TEXTS, or one template per choice; empty if the answer is generated.
         target: template of a shot's answer, if it is generated.
         delimiter: text between a context and its answer; scored as part of the answer.
@@ -124,7 +123,7 @@ class Format:
         span_rules: a key of `answers.SPAN_RULES`, if answers are spans.
     """
 
-    context: str
+    context: str = ""
     choices: str | tuple[str, ...] = ""
     target: str = ""
     delimiter: str = " "
@@ -150,14 +149,13 @@ class Benchmark:
     """A benchmark: its files, fields and formats.
 
     Attributes:
-        name: name of the task.
-        folder: folder below the data directory; the data directory may also be the folder.
         about: one line of description, with the source of the files' layout.
         languages: language codes; for translation the languages that pairs are made of.
         sources: by split, alternatives in order of preference.
-        splits: splits to evaluate, the first that has files.
         formats: formats by name, the default first.
-        texts: text fields by name.
+        folder: folder below the data directory, by default the name; the data directory may also
+            be the folder.
+        splits: splits to evaluate, the first that has files.
         texts_in: by language, replaces `texts`.
         options: the options, if items choose between their own texts.
         gold: where the right choice is stated, one per layout; the first present is used.
@@ -167,7 +165,8 @@ class Benchmark:
         word_by: the text field whose value selects the {word} of an item.
         parts: subjects, scored separately and averaged by size; by language if they differ ("" for
             all other languages).
-        part_names: names of parts in {subject}; by default the part's name with spaces.
+        part_names: names of parts in {subject}; by default the part's name with spaces. Its keys
+            are the parts if `parts` is empty.
         pairs: whether languages are pairs: "any" takes en-kk, "from_en" and "to_en" take the
             other language, "context" takes en-de (context and question) and de for de-de.
         open_codes: whether the files' codes of further languages are accepted, too.
@@ -176,13 +175,13 @@ class Benchmark:
     """
 
     name: str
-    folder: str
     about: str
     languages: tuple[str, ...]
     sources: Mapping[str, tuple[RowSource, ...]]
-    splits: tuple[str, ...]
     formats: Mapping[str, Format]
     texts: Mapping[str, Text]
+    folder: str = ""
+    splits: tuple[str, ...] = ("test",)
     texts_in: Mapping[str, Mapping[str, Text]] = dataclasses.field(default_factory=dict)
     options: Options | None = None
     gold: tuple[Gold, ...] = ()
@@ -197,45 +196,79 @@ class Benchmark:
     shots: int = 0
     paper_split: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder or self.name)
+
+    def default_shots(self, form: Format) -> int:
+        """Default number of shots in a prompt of a format."""
+        return self.shots if form.shots is None else form.shots
+
     def parts_of(self, language: str) -> tuple[str, ...]:
         """The parts of a language; one empty name if the benchmark has none."""
-        return self.parts.get(language, self.parts.get("", ("",)))
+        every = self.parts.get("", tuple(self.part_names) or ("",))
+        return self.parts.get(language, every)
 
 
 Sources = dict[str, tuple[RowSource, ...]]
 
-SPLITS = {name: name for name in ("train", "validation", "test")}
+SPLITS = "train validation test"
+
+
+def local_files(
+    *paths: str, splits: str = SPLITS, target_path: str = "", **declared: Any
+) -> Sources:
+    """Sources by split, from paths in which {split} is the files' name of the split.
+
+    Args:
+        *paths: alternatives in order of preference, as in RowSource.
+        splits: our names of the splits; "validation=dev" where the files have another name.
+        target_path: as in RowSource.
+        **declared: further fields of each RowSource.
+    """
+    return {
+        split: tuple(
+            RowSource(
+                path.replace("{split}", name), target_path.replace("{split}", name), **declared
+            )
+            for path in paths
+        )
+        for split, name in _split_names(splits)
+    }
 
 
 def hugging_face(
-    config: str = "",
-    splits: Mapping[str, str] = SPLITS,
-    where: Mapping[str, str] | None = None,
+    config: str = "", splits: str = SPLITS, where: Mapping[str, str] | None = None
 ) -> Sources:
     """Sources of a local Hugging Face dataset folder, by split.
 
     Hub snapshots keep Parquet files as CONFIG/SPLIT-*.parquet (converted ones as
     CONFIG/SPLIT/*.parquet), `save_to_disk` keeps Arrow files in SPLIT/.
 
-    Args:
-        config: the dataset's config, with placeholders; "" for none.
-        splits: the dataset's split names by ours.
-        where: as in RowSource.
+    `config` is the dataset's config, with placeholders, or ""; `splits` are as in `local_files`,
+    `where` as in RowSource.
     """
     prefix = f"{config}/" if config else ""
+    paths = (
+        "{split}-*.parquet",
+        "{split}/*.parquet",
+        "data/{split}-*.parquet",
+        "{split}/*.arrow",
+        "{split}.jsonl",
+    )
+    return local_files(*(prefix + path for path in paths), splits=splits, where=where or {})
+
+
+def tfds_folder(path: str, splits: str = SPLITS, where: Mapping[str, str] | None = None) -> Sources:
+    """Sources of a prepared TFDS dataset, by split; arguments as in `hugging_face`."""
     return {
-        split: tuple(
-            RowSource(f"{prefix}{path}", where=where or {})
-            for path in (
-                f"{name}-*.parquet",
-                f"{name}/*.parquet",
-                f"data/{name}-*.parquet",
-                f"{name}/*.arrow",
-                f"{name}.jsonl",
-            )
-        )
-        for split, name in splits.items()
+        split: (RowSource(path, form="tfds", split=name, where=where or {}),)
+        for split, name in _split_names(splits)
     }
+
+
+def _split_names(splits: str) -> list[tuple[str, str]]:
+    names = [name.partition("=") for name in splits.split()]
+    return [(ours, theirs or ours) for ours, _, theirs in names]
 
 
 def merged(*tables: Mapping[str, tuple[RowSource, ...]]) -> Sources:

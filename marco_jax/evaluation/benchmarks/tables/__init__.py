@@ -1,20 +1,10 @@
 """All benchmarks, by name."""
 
-from __future__ import annotations
-
 from marco_jax.evaluation.benchmarks.spec import Benchmark
-from marco_jax.evaluation.benchmarks.tables import (
-    belebele,
-    exams,
-    mmlu,
-    reading,
-    reasoning,
-    translation,
-)
-from marco_jax.evaluation.benchmarks.tables import instruction_following as instructions
+from marco_jax.evaluation.benchmarks.tables import exams, mmlu, reading, reasoning, translation
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for module in (exams, mmlu, reasoning, belebele, reading, translation, instructions)
+    for module in (exams, mmlu, reasoning, reading, translation)
     for benchmark in module.BENCHMARKS
 }

@@ -1,6 +1,6 @@
 """AGIEval (arXiv 2304.06364) and ARC (arXiv 1803.05457)."""
 
-from __future__ import annotations
+import dataclasses
 
 from marco_jax.evaluation.benchmarks.spec import (
     LETTERS,
@@ -9,58 +9,42 @@ from marco_jax.evaluation.benchmarks.spec import (
     Format,
     Gold,
     Options,
-    RowSource,
     Text,
     hugging_face,
+    local_files,
     merged,
+    tfds_folder,
 )
 
-_AGIEVAL_SOURCES = {
-    "test": tuple(
-        RowSource(f"{folder}{{part}}.jsonl") for folder in ("", "data/v1_1/", "data/v1/")
-    ),
-    "samples": tuple(
-        RowSource(f"{folder}few_shot_prompts.csv", form="agieval_shots", where={"part": "{part}"})
-        for folder in ("", "data/")
-    ),
+_AGIEVAL_PARTS = {
+    "en": """
+        aqua-rat gaokao-english logiqa-en lsat-ar lsat-lr lsat-rc sat-en sat-en-without-passage
+        sat-math
+    """,
+    "zh": """
+        gaokao-biology gaokao-chemistry gaokao-chinese gaokao-geography gaokao-history
+        gaokao-mathqa gaokao-physics jec-qa-ca jec-qa-kd logiqa-zh
+    """,
 }
-_PASSAGE = Text(("passage",), may_be_empty=True)
-_QUESTION = Text(("question",))
 
 AGIEVAL = Benchmark(
     name="agieval",
-    folder="agieval",
     about="ruixiangcui/AGIEval: data/v1_1/PART.jsonl and few_shot_prompts.csv",
     languages=("en", "zh"),
-    parts={
-        "en": (
-            "aqua-rat",
-            "gaokao-english",
-            "logiqa-en",
-            "lsat-ar",
-            "lsat-lr",
-            "lsat-rc",
-            "sat-en",
-            "sat-en-without-passage",
-            "sat-math",
+    parts={language: tuple(parts.split()) for language, parts in _AGIEVAL_PARTS.items()},
+    sources=merged(
+        local_files(
+            *("{part}.jsonl", "data/v1_1/{part}.jsonl", "data/v1/{part}.jsonl"), splits="test"
         ),
-        "zh": (
-            "gaokao-biology",
-            "gaokao-chemistry",
-            "gaokao-chinese",
-            "gaokao-geography",
-            "gaokao-history",
-            "gaokao-mathqa",
-            "gaokao-physics",
-            "jec-qa-ca",
-            "jec-qa-kd",
-            "logiqa-zh",
+        local_files(
+            *("few_shot_prompts.csv", "data/few_shot_prompts.csv"),
+            splits="samples",
+            form="agieval_shots",
+            where={"part": "{part}"},
         ),
-    },  # fmt: skip
-    sources=_AGIEVAL_SOURCES,
-    splits=("test",),
+    ),
     shots=5,
-    texts={"passage": _PASSAGE, "question": _QUESTION},
+    texts={"passage": Text(("passage",), may_be_empty=True), "question": Text(("question",))},
     options=Options(("options",)),
     gold=(Gold(("label",), several=True),),
     words={
@@ -73,6 +57,7 @@ AGIEVAL = Benchmark(
             "choices": "Answer Choices: ",
             "among": "A: Among A through ",
             "which": ", the answer is",
+            "ask": "A: The answer is",
         },
         "zh": {
             "opening": "以下是考试中各个问题的答案。",
@@ -83,6 +68,7 @@ AGIEVAL = Benchmark(
             "choices": "选项：",
             "among": "答案：从A到",
             "which": ", 我们应选择",
+            "ask": "答案：",
         },
     },
     formats={
@@ -90,7 +76,7 @@ AGIEVAL = Benchmark(
         # its cue is scored instead of a generated answer.
         "official": Format(
             description="{opening}\n",
-            context=("{problem} {number}.   {passage} {question}\n{choose}    {options}\n{cue}"),
+            context="{problem} {number}.   {passage} {question}\n{choose}    {options}\n{cue}",
             zero_shot_context=(
                 "{passage}{asked}{question} {choices}{options}\n{among}{last_letter}{which}"
             ),
@@ -116,33 +102,14 @@ AGIEVAL = Benchmark(
     },
 )
 
-AGIEVAL_CLOZE = Benchmark(
+AGIEVAL_CLOZE = dataclasses.replace(
+    AGIEVAL,
     name="agieval_cloze",
-    folder="agieval",
     about="the two parts of AGIEval whose answers are generated",
-    languages=("en", "zh"),
     parts={"en": ("math",), "zh": ("gaokao-mathcloze",)},
-    sources=_AGIEVAL_SOURCES,
-    splits=("test",),
-    shots=5,
-    texts={"passage": _PASSAGE, "question": _QUESTION},
+    options=None,
+    gold=(),
     references=("answer",),
-    words={
-        "en": {
-            "opening": "Here are the answers for the problems in the exam.",
-            "problem": "Problem",
-            "cue": "The answer is therefore",
-            "asked": "Q: ",
-            "ask": "A: The answer is",
-        },
-        "zh": {
-            "opening": "以下是考试中各个问题的答案。",
-            "problem": "问题",
-            "cue": "答案是",
-            "asked": "问题：",
-            "ask": "答案：",
-        },
-    },
     formats={
         "official": Format(
             description="{opening}\n",
@@ -177,24 +144,15 @@ def _arc(name: str, config: str) -> Benchmark:
         about=f"ARC-V1-Feb2018: {config}/{config}-{{Train,Dev,Test}}.jsonl",
         languages=("en",),
         sources=merged(
-            {
-                split: tuple(
-                    RowSource(f"{folder}{config}-{original}.jsonl")
-                    for folder in ("", f"{config}/", f"ARC-V1-Feb2018-2/{config}/")
-                )
-                for split, original in (
-                    ("train", "Train"),
-                    ("validation", "Dev"),
-                    ("test", "Test"),
-                )
-            },
+            local_files(
+                f"{config}-{{split}}.jsonl",
+                f"{config}/{config}-{{split}}.jsonl",
+                f"ARC-V1-Feb2018-2/{config}/{config}-{{split}}.jsonl",
+                splits="train=Train validation=Dev test=Test",
+            ),
             hugging_face(config),
-            {
-                split: (RowSource(f"ai2_arc/{config}/*", form="tfds", split=split),)
-                for split in ("train", "validation", "test")
-            },
+            tfds_folder(f"ai2_arc/{config}/*"),
         ),
-        splits=("test",),
         shots=25,
         texts={"question": Text(("question.stem", "question"))},
         options=Options(("question.choices.text", "choices.text")),

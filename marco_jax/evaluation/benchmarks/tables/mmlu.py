@@ -3,9 +3,8 @@
 Formats follow lm-evaluation-harness 0.4.13; it has no JMMLU, so the Japanese prompt is our own.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import functools
 
 from marco_jax.evaluation.benchmarks.spec import (
     LETTERS,
@@ -14,9 +13,9 @@ from marco_jax.evaluation.benchmarks.spec import (
     Format,
     Gold,
     Options,
-    RowSource,
     Text,
     hugging_face,
+    local_files,
     merged,
 )
 from marco_jax.evaluation.benchmarks.tables import subjects
@@ -41,34 +40,33 @@ _CHINESE = dataclasses.replace(
 _COLUMNS = ("question", "A", "B", "C", "D", "answer")
 _LETTER_COLUMNS = ("A", "B", "C", "D")
 _OPTION_COLUMNS = ("option_a", "option_b", "option_c", "option_d")
-_QUESTION = {"question": Text(("question", "Question", "instruction"), edits=("strip",))}
 
-MMLU = Benchmark(
+# The family: questions with lettered options, answers that are letters or numbers, five shots.
+_exam = functools.partial(
+    Benchmark,
+    shots=5,
+    texts={"question": Text(("question", "Question", "instruction"), edits=("strip",))},
+    options=Options((_LETTER_COLUMNS,)),
+    gold=(Gold(("answer",)),),
+)
+
+MMLU = _exam(
     name="mmlu",
-    folder="mmlu",
     about="hendrycks/test: {dev,val,test}/SUBJECT_{dev,val,test}.csv, with or without a header",
     languages=("en",),
     sources=merged(
-        {
-            split: (
-                RowSource(f"{name}/{{part}}_{name}.csv", columns=_COLUMNS, header="question"),
-                RowSource(f"data/{name}/{{part}}_{name}.csv", columns=_COLUMNS, header="question"),
-            )
-            for split, name in (("dev", "dev"), ("validation", "val"), ("test", "test"))
-        },
-        hugging_face("{part}", {"dev": "dev", "validation": "validation", "test": "test"}),
-        hugging_face(
-            "all",
-            {"dev": "dev", "validation": "validation", "test": "test"},
-            where={"subject": "{part}"},
+        local_files(
+            "{split}/{part}_{split}.csv",
+            "data/{split}/{part}_{split}.csv",
+            splits="dev validation=val test",
+            columns=_COLUMNS,
+            header="question",
         ),
+        hugging_face("{part}", "dev validation test"),
+        hugging_face("all", "dev validation test", where={"subject": "{part}"}),
     ),
-    splits=("test",),
-    shots=5,
     parts={"": subjects.MMLU},
-    texts=_QUESTION,
     options=Options((("choice0", "choice1", "choice2", "choice3"), _LETTER_COLUMNS, "choices")),
-    gold=(Gold(("answer",)),),
     formats={
         "harness": _ENGLISH,
         "continuation": Format(
@@ -81,76 +79,52 @@ MMLU = Benchmark(
     },
 )
 
-CMMLU = Benchmark(
+CMMLU = _exam(
     name="cmmlu",
-    folder="cmmlu",
     about="haonan-li/CMMLU: {dev,test}/SUBJECT.csv",
     languages=("zh",),
     sources=merged(
-        {
-            split: (RowSource(f"{split}/{{part}}.csv"), RowSource(f"data/{split}/{{part}}.csv"))
-            for split in ("dev", "test")
-        },
-        hugging_face("{part}", {"dev": "dev", "test": "test"}),
+        local_files("{split}/{part}.csv", "data/{split}/{part}.csv", splits="dev test"),
+        hugging_face("{part}", "dev test"),
     ),
-    splits=("test",),
-    shots=5,
-    parts={"": tuple(subjects.CMMLU)},
     part_names=subjects.CMMLU,
-    texts=_QUESTION,
-    options=Options((_LETTER_COLUMNS,)),
     gold=(Gold(("Answer",)),),
     formats={"harness": _CHINESE},
 )
 
-CEVAL = Benchmark(
+CEVAL = _exam(
     name="ceval",
-    folder="ceval",
     about="hkust-nlp/ceval ceval-exam.zip: {dev,val}/SUBJECT_{dev,val}.csv; test has no answers",
     languages=("zh",),
     sources=merged(
-        {
-            split: (
-                RowSource(f"{name}/{{part}}_{name}.csv"),
-                RowSource(f"formal_ceval/{name}/{{part}}_{name}.csv"),
-                RowSource(f"ceval-exam/{name}/{{part}}_{name}.csv"),
-            )
-            for split, name in (("dev", "dev"), ("validation", "val"))
-        },
-        hugging_face("{part}", {"dev": "dev", "validation": "val"}),
+        local_files(
+            "{split}/{part}_{split}.csv",
+            "formal_ceval/{split}/{part}_{split}.csv",
+            "ceval-exam/{split}/{part}_{split}.csv",
+            splits="dev validation=val",
+        ),
+        hugging_face("{part}", "dev validation=val"),
     ),
     splits=("validation",),
-    shots=5,
-    parts={"": tuple(subjects.CEVAL)},
     part_names=subjects.CEVAL,
-    texts=_QUESTION,
-    options=Options((_LETTER_COLUMNS,)),
-    gold=(Gold(("answer",)),),
     formats={
         "harness": dataclasses.replace(
-            _CHINESE,
-            description="以下是中国关于{subject}的单项选择题，请选出其中的正确答案。\n\n",
+            _CHINESE, description="以下是中国关于{subject}的单项选择题，请选出其中的正确答案。\n\n"
         )
     },
 )
 
-JMMLU = Benchmark(
+JMMLU = _exam(
     name="jmmlu",
-    folder="jmmlu",
     about="nlp-waseda/JMMLU: {JMMLU,JMMLU_NC_ND}/SUBJECT.csv without a header; no dev split",
     languages=("ja",),
-    sources={
-        "test": tuple(
-            RowSource(f"{folder}{{part}}.csv", columns=_COLUMNS, header="question")
-            for folder in ("", "JMMLU/", "JMMLU_NC_ND/", "test/")
-        )
-    },
-    splits=("test",),
-    shots=5,
+    sources=local_files(
+        *("{part}.csv", "JMMLU/{part}.csv", "JMMLU_NC_ND/{part}.csv", "test/{part}.csv"),
+        splits="test",
+        columns=_COLUMNS,
+        header="question",
+    ),
     parts={"": subjects.JMMLU},
-    texts=_QUESTION,
-    options=Options((_LETTER_COLUMNS,)),
-    gold=(Gold(("answer",)),),
     formats={
         "letter": Format(
             context="{question}\n{options}\n答え:",
@@ -180,27 +154,19 @@ _MMMLU = {
     "zh": ("ZH-CN", "Simplified Chinese"),
 }
 
-MMMLU = Benchmark(
+MMMLU = _exam(
     name="mmmlu",
-    folder="mmmlu",
     about="openai/MMMLU: mmlu_XX-YY.csv with Question, A-D, Answer, Subject",
     languages=tuple(_MMMLU),
     codes={code: name for code, (name, _) in _MMMLU.items()},
     words={code: {"language": shown} for code, (_, shown) in _MMMLU.items()},
     sources=merged(
-        {
-            "test": (
-                RowSource("mmlu_{code}.csv", where={"Subject": "{part}"}),
-                RowSource("test/mmlu_{code}.csv", where={"Subject": "{part}"}),
-            )
-        },
-        hugging_face("{code}", {"test": "test"}, where={"Subject": "{part}"}),
+        local_files(
+            *("mmlu_{code}.csv", "test/mmlu_{code}.csv"), splits="test", where={"Subject": "{part}"}
+        ),
+        hugging_face("{code}", "test", where={"Subject": "{part}"}),
     ),
-    splits=("test",),
-    shots=5,
     parts={"": subjects.MMLU},
-    texts=_QUESTION,
-    options=Options((_LETTER_COLUMNS,)),
     gold=(Gold(("Answer",)),),
     formats={
         "harness": dataclasses.replace(
@@ -217,28 +183,22 @@ _OKAPI = """
     vi zh
 """
 
-XMMLU = Benchmark(
+XMMLU = _exam(
     name="xmmlu",
-    folder="xmmlu",
     about="okapi's m_mmlu (nlp-uoregon/mlmm-evaluation): LL_{train,val,test}.json",
     languages=tuple(_OKAPI.split()),
     sources=merged(
-        {
-            split: (
-                RowSource(f"{{language}}_{name}.json"),
-                RowSource(f"data/{{language}}/{name}.jsonl"),
-                RowSource(f"{{language}}/{name}.jsonl"),
-            )
-            for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
-        },
-        hugging_face("{language}", {"train": "train", "validation": "val", "test": "test"}),
+        local_files(
+            "{language}_{split}.json",
+            "data/{language}/{split}.jsonl",
+            "{language}/{split}.jsonl",
+            splits="train validation=val test",
+        ),
+        hugging_face("{language}", "train validation=val test"),
     ),
     splits=("test", "validation"),
     paper_split="validation",
-    shots=5,
-    texts=_QUESTION,
     options=Options((_OPTION_COLUMNS,)),
-    gold=(Gold(("answer",)),),
     formats={"harness": dataclasses.replace(_ENGLISH, description="", pool=("train",))},
 )
 
@@ -247,18 +207,13 @@ _GLOBAL = """
     so sr sv sw te tr uk vi yo zh
 """
 
-GLOBAL_MMLU = Benchmark(
+GLOBAL_MMLU = _exam(
     name="global_mmlu",
-    folder="global_mmlu",
     about="CohereLabs/Global-MMLU: LL/{dev,test}-*.parquet with a column subject",
     languages=tuple(_GLOBAL.split()),
-    sources=hugging_face("{language}", {"dev": "dev", "test": "test"}, where={"subject": "{part}"}),
-    splits=("test",),
-    shots=5,
+    sources=hugging_face("{language}", "dev test", where={"subject": "{part}"}),
     parts={"": subjects.MMLU},
-    texts=_QUESTION,
     options=Options((_OPTION_COLUMNS,)),
-    gold=(Gold(("answer",)),),
     formats={"harness": dataclasses.replace(_ENGLISH, description="")},
 )
 

@@ -1,16 +1,70 @@
-"""Generation benchmarks TyDiQA-GoldP, MLQA and MGSM, in formats of lm-evaluation-harness 0.4.13."""
+"""Reading and generation: Belebele, TyDiQA-GoldP, MLQA, MGSM and Marco-Bench-MIF.
 
-from __future__ import annotations
+Belebele is arXiv 2308.16884. Formats of TyDiQA-GoldP, MLQA and MGSM follow lm-evaluation-harness
+0.4.13. Marco-Bench-MIF (arXiv 2507.11882) has verifiable instructions in 30 languages, IFEval
+style: `marco_jax.evaluation.instructions` checks answers by `instruction_id_list` and `kwargs`,
+both in `Prompt.fields`. Its prompts are user messages: chat models should be evaluated in their
+chat template (`marco eval --chat`).
+"""
 
 import dataclasses
 
 from marco_jax.evaluation.benchmarks.spec import (
+    LETTERS,
+    TEXTS,
     Benchmark,
     Format,
-    RowSource,
+    Gold,
+    Options,
     Text,
     hugging_face,
+    local_files,
     merged,
+    tfds_folder,
+)
+from marco_jax.evaluation.benchmarks.tables.translation import FLORES
+
+BELEBELE = Benchmark(
+    name="belebele",
+    about="facebookresearch/belebele: CODE.jsonl, 900 questions a language",
+    languages=tuple(FLORES),
+    codes=FLORES,
+    open_codes=True,
+    sources=merged(
+        local_files("{code}.jsonl", "data/{code}.jsonl", splits="test"),
+        hugging_face("{code}", "test"),
+    ),
+    shots=1,
+    texts={
+        "passage": Text(("flores_passage", "passage")),
+        "question": Text(("question",), edits=("strip",)),
+    },
+    options=Options((("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"), "choices")),
+    gold=(Gold(("correct_answer_num",), first=1), Gold(("answer",))),
+    formats={
+        # LightEval's format, which the paper authors' later harness (Marco-LLM-eval) uses without
+        # shots. Published files differ in the order of lines, so shots are chosen by content.
+        "letter": Format(
+            context="{passage}\nQuestion: {question}\n{options}\nAnswer:",
+            option=" {letter}. {text}",
+            choices=LETTERS,
+            sampler="by_content",
+        ),
+        # lm-evaluation-harness's format; its shots are the first lines of the test file.
+        "harness": Format(
+            context="P: {passage}\nQ: {question}\n{options}\nAnswer:",
+            option="{letter}: {text}",
+            choices=LETTERS,
+            sampler="first_n",
+            metrics=("accuracy", "accuracy_chars"),
+        ),
+        "cloze": Format(
+            context="{passage}\nQuestion: {question}\nAnswer:",
+            choices=TEXTS,
+            sampler="by_content",
+            metrics=("accuracy_norm", "accuracy_chars", "accuracy", "accuracy_pmi"),
+        ),
+    },
 )
 
 # By language: its name in question ids, and the words for context, question and answer.
@@ -26,6 +80,14 @@ _TYDIQA = {
     "te": ("telugu", "సందర్భం", "ప్రశ్న", "సమాధానం"),
 }
 _SPAN_TEXTS = {"passage": Text(("context",)), "question": Text(("question",))}
+_SPAN_FORMAT = Format(
+    context="Context: {passage}\n\nQuestion: {question}\n\nAnswer:",
+    target="{reference}",
+    pool=("validation",),
+    stop=("\n",),
+    metrics=("f1", "exact_match", "f1_segmented", "f1_extracted"),
+    span_rules="mlqa",
+)
 
 TYDIQA = Benchmark(
     name="tydiqa",
@@ -38,79 +100,51 @@ TYDIQA = Benchmark(
         for code, (_, context, question, answer) in _TYDIQA.items()
     },
     sources=merged(
-        {
-            split: (
-                RowSource(f"tydiqa.goldp.{{language}}.{name}.json", form="squad"),
-                RowSource(f"tydiqa-goldp-v1.1-{name}.json", form="squad", where={"id": "{code}-*"}),
-                RowSource(f"tydiqa-goldp-v1.1-{name}/{{code}}-{name}.json", form="squad"),
+        *(
+            local_files(path, splits="train validation=dev", form="squad", where=where)
+            for path, where in (
+                ("tydiqa.goldp.{language}.{split}.json", {}),
+                ("tydiqa-goldp-v1.1-{split}.json", {"id": "{code}-*"}),
+                ("tydiqa-goldp-v1.1-{split}/{code}-{split}.json", {}),
             )
-            for split, name in (("train", "train"), ("validation", "dev"))
-        },
-        hugging_face(
-            "secondary_task",
-            {"train": "train", "validation": "validation"},
-            where={"id": "{code}-*"},
         ),
-        {
-            split: (
-                RowSource("tydi_qa/goldp/*", form="tfds", split=split, where={"id": "{code}-*"}),
-            )
-            for split in ("train", "validation")
-        },
+        hugging_face("secondary_task", "train validation", where={"id": "{code}-*"}),
+        tfds_folder("tydi_qa/goldp/*", "train validation", where={"id": "{code}-*"}),
     ),
     splits=("validation",),
     shots=1,
     texts=_SPAN_TEXTS,
     references=("answers.text",),
     formats={
-        "harness": Format(
-            context=("{context_word}: {passage}\n\n{question_word}: {question}\n\n{answer_word}:"),
-            target="{reference}",
+        "harness": dataclasses.replace(
+            _SPAN_FORMAT,
+            context="{context_word}: {passage}\n\n{question_word}: {question}\n\n{answer_word}:",
             pool=("train", "validation"),
-            stop=("\n",),
-            metrics=("f1", "exact_match", "f1_segmented", "f1_extracted"),
             span_rules="tydiqa",
         )
     },
 )
 
-_MLQA = ("ar", "de", "en", "es", "hi", "vi", "zh")
-
 MLQA = Benchmark(
     name="mlqa",
-    folder="mlqa",
     about="MLQA_V1: {dev,test}/{dev,test}-context-LL-question-LL.json",
-    languages=_MLQA,
+    languages=("ar", "de", "en", "es", "hi", "vi", "zh"),
     pairs="context",
     sources=merged(
-        {
-            split: tuple(
-                RowSource(
-                    f"{folder}{name}-context-{{source}}-question-{{target}}.json", form="squad"
-                )
-                for folder in ("", f"{name}/", f"MLQA_V1/{name}/")
-            )
-            for split, name in (("validation", "dev"), ("test", "test"))
-        },
-        hugging_face("mlqa.{source}.{target}", {"validation": "validation", "test": "test"}),
-        {
-            split: (RowSource("mlqa/{language}/*", form="tfds", split=split),)
-            for split in ("validation", "test")
-        },
+        local_files(
+            "{split}-context-{source}-question-{target}.json",
+            "{split}/{split}-context-{source}-question-{target}.json",
+            "MLQA_V1/{split}/{split}-context-{source}-question-{target}.json",
+            splits="validation=dev test",
+            form="squad",
+        ),
+        hugging_face("mlqa.{source}.{target}", "validation test"),
+        tfds_folder("mlqa/{language}/*", "validation test"),
     ),
     splits=("test", "validation"),
     texts=_SPAN_TEXTS,
     references=("answers.text",),
-    formats={
-        "harness": Format(
-            context="Context: {passage}\n\nQuestion: {question}\n\nAnswer:",
-            target="{reference}",
-            pool=("validation",),
-            stop=("\n",),
-            metrics=("f1", "exact_match", "f1_segmented", "f1_extracted"),
-            span_rules="mlqa",
-        )
-    },
+    formats={"harness": _SPAN_FORMAT},
 )
 
 # By language: the words before a question, a plain answer and a step-by-step answer, and the
@@ -128,38 +162,24 @@ _MGSM = {
     "th": ("โจทย์:", "Answer:", "คำตอบทีละขั้นตอน:", "คำตอบคือ {}"),
     "zh": ("问题：", "Answer:", "逐步解答:", "答案是 {}。"),
 }
-_MGSM_FORMAT = Format(
-    context="",
-    pool=("train",),
-    stop=("{question_word}", "</s>", "<|im_end|>"),
-    max_new_tokens=256,
-)
+_MGSM_FORMAT = Format(pool=("train",), stop=("{question_word}", "</s>", "<|im_end|>"))
+_MGSM_WORDS = ("question_word", "answer_word", "steps_word", "answer_sentence")
 
 MGSM = Benchmark(
     name="mgsm",
-    folder="mgsm",
     about="google-research/url-nlp mgsm: mgsm_LL.tsv and exemplars.py (or the same as .json)",
     languages=tuple(_MGSM),
-    words={
-        code: {
-            "question_word": question,
-            "answer_word": answer,
-            "steps_word": steps,
-            "answer_sentence": sentence,
-        }
-        for code, (question, answer, steps, sentence) in _MGSM.items()
-    },
+    words={code: dict(zip(_MGSM_WORDS, words, strict=True)) for code, words in _MGSM.items()},
     sources=merged(
-        {
-            "train": tuple(
-                RowSource(name, form="exemplars", where={"language": "{language}"})
-                for name in ("exemplars.json", "exemplars.py")
-            ),
-            "test": (RowSource("mgsm_{language}.tsv", columns=("question", "answer_number")),),
-        },
-        hugging_face("{language}", {"train": "train", "test": "test"}),
+        local_files(
+            *("exemplars.json", "exemplars.py"),
+            splits="train",
+            form="exemplars",
+            where={"language": "{language}"},
+        ),
+        local_files("mgsm_{language}.tsv", splits="test", columns=("question", "answer_number")),
+        hugging_face("{language}", "train test"),
     ),
-    splits=("test",),
     shots=8,
     texts={
         "question": Text(("question",)),
@@ -187,4 +207,41 @@ MGSM = Benchmark(
     },
 )
 
-BENCHMARKS = (TYDIQA, MLQA, MGSM)
+_MIF_LANGUAGES = """
+    ar bn cs de el en es fr he hu id it ja kk ko ms ne nl pl pt ro ru sw th tr uk ur vi yo zh
+"""
+
+MARCO_BENCH_MIF = Benchmark(
+    name="marco_bench_mif",
+    about="AIDC-AI/Marco-LLM Marco-Bench-MIF: data/LL.jsonl, or LL_local.jsonl and LL_mt.jsonl",
+    languages=tuple(_MIF_LANGUAGES.split()),
+    sources=merged(
+        local_files(
+            *(
+                f"{folder}{{language}}{kind}.jsonl"
+                for folder in ("", "data/", "Marco-Bench-MIF/data/")
+                for kind in ("", "_local", "_mt")
+            ),
+            splits="test",
+        ),
+        hugging_face("{language}", "test"),
+    ),
+    texts={"prompt": Text(("prompt",))},
+    # There is no reference answer; the prompt is used so that the language is known.
+    references=("prompt",),
+    formats={
+        "plain": Format(
+            context="{prompt}",
+            max_new_tokens=1280,
+            metrics=(
+                "prompt_level_strict_acc",
+                "inst_level_strict_acc",
+                "prompt_level_loose_acc",
+                "inst_level_loose_acc",
+                "language_rate",
+            ),
+        )
+    },
+)
+
+BENCHMARKS = (BELEBELE, TYDIQA, MLQA, MGSM, MARCO_BENCH_MIF)

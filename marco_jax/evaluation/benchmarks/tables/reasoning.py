@@ -3,46 +3,38 @@
 Formats and words follow lm-evaluation-harness 0.4.13.
 """
 
-from __future__ import annotations
-
 from marco_jax.evaluation.benchmarks.spec import (
     TEXTS,
     Benchmark,
     Format,
     Gold,
     Options,
-    RowSource,
     Text,
     hugging_face,
+    local_files,
     merged,
+    tfds_folder,
 )
 
 
-def _causes(**words: tuple[str, str]) -> dict[str, dict[str, str]]:
-    return {code: {"cause": cause, "effect": effect} for code, (cause, effect) in words.items()}
+def _words(names: tuple[str, ...], **words: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Words for templates by language, from each language's words in the order of `names`."""
+    return {code: dict(zip(names, own, strict=True)) for code, own in words.items()}
 
 
 XCOPA = Benchmark(
     name="xcopa",
-    folder="xcopa",
     about="cambridgeltl/xcopa: data/LL/{val,test}.LL.jsonl; English is COPA itself",
     languages=("en", "et", "ht", "id", "it", "qu", "sw", "ta", "th", "tr", "vi", "zh"),
     sources=merged(
-        {
-            "validation": (
-                RowSource("val.{language}.jsonl"),
-                RowSource("{language}/val.{language}.jsonl"),
-                RowSource("data/{language}/val.{language}.jsonl"),
-                RowSource("copa_val-{language}.jsonl"),
-            ),
-            "test": (
-                RowSource("test.{language}.jsonl"),
-                RowSource("{language}/test.{language}.jsonl"),
-                RowSource("data/{language}/test.{language}.jsonl"),
-            ),
-            "train": (RowSource("copa_train-{language}.jsonl"),),
-        },
-        hugging_face("{language}", {"validation": "validation", "test": "test"}),
+        local_files(
+            "{split}.{language}.jsonl",
+            "{language}/{split}.{language}.jsonl",
+            "data/{language}/{split}.{language}.jsonl",
+            splits="validation=val test",
+        ),
+        local_files("copa_{split}-{language}.jsonl", splits="validation=val train"),
+        hugging_face("{language}", "validation test"),
     ),
     splits=("test", "validation"),
     paper_split="validation",
@@ -54,7 +46,8 @@ XCOPA = Benchmark(
     options=Options((("choice1", "choice2"),), edits=("lower_first",)),
     gold=(Gold(("label",)),),
     word_by="question",
-    words=_causes(
+    words=_words(
+        ("cause", "effect"),
         en=("because", "therefore"),
         et=("sest", "seetõttu"),
         ht=("poukisa", "donk sa"),
@@ -74,21 +67,19 @@ XCOPA = Benchmark(
             choices=TEXTS,
             pool=("validation",),
             metrics=("accuracy", "accuracy_pmi"),
-        ),
+        )
     },
 )
 
 XSTORYCLOZE = Benchmark(
     name="xstorycloze",
-    folder="xstorycloze",
     about="XStoryCloze of XGLM: spring2016.val.LL.tsv.split_20_80_{train,eval}.tsv",
     languages=("ar", "en", "es", "eu", "hi", "id", "my", "ru", "sw", "te", "zh"),
     sources=merged(
-        {
-            "train": (RowSource("spring2016.val.{language}.tsv.split_20_80_train.tsv"),),
-            "validation": (RowSource("spring2016.val.{language}.tsv.split_20_80_eval.tsv"),),
-        },
-        hugging_face("{language}", {"train": "train", "validation": "eval"}),
+        local_files(
+            "spring2016.val.{language}.tsv.split_20_80_{split}.tsv", splits="train validation=eval"
+        ),
+        hugging_face("{language}", "train validation=eval"),
     ),
     splits=("validation",),
     shots=5,
@@ -108,17 +99,14 @@ XSTORYCLOZE = Benchmark(
             choices=TEXTS,
             excludes_item=True,
             metrics=("accuracy", "accuracy_pmi"),
-        ),
+        )
     },
 )
 
 
-def _claims(**words: tuple[str, str, str, str]) -> dict[str, dict[str, str]]:
-    names = ("right", "entailment", "neutral", "contradiction")
-    return {code: dict(zip(names, values, strict=True)) for code, values in words.items()}
-
-
-_XNLI_WORDS = _claims(
+_LABELS = ("entailment", "neutral", "contradiction")
+_XNLI_WORDS = _words(
+    ("right", *_LABELS),
     ar=("صحيح", "نعم", "لذا", "رقم"),
     bg=("правилно", "да", "така", "не"),
     de=("richtig", "Ja", "Auch", "Nein"),
@@ -138,24 +126,19 @@ _XNLI_WORDS = _claims(
 
 XNLI = Benchmark(
     name="xnli",
-    folder="xnli",
     about="XNLI in the layout of XTREME: {train,dev,test}-LL.tsv without a header",
     languages=tuple(_XNLI_WORDS),
     sources=merged(
-        {
-            split: (
-                RowSource(f"{name}-{{language}}.tsv", columns=("premise", "hypothesis", "label")),
-                RowSource(f"{name}.{{language}}.tsv", columns=("premise", "hypothesis", "label")),
-            )
-            for split, name in (("train", "train"), ("validation", "dev"), ("test", "test"))
-        },
-        {
-            split: (
-                RowSource(f"xnli.{name}.tsv", where={"language": "{language}"}),
-                RowSource(f"XNLI-1.0/xnli.{name}.tsv", where={"language": "{language}"}),
-            )
-            for split, name in (("validation", "dev"), ("test", "test"))
-        },
+        local_files(
+            *("{split}-{language}.tsv", "{split}.{language}.tsv"),
+            splits="train validation=dev test",
+            columns=("premise", "hypothesis", "label"),
+        ),
+        local_files(
+            *("xnli.{split}.tsv", "XNLI-1.0/xnli.{split}.tsv"),
+            splits="validation=dev test",
+            where={"language": "{language}"},
+        ),
         hugging_face("{language}"),
     ),
     splits=("validation", "test"),
@@ -163,39 +146,39 @@ XNLI = Benchmark(
         "premise": Text(("premise", "sentence1")),
         "hypothesis": Text(("hypothesis", "sentence2")),
     },
-    gold=(Gold(("label", "gold_label"), words=("entailment", "neutral", "contradiction")),),
+    gold=(Gold(("label", "gold_label"), words=_LABELS),),
     words=_XNLI_WORDS,
     formats={
         "harness": Format(
-            context="",
             choices=tuple(
-                f"{{premise}}, {{right}}? {{{label}}}, {{hypothesis}}"
-                for label in ("entailment", "neutral", "contradiction")
+                f"{{premise}}, {{right}}? {{{label}}}, {{hypothesis}}" for label in _LABELS
             ),
             excludes_item=True,
-            metrics=("accuracy",),
-        ),
+        )
     },
 )
 
 PAWSX = Benchmark(
     name="pawsx",
-    folder="pawsx",
     about="PAWS-X: XTREME's {train,dev,test}-LL.tsv, or x-final/LL/*_2k.tsv with a header",
     languages=("de", "en", "es", "fr", "ja", "ko", "zh"),
     sources=merged(
-        {
-            split: (
-                RowSource(f"{name}-{{language}}.tsv", columns=("sentence1", "sentence2", "label")),
-                *(
-                    RowSource(f"{folder}{{language}}/{original}.tsv")
-                    for folder in ("", "x-final/")
-                    for original in (f"{name}_2k", "translated_train" if name == "train" else name)
-                ),
-                RowSource("paws_x_wiki/{language}/*", form="tfds", split=split),
-            )
-            for split, name in (("train", "train"), ("validation", "dev"), ("test", "test"))
-        },
+        local_files(
+            "{split}-{language}.tsv",
+            splits="train validation=dev test",
+            columns=("sentence1", "sentence2", "label"),
+        ),
+        local_files(
+            *("{language}/train_2k.tsv", "{language}/translated_train.tsv"),
+            *("x-final/{language}/train_2k.tsv", "x-final/{language}/translated_train.tsv"),
+            splits="train",
+        ),
+        local_files(
+            *("{language}/{split}_2k.tsv", "{language}/{split}.tsv"),
+            *("x-final/{language}/{split}_2k.tsv", "x-final/{language}/{split}.tsv"),
+            splits="validation=dev test",
+        ),
+        tfds_folder("paws_x_wiki/{language}/*"),
         hugging_face("{language}"),
     ),
     splits=("test", "validation"),
@@ -214,27 +197,23 @@ PAWSX = Benchmark(
         for code in ("ja", "ko", "zh")
     },
     gold=(Gold(("label",)),),
-    words={
-        code: {"right": right, "no": no, "yes": yes}
-        for code, right, no, yes in (
-            ("de", "richtig", "Nein", "Ja"),
-            ("en", "right", "No", "Yes"),
-            ("es", "verdad", "No", "Sí"),
-            ("fr", "n'est-ce pas", "Non", "Oui"),
-            ("ja", "ですね", "いいえ", "はい"),
-            ("ko", "맞죠", "아니요", "예"),
-            ("zh", "对吧", "不是", "是"),
-        )
-    },
+    words=_words(
+        ("right", "no", "yes"),
+        de=("richtig", "Nein", "Ja"),
+        en=("right", "No", "Yes"),
+        es=("verdad", "No", "Sí"),
+        fr=("n'est-ce pas", "Non", "Oui"),
+        ja=("ですね", "いいえ", "はい"),
+        ko=("맞죠", "아니요", "예"),
+        zh=("对吧", "不是", "是"),
+    ),
     formats={
         "harness": Format(
-            context="",
             choices=tuple(
                 f"{{sentence1}}, {{right}}? {{{answer}}}, {{sentence2}}" for answer in ("no", "yes")
             ),
             delimiter="",
-            metrics=("accuracy",),
-        ),
+        )
     },
 )
 

@@ -1,21 +1,31 @@
-"""FLORES-200, whole paragraphs of it, and WMT16."""
-
-from __future__ import annotations
+"""FLORES-200, whole paragraphs of it, and WMT16; codes of languages."""
 
 import dataclasses
 
 from marco_jax.evaluation.benchmarks.spec import (
     Benchmark,
     Format,
-    RowSource,
     Text,
     hugging_face,
+    local_files,
     merged,
+    tfds_folder,
 )
-from marco_jax.evaluation.benchmarks.tables.codes import FLORES
+
+# FLORES-200 codes (language and script) of the 29 languages.
+_CODES = """
+    en=eng_Latn zh=zho_Hans ar=arb_Arab de=deu_Latn es=spa_Latn fr=fra_Latn ko=kor_Hang
+    ja=jpn_Jpan pt=por_Latn tr=tur_Latn bn=ben_Beng he=heb_Hebr id=ind_Latn it=ita_Latn
+    ms=zsm_Latn nl=nld_Latn pl=pol_Latn ru=rus_Cyrl th=tha_Thai uk=ukr_Cyrl ur=urd_Arab
+    vi=vie_Latn cs=ces_Latn el=ell_Grek hu=hun_Latn kk=kaz_Cyrl ro=ron_Latn az=azj_Latn
+    ne=npi_Deva
+"""
+FLORES = dict(code.split("=") for code in _CODES.split())
+
+# Names of benchmark languages outside the 29.
+OTHER_NAMES = {"fi": "Finnish"}
 
 _TEXTS = {"source": Text(("source",)), "target": Text(("target",))}
-_METRICS = ("bleu", "chrf++", "spbleu", "language_rate")
 
 _HARNESS = Format(
     context="{source_language} sentence: {source}\n{target_language} sentence:",
@@ -24,37 +34,34 @@ _HARNESS = Format(
     delimiter="",
     pool=("validation",),
     stop=("\n",),
-    metrics=_METRICS,
+    metrics=("bleu", "chrf++", "spbleu", "language_rate"),
 )
-_AUTHORS = Format(
+_AUTHORS = dataclasses.replace(
+    _HARNESS,
     context=(
         "Please translate the following text from {source_language} to {target_language}:\n"
         "{source}\n"
     ),
-    target="{target}",
-    delimiter="",
     sampler="shuffled_42",
-    pool=("validation",),
-    stop=("\n",),
     max_new_tokens=512,
-    metrics=_METRICS,
 )
 
-
-def _sentence_files(split: str) -> tuple[RowSource, ...]:
-    patterns = (
-        f"{split}/{{0}}.{split}",
-        f"flores200_dataset/{split}/{{0}}.{split}",
-        f"{split}/{split}.{{0}}",
-        f"floresp-v2.0/{split}/{split}.{{0}}",
-    )
-    return tuple(
-        RowSource(
-            pattern.format("{source}"), target_path=pattern.format("{target}"), form="sentences"
+_SENTENCE_FILES = merged(
+    *(
+        local_files(
+            path.replace("CODE", "{source}"),
+            splits="validation=dev test=devtest",
+            target_path=path.replace("CODE", "{target}"),
+            form="sentences",
         )
-        for pattern in patterns
+        for path in (
+            "{split}/CODE.{split}",
+            "flores200_dataset/{split}/CODE.{split}",
+            "{split}/{split}.CODE",
+            "floresp-v2.0/{split}/{split}.CODE",
+        )
     )
-
+)
 
 FLORES_ANY = Benchmark(
     name="flores",
@@ -64,18 +71,14 @@ FLORES_ANY = Benchmark(
     codes=FLORES,
     pairs="any",
     sources=merged(
-        {"validation": _sentence_files("dev"), "test": _sentence_files("devtest")},
-        hugging_face("all", {"validation": "dev", "test": "devtest"}),
-        hugging_face("{source}-{target}", {"validation": "dev", "test": "devtest"}),
+        _SENTENCE_FILES,
+        hugging_face("all", "validation=dev test=devtest"),
+        hugging_face("{source}-{target}", "validation=dev test=devtest"),
     ),
-    splits=("test",),
     shots=1,
     texts=_TEXTS,
     references=("target",),
-    formats={
-        "harness": _HARNESS,
-        "authors": dataclasses.replace(_AUTHORS, shots=5),
-    },
+    formats={"harness": _HARNESS, "authors": dataclasses.replace(_AUTHORS, shots=5)},
 )
 
 FLORES_PASSAGES = dataclasses.replace(
@@ -83,7 +86,7 @@ FLORES_PASSAGES = dataclasses.replace(
     name="flores_passages",
     folder="flores_passages",
     about="whole FLORES-200 paragraphs: CODE.jsonl with id and text; no split to take shots from",
-    sources={"test": (RowSource("{source}.jsonl", target_path="{target}.jsonl"),)},
+    sources=local_files("{source}.jsonl", splits="test", target_path="{target}.jsonl"),
     formats={
         "harness": dataclasses.replace(_HARNESS, pool=("test",), max_new_tokens=512),
         "authors": dataclasses.replace(_AUTHORS, pool=("test",)),
@@ -94,68 +97,50 @@ FLORES_PASSAGES = dataclasses.replace(
 def _directions(benchmark: Benchmark) -> tuple[Benchmark, ...]:
     """Makes three benchmarks of one: any pair, from English, and into English."""
     others = tuple(code for code in benchmark.languages if code != "en")
-    return (
-        benchmark,
+    one_sided = [
         dataclasses.replace(
-            benchmark, name=f"{benchmark.name}_from_en", pairs="from_en", languages=others
-        ),
-        dataclasses.replace(
-            benchmark, name=f"{benchmark.name}_to_en", pairs="to_en", languages=others
-        ),
-    )
-
-
-def _wmt16_sgm(split: str, stem: str) -> tuple[RowSource, ...]:
-    # Files are named by direction; newstest sets exist in both.
-    return tuple(
-        RowSource(
-            f"{folder}{stem}-{pair}-src.{{source}}.sgm",
-            target_path=f"{folder}{stem}-{pair}-ref.{{target}}.sgm",
+            benchmark, name=f"{benchmark.name}_{pairs}", pairs=pairs, languages=others
         )
-        for folder in ("", f"{split}/")
-        for pair in ("{source}{target}",)
-    )
+        for pairs in ("from_en", "to_en")
+    ]
+    return benchmark, *one_sided
 
 
 WMT16 = Benchmark(
     name="wmt16",
-    folder="wmt16",
     about="WMT16 news: {dev,test}/newstest20{15,16}-XXYY-{src.XX,ref.YY}.sgm",
     languages=("en", "cs", "de", "fi", "ro", "ru", "tr"),
     pairs="any",
     sources=merged(
-        {
-            "validation": (
-                *_wmt16_sgm("dev", "newstest2015"),
-                # Romanian and Turkish were added in 2016.
-                *_wmt16_sgm("dev", "newsdev2016"),
-            ),
-            "test": _wmt16_sgm("test", "newstest2016"),
-        },
+        # Files are named by direction; newstest sets exist in both.
         *(
-            hugging_face(pair, {"validation": "validation", "test": "test"})
-            for pair in ("{source}-{target}", "{target}-{source}")
-        ),
-        {
-            split: tuple(
-                RowSource(f"wmt16_translate/{pair}/*", form="tfds", split=split)
-                for pair in ("{source}-{target}", "{target}-{source}")
+            local_files(
+                f"{stem}-{{source}}{{target}}-src.{{source}}.sgm",
+                splits=split,
+                target_path=f"{stem}-{{source}}{{target}}-ref.{{target}}.sgm",
             )
-            for split in ("validation", "test")
-        },
+            for split, stem in (
+                *(("validation", "newstest2015"), ("validation", "dev/newstest2015")),
+                # Romanian and Turkish were added in 2016.
+                *(("validation", "newsdev2016"), ("validation", "dev/newsdev2016")),
+                *(("test", "newstest2016"), ("test", "test/newstest2016")),
+            )
+        ),
+        hugging_face("{source}-{target}", "validation test"),
+        hugging_face("{target}-{source}", "validation test"),
+        tfds_folder("wmt16_translate/{source}-{target}/*", "validation test"),
+        tfds_folder("wmt16_translate/{target}-{source}/*", "validation test"),
     ),
-    splits=("test",),
     shots=1,
     texts=_TEXTS,
     references=("target",),
     formats={
-        "harness": Format(
+        "harness": dataclasses.replace(
+            _HARNESS,
             context="{source_language} phrase: {source}\n{target_language} phrase:",
             # The harness's targets start with another space.
             target=" {target}",
-            pool=("validation",),
-            stop=("\n",),
-            metrics=_METRICS,
+            delimiter=" ",
         ),
         "authors": _AUTHORS,
     },
