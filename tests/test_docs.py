@@ -192,7 +192,7 @@ def _check_module(module, words):
     own = [flag for flag in flags if not flag.startswith("--config.")]
     # Benchmarks name their flags as arguments of read_flags.
     named = (
-        re.findall(r"^        (\w+)=\(", source, re.MULTILINE) if "read_flags(" in source else []
+        re.findall(r"\b(\w+)=\(", source) if "read_flags(" in source else []
     )
     known = {f"--{name}" for name in named}
     # lm-evaluation-harness has the flags of its own command line.
