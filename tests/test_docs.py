@@ -191,9 +191,7 @@ def _check_module(module, words):
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
     own = [flag for flag in flags if not flag.startswith("--config.")]
     # Benchmarks name their flags as arguments of read_flags.
-    named = (
-        re.findall(r"\b(\w+)=\(", source) if "read_flags(" in source else []
-    )
+    named = re.findall(r"\b(\w+)=\(", source) if "read_flags(" in source else []
     known = {f"--{name}" for name in named}
     # lm-evaluation-harness has the flags of its own command line.
     wrong = [
