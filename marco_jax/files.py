@@ -123,6 +123,22 @@ def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> N
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def read_json_object(path: pathlib.Path) -> dict[str, Any]:
+    """Reads the object in a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it does not hold a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object but a {type(value).__name__}")
+    return value
+
+
 def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Reads the objects of a JSONL file and skips damaged lines; a missing file has no objects.
 

@@ -13,7 +13,7 @@ from marco_jax.files import write_text
 from marco_jax.reports import charts
 from marco_jax.reports.charts import COLOURS, Figure, axis
 from marco_jax.reports.page import render_page
-from marco_jax.reports.run_data import name_of, read_json_object, read_metrics
+from marco_jax.reports.run_data import json_object_if_any, name_of, read_metrics
 
 REPORT = "report.html"
 # Points of a loss curve, each the mean of its part of the run.
@@ -27,7 +27,7 @@ def write_sweep_report(directory: pathlib.Path) -> pathlib.Path:
         FileNotFoundError: the workdir has no analysis.
     """
     analysis = json.loads((directory / "analysis.json").read_text(encoding="utf-8"))
-    confirmation = read_json_object(directory / "confirmation.json")
+    confirmation = json_object_if_any(directory / "confirmation.json")
     results = _results(directory / "proxies")
     fits = analysis["fits"].items()
     effects = {label_of(name): fit["effects"] for name, fit in fits if fit["effects"]}
@@ -46,7 +46,7 @@ def write_sweep_report(directory: pathlib.Path) -> pathlib.Path:
         confirmation=confirmation,
         seeds=[f"seed {number}" for number in confirmation.get("seeds", ())],
         results=results,
-        states={path.parent.name: read_json_object(path) for path in states},
+        states={path.parent.name: json_object_if_any(path) for path in states},
     )
     path = directory / REPORT
     write_text(path, page)

@@ -10,19 +10,19 @@ from typing import Any, NoReturn
 
 from marco_jax.commands.command_examples import examples_of
 from marco_jax.commands.flags import (
-    DTYPE,
-    MESH,
-    MODEL,
-    add_flags,
     comparison_flags,
+    counts,
+    dtype_flag,
     generation_flags,
+    mesh_flag,
+    model_flag,
     pairs_flags,
     synthetic_flags,
 )
 from marco_jax.languages import LOW_RESOURCE
 
 _EXAMPLES = "examples:"
-# Adds a command: name, summary, function, a note if there is one, and what `add_flags` takes.
+# Adds a command: name, summary, function, and a note if there is one.
 Command = Callable[..., argparse.ArgumentParser]
 
 
@@ -68,9 +68,7 @@ def create_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(
-        name: str, summary: str, function: str, note: str = "", **flags: Any
-    ) -> argparse.ArgumentParser:
+    def command(name: str, summary: str, function: str, note: str = "") -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name,
             help=summary,
@@ -80,72 +78,102 @@ def create_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         sub.set_defaults(function=function, parser=sub)
-        add_flags(sub, **flags)
         return sub
 
-    _add_train_and_eval(command)
-    _add_generate_and_translate(command)
-    _add_import_and_export(command)
-    _add_studies(command)
+    for add in (
+        _add_train,
+        _add_evaluate,
+        _add_generate,
+        _add_translate,
+        _add_importing,
+        _add_export,
+        _add_plan,
+        _add_curate,
+        _add_sweep,
+        _add_report,
+    ):
+        add(command)
     return parser
 
 
-def _add_train_and_eval(command: Command) -> None:
-    command(
+def _add_train(command: Command) -> None:
+    train = command(
         "train",
         "Train as a config file says; resumes in its workdir.",
-        "study_commands.train_command",
+        "train_command.train_command",
         "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03. On a CPU the "
         "process keeps freed memory for the next step; MARCO_KEEP_MEMORY=0 gives it back.",
-        required=("config", "workdir"),
-        config="a file such as configs/demo.py",
-        workdir="checkpoints, metrics and reports",
-        dry_run="check everything, print config, model, mesh, mixture and memory, write nothing",
+    )
+    train.add_argument("--config", required=True, help="a file such as configs/demo.py")
+    train.add_argument("--workdir", required=True, help="checkpoints, metrics and reports")
+    train.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="check everything, print config, model, mesh, mixture and memory, write nothing",
     )
 
-    evaluate = command(
-        "eval",
-        "Score a model on few-shot tasks.",
-        "eval_command.eval_command",
-        required=("out",),
-        model=MODEL,
-        tasks="comma-separated, benchmarks as NAME[:FORMAT][@SPLIT]; default: those of the "
+
+def _add_evaluate(command: Command) -> None:
+    evaluate = command("eval", "Score a model on few-shot tasks.", "eval_command.eval_command")
+    model_flag(evaluate, required=False)
+    evaluate.add_argument(
+        "--tasks",
+        help="comma-separated, benchmarks as NAME[:FORMAT][@SPLIT]; default: those of the "
         "model's run",
-        languages="codes such as kk,ne; default: those of the run",
-        shots="examples in the prompt; default: the run's",
-        examples="items a language and subject; default: the run's, of benchmarks all",
-        data_dir="the folder with the benchmarks' files, or without benchmarks the corpus; "
-        "default: the run's",
-        out="results as JSON",
-        chat="render the prompts of generated answers in the model's chat template; default: as in "
-        "the model's run",
-        max_new_tokens="of generated answers; default: the run's, else the benchmark's; with "
-        "--against 512",
-        contamination="instead of scoring: list benchmark items that occur in a corpus",
-        data="the corpus to search, as config.data; default: that of the model's run",
-        mesh=MESH,
     )
-    evaluate.set_defaults(chat=None)
+    evaluate.add_argument("--languages", help="codes such as kk,ne; default: those of the run")
+    evaluate.add_argument("--shots", type=int, help="examples in the prompt; default: the run's")
+    evaluate.add_argument(
+        "--limit",
+        "--examples",
+        dest="examples",
+        type=int,
+        help="items a language and subject; default: the run's, of benchmarks all",
+    )
+    evaluate.add_argument(
+        "--data_dir",
+        help="the folder with the benchmarks' files, or without benchmarks the corpus; "
+        "default: the run's",
+    )
+    evaluate.add_argument("--out", required=True, help="results as JSON")
+    evaluate.add_argument(
+        "--chat",
+        action="store_true",
+        default=None,
+        help="render the prompts of generated answers in the model's chat template; default: as in "
+        "the model's run",
+    )
+    evaluate.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="of generated answers; default: the run's, else the benchmark's; with --against 512",
+    )
+    evaluate.add_argument(
+        "--contamination",
+        action="store_true",
+        help="instead of scoring: list benchmark items that occur in a corpus",
+    )
+    evaluate.add_argument(
+        "--data", help="the corpus to search, as config.data; default: that of the model's run"
+    )
+
+    mesh_flag(evaluate)
     comparison_flags(evaluate)
 
 
-def _add_generate_and_translate(command: Command) -> None:
-    generate = command(
-        "generate",
-        "Continue prompts.",
-        "generate_command.generate_command",
-        required=("model",),
-        model=MODEL,
+def _add_generate(command: Command) -> None:
+    generate = command("generate", "Continue prompts.", "generate_command.generate_command")
+    model_flag(generate)
+    prompts = generate.add_mutually_exclusive_group(required=True)
+    prompts.add_argument("--prompt", help="one prompt; the text goes to standard output")
+    prompts.add_argument("--input", help='JSONL of {"prompt": ...} or {"messages": [...]}')
+    generate.add_argument(
+        "--stop", action="append", default=[], help="end the text before this string"
     )
-    add_flags(
-        generate.add_mutually_exclusive_group(required=True),
-        prompt="one prompt; the text goes to standard output",
-        input='JSONL of {"prompt": ...} or {"messages": [...]}',
-    )
-    add_flags(
-        generate,
-        stop="end the text before this string",
-        chat="render prompts as a user's message in the model's chat template; rows with messages "
+    generate.add_argument(
+        "--chat",
+        action="store_true",
+        help="render prompts as a user's message in the model's chat template; rows with messages "
         "always use it",
     )
     generation_flags(
@@ -157,107 +185,146 @@ def _add_generate_and_translate(command: Command) -> None:
     pairs_flags(generate)
     synthetic_flags(generate)
 
+
+def _add_translate(command: Command) -> None:
     translate = command(
-        "translate",
-        "Translate between any two languages.",
-        "generate_command.translate_command",
-        required=("model", "src", "tgt"),
-        model=MODEL,
-        src="language of the texts, such as en",
-        tgt="language to translate to, such as kk",
+        "translate", "Translate between any two languages.", "generate_command.translate_command"
     )
-    add_flags(
-        translate.add_mutually_exclusive_group(required=True),
-        text="one text; its translation goes to standard output",
-        input='JSONL of {"source": ...}, or a text file, a text a line',
-    )
+    model_flag(translate)
+    translate.add_argument("--src", required=True, help="language of the texts, such as en")
+    translate.add_argument("--tgt", required=True, help="language to translate to, such as kk")
+    texts = translate.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--text", help="one text; its translation goes to standard output")
+    texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
     generation_flags(translate, "translation", "256", "0 (greedy)")
 
 
-def _add_import_and_export(command: Command) -> None:
+def _add_importing(command: Command) -> None:
     importing = command(
         "import",
         "Hugging Face Qwen2 -> Orbax checkpoint.",
         "weights_commands.import_command",
         "One tensor is in memory at a time. After a kill the same command continues; a failed "
         "import leaves nothing behind.",
-        required=("hf", "out"),
-        hf="a Hugging Face directory",
-        out="a new directory",
-        dtype=DTYPE,
-        extend_vocabulary="learn N more pieces for a byte-level BPE tokenizer; each new row starts "
-        "as the mean of the rows of its old tokens; OUT/vocabulary.json has the tokens saved",
-        languages="with --extend_vocabulary: the languages to learn from; default: the paper's "
+    )
+    importing.add_argument("--hf", required=True, help="a Hugging Face directory")
+    importing.add_argument("--out", required=True, help="a new directory")
+    dtype_flag(importing)
+    importing.add_argument(
+        "--extend_vocabulary",
+        type=int,
+        default=0,
+        metavar="N",
+        help="learn N more pieces for a byte-level BPE tokenizer; each new row starts as the mean "
+        "of the rows of its old tokens; OUT/vocabulary.json has the tokens saved",
+    )
+    importing.add_argument(
+        "--languages",
+        default=",".join(LOW_RESOURCE),
+        help="with --extend_vocabulary: the languages to learn from; default: the paper's "
         "low-resource ones",
-        data="with --extend_vocabulary: the corpus, as config.data",
     )
-    importing.set_defaults(languages=",".join(LOW_RESOURCE), data="default")
-
-    command(
-        "export",
-        "Any model -> Hugging Face directory.",
-        "weights_commands.export_command",
-        required=("model", "out"),
-        model=MODEL,
-        out="a new directory",
-        overwrite="replace an earlier export",
-        adapter="of a run with lora.rank: write the adapters alone, for peft; default: merge them",
-        license="for the model card, such as apache-2.0",
-        license_link="for the model card: where its text is",
-        base_model="for the model card, such as Qwen/Qwen2-7B",
-        dtype=DTYPE,
+    importing.add_argument(
+        "--data", default="default", help="with --extend_vocabulary: the corpus, as config.data"
     )
 
 
-def _add_studies(command: Command) -> None:
+def _add_export(command: Command) -> None:
+    export = command(
+        "export", "Any model -> Hugging Face directory.", "weights_commands.export_command"
+    )
+    model_flag(export)
+    export.add_argument("--out", required=True, help="a new directory")
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    export.add_argument(
+        "--adapter",
+        action="store_true",
+        help="of a run with lora.rank: write the adapters alone, for peft; default: merge them",
+    )
+    export.add_argument("--license", help="for the model card, such as apache-2.0")
+    export.add_argument("--license_link", help="for the model card: where its text is")
+    export.add_argument("--base_model", help="for the model card, such as Qwen/Qwen2-7B")
+    dtype_flag(export)
+
+
+def _add_plan(command: Command) -> None:
     plan = command(
         "plan",
         "Compile a training step for TPUs without TPUs, and report.",
         "study_commands.plan_command",
-        required=("config",),
-        config="a file such as configs/qwen2_7b.py",
-        topology="such as v5p:4x4x4; default: config.topology",
-        num_slices="default: config.mesh.num_slices",
-        out="the numbers as JSON",
-        hlo="the step's optimized HLO text",
-        only="which programs: some of train,score,prefill,decode; default: all",
     )
-    plan.set_defaults(only="train,score,prefill,decode")
+    plan.add_argument("--config", required=True, help="a file such as configs/qwen2_7b.py")
+    plan.add_argument("--topology", help="such as v5p:4x4x4; default: config.topology")
+    plan.add_argument("--num_slices", type=int, help="default: config.mesh.num_slices")
+    plan.add_argument("--out", help="the numbers as JSON")
+    plan.add_argument("--hlo", help="the step's optimized HLO text")
+    plan.add_argument(
+        "--only",
+        default="train,score,prefill,decode",
+        help="which programs: some of train,score,prefill,decode; default: all",
+    )
     plan.add_argument("--compare", metavar="CONFIG", help="a second config, side by side")
-    add_flags(
-        plan,
-        search="search mesh, batch and remat: compile the N most promising, report the best",
-        search_sequences="values of batch.sequences_per_chip to search; tokens per step change "
-        "with it",
+    plan.add_argument(
+        "--search",
+        type=int,
+        metavar="N",
+        help="search mesh, batch and remat: compile the N most promising, report the best",
+    )
+    plan.add_argument(
+        "--search_sequences",
+        type=counts,
+        metavar="N,N",
+        default=(1, 2, 4, 8, 16),
+        help="values of batch.sequences_per_chip to search; tokens per step change with it",
     )
 
+
+def _add_curate(command: Command) -> None:
     curate = command(
         "curate",
         "Raw text -> a corpus for training, on Apache Beam.",
         "curate_command.curate_command",
-        required=("input", "out", "config"),
-        input="JSONL (.gz, .zst), WARC, WET, Parquet, text, pairs as xx-yy.tsv; globs",
-        out="a new directory, for config.data of `train`",
-        config="a file such as configs/curation.py",
-        runner="local, or a Beam runner's name",
-        runner_options="options of that runner, e.g. '--flink_master=HOST:8081'",
-        workers="processes of the local runner",
-        rejects="a new directory for rejected documents and the reasons",
-        sample="sample texts per reason in the report",
-        explain="print what happened to one document",
     )
-    curate.set_defaults(runner="local")
+    curate.add_argument(
+        "--input",
+        required=True,
+        help="JSONL (.gz, .zst), WARC, WET, Parquet, text, pairs as xx-yy.tsv; globs",
+    )
+    curate.add_argument("--out", required=True, help="a new directory, for config.data of `train`")
+    curate.add_argument("--config", required=True, help="a file such as configs/curation.py")
+    curate.add_argument("--runner", default="local", help="local, or a Beam runner's name")
+    curate.add_argument(
+        "--runner_options",
+        default="",
+        metavar="'--NAME=VALUE ...'",
+        help="options of that runner, e.g. '--flink_master=HOST:8081'",
+    )
+    curate.add_argument("--workers", type=int, default=1, help="processes of the local runner")
+    curate.add_argument("--rejects", help="a new directory for rejected documents and the reasons")
+    curate.add_argument(
+        "--sample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="sample texts per reason in the report",
+    )
+    curate.add_argument("--explain", metavar="ID", help="print what happened to one document")
 
-    command(
+
+def _add_sweep(command: Command) -> None:
+    sweep = command(
         "sweep",
         "Ablate a mixture: proxy runs, a fit, and a proposal.",
         "study_commands.sweep_command",
-        required=("config", "workdir"),
-        config="a file such as configs/mixture_ablation.py",
-        workdir="runs, metrics and the report; resumes",
-        dry_run="print what would run and what it costs",
+    )
+    sweep.add_argument("--config", required=True, help="a file such as configs/mixture_ablation.py")
+    sweep.add_argument("--workdir", required=True, help="runs, metrics and the report; resumes")
+    sweep.add_argument(
+        "--dry_run", action="store_true", help="print what would run and what it costs"
     )
 
+
+def _add_report(command: Command) -> None:
     report = command(
         "report", "One HTML page of a run, and its metrics.", "study_commands.report_command"
     )

@@ -86,6 +86,11 @@ class TrainingData:
         self._config, self._workdir = config, workdir
         self._corpus, self._tokenizer = corpus, tokenizer
         self._stages, self._rows = list(plan.stages), plan.batch_rows
+        infos = corpus.infos()
+        # Sources that a stage reads.
+        self._wanted = {
+            name for stage in plan.stages for name in mixture_sources(stage.mixture, infos)
+        }
         stores = self._prepare()
         self._feed = self._configured = build_feed(
             {**stores, **self._streams()},
@@ -209,26 +214,24 @@ class TrainingData:
         for line in warnings:
             _log.warning(line)
 
-    def _read_by_a_stage(self) -> set[str]:
-        infos = self._corpus.infos()
-        return {name for stage in self._stages for name in mixture_sources(stage.mixture, infos)}
-
     def _prepare(self) -> dict[str, TokenStore]:
         """The token stores of the sources that are not streamed."""
-        infos, wanted = self._corpus.infos(), self._read_by_a_stage()
         return prepare_stores(
             self._corpus,
             self._tokenizer,
-            [info.name for info in infos if info.name in wanted and not info.streamed],
+            [
+                info.name
+                for info in self._corpus.infos()
+                if info.name in self._wanted and not info.streamed
+            ],
             self._config.data_cache or self._workdir / "data",
             part=(jax.process_index(), jax.process_count()),
         )
 
     def _streams(self) -> dict[str, StreamedSource]:
         """The sources that are tokenised as they are read."""
-        wanted = self._read_by_a_stage()
         names = [info.name for info in self._corpus.infos() if info.streamed]
-        return {name: self._stream(name) for name in names if name in wanted}
+        return {name: self._stream(name) for name in names if name in self._wanted}
 
     def _stream(self, name: str) -> StreamedSource:
         _log.info(
@@ -247,7 +250,7 @@ class TrainingData:
 
     def _mix(self, sizes: Mapping[str, int]) -> list[Stage]:
         """The stages with their mixtures; `sizes` are target tokens by source."""
-        stages, read = [], dict.fromkeys(self._read_by_a_stage(), 0.0)
+        stages, read = [], dict.fromkeys(self._wanted, 0.0)
         for stage in self._stages:
             budget = float(stage.steps * self._rows * self._config.batch.length)
             mixture = self._mixture(stage, sizes, budget, read)
@@ -269,8 +272,7 @@ class TrainingData:
         mixture = get_mixture(stage.mixture, infos, within, sizes, budget, read)
         for note in mixture.notes:
             _log.info(f"mixture {stage.mixture}: {note}")
-        everywhere = self._read_by_a_stage()
-        shares = apply_override(mixture.shares, fields.override, infos, stage.name, everywhere)
+        shares = apply_override(mixture.shares, fields.override, infos, stage.name, self._wanted)
         changes = [
             f"{name} {mixture.shares[name]:.4%} -> {share:.4%}"
             for name, share in shares.items()

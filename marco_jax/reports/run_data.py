@@ -5,14 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import json
 import math
 import os
 import pathlib
 from typing import Any, NamedTuple
 
 from marco_jax.evaluation.results import AVERAGES, Result, read_results
-from marco_jax.files import read_json_lines
+from marco_jax.files import read_json_lines, read_json_object
 from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE
 
 # The stage that later stages are compared with, where a run trains its own base.
@@ -157,10 +156,10 @@ def load_run(workdir: str | os.PathLike) -> RunData:
     metrics = read_metrics(workdir / "metrics.jsonl")
     return RunData(
         name=workdir.resolve().name,
-        config=read_json_object(workdir / "config.json"),
+        config=json_object_if_any(workdir / "config.json"),
         metrics=metrics,
         evaluations=_evaluations(workdir / "eval"),
-        stages=_stages(read_json_object(workdir / "mixture.json"), metrics),
+        stages=_stages(json_object_if_any(workdir / "mixture.json"), metrics),
         checkpoints=sorted(
             int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()
         ),
@@ -176,13 +175,12 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def read_json_object(path: pathlib.Path) -> dict[str, Any]:
+def json_object_if_any(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON object; gives {} for a file that is missing or is not an object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _evaluations(directory: pathlib.Path) -> dict[int, dict[tuple[str, str, str], Result]]:

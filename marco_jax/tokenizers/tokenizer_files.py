@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from marco_jax.files import write_bytes
+from marco_jax.files import read_json_object, write_bytes
 
 EOS_TOKEN = "<|endoftext|>"
 # Qwen2's special tokens, which follow its 151,643 ordinary tokens.
@@ -127,12 +127,4 @@ def _to_json(value: Mapping[str, Any]) -> bytes:
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a JSON object: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is not a JSON object but a {type(value).__name__}")
-    return value
+    return read_json_object(path) if path.is_file() else None

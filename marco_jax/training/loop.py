@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -94,14 +94,24 @@ def train(config: ConfigDict, workdir: str) -> int:
         # Hooks: what follows a step.
         boards = Boards(directory, config, first=jax.process_index() == 0)
         writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards)
-        loop = _Loop(config, plan, data, trainer, restorer, checkpoints, writer, state)
-        evaluations = _evaluation_hooks(config, evaluators, trainer, directory, writer)
-        export = ExportHook(config, trainer, tokenizer, directory, writer)
-        loop.add_hooks(evaluations, [ProfileHook(directory, config.profile)], [export])
+        outputs = _Outputs(
+            ProfileHook(directory, config.profile),
+            _evaluation_hooks(config, evaluators, trainer, directory, writer),
+            ExportHook(config, trainer, tokenizer, directory, writer),
+        )
+        loop = _Loop(config, plan, data, trainer, restorer, checkpoints, writer, outputs, state)
 
         # Steps.
         with _failures(writer.clock), contextlib.closing(loop):
             return loop.run()
+
+
+class _Outputs(NamedTuple):
+    """The hooks that write what is neither metrics nor checkpoints."""
+
+    profile: ProfileHook
+    evaluations: list[EvaluationHook]
+    export: ExportHook
 
 
 class _Loop:
@@ -116,6 +126,7 @@ class _Loop:
         restorer: Restorer,
         checkpoints: Checkpoints,
         writer: MetricsWriter,
+        outputs: _Outputs,
         state: TrainState,
     ) -> None:
         self.config, self.plan, self.data, self.trainer = config, plan, data, trainer
@@ -130,18 +141,15 @@ class _Loop:
         self.save = CheckpointHook(
             checkpoints, trainer.config, writer, config.checkpoint.every, self._describe
         )
-        self.evaluations: Sequence[EvaluationHook] = ()
-        self.hooks: list[Callable[[Event], None]] = [self.metrics, self.progress, self.save]
-
-    def add_hooks(
-        self,
-        evaluations: Sequence[EvaluationHook],
-        before: Sequence[Callable[[Event], None]],
-        after: Sequence[Callable[[Event], None]],
-    ) -> None:
-        """Adds hooks: `before` and evaluations are called before a checkpoint, `after` after it."""
-        self.evaluations = evaluations
-        self.hooks = [self.metrics, self.progress, *before, *evaluations, self.save, *after]
+        self.evaluations = outputs.evaluations
+        self.hooks: list[Callable[[Event], None]] = [
+            self.metrics,
+            self.progress,
+            outputs.profile,
+            *self.evaluations,
+            self.save,
+            outputs.export,
+        ]
 
     def run(self) -> int:
         """Takes all steps that are left; returns 0, or 143 after a SIGTERM."""

@@ -16,7 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from marco_jax.files import check_space
+from marco_jax.files import check_space, read_json_object
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -107,12 +107,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is absent: give the directory of a Hugging Face model")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): download it again") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is not a JSON object: download it again")
-    return value
+        raise ValueError(f"{error}; download it again") from None
 
 
 def _read_header(path: Path) -> dict[str, StoredTensor]:
