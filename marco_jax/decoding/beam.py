@@ -49,7 +49,8 @@ def search(
         slots = bucket(len(pending[0][1])) + steps
         same = [one for one in pending if requests[one[0]].max_new_tokens == steps]
         batch = same[: engine.rows_of(slots * beams, len(same))]
-        pending = [one for one in pending if one not in batch]
+        taken = {number for number, _ in batch}
+        pending = [one for one in pending if one[0] not in taken]
         tokens, lengths = _search_batch(
             engine, params, layers, [prompt for _, prompt in batch], steps, beams, length_penalty
         )

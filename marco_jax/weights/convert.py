@@ -27,6 +27,7 @@ from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from marco_jax.weights.arrays import ArrayWriter
 from marco_jax.weights.checkpoints import CHECKPOINTS, begin_step, finish_step
 from marco_jax.weights.directory import (
+    MAX_SHARD_BYTES,
     check_free,
     huggingface_tensors,
     write_directory,
@@ -204,7 +205,7 @@ def export_model(
     dtype: Any = None,
     terms: Terms | None = None,
     overwrite: bool = False,
-    **options: Any,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> tuple[FoundModel, Progress]:
     """Exports any model as a Hugging Face directory, with one tensor in memory at a time.
 
@@ -213,7 +214,7 @@ def export_model(
         dtype: of the stored weights; None keeps the model's.
         terms: for the model card; empty fields are taken from the run or directory.
         overwrite: replace an earlier export as a whole.
-        options: `max_shard_bytes` of `write_directory`.
+        max_shard_bytes: the largest safetensors file.
 
     Returns:
         the model, and the progress with bytes and speed.
@@ -240,7 +241,7 @@ def export_model(
             files={"README.md": card},
             overwrite=overwrite,
             progress=progress,
-            **options,
+            max_shard_bytes=max_shard_bytes,
         )
     return found, progress
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.processes import barrier
 from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.weights.directory import (
+    MAX_SHARD_BYTES,
     check_free,
     huggingface_shapes,
     huggingface_tensors,
@@ -183,8 +184,9 @@ def save_huggingface(
     tokenizer: Tokenizer | None = None,
     dtype: Any = None,
     *,
+    files: Mapping[str, str] | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
     overwrite: bool = False,
-    **options: Any,
 ) -> None:
     """Writes a directory that transformers 4 and 5 load: weights, configs and tokenizer files.
 
@@ -195,10 +197,12 @@ def save_huggingface(
         out_dir: created; may exist if empty.
         params: with any sharding.
         dtype: of the stored weights; None keeps the dtype of the parameters.
+        files: further text files by name, such as README.md.
+        max_shard_bytes: the largest safetensors file.
         overwrite: replace an earlier export (a directory with a config.json) as a whole.
-        options: `files` and `max_shard_bytes` of `write_directory`, which has the errors, too.
 
     Raises:
+        FileExistsError: the directory may not be replaced.
         ValueError: parameters or a tokenizer that do not fit the config.
     """
     out_dir = Path(out_dir)
@@ -208,7 +212,15 @@ def save_huggingface(
     dtype = np.dtype(dtype or flat["embed_tokens/embedding"].dtype)
     tensors = huggingface_tensors(config, dtype, lambda row, layer: _fetch(flat[row.path], layer))
     if jax.process_index() == 0:
-        write_directory(out_dir, config, tensors, tokenizer, overwrite=overwrite, **options)
+        write_directory(
+            out_dir,
+            config,
+            tensors,
+            tokenizer,
+            files=files,
+            max_shard_bytes=max_shard_bytes,
+            overwrite=overwrite,
+        )
     else:
         for tensor in tensors.values():
             tensor.read()
