@@ -108,7 +108,9 @@ def pairs_flags(parser: argparse.ArgumentParser) -> None:
         "that are empty or reached --max_new_tokens are left out.",
     )
     pairs.add_argument("--pairs", action="store_true", help="write pairs instead of texts")
-    pairs.add_argument("--samples", type=int, default=8, metavar="N", help="answers drawn a prompt")
+    pairs.add_argument(
+        "--samples", type=int, default=8, metavar="N", help="answers drawn per prompt"
+    )
     pairs.add_argument(
         "--scorer",
         help="chrf or chrf++ (against --reference), language (1 in the row's language), "

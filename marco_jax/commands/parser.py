@@ -99,7 +99,7 @@ def create_parser() -> argparse.ArgumentParser:
 def _add_train(command: Command) -> None:
     train = command(
         "train",
-        "Train as a config file says; resumes in its workdir.",
+        "Train with a config file; resumes in its workdir.",
         "train_command.train_command",
         "Any field: --config.steps=100 --config.mixture.override=kk=0.02,ne=0.03. On a CPU the "
         "process keeps freed memory for the next step; MARCO_KEEP_MEMORY=0 gives it back.",
@@ -128,7 +128,7 @@ def _add_evaluate(command: Command) -> None:
         "--examples",
         dest="examples",
         type=int,
-        help="items a language and subject; default: the run's, of benchmarks all",
+        help="items per language and subject; default: the run's, of benchmarks all",
     )
     evaluate.add_argument(
         "--data_dir",
@@ -195,7 +195,9 @@ def _add_translate(command: Command) -> None:
     translate.add_argument("--tgt", required=True, help="language to translate to, such as kk")
     texts = translate.add_mutually_exclusive_group(required=True)
     texts.add_argument("--text", help="one text; its translation goes to standard output")
-    texts.add_argument("--input", help='JSONL of {"source": ...}, or a text file, a text a line')
+    texts.add_argument(
+        "--input", help='JSONL of {"source": ...}, or a text file with one text per line'
+    )
     generation_flags(translate, "translation", "256", "0 (greedy)")
 
 
