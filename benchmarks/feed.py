@@ -20,11 +20,13 @@ import numpy as np
 import tokenizers
 
 from benchmarks.common import OURS, print_json, read_flags, take_turns
-from marco_jax.data.corpus import TRAIN, Corpus
+from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
+from marco_jax.data.packed import pack_sources
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.data.texts import TRAIN
 from marco_jax.tokenizers.tokenizer import Tokenizer, train_sentencepiece
 
 BATCH_ROWS = 8
@@ -39,8 +41,9 @@ def make_feed(corpus: Corpus, tokenizer: Tokenizer, length: int, cache: pathlib.
     # Every source by its size: each is read once.
     mixture = get_mixture("all", corpus.infos(), Within("proportional"), sizes)
     steps = max(1, round(sum(sizes.values()) / length / BATCH_ROWS))
-    options = {"length": length, "batch_rows": BATCH_ROWS, "eos_id": tokenizer.eos_id}
-    return build_feed(stores, [Stage("all", mixture, steps)], seed=0, **options)
+    packed = pack_sources(stores, length=length, seed=0, eos_id=tokenizer.eos_id)
+    stages = [Stage("all", mixture, steps)]
+    return build_feed(packed, stages, length=length, batch_rows=BATCH_ROWS, seed=0)
 
 
 def read(feed: Feed) -> tuple[int, int]:
@@ -85,6 +88,7 @@ def main() -> None:
         data=("default", "as config.data"),
         length=(2048, "tokens of a sequence"),
         rounds=(3, "turns of each side"),
+        vocabulary=(8192, "entries of the tokenizer"),
     )
     corpus, length = load_corpus(args.data), args.length
     texts = [
@@ -93,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         sample = texts[:: max(1, len(texts) // 20_000)]
-        tokenizer = train_sentencepiece(iter(sample), 8192, root / "tokenizer")
+        tokenizer = train_sentencepiece(iter(sample), args.vocabulary, root / "tokenizer")
         file = str(root / "tokenizer/tokenizer.json")
         # TensorFlow's import is not part of the work.
         make_feed(load_corpus("default"), tokenizer, length, root / "warm").batch(0)

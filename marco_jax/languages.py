@@ -1,9 +1,15 @@
-"""The 29 languages of Marco-LLM and their token budgets (arXiv 2412.04003, Table 1)."""
+"""The 29 languages of Marco-LLM with their token budgets (arXiv 2412.04003, Table 1), and others.
+
+`config.languages.extra` adds languages for the process; all code reads them from `LANGUAGES`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,16 +18,17 @@ class Language:
 
     `group` is the paper's: "english", "chinese", "high" or "low". It follows the token budget, not
     the size of the corpus: Greek has more raw text than Portuguese but is in "low".
-    `corpus_tokens` and `used_tokens` are in billions (Table 1).
+    `corpus_tokens` and `used_tokens` are in billions (Table 1). An added language has neither of
+    them, and no script.
     """
 
     code: str
     name: str
     native_name: str
     group: str
-    script: str
-    corpus_tokens: float
-    used_tokens: float
+    script: str = ""
+    corpus_tokens: float | None = None
+    used_tokens: float | None = None
 
 
 _TABLE_1 = (
@@ -56,23 +63,95 @@ _TABLE_1 = (
     Language("ne", "Nepali", "नेपाली", "low", "Deva", 22.6, 1.9),
 )
 
+# The paper's in the order of its table, then those of `add_languages` in the order of their codes.
 LANGUAGES: dict[str, Language] = {language.code: language for language in _TABLE_1}
-# The paper's "high-resource" ten include English and Chinese.
-HIGH_RESOURCE = tuple(code for code, language in LANGUAGES.items() if language.group != "low")
-LOW_RESOURCE = tuple(code for code, language in LANGUAGES.items() if language.group == "low")
+
+# Codes of languages that name averages over languages in results.
+_RESERVED = ("all", "low")
+_CODE = re.compile("[a-z]{2,3}")
+
+
+def high_resource() -> tuple[str, ...]:
+    """Codes of the high-resource languages; the paper's ten include English and Chinese."""
+    return tuple(code for code, language in LANGUAGES.items() if language.group != "low")
+
+
+def low_resource() -> tuple[str, ...]:
+    """Codes of the low-resource languages; the paper has nineteen."""
+    return tuple(code for code, language in LANGUAGES.items() if language.group == "low")
+
+
+def add_languages(extra: str) -> None:
+    """Adds languages to `LANGUAGES`; one that is there already with the same values stays.
+
+    Args:
+        extra: `config.languages.extra`, such as "sw:Swahili:low,yo:Yoruba:low:Yorùbá": code, name,
+            group ("high" or "low"), and the name in the language itself, by default the other name.
+
+    Raises:
+        ValueError: names the item that is malformed, or that defines a language differently.
+    """
+    found: dict[str, Language] = {}
+    for item in names_in(extra):
+        language = _parse_language(item)
+        other = found.get(language.code) or LANGUAGES.get(language.code, language)
+        if other != language:
+            there = ":".join((other.code, other.name, other.group, other.native_name))
+            raise ValueError(
+                f"languages.extra: {item!r} defines {language.code!r} differently than {there!r}, "
+                "which is known already: write the same values, or use another code"
+            )
+        found[language.code] = language
+    new = {code: language for code, language in found.items() if code not in LANGUAGES}
+    if new:
+        own = [language.code for language in _TABLE_1]
+        new |= {code: LANGUAGES.pop(code) for code in tuple(LANGUAGES) if code not in own}
+        LANGUAGES.update(sorted(new.items()))
+
+
+def add_config_languages(config: Mapping[str, Any]) -> None:
+    """Adds `languages.extra` of a run's config; one without the field adds none.
+
+    Raises:
+        ValueError: as `add_languages`.
+    """
+    add_languages(config.get("languages", {}).get("extra", ""))
+
+
+def _parse_language(item: str) -> Language:
+    parts = [part.strip() for part in item.split(":")]
+    if len(parts) not in (3, 4) or not all(parts):
+        raise ValueError(
+            f"languages.extra: {item!r} is not of the form code:Name:group, such as sw:Swahili:low"
+        )
+    code, name, group, *native = parts
+    if not _CODE.fullmatch(code) or code in _RESERVED:
+        raise ValueError(
+            f"languages.extra: {item!r}: the code {code!r} cannot be used: write two or three "
+            f"lower-case letters that are not {' or '.join(_RESERVED)}"
+        )
+    if any(language.code == code for language in _TABLE_1):
+        raise ValueError(
+            f"languages.extra: {item!r}: {code!r} is one of the paper's 29 languages: leave it out"
+        )
+    if group not in ("high", "low"):
+        raise ValueError(f"languages.extra: {item!r}: the group is {group!r}: write high or low")
+    return Language(code, name, native[0] if native else name, group)
 
 
 def get_language(code: str) -> Language:
     """Returns the language with a code such as "kk".
 
     Raises:
-        ValueError: the code is not one of the 29; the message suggests the nearest one.
+        ValueError: the code is unknown; the message suggests the nearest one.
     """
     if code not in LANGUAGES:
-        names = {language.name.lower(): language.code for language in _TABLE_1}
+        names = {language.name.lower(): language.code for language in LANGUAGES.values()}
         near = names.get(code.lower()) or next(iter(difflib.get_close_matches(code, LANGUAGES)), "")
         hint = f"did you mean {near!r}?" if near else f"known are {', '.join(LANGUAGES)}"
-        raise ValueError(f"language {code!r} is unknown: {hint}")
+        raise ValueError(
+            f"language {code!r} is unknown: {hint}; config.languages.extra adds a language"
+        )
     return LANGUAGES[code]
 
 

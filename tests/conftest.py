@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import jax
 import pytest
 
+from marco_jax.languages import LANGUAGES
 from marco_jax.runtime.logs import configure_logging
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -48,6 +49,15 @@ def shared_dir() -> pathlib.Path:
 def one_device() -> list[jax.Device]:
     """The first device alone."""
     return jax.devices()[:1]
+
+
+@pytest.fixture
+def only_here():
+    """Languages that a test adds are taken away after it."""
+    before = dict(LANGUAGES)
+    yield
+    LANGUAGES.clear()
+    LANGUAGES.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ import pytest
 from marco_jax.commands.parser import create_parser
 from marco_jax.data.readers import FORMS
 from marco_jax.evaluation.benchmarks import BENCHMARKS
+from marco_jax.languages import LANGUAGES
 from marco_jax.training.config import load_config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -32,9 +33,12 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 # Languages of a fence whose blocks are commands, or code.
 SHELL, CODE = ("sh", "bash", "console"), ("python",)
-NEEDS = ("accelerator", "benchmarks", "checkpoint", "corpus", "pod", "time", "tpu compiler")
+NEEDS = (
+    *("accelerator", "benchmarks", "checkpoint", "corpus", "google-crc32c", "pod", "time"),
+    "tpu compiler",
+)
 # Programs that a page may call besides the project's own.
-OTHER_PROGRAMS = ("pip", "git", "export", "gcloud", "xpk", "docker", "cd")
+OTHER_PROGRAMS = ("pip", "git", "export", "gcloud", "xpk", "docker", "cd", "seqio_cache_tasks")
 # What stands for a reader's own field or file in README.md.
 PLACEHOLDER = "field"
 
@@ -179,6 +183,8 @@ def _check_module(module, words):
     spec = importlib.util.find_spec(module)
     if spec is None:
         return f"there is no module {module}"
+    if module.partition(".")[0] == "seqio":
+        return ""
     if spec.submodule_search_locations:
         spec = importlib.util.find_spec(f"{module}.__main__")
     source = pathlib.Path(spec.origin).read_text(encoding="utf-8")
@@ -244,7 +250,7 @@ def test_every_block_of_commands_or_code_has_a_mark():
 )
 def test_a_snippet_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tables = [(table, dict(table)) for table in (BENCHMARKS, FORMS)]
+    tables = [(table, dict(table)) for table in (BENCHMARKS, FORMS, LANGUAGES)]
     try:
         exec(compile(block.text, str(DOCS / block.page), "exec"), {"__name__": "snippet"})
     finally:

@@ -26,10 +26,10 @@ DISTRIBUTIONS = {
 # Modules whose imports need an extra, wherever in the file they stand.
 USERS = {
     "marco_jax/curation/": "curation",
-    "marco_jax/data/default_corpus.py": "demo",
+    "marco_jax/data/builtin_sources.py": "demo",
     "marco_jax/data/knowledge.py": "demo",
     # Names of languages in the source's or the target's own language.
-    "marco_jax/data/declared_corpus.py": "demo",
+    "marco_jax/data/templates.py": "demo",
     "marco_jax/training/boards.py": "wandb",
     "marco_jax/lm_eval.py": "harness",
     "marco_jax/evaluation/lm_eval_adapter.py": "harness",

@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 
 from experiments import parse_overrides
 from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, target_values
-from marco_jax.data.mixtures import GROUPS
 from marco_jax.files import write_json, write_text
+from marco_jax.languages import low_resource
 from marco_jax.reports.charts import PALETTE, axis, bars, chart
 from marco_jax.reports.page import render_page
 from marco_jax.reports.run_data import name_of
@@ -95,7 +95,7 @@ def _bits(runs: Runs, proxy: Proxy, step: int | None) -> dict[str, float]:
 
 def verdict(found: Mapping[str, object]) -> list[str]:
     """Whether the paper's claim holds here, a line each for low-resource, English and Chinese."""
-    low = [code for code in found["before"] if code in GROUPS["low-resource"]]
+    low = [code for code in found["before"] if code in low_resource()]
     stages, lines = found["changes"]["Stage-II"], []
     if low:
         means = np.mean([stages[code] for code in low], axis=0)

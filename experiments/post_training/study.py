@@ -26,8 +26,8 @@ from experiments.post_training.translation import (
     translate,
     write_source,
 )
-from marco_jax.data.corpus import HELD_OUT, TRAIN, Pair
 from marco_jax.data.load import load_corpus
+from marco_jax.data.texts import HELD_OUT, TRAIN, Pair
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import Sampling
 from marco_jax.files import write_json

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.data.corpus import Corpus, Pair
+from marco_jax.data.corpus import Corpus
+from marco_jax.data.texts import Pair
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
 from marco_jax.evaluation.metrics import chrf, language_rate

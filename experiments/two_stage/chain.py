@@ -20,8 +20,10 @@ from experiments.post_training.translation import (
     translate,
     write_source,
 )
-from marco_jax.data.corpus import HELD_OUT, TRAIN, Corpus
+from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
+from marco_jax.data.run_stores import read_held_out_record
+from marco_jax.data.texts import HELD_OUT, TRAIN
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import Sampling
 from marco_jax.files import write_json
@@ -154,7 +156,9 @@ def summary(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         if rows.exists():
             found[part]["evaluation"] = json.loads(rows.read_text(encoding="utf-8"))
         if part != PRETRAIN and not config[SFT].data:
-            held_out = short_pairs(_corpus(config), HELD_OUT, config.own_data.held_out, seed=0)
+            corpus = _corpus(config)
+            read_held_out_record(corpus, workdir / PRETRAIN)
+            held_out = short_pairs(corpus, HELD_OUT, config.own_data.held_out, seed=0)
             engine, params = _open(workdir / part)
             translation = scores(held_out, translate(engine, params, held_out))
             found[part]["translation"] = translation

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from marco_jax.data.corpus import SourceInfo
-from marco_jax.data.mixtures import GROUPS, apply_override, find_sources
+from marco_jax.data.mixtures import table_groups
+from marco_jax.data.overrides import apply_override, find_sources
+from marco_jax.data.texts import SourceInfo
 from marco_jax.languages import names_in
 
 # Digits of a printed weight.
@@ -63,10 +64,17 @@ class Components:
         largest = list(self.members)[int(np.argmax(weights))]
         named = [component for component in self.members if component != largest]
         rounded = dict(zip(self.members, np.round(weights, _DIGITS), strict=True))
-        text = ",".join(f"{component}={_short(rounded[component])}" for component in named)
         near = 10.0 ** (1 - _DIGITS)
-        # Without a name of some component in an override, or if names overlap, list the sources.
+        # Without a name of some component in an override, list the sources.
         with contextlib.suppress(ValueError):
+            items = []
+            for component in named:
+                # A group's item counts the components inside it, too: "kk,low-resource".
+                means = set(find_sources(component, self.shares, self.sources))
+                parts = [other for other, own in self.members.items() if means >= set(own)]
+                total = sum(rounded[other] for other in parts)
+                items.append(f"{component}={_short(total)}")
+            text = ",".join(items)
             made = apply_override(self.shares, text, self.sources)
             if all(math.isclose(made[s], share, abs_tol=near) for s, share in wanted.items()):
                 return text
@@ -118,7 +126,7 @@ def find_components(
         if own:
             members[item] = own
             taken.update(own)
-    for group, cells in GROUPS.items():
+    for group, cells in table_groups().items():
         rest = [s for s in sources if s.name in shares and s.name not in taken]
         own = tuple(s.name for s in rest if (s.language if s.kind == "text" else s.kind) in cells)
         if own:

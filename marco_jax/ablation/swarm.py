@@ -22,6 +22,7 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.data.workers import Context, Workers
 from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.processes import first_process_first
 from marco_jax.tokenizers.tokenizer import load_tokenizer
@@ -89,7 +90,7 @@ def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
     per_step = global_rows(config, sharding) * config.batch.length
     resolve_steps(config, per_step)
     plan_stages(config)
-    corpus = load_corpus(config.data, seed=config.seed)
+    corpus = load_corpus(config.data, config.seed, config.data_errors)
     infos = corpus.infos()
     within = Within(config.mixture.within, config.mixture.temperature, config.mixture.max_epochs)
     if within.method != "uniform":
@@ -138,7 +139,9 @@ def _sizes(
     names = [s.name for s in components.sources if s.name in components.shares and not s.streamed]
     with first_process_first("sizes"):
         cache = config.data_cache or workdir / "data"
-        stores = prepare_stores(corpus, tokenizer, names, cache)
+        context = Context(corpus, tokenizer, languages=config.languages.extra)
+        with Workers(config.feed.workers, context) as workers:
+            stores = prepare_stores(corpus, tokenizer, names, cache, workers=workers)
     return {name: float(store.tokens + len(store.lengths)) for name, store in stores.items()}
 
 

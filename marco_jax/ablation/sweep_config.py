@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from marco_jax.data.mixtures import GROUPS
+from marco_jax.data.mixtures import table_groups
 from marco_jax.extras import require
-from marco_jax.languages import LANGUAGES, names_in
+from marco_jax.languages import LANGUAGES, add_config_languages, names_in
 from marco_jax.training.config import ConfigError
 from marco_jax.training.defaults import training_config, training_stage
 
@@ -90,6 +90,7 @@ def check_fields(config: ConfigDict) -> None:
     Which languages have metrics is known only after the first run; here, names must be languages
     that are evaluated.
     """
+    add_config_languages(config)
     fields = config.sweep
     if fields.fit not in FITS:
         raise ConfigError(f"sweep.fit is {fields.fit!r}: choose one of {', '.join(FITS)}")
@@ -109,10 +110,12 @@ def check_fields(config: ConfigDict) -> None:
     if not objective:
         raise ConfigError("sweep.objective is empty: name languages, such as low-resource")
     bounds = parse_shares(fields.bounds, "sweep.bounds")
+    groups = table_groups()
     for field, names in (("sweep.objective", objective), ("sweep.bounds", bounds)):
         for name in names:
-            if name != "all" and "/" not in name and not evaluated & set(GROUPS.get(name, (name,))):
-                near = difflib.get_close_matches(name, [*GROUPS, *LANGUAGES], n=1)
+            codes = set(groups.get(name, (name,)))
+            if name != "all" and "/" not in name and not evaluated & codes:
+                near = difflib.get_close_matches(name, [*groups, *LANGUAGES], n=1)
                 hint = f"did you mean {near[0]!r}?" if near and near[0] != name else ""
                 raise ConfigError(f"{field}: {name!r} is not an evaluated language; {hint}")
 
@@ -152,12 +155,12 @@ def resolve_targets(
     by_language = {t.rpartition("/")[2]: t for t in targets if t.rpartition("/")[0] == first}
     found: dict[str, float] = {}
     for name, share in shares.items():
-        languages = list(by_language) if name == "all" else GROUPS.get(name, (name,))
+        languages = list(by_language) if name == "all" else table_groups().get(name, (name,))
         matching = [by_language[code] for code in languages if code in by_language]
         if name in targets:
             matching = [name]
         if not matching:
-            near = difflib.get_close_matches(name, [*by_language, *GROUPS], n=1)
+            near = difflib.get_close_matches(name, [*by_language, *table_groups()], n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(by_language)}"
             raise ConfigError(f"{field}: no metric of {name!r}; {hint}")
         for target in matching:

@@ -17,6 +17,7 @@ from marco_jax.weights.models import create_engine, load_model, read_mesh, run_c
 def eval_command(arguments: argparse.Namespace) -> int:
     """Scores a model: the metrics that the training loop reports for the same parameters."""
     from marco_jax.data.load import load_corpus
+    from marco_jax.data.run_stores import read_held_out_record
     from marco_jax.evaluation.benchmark_tasks import is_benchmark
     from marco_jax.evaluation.builtin_tasks import named_task
     from marco_jax.evaluation.chat_prompts import Chat
@@ -52,7 +53,13 @@ def eval_command(arguments: argparse.Namespace) -> int:
     if not all(map(is_benchmark, names)):
         # Where there are benchmarks --data_dir is theirs, and the corpus that of the run.
         given = None if benchmarks else arguments.data_dir
-        corpus = load_corpus(given or run.get("data", "default"), seed=run.get("seed", 0))
+        corpus = load_corpus(
+            given or run.get("data", "default"),
+            run.get("seed", 0),
+            run.get("data_errors", "stop"),
+        )
+        if not given and loaded.workdir:
+            read_held_out_record(corpus, loaded.workdir)
     chat = Chat.of(loaded.tokenizer) if chosen("chat", False) else None
     engine = create_engine(loaded, chat.end_ids if chat else (), sharding)
     with Progress("preparing the tasks"):

@@ -52,7 +52,7 @@ def translate_command(arguments: argparse.Namespace) -> int:
 
     The prompt is a template of the paper's translation data; a text's lines become one.
     """
-    from marco_jax.data.corpus import Pair
+    from marco_jax.data.texts import Pair
     from marco_jax.evaluation.few_shot import translation_prompt
 
     _set_defaults(arguments, _NEW_TOKENS_OF_TRANSLATION)

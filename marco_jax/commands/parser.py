@@ -19,7 +19,7 @@ from marco_jax.commands.flags import (
     pairs_flags,
     synthetic_flags,
 )
-from marco_jax.languages import LOW_RESOURCE
+from marco_jax.languages import low_resource
 
 _EXAMPLES = "examples:"
 # Adds a command: name, summary, function, and a note if there is one.
@@ -222,7 +222,7 @@ def _add_importing(command: Command) -> None:
     )
     importing.add_argument(
         "--languages",
-        default=",".join(LOW_RESOURCE),
+        default=",".join(low_resource()),
         help="with --extend_vocabulary: the languages to learn from; default: the paper's "
         "low-resource ones",
     )

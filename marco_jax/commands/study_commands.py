@@ -9,7 +9,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from marco_jax.languages import names_in
+from marco_jax.languages import add_config_languages, names_in
 
 
 def plan_command(arguments: argparse.Namespace) -> int:
@@ -27,6 +27,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
         config = load_config(path, arguments.overrides)
         if arguments.num_slices is not None:
             config.mesh.num_slices = arguments.num_slices
+        add_config_languages(config)
         if not (arguments.topology or config.topology):
             raise ConfigError(f"{path} has no config.topology: give --topology=v5p:4x4x4")
         return config, arguments.topology or config.topology

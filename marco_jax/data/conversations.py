@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from marco_jax.data.corpus import CHAT, PREFERENCE, Corpus, Document
+from marco_jax.data.corpus import Corpus
+from marco_jax.data.file_hashes import FileHashes
+from marco_jax.data.texts import CHAT, PREFERENCE, Document
 from marco_jax.tokenizers.chat_templates import CHATML_END, QWEN2_CHAT, render_with_spans
 from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.tokenizers.tokenizer_files import Companions
@@ -29,9 +31,11 @@ def has_conversations(corpus: Corpus, source: str) -> bool:
     return kind_of(corpus, source) in (CHAT, PREFERENCE)
 
 
-def task_fingerprint(corpus: Corpus, tokenizer: Tokenizer, source: str) -> str:
-    """A hash of a source's documents, and of the chat template that renders them."""
-    fingerprint = corpus.source_fingerprint(source)
+def task_fingerprint(
+    corpus: Corpus, tokenizer: Tokenizer, source: str, hashes: FileHashes | None = None
+) -> str:
+    """A hash of a source's records, and of the chat template that renders them."""
+    fingerprint = corpus.source_fingerprint(source, hashes)
     if not has_conversations(corpus, source):
         return fingerprint
     text = fingerprint + chat_template(tokenizer)

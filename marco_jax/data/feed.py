@@ -17,17 +17,13 @@ import numpy as np
 
 from marco_jax.data.mixtures import Mixture
 from marco_jax.data.order import Interleave
-from marco_jax.data.packed import PackedSource
+from marco_jax.data.packed import PackedSource, Rows
 from marco_jax.data.packing import VERSION
 from marco_jax.data.resume_order import START, Origin, resume_order
-from marco_jax.data.store import PREFERENCES, TokenStore
+from marco_jax.data.store import PREFERENCES
 from marco_jax.data.streamed import StreamedSource
 
 FIELDS = ("tokens", "targets", "positions", "segment_ids", "source_ids")
-
-
-# A source whose rows can be read in any order, or only one after the other.
-Rows = PackedSource | StreamedSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,52 +332,35 @@ class Feed:
 
 
 def build_feed(
-    sources: Mapping[str, TokenStore | StreamedSource],
+    packed: Mapping[str, Rows],
     stages: Sequence[Stage],
     *,
     length: int,
     batch_rows: int,
     seed: int,
-    eos_id: int,
-    references: Mapping[str, np.ndarray] | None = None,
-    pairs_per_row: int = 1,
 ) -> Feed:
-    """Packs the sources that a stage gives a share, and mixes them.
+    """Mixes the packed sources that a stage gives a share.
 
     Args:
-        sources: by name.
+        packed: by name, what `pack_sources` returned for the same length and seed.
         stages: in order.
         length: target tokens of a row.
         batch_rows: rows of a global batch.
         seed: of the order.
-        eos_id: stands between texts.
-        references: of preferences, log-probabilities of each document under the reference model.
-        pairs_per_row: how many preferences a row may hold.
 
     Raises:
-        ValueError: a source without documents, or a share of a source that is not there.
+        ValueError: a share of a source that is not there.
     """
-    wanted = {name for stage in stages for name, share in stage.mixture.shares.items() if share}
-    if wanted - set(sources):
-        name = sorted(wanted - set(sources))[0]
-        known = list(sources)
-        raise ValueError(f"the mixture has a source {name!r} and the data has none: {known}")
-    packed = [
-        source
-        if isinstance(source, StreamedSource)
-        else PackedSource(
-            name,
-            source,
-            length,
-            seed,
-            eos_id,
-            reference=(references or {}).get(name),
-            most=pairs_per_row if source.kind == PREFERENCES else None,
-        )
-        for name, source in sources.items()
-        if name in wanted
+    wanted = [
+        name
+        for name in dict.fromkeys(name for stage in stages for name in stage.mixture.shares)
+        if any(stage.mixture.shares.get(name, 0) > 0 for stage in stages)
     ]
-    return Feed(packed, stages, length=length, batch_rows=batch_rows, seed=seed)
+    for name in wanted:
+        if name not in packed:
+            raise ValueError(f"the mixture has a source {name!r} and the data has none")
+    rows = [source for name, source in packed.items() if name in wanted]
+    return Feed(rows, stages, length=length, batch_rows=batch_rows, seed=seed)
 
 
 def _epochs(used: int, rows: int | None) -> float | None:

@@ -11,7 +11,6 @@ import datetime
 import random
 from collections.abc import Iterator
 
-from marco_jax.data.corpus import Message
 from marco_jax.extras import optional
 
 with optional():
@@ -63,20 +62,22 @@ SENTENCES = {
 DATES = 60
 
 
-def knowledge_documents(language: str, seed: int) -> Iterator[Message]:
-    """Documents of a language: one a territory, and dates with a number."""
+def knowledge_documents(language: str, seed: int) -> Iterator[tuple[str, str]]:
+    """Facts of a language with their keys: territories, and dates; none without LABELS."""
+    if language not in LABELS:
+        return
     locale = Locale.parse(language)
     for territory in sorted(get_global("territory_currencies")):
         name = locale.territories.get(territory)
         if name is not None and (text := _territory(locale, language, territory, name)):
-            yield Message(f"territory {territory}", text)
+            yield f"territory {territory}", text
     rng = random.Random(f"dates {seed}")
     for _ in range(DATES):
         day = datetime.date(1990, 1, 1) + datetime.timedelta(days=rng.randrange(16_000))
         amount = rng.randrange(1000, 10_000_000)
         full = format_date(day, "full", locale=locale)
         text = f"{day.isoformat()}: {full}\n{amount}: {format_decimal(amount, locale=locale)}"
-        yield Message(f"date {day.isoformat()}", text)
+        yield f"date {day.isoformat()}", text
 
 
 def _territory(locale: Locale, language: str, territory: str, name: str) -> str:

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from marco_jax.data.corpus import HELD_OUT, TRAIN
 from marco_jax.data.load import load_corpus
+from marco_jax.data.texts import HELD_OUT, TRAIN
 from marco_jax.languages import get_language
 from marco_jax.tokenizers.extension import Extension, compare_fertility, extend_vocabulary
 from marco_jax.tokenizers.tokenizer import load_tokenizer

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from marco_jax.data import declared_corpus, files_corpus
 from marco_jax.data.corpus import Corpus
+from marco_jax.data.generated_sources import generate_sources
+from marco_jax.data.sources import read_sources
 from marco_jax.extras import require
 
 
-def load_corpus(data: str = "default", seed: int = 0) -> Corpus:
+def load_corpus(data: str = "default", seed: int = 0, data_errors: str = "stop") -> Corpus:
     """Loads a corpus.
 
     Args:
         data: "default", the text that ships with the installed packages; a .json file that
             declares sources of any size (see sources.py); a directory of corpora (see
-            files_corpus.py for its layout); or JSONL files, comma-separated, globs allowed.
+            generated_sources.py for its layout); JSONL files, comma-separated, globs allowed; or
+            "", an empty corpus.
         seed: of the rendering of parallel text. The held-out split does not depend on it.
+        data_errors: what happens at a record that cannot be read: "stop" or "skip".
 
     Raises:
         FileNotFoundError: nothing there.
         MissingExtra: a package of the default corpus is not installed.
-        ValueError: a line that cannot be read, with file and line number.
+        ValueError: a declaration that cannot be used.
     """
+    if not data:
+        return Corpus([], seed, data_errors)
     if data == "default":
         require("demo", "the default corpus (config.data='default')")
-        from marco_jax.data import default_corpus
+        from marco_jax.data.builtin_sources import builtin_sources
 
-        return default_corpus.load_default(seed)
+        return Corpus(builtin_sources(seed), seed, data_errors)
     if data.endswith(".json"):
-        return declared_corpus.load_declared(data, seed)
-    return files_corpus.load_files(data, seed)
+        return Corpus(read_sources(data), seed, data_errors)
+    return Corpus(generate_sources(data, data_errors), seed, data_errors)

@@ -8,6 +8,7 @@ from typing import Any
 _LEFT_OUT = {
     "cut": "conversations are longer than a row and lose their end",
     "left_out": "pairs are longer than a row and are left out",
+    "untrained": "have no token to train on, or none before they are cut, and are left out",
 }
 
 

@@ -8,29 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from marco_jax.data.corpus import CHAT, PREFERENCE, TEXT, SourceInfo
-from marco_jax.languages import HIGH_RESOURCE, LOW_RESOURCE
+from marco_jax.data.texts import (
+    CHAT,
+    KNOWLEDGE,
+    PARALLEL,
+    PREFERENCE,
+    SYNTHETIC,
+    TEXT,
+    SourceInfo,
+)
+from marco_jax.languages import high_resource, low_resource
 
-OTHER_HIGH_RESOURCE = tuple(code for code in HIGH_RESOURCE if code not in ("en", "zh"))
+# Of the names of our tasks and mixtures in SeqIO's registry: "stage1" is "marco_stage1" there.
+PREFIX = "marco_"
 
-# The groups of Table 2: languages, or a kind. Inside a group the paper samples uniformly (its
-# Table 1).
-GROUPS: dict[str, tuple[str, ...]] = {
-    "English": ("en",),
-    "Chinese": ("zh",),
-    "other high-resource": OTHER_HIGH_RESOURCE,
-    "low-resource": LOW_RESOURCE,
-    "parallel": ("parallel",),
-    "high-quality knowledge": ("knowledge",),
-    "synthetic": ("synthetic",),
-}
+# The groups of Table 2. Inside a group the paper samples uniformly (its Table 1).
+GROUP_NAMES = (
+    "English",
+    "Chinese",
+    "other high-resource",
+    "low-resource",
+    "parallel",
+    "high-quality knowledge",
+    "synthetic",
+)
 
 # Table 2, percent of a stage's tokens.
 STAGE_SHARES: dict[str, dict[str, float]] = {
-    "stage1": dict(zip(GROUPS, (32, 17, 30, 9, 6, 5, 1), strict=True)),
-    "stage2": dict(zip(GROUPS, (28, 15, 26, 15, 8, 6, 2), strict=True)),
+    "stage1": dict(zip(GROUP_NAMES, (32, 17, 30, 9, 6, 5, 1), strict=True)),
+    "stage2": dict(zip(GROUP_NAMES, (28, 15, 26, 15, 8, 6, 2), strict=True)),
 }
 
 # Table 3: tokens of each stage in billions.
@@ -40,8 +48,15 @@ STAGE_TOKENS: dict[str, float] = {"stage1": 160.0, "stage2": 140.0}
 FLAT_SHARES: dict[str, float] = {
     name: sum(STAGE_TOKENS[stage] * shares[name] for stage, shares in STAGE_SHARES.items())
     / sum(STAGE_TOKENS.values())
-    for name in GROUPS
+    for name in GROUP_NAMES
 }
+
+
+def table_groups() -> dict[str, tuple[str, ...]]:
+    """The languages, or the kind, of each group of Table 2; with `languages.extra`."""
+    high = tuple(code for code in high_resource() if code not in ("en", "zh"))
+    cells = (("en",), ("zh",), high, low_resource(), (PARALLEL,), (KNOWLEDGE,), (SYNTHETIC,))
+    return dict(zip(GROUP_NAMES, cells, strict=True))
 
 
 WITHIN = ("uniform", "proportional", "temperature", "unimax")
@@ -140,123 +155,14 @@ def mixture_names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
-@dataclasses.dataclass(frozen=True)
-class OverrideItem:
-    """One item of `mixture.override`: the share of a target, in one stage or ("") in all."""
-
-    text: str
-    target: str
-    share: float
-    stage: str = ""
-
-
-def parse_override(override: str) -> list[OverrideItem]:
-    """The items of "kk=0.02,stage2:low-resource=0.2".
-
-    Raises:
-        ValueError: names the item that is not of this form, or whose share is not a number.
-    """
-    items = []
-    for text in filter(None, (part.strip() for part in override.split(","))):
-        name, separator, number = (part.strip() for part in text.partition("="))
-        stage, colon, target = (part.strip() for part in name.partition(":"))
-        try:
-            share = float(number)
-        except ValueError:
-            separator = ""
-        if not separator:
-            raise ValueError(f"mixture.override: {text!r} is not of the form source=share")
-        if not 0 <= share <= 1:
-            raise ValueError(f"mixture.override: {text!r} is not a share: write 0.02 for 2%")
-        items.append(OverrideItem(text, target if colon else name, share, stage if colon else ""))
-    return items
+def is_mixture_name(name: str) -> bool:
+    """Whether a mixture is one of ours; others are the user's, in SeqIO's registry."""
+    return name.removeprefix(PREFIX) in _BUILDERS
 
 
 def check_mixture_name(name: str) -> None:
     """Refuses a name that `get_mixture` does not know (ValueError, with the nearest)."""
     _builder(name)
-
-
-def apply_override(
-    shares: Mapping[str, float],
-    override: str,
-    sources: Sequence[SourceInfo] = (),
-    stage: str = "",
-    elsewhere: Collection[str] = (),
-) -> dict[str, float]:
-    """Sets some shares, e.g. "kk=0.02,ne=0.03", and scales the others so that all sum to 1.
-
-    An item names a source, or a language, a kind or a group of Table 2, whose sources then keep
-    their proportions. "stage2:kk=0.02" holds for that stage alone; without a stage an item holds
-    for every stage that reads such a source.
-
-    Args:
-        shares: of the stage's mixture.
-        override: the items.
-        sources: of the corpus.
-        stage: its name.
-        elsewhere: sources that other stages read.
-
-    Raises:
-        ValueError: naming the item that cannot be used.
-    """
-    fixed: dict[str, float] = {}
-    for item in parse_override(override):
-        if item.stage not in ("", stage):
-            continue
-        try:
-            members = find_sources(item.target, shares, sources)
-        except ValueError as error:
-            if not item.stage and _is_known(item.target, elsewhere, sources):
-                continue
-            raise ValueError(f"mixture.override: {error}") from None
-        whole = sum(shares[source] for source in members)
-        for source in members:
-            part = shares[source] / whole if whole else 1 / len(members)
-            fixed[source] = item.share * part
-    left = 1.0 - sum(fixed.values())
-    rest = {source: share for source, share in shares.items() if source not in fixed}
-    before = sum(rest.values())
-    if left < -1e-9 or (left > 1e-9 and not before):
-        most = " or less" if before else ""
-        raise ValueError(
-            f"mixture.override: the shares of {override!r} add up to {1 - left:.4g}: make them add "
-            f"up to 1{most}"
-        )
-    # A remainder of rounding counts as zero.
-    scale = left / before if before and left > 1e-9 else 0.0
-    return {source: fixed.get(source, share * scale) for source, share in shares.items()}
-
-
-def _is_known(target: str, names: Collection[str], sources: Sequence[SourceInfo]) -> bool:
-    try:
-        return bool(find_sources(target, dict.fromkeys(names, 0.0), sources))
-    except ValueError:
-        return False
-
-
-def find_sources(
-    target: str, shares: Mapping[str, float], sources: Sequence[SourceInfo]
-) -> list[str]:
-    """The sources of a mixture that a name means: a source, a language, a kind, or a group.
-
-    Raises:
-        ValueError: it means no source.
-    """
-    if target in shares:
-        return [target]
-    inside = [source for source in sources if source.name in shares]
-    found = [
-        source.name
-        for source in inside
-        if (source.kind == TEXT and (source.language in (target, *GROUPS.get(target, ()))))
-        or source.kind in (target, *GROUPS.get(target, ()))
-    ]
-    if not found:
-        near = difflib.get_close_matches(target, shares, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(shares)}"
-        raise ValueError(f"the mixture has no source {target!r}; {hint}")
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,12 +179,12 @@ Sources = Sequence[SourceInfo]
 
 
 def _table_2(
-    table: Mapping[str, float], names: Sequence[str] = tuple(GROUPS)
+    table: Mapping[str, float], names: Sequence[str] = GROUP_NAMES
 ) -> Callable[[Sources], list[_Group]]:
     def build(sources: Sources) -> list[_Group]:
-        groups = []
+        groups, members = [], table_groups()
         for name in names:
-            cells = {cell: _cell(cell, sources) for cell in GROUPS[name]}
+            cells = {cell: _cell(cell, sources) for cell in members[name]}
             found = {cell: inside for cell, inside in cells.items() if inside}
             missing = tuple(cell for cell in cells if cell not in found)
             groups.append(_Group(name, table[name], found, missing))
@@ -324,6 +230,7 @@ _BUILDERS: dict[str, Callable[[Sources], list[_Group]]] = {
 
 
 def _builder(name: str) -> Callable[[Sources], list[_Group]]:
+    name = name.removeprefix(PREFIX)
     if name not in _BUILDERS:
         near = difflib.get_close_matches(name, _BUILDERS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_BUILDERS)}"

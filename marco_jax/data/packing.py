@@ -29,7 +29,7 @@ WINDOW = 4096
 # row empty. A cut leaves no shorter end over.
 SLACK = 1 / 64
 # Changes when the same documents make other rows.
-VERSION = 2
+VERSION = 3
 
 
 class Segment(NamedTuple):
@@ -50,7 +50,7 @@ class Examples(Protocol):
 
     Attributes:
         count: how many there are.
-        targets: targets of all of them together, whether they are trained on or not.
+        targets: targets of all of them together, about: it sizes windows.
         may_be_cut: whether pieces of one may stand in several sequences.
     """
 
@@ -59,7 +59,11 @@ class Examples(Protocol):
     may_be_cut: bool
 
     def sizes(self, numbers: np.ndarray, length: int) -> np.ndarray:
-        """Targets of each, int64; 0 for one that does not fit into `length` targets."""
+        """Targets of each, int64; 0 for one that is left out of rows of `length` targets."""
+        ...
+
+    def trained(self, numbers: np.ndarray, length: int) -> int:
+        """Targets of these that are trained on in rows of `length` targets, in all."""
         ...
 
     def segments(self, number: int, offset: int, size: int) -> list[Segment]:
@@ -71,7 +75,11 @@ class Examples(Protocol):
         ...
 
     def left_out(self, length: int) -> dict[str, int]:
-        """How many examples are cut or left out at this length, by which; only above zero."""
+        """How many examples are cut or left out at this length; only counts above zero.
+
+        "cut" lose their end, "left_out" are longer than a row, and "untrained" have nothing to
+        train on, or not before they are cut.
+        """
         ...
 
 
@@ -104,6 +112,9 @@ class _Texts:
     def sizes(self, numbers: np.ndarray, length: int) -> np.ndarray:
         return self._store.lengths[numbers].astype(np.int64) + 1
 
+    def trained(self, numbers: np.ndarray, length: int) -> int:
+        return int(self.sizes(numbers, length).sum())
+
     def segments(self, number: int, offset: int, size: int) -> list[Segment]:
         length = int(self._store.lengths[number])
         ids = self._store.read(number, max(0, offset - 1), min(length, offset + size))
@@ -127,7 +138,19 @@ class _Conversations:
         self.count, self.targets = len(store.lengths), store.tokens - len(store.lengths)
 
     def sizes(self, numbers: np.ndarray, length: int) -> np.ndarray:
-        return np.clip(self._store.lengths[numbers].astype(np.int64) - 1, 0, length)
+        sizes = np.clip(self._store.lengths[numbers].astype(np.int64) - 1, 0, length)
+        return np.where(self._has_trained(numbers, length), sizes, 0)
+
+    def trained(self, numbers: np.ndarray, length: int) -> int:
+        numbers = numbers[self._has_trained(numbers, length)]
+        cut = self._store.lengths[numbers] > length + 1
+        whole = int(self._store.trained[numbers[~cut], 0].sum())
+        masks = (self._store.read_loss_mask(number) for number in numbers[cut].tolist())
+        return whole + sum(int(mask[1 : length + 1].sum()) for mask in masks)
+
+    def _has_trained(self, numbers: np.ndarray, length: int) -> np.ndarray:
+        count, first = self._store.trained[numbers].T
+        return (count > 0) & (first < length)
 
     def segments(self, number: int, offset: int, size: int) -> list[Segment]:
         return [_conversation(self._store, number, size)]
@@ -136,8 +159,9 @@ class _Conversations:
         return self._store.language(number)
 
     def left_out(self, length: int) -> dict[str, int]:
-        cut = int((self._store.lengths > length + 1).sum())
-        return {"cut": cut} if cut else {}
+        untrained = ~self._has_trained(np.arange(self.count), length)
+        cut = (self._store.lengths > length + 1) & ~untrained
+        return _above_zero(cut=int(cut.sum()), untrained=int(untrained.sum()))
 
 
 class _Preferences:
@@ -150,7 +174,17 @@ class _Preferences:
     def sizes(self, numbers: np.ndarray, length: int) -> np.ndarray:
         lengths = self._store.lengths
         sizes = lengths[2 * numbers].astype(np.int64) + lengths[2 * numbers + 1] - 2
-        return np.where(sizes <= length, sizes, 0)
+        return np.where((sizes <= length) & self._has_trained(numbers), sizes, 0)
+
+    def trained(self, numbers: np.ndarray, length: int) -> int:
+        numbers = numbers[self.sizes(numbers, length) > 0]
+        return int(self._store.trained[2 * numbers, 0].sum()) + int(
+            self._store.trained[2 * numbers + 1, 0].sum()
+        )
+
+    def _has_trained(self, numbers: np.ndarray) -> np.ndarray:
+        trained = self._store.trained
+        return (trained[2 * numbers, 0] > 0) & (trained[2 * numbers + 1, 0] > 0)
 
     def segments(self, number: int, offset: int, size: int) -> list[Segment]:
         sides = []
@@ -165,8 +199,14 @@ class _Preferences:
         return self._store.language(2 * number)
 
     def left_out(self, length: int) -> dict[str, int]:
-        left_out = int((self.sizes(np.arange(self.count), length) == 0).sum())
-        return {"left_out": left_out} if left_out else {}
+        numbers = np.arange(self.count)
+        untrained = int((~self._has_trained(numbers)).sum())
+        left_out = int((self.sizes(numbers, length) == 0).sum()) - untrained
+        return _above_zero(left_out=left_out, untrained=untrained)
+
+
+def _above_zero(**counts: int) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}
 
 
 def _conversation(store: TokenStore, document: int, size: int) -> Segment:

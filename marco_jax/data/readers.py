@@ -1,25 +1,29 @@
 """Records of raw text files, streamed: no file is held in memory.
 
 Files are local or lie wherever TensorFlow's file system reaches ("gs://..."). Every record comes
-with its location, for messages.
+with its location, for messages. What happens to bad ones: record_errors.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import gzip
-import io
+import itertools
 import json
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
+
+from marco_jax.data.record_errors import LONE_SURROGATE, RecordErrors, has_lone_surrogate
+from marco_jax.data.text_lines import COMPRESSED, Span, gfile, open_bytes, read_lines
 
 Record = Mapping[str, Any]
-# A line longer than this is a mistake, not a text.
-LINE_BYTES = 1 << 28
+Records = Iterator[tuple[str, Record]]
 
-COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+# The half of a surrogate pair that JSON writes as an escape; whole pairs match too.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def expand_globs(patterns: Sequence[str]) -> list[str]:
@@ -30,7 +34,7 @@ def expand_globs(patterns: Sequence[str]) -> list[str]:
     """
     files: dict[str, None] = {}
     for pattern in patterns:
-        found = sorted(_gfile().glob(pattern) if "://" in pattern else _local(pattern))
+        found = sorted(gfile().glob(pattern) if "://" in pattern else _local(pattern))
         if not found:
             raise FileNotFoundError(f"no file matches {pattern!r}")
         files.update(dict.fromkeys(found))
@@ -56,25 +60,69 @@ def form_of(path: str) -> str:
 
 
 def read_records(
-    path: str, form: str = "", columns: Sequence[str] = ()
-) -> Iterator[tuple[str, Record]]:
+    path: str,
+    form: str = "",
+    columns: Sequence[str] = (),
+    errors: RecordErrors | None = None,
+    span: Span | None = None,
+) -> Records:
     """The records of a file in their order, each with its location.
+
+    A bad record is reported, and with policy "skip" left out. Behind a damage where nothing can be
+    read, the rest of the file is left out. A line of form "lines" is never left out, for it may
+    belong to the same line of another file: a bad one is empty.
 
     Args:
         path: of the file; .gz and .zst are read through.
         form: a key of FORMS; by default its name tells.
         columns: names of the columns of a TSV; "source" and "target" by default.
+        errors: takes reports of bad records; by default the first one ends the reading.
+        span: only the lines that begin in these bytes of the file: one of `split_spans`.
 
     Raises:
-        ValueError: a record that cannot be read; file and line are named.
-        OSError: a file that cannot be.
+        ValueError: a record that cannot be read, and the policy is "stop"; file and line are
+            named. Also a span of a file that is not split.
+        OSError: a file that cannot be opened.
     """
-    yield from FORMS[form or form_of(path)](path, columns)
+    form = form or form_of(path)
+    errors = errors or RecordErrors()
+    if span is None:
+        yield from FORMS[form](path, columns, errors)
+        return
+    if form not in SPLIT_FORMS or path.endswith(tuple(COMPRESSED)) or "://" in path:
+        raise ValueError(f"{path}: only uncompressed local files of lines are read in spans")
+    yield from FORMS[form](path, columns, errors, span)
+
+
+def split_spans(path: str, form: str, size: int) -> list[Span | None]:
+    """Spans that together cover a file, for `read_records`; [None] where it is read whole.
+
+    Args:
+        path: of the file.
+        form: a key of FORMS; empty: its name tells.
+        size: about how many bytes a span has. Smaller files are read whole.
+
+    Raises:
+        ValueError: the size is not positive.
+        OSError: a file that cannot be opened.
+    """
+    if size < 1:
+        raise ValueError(f"the size of spans is {size}: write 1 or more")
+    if (form or form_of(path)) not in SPLIT_FORMS:
+        return [None]
+    if path.endswith(tuple(COMPRESSED)) or "://" in path:
+        return [None]
+    total = os.path.getsize(path)
+    count = -(-total // size)
+    if count < 2:
+        return [None]
+    bounds = [total * part // count for part in range(count + 1)]
+    return list(itertools.pairwise(bounds))
 
 
 def file_fingerprint(path: str) -> tuple[str, int, int]:
     """Name, size in bytes, and time of change in nanoseconds: they change when a file does."""
-    status = _gfile().stat(path) if "://" in path else _stat(path)
+    status = gfile().stat(path) if "://" in path else _stat(path)
     return path.rpartition("/")[2], int(status[0]), int(status[1])
 
 
@@ -87,163 +135,187 @@ def _stat(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[IO[bytes]]:
-    with contextlib.ExitStack() as stack:
-        raw: Any = _gfile().open(path) if "://" in path else open(path, "rb")  # noqa: SIM115
-        stack.callback(raw.close)
-        if path.endswith(".gz"):
-            raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
-        elif path.endswith(".zst"):
-            import pyarrow
-
-            raw = stack.enter_context(pyarrow.CompressedInputStream(raw, "zstd"))
-        yield raw
+def _jsonl(
+    path: str, columns: Sequence[str], errors: RecordErrors, span: Span | None = None
+) -> Records:
+    for place, line in read_lines(path, errors, span):
+        if line and line.strip():
+            record = _parsed(line, place, errors)
+            if record is not None:
+                yield place, record
 
 
-def _lines(path: str) -> Iterator[tuple[str, str]]:
-    """Lines ended by a newline alone: a text may hold other separators."""
-    with _open(path) as stream:
-        buffered = io.BufferedReader(_RawStream(stream), 1 << 20)
-        number = 0
-        while line := buffered.readline(LINE_BYTES):
-            number += 1
-            place = f"{path}:{number}"
-            if len(line) == LINE_BYTES:
-                raise ValueError(f"{place}: the line is longer than {LINE_BYTES >> 20} MiB")
-            try:
-                yield place, line.decode("utf-8").removesuffix("\n").removesuffix("\r")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{place} is not UTF-8: {error.reason}") from None
-
-
-class _RawStream(io.RawIOBase):
-    """Any stream of bytes as one that can be buffered."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _jsonl(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
-    for place, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place} is not valid JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{place} is not a JSON object")
-        yield place, record
-
-
-def _text(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
-    for place, line in _lines(path):
-        if line.strip():
+def _text(
+    path: str, columns: Sequence[str], errors: RecordErrors, span: Span | None = None
+) -> Records:
+    for place, line in read_lines(path, errors, span):
+        if line and line.strip():
             yield place, {"text": line}
 
 
-def _every_line(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
+def _every_line(path: str, columns: Sequence[str], errors: RecordErrors) -> Records:
     """Empty lines too: the n-th line of a file may belong to the n-th of another."""
-    for place, line in _lines(path):
-        yield place, {"text": line}
+    for place, line in read_lines(path, errors):
+        yield place, {"text": line or ""}
 
 
-def _tsv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
+def _tsv(
+    path: str, columns: Sequence[str], errors: RecordErrors, span: Span | None = None
+) -> Records:
     names = columns or ("source", "target")
-    for place, line in _lines(path):
-        if not line.strip():
+    for place, line in read_lines(path, errors, span):
+        if not line or not line.strip():
             continue
         cells = line.split("\t")
-        if len(cells) != len(names):
-            raise ValueError(f"{place} has {len(cells)} columns: write {' TAB '.join(names)}")
-        yield place, dict(zip(names, cells, strict=True))
+        if len(cells) == len(names):
+            yield place, dict(zip(names, cells, strict=True))
+        else:
+            detail = f"{len(cells)} columns where {len(names)} belong: {' TAB '.join(names)}"
+            errors.report(place, "wrong number of columns", detail)
 
 
-def _parquet(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
+def _parquet(path: str, columns: Sequence[str], errors: RecordErrors) -> Records:
     import pyarrow.parquet
 
-    with _open(path) as stream:
+    number = 0
+    with open_bytes(path) as stream:
         try:
-            number = 0
-            for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(1024):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", record
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a Parquet file: {error}") from None
+            file = pyarrow.parquet.ParquetFile(stream, page_checksum_verification=True)
+            # One group after another, so that a damaged one leaves those before it.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(1024, row_groups=[group]):
+                    for row, record in _rows_of(batch, path, number, errors):
+                        yield f"{path}, row {row}", record
+                    number += batch.num_rows
+        except (pyarrow.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            _report_damage(f"{path}, row {number + 1}", error, errors)
 
 
-def _tfrecord(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
+def _rows_of(
+    batch: Any, path: str, before: int, errors: RecordErrors
+) -> Iterator[tuple[int, Record]]:
+    """The rows of a batch with their numbers in the file."""
+    # Where a value cannot be read, row by row: only one of them is bad.
+    rows = None
+    with contextlib.suppress(ValueError, OverflowError):
+        rows = batch.to_pylist()
+    if rows is not None:
+        yield from enumerate(rows, before + 1)
+        return
+    for index in range(batch.num_rows):
+        place = f"{path}, row {before + index + 1}"
+        try:
+            (record,) = batch.slice(index, 1).to_pylist()
+        except UnicodeDecodeError as error:
+            errors.report(place, "not UTF-8", f"not UTF-8: {error.reason}, byte {error.start}")
+        except (ValueError, OverflowError) as error:
+            errors.report(place, "unreadable value", f"a value cannot be read: {error}")
+        else:
+            yield before + index + 1, record
+
+
+def _tfrecord(path: str, columns: Sequence[str], errors: RecordErrors) -> Records:
     import tensorflow as tf
 
-    kind = "GZIP" if path.endswith(".gz") else ""
+    compression = "GZIP" if path.endswith(".gz") else ""
+    number = size = 0
     try:
-        for number, data in enumerate(tf.data.TFRecordDataset(path, kind).as_numpy_iterator(), 1):
-            yield (place := f"{path}, record {number}"), _example(data, place)
+        for data in tf.data.TFRecordDataset(path, compression).as_numpy_iterator():
+            number += 1
+            # Its length takes 8 bytes, and two checksums 4 each.
+            size += len(data) + 16
+            place = f"{path}, record {number}"
+            if (record := _example(data, place, errors)) is not None:
+                yield place, record
     except tf.errors.DataLossError as error:
-        raise ValueError(f"{path} is damaged: {error.message}") from None
+        message = re.sub(r"\{\{.*?\}\}| \[Op:.*", "", error.message)
+        _report_damage(f"{path}, record {number + 1}", message, errors)
+        return
+    # TensorFlow overlooks a file that ends in the middle of a length.
+    if not compression and size != file_fingerprint(path)[1]:
+        _report_damage(f"{path}, record {number + 1}", "its length is incomplete", errors)
 
 
-def _array_record(path: str, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
+def _array_record(path: str, columns: Sequence[str], errors: RecordErrors) -> Records:
     from array_record.python.array_record_module import ArrayRecordReader
 
     reader = ArrayRecordReader(path)
+    place = f"{path}, record 1"
     try:
         for number in range(1, reader.num_records() + 1):
-            yield (place := f"{path}, record {number}"), _example(reader.read(), place)
-    finally:
+            place = f"{path}, record {number}"
+            if (record := _example(reader.read(), place, errors)) is not None:
+                yield place, record
+        # It raises what is wrong with a damaged file, which seems to have no records.
         reader.close()
+    except RuntimeError as error:
+        _report_damage(place, error, errors)
+    finally:
+        with contextlib.suppress(RuntimeError):
+            reader.close()
 
 
-def _example(data: bytes, place: str) -> Record:
-    """A tf.train.Example's features (single values), or a JSON object."""
-    if data[:1] == b"{":
-        return json.loads(data)
-    import tensorflow as tf
+def _report_damage(place: str, error: object, errors: RecordErrors) -> None:
+    errors.report(place, "file ends early", f"nothing can be read from here on: {error}")
 
+
+def _parsed(data: str, place: str, errors: RecordErrors) -> Record | None:
+    """The JSON object of a text; None, and a report, for anything else."""
+    reason = detail = ""
     try:
-        features = tf.train.Example.FromString(data).features.feature
-    except Exception:  # protobuf's own error types differ between its implementations
-        raise ValueError(f"{place} is neither a tf.train.Example nor JSON") from None
+        record = json.loads(data)
+        if not isinstance(record, dict):
+            reason = "not a JSON object"
+            detail = f"not a JSON object but of type {type(record).__name__}"
+        elif _SURROGATE.search(data) and has_lone_surrogate(json.dumps(record, ensure_ascii=False)):
+            reason, detail = "lone surrogate", f"the record has {LONE_SURROGATE}"
+    except json.JSONDecodeError as error:
+        reason, detail = "not valid JSON", f"not valid JSON: {error.msg}, column {error.colno}"
+    except RecursionError:
+        reason, detail = "nested too deep", "the JSON is nested too deep"
+    except ValueError:
+        digits = sys.get_int_max_str_digits()
+        reason, detail = "number too large", f"an integer has more than {digits} digits"
+    if not reason:
+        return record
+    errors.report(place, reason, detail)
+    return None
+
+
+def _example(data: bytes, place: str, errors: RecordErrors) -> Record | None:
+    """A tf.train.Example's features (single values), or a JSON object."""
     record: dict[str, Any] = {}
-    for name, feature in features.items():
-        values = list(getattr(feature, feature.WhichOneof("kind") or "bytes_list").value)
-        values = [value.decode() if isinstance(value, bytes) else value for value in values]
-        record[name] = values[0] if len(values) == 1 else values
+    try:
+        if data[:1] == b"{":
+            return _parsed(data.decode("utf-8"), place, errors)
+        features = _features(data)
+        if features is None:
+            kind = "neither a tf.train.Example nor a JSON object"
+            errors.report(place, "not an Example", kind)
+            return None
+        for name, feature in features.items():
+            values = list(getattr(feature, feature.WhichOneof("kind") or "bytes_list").value)
+            values = [value.decode() if isinstance(value, bytes) else value for value in values]
+            record[name] = values[0] if len(values) == 1 else values
+    except UnicodeDecodeError as error:
+        errors.report(place, "not UTF-8", f"not UTF-8: {error.reason}, byte {error.start}")
+        return None
     return record
 
 
-class _GFile:
-    """The few calls of tf.io.gfile that are needed here."""
+def _features(data: bytes) -> Mapping[str, Any] | None:
+    import tensorflow as tf
 
-    def __init__(self) -> None:
-        import tensorflow as tf
-
-        self._gfile = tf.io.gfile
-
-    def glob(self, pattern: str) -> list[str]:
-        return self._gfile.glob(pattern)
-
-    def open(self, path: str) -> IO[bytes]:
-        return self._gfile.GFile(path, "rb")
-
-    def stat(self, path: str) -> tuple[int, int]:
-        status = self._gfile.stat(path)
-        return status.length, status.mtime_nsec
+    try:
+        return tf.train.Example.FromString(data).features.feature
+    except Exception:  # protobuf's own error types differ between its implementations
+        return None
 
 
-_gfile: Callable[[], _GFile] = _GFile
-
-FORMS: dict[str, Callable[..., Iterator[tuple[str, Record]]]] = {
+# A span of bytes is the last argument of those in SPLIT_FORMS.
+FORMS: dict[str, Callable[..., Records]] = {
     "jsonl": _jsonl,
     "text": _text,
     "lines": _every_line,
@@ -252,3 +324,4 @@ FORMS: dict[str, Callable[..., Iterator[tuple[str, Record]]]] = {
     "tfrecord": _tfrecord,
     "array_record": _array_record,
 }
+SPLIT_FORMS = ("jsonl", "text", "tsv")

@@ -1,15 +1,17 @@
-"""Sources as SeqIO tasks, and mixtures in SeqIO's registry, for SeqIO's own tools.
+"""Sources of a corpus as registered SeqIO tasks, and shares of them as registered mixtures.
 
-A task gives the same tokens that training reads. Training itself reads token stores (store.py),
-which are mixed by index (feed.py).
+Training reads what these tasks give: `prepare.py` writes it to token stores, once. A source "kk" is
+the task "marco_kk", a mixture "stage1" the mixture "marco_stage1". Shards of a task are the parts
+of its files, so that SeqIO's own tools can share out the work too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seqio
@@ -19,11 +21,12 @@ from marco_jax.data.conversations import (
     chat_template,
     has_conversations,
     render_document,
-    task_fingerprint,
     tokenize_conversation,
 )
-from marco_jax.data.corpus import SPLITS, Corpus
+from marco_jax.data.corpus import Corpus
+from marco_jax.data.mixtures import PREFIX, get_mixture, mixture_names
 from marco_jax.data.seqio_vocabulary import TokenizerVocabulary
+from marco_jax.data.texts import SPLITS, Document, hash_units
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # Texts that cross between Python and TensorFlow in one call.
@@ -31,68 +34,135 @@ _BATCH = 256
 
 
 def register_task(corpus: Corpus, tokenizer: Tokenizer, source: str) -> seqio.Task:
-    """A source as a task: documents in their order -> text -> `tokens` (no EOS added).
+    """Registers a source: documents in their order -> text -> `tokens`, without EOS.
 
-    Conversations are rendered with the tokenizer's chat template and have a `loss_mask` too, 1 for
-    every token that is trained on, and their `language`. Preferences give two conversations each,
-    the chosen one first.
-
-    Registering the same source and tokenizer again gives the same task.
+    Examples have `text`, `language` and `units` too, the hashes that `hash_units` gives; of
+    conversations, `loss_mask`, 1 for every token that is trained on. Preferences give two examples
+    each, the chosen one first. A task of this name that is registered is replaced.
     """
     # The accelerators are JAX's: TensorFlow would take their memory.
     tf.config.set_visible_devices([], "GPU")
-    name = task_name(corpus, tokenizer, source)
-    if name not in seqio.TaskRegistry.names():
-        feature = seqio.Feature(TokenizerVocabulary(tokenizer), add_eos=False, dtype=tf.int32)
-        features = {"tokens": feature}
-        read, tokenize = _documents(corpus, source), _tokenize
-        if has_conversations(corpus, source):
-            loss_mask = seqio.PassThroughVocabulary(2)
-            features["loss_mask"] = seqio.Feature(loss_mask, add_eos=False, dtype=tf.int32)
-            read = _conversations(corpus, source, chat_template(tokenizer))
-            tokenize = _tokenize_conversations
-        seqio.TaskRegistry.add(
-            name, source=read, preprocessors=[tokenize], output_features=features
-        )
-    return seqio.TaskRegistry.get(name)
+    name = task_name(source)
+    seqio.TaskRegistry.remove(name)
+    feature = seqio.Feature(TokenizerVocabulary(tokenizer), add_eos=False, dtype=tf.int32)
+    features = {"tokens": feature}
+    template, tokenize = "", _tokenize
+    if has_conversations(corpus, source):
+        loss_mask = seqio.PassThroughVocabulary(2)
+        features["loss_mask"] = seqio.Feature(loss_mask, add_eos=False, dtype=tf.int32)
+        template, tokenize = chat_template(tokenizer), _tokenize_conversations
+    return seqio.TaskRegistry.add(
+        name,
+        source=CorpusDataSource(corpus, source, template),
+        preprocessors=[tokenize, seqio.CacheDatasetPlaceholder()],
+        output_features=features,
+    )
 
 
-def register_mixture(
-    name: str, corpus: Corpus, tokenizer: Tokenizer, rates: Mapping[str, float]
-) -> seqio.Mixture:
-    """A mixture of the corpus' tasks with one rate a source; sources of rate 0 are left out."""
+def register_mixture(name: str, rates: Mapping[str, float]) -> seqio.Mixture:
+    """Registers the mixture "marco_" + name of registered sources or tasks, by their rates.
+
+    Members of rate 0 are left out; a mixture of this name that is registered is replaced.
+    """
+    tasks = seqio.TaskRegistry.names()
     members = [
-        (register_task(corpus, tokenizer, source).name, rate)
-        for source, rate in rates.items()
+        (task_name(name) if task_name(name) in tasks else name, rate)
+        for name, rate in rates.items()
         if rate > 0
     ]
-    full_name = f"marco_mixture_{name}_{tokenizer.fingerprint[:8]}"
-    if full_name in seqio.MixtureRegistry.names():
-        seqio.MixtureRegistry.remove(full_name)
-    return seqio.MixtureRegistry.add(full_name, members)
+    seqio.MixtureRegistry.remove(PREFIX + name)
+    return seqio.MixtureRegistry.add(PREFIX + name, members)
 
 
-def task_name(corpus: Corpus, tokenizer: Tokenizer, source: str) -> str:
-    """A registry name that changes with the source's documents and the tokenizer."""
-    name = re.sub(r"[^\w.-]", "_", source)
-    fingerprint = task_fingerprint(corpus, tokenizer, source)
-    return f"marco_{name}_{fingerprint[:8]}_{tokenizer.fingerprint[:8]}"
+def register_corpus(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """Registers all sources of a corpus, and all mixtures of ours that it has sources for."""
+    for source in corpus.sources():
+        register_task(corpus, tokenizer, source)
+    register_corpus_mixtures(corpus)
 
 
-def _documents(corpus: Corpus, source: str) -> seqio.FunctionDataSource:
-    def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed  # the order is the corpus'; packed.py shuffles by index
+def register_corpus_mixtures(corpus: Corpus) -> None:
+    """Registers the mixtures of ours that a corpus has sources for, by their shares of tokens."""
+    for name in mixture_names():
+        with contextlib.suppress(ValueError):
+            register_mixture(name, get_mixture(name, corpus.infos()).shares)
 
-        def texts() -> Iterator[list[bytes]]:
-            documents = iter(corpus.documents(source, split))
-            while batch := [d.text.encode() for d in itertools.islice(documents, _BATCH)]:
-                yield batch
 
-        signature = tf.TensorSpec([None], tf.string)
-        rows = tf.data.Dataset.from_generator(texts, output_signature=signature)
-        return rows.unbatch().map(lambda text: {"text": text})
+def task_name(source: str) -> str:
+    """The name of a source's task: SeqIO allows letters, digits, ".", ":" and "_"."""
+    return PREFIX + re.sub(r"[^\w.:]", "_", source)
 
-    return seqio.FunctionDataSource(dataset, splits=list(SPLITS))
+
+class CorpusDataSource(seqio.DataSource):
+    """The documents of a source of a corpus, sharded by parts of its files.
+
+    Attributes:
+        failure: what ended the reading of documents; TensorFlow raises an error of its own then.
+    """
+
+    def __init__(self, corpus: Corpus, source: str, template: str = "") -> None:
+        """Takes a corpus, the name of a source of it, and the template of conversations."""
+        super().__init__(splits=SPLITS, caching_permitted=True)
+        self._corpus, self.name, self._template = corpus, source, template
+        # What ended the reading of documents.
+        self.failure: Exception | None = None
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """No: a shard holds whole parts of files."""
+        return False
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """A name for each shard."""
+        del split
+        return [str(number) for number in range(len(self._corpus.shards(self.name)))]
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **unused: Any,
+    ) -> tf.data.Dataset:
+        """Documents in the order of the corpus; `shuffle` is left to whoever reads them."""
+        del shuffle, seed, unused
+        shards = self._corpus.shards(self.name)
+        chosen = shards[shard_info.index :: shard_info.num_shards] if shard_info else shards
+        parts = None if not shard_info and split != "train" else sum(chosen, [])
+
+        def batches() -> Iterator[dict[str, tf.RaggedTensor | list[bytes]]]:
+            try:
+                documents = iter(self._corpus.documents(self.name, split, parts))
+                while batch := list(itertools.islice(documents, _BATCH)):
+                    yield self._encode(batch)
+            except Exception as error:  # whatever it is, TensorFlow makes another one of it
+                self.failure = error
+                raise
+
+        text = tf.TensorSpec([None], tf.string)
+        ragged = tf.RaggedTensorSpec([None, None], tf.int64, 1, tf.int64)
+        signature = {"text": text, "language": text, "units": ragged}
+        if self._template:
+            signature["spans"] = ragged
+        return tf.data.Dataset.from_generator(batches, output_signature=signature).unbatch()
+
+    def _encode(self, documents: Sequence[Document]) -> dict[str, Any]:
+        texts = [document.text for document in documents]
+        batch: dict[str, Any] = {
+            "language": [document.language for document in documents],
+            "units": _ragged([hash_units([document]).view(np.int64) for document in documents]),
+        }
+        if self._template:
+            rendered = [render_document(document, self._template) for document in documents]
+            texts = [text for text, _ in rendered]
+            batch["spans"] = _ragged([np.array(s, np.int64).reshape(-1) for _, s in rendered])
+        return batch | {"text": [text.encode() for text in texts]}
+
+
+def _ragged(rows: Sequence[np.ndarray]) -> tf.RaggedTensor:
+    lengths = np.array([len(row) for row in rows], np.int64)
+    return tf.RaggedTensor.from_row_lengths(np.concatenate(rows), lengths, validate=False)
 
 
 def _tokenize(
@@ -100,24 +170,12 @@ def _tokenize(
 ) -> tf.data.Dataset:
     """Text -> `tokens`, many documents a call: SeqIO's own step makes a call for each."""
     vocabulary = output_features["tokens"].vocabulary
-    rows = dataset.batch(_BATCH).map(lambda examples: vocabulary.encode_batch_tf(examples["text"]))
-    return rows.unbatch().map(lambda ids: {"tokens": ids})
 
+    @tf.autograph.experimental.do_not_convert
+    def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return batch | {"tokens": vocabulary.encode_batch_tf(batch["text"])}
 
-def _conversations(corpus: Corpus, source: str, template: str) -> seqio.FunctionDataSource:
-    def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed
-
-        def rendered() -> Iterator[dict[str, bytes]]:
-            for document in corpus.documents(source, split):
-                text, spans = render_document(document, template)
-                fields = {"text": text, "spans": json.dumps(spans), "language": document.language}
-                yield {name: value.encode() for name, value in fields.items()}
-
-        signature = {name: tf.TensorSpec([], tf.string) for name in ("text", "spans", "language")}
-        return tf.data.Dataset.from_generator(rendered, output_signature=signature)
-
-    return seqio.FunctionDataSource(dataset, splits=list(SPLITS))
+    return dataset.ragged_batch(_BATCH).map(encode).unbatch()
 
 
 def _tokenize_conversations(
@@ -126,14 +184,16 @@ def _tokenize_conversations(
     """Text and spans -> `tokens` and `loss_mask`."""
     tokenizer = output_features["tokens"].vocabulary.tokenizer
 
-    def encode(text: bytes, spans: bytes) -> tuple[np.ndarray, np.ndarray]:
-        return tokenize_conversation(tokenizer, text.decode(), json.loads(spans))
+    def encode(text: bytes, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [(int(start), int(stop)) for start, stop in spans.reshape(-1, 2)]
+        return tokenize_conversation(tokenizer, text.decode(), pairs)
 
+    @tf.autograph.experimental.do_not_convert
     def tokenize(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        inputs = [example["text"], example["spans"]]
+        inputs = [example.pop("text"), example.pop("spans")]
         tokens, loss_mask = tf.numpy_function(encode, inputs, (tf.int32, tf.int32))
         tokens.set_shape([None])
         loss_mask.set_shape([None])
-        return {"tokens": tokens, "loss_mask": loss_mask, "language": example["language"]}
+        return {**example, "tokens": tokens, "loss_mask": loss_mask}
 
     return dataset.map(tokenize)

@@ -1,14 +1,49 @@
-"""The adapter from our tokenizers to SeqIO's Vocabulary."""
+"""The adapter from our tokenizers to SeqIO's Vocabulary.
+
+A module that registers tasks for training writes `run_vocabulary()` into their features: the
+tokenizer of whichever run reads them.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Sequence
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from marco_jax.tokenizers.tokenizer import Tokenizer
+from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from marco_jax.tokenizers.tokenizer_files import content_hash
+
+# Directory of the tokenizer, for SeqIO's own tools, which run outside a run.
+TOKENIZER_VARIABLE = "MARCO_TOKENIZER"
+
+_run: list[Tokenizer] = []
+
+
+def set_run_tokenizer(tokenizer: Tokenizer) -> None:
+    """Sets the tokenizer that `run_vocabulary` stands for in this process."""
+    _run[:] = [tokenizer]
+
+
+def run_vocabulary() -> TokenizerVocabulary:
+    """The vocabulary of the run that reads a task, whatever its tokenizer is.
+
+    Outside a run the environment variable MARCO_TOKENIZER names the tokenizer's directory.
+    """
+    return TokenizerVocabulary(None)
+
+
+def same_vocabulary(vocabulary: seqio.Vocabulary, tokenizer: Tokenizer) -> bool:
+    """Whether a vocabulary gives the ids of a tokenizer."""
+    if isinstance(vocabulary, TokenizerVocabulary):
+        return vocabulary.tokenizer.fingerprint == tokenizer.fingerprint
+    if not isinstance(vocabulary, seqio.SentencePieceVocabulary) or vocabulary.extra_ids:
+        return False
+    # The fingerprint of a SentencePiece tokenizer is the hash of its model.
+    return content_hash(vocabulary.sp_model) == tokenizer.fingerprint
 
 
 class TokenizerVocabulary(seqio.Vocabulary):
@@ -18,10 +53,28 @@ class TokenizerVocabulary(seqio.Vocabulary):
     declare and to tokenise, and never with SeqIO's packer or feature converters.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Wraps a tokenizer; no extra ids."""
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        """Wraps a tokenizer, or that of the run (None); no extra ids."""
         super().__init__(extra_ids=0)
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            ValueError: it is that of the run, and there is none.
+        """
+        if self._tokenizer is not None:
+            return self._tokenizer
+        if not _run and (path := os.environ.get(TOKENIZER_VARIABLE)):
+            set_run_tokenizer(load_tokenizer(path))
+        if not _run:
+            raise ValueError(
+                "run_vocabulary() is the tokenizer of a run, and there is no run here: set "
+                f"{TOKENIZER_VARIABLE} to a directory with tokenizer files"
+            )
+        return _run[0]
 
     @property
     def bos_id(self) -> int | None:
@@ -57,7 +110,8 @@ class TokenizerVocabulary(seqio.Vocabulary):
         def encode(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             rows = self.tokenizer.encode_batch([text.decode("utf-8") for text in texts])
             lengths = np.array([len(row) for row in rows], np.int64)
-            return np.array([i for row in rows for i in row], np.int32), lengths
+            ids = itertools.chain.from_iterable(rows)
+            return np.fromiter(ids, np.int32, int(lengths.sum())), lengths
 
         ids, lengths = tf.numpy_function(encode, [texts], (tf.int32, tf.int64))
         ids.set_shape([None])

@@ -1,226 +1,328 @@
-"""Tokenised documents on disk, with random access: ArrayRecord files and an index of lengths."""
+"""Tokenised documents of a source on disk, with random access.
+
+A store is a directory of parts. A part is written whole by one process from one part of the
+source's files, and never changes: flat files of ids (and loss masks), where each document begins,
+and hashes of its texts (units.py). A manifest, written last, lists the parts; a store without one
+is not finished, and the parts that it has are used again. Every file has checksums by block.
+"""
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
+import hashlib
+import io
 import json
 import os
 import pathlib
 import shutil
+import socket
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-TOKENS, LENGTHS, MANIFEST = "tokens-{:05d}.array_record", "lengths.npy", "manifest.json"
-LANGUAGES = "languages.npy"
-# Kinds of stores: texts; conversations, of which some tokens are trained on; preferences, of which
-# two consecutive documents are a pair. The last two hold a loss mask beside the tokens.
+from marco_jax.data.checksums import file_checksums, read_checked, write_checked
+from marco_jax.files import new_file
+
+MANIFEST, PART = "manifest.json", "part.json"
+TOKENS, MASK, STARTS, UNITS = "tokens.bin", "mask.bin", "starts.npy", "units.npy"
+LENGTHS, TRAINED, LANGUAGES = "lengths.npy", "trained.npy", "languages.npy"
+# Kinds of stores: texts, every token of which is a target; conversations, of which some tokens are
+# trained on; preferences, of which two consecutive documents are a pair. The last two have a loss
+# mask beside the tokens.
 TEXTS, CONVERSATIONS, PREFERENCES = "texts", "conversations", "preferences"
-KINDS = (TEXTS, CONVERSATIONS, PREFERENCES)
 
-# A source of up to this many tokens is held in memory (256 MiB).
-RESIDENT_TOKENS = 64 << 20
-# A file is closed after this many tokens (1 GiB).
-FILE_TOKENS = 256 << 20
-# Documents are read one by one in shuffled order: reading ahead would not help.
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-
-
-class Record(NamedTuple):
-    """A document with a loss mask: int32 ids, 1 where a token is trained on, and its language."""
-
-    ids: np.ndarray  # [tokens]
-    loss_mask: np.ndarray  # uint8 [tokens]
-    language: str = ""
+# Parts of a store that are mapped into memory at once: a process may have 65,530 mappings.
+_OPEN_PARTS = 256
 
 
 class TokenStore:
-    """The documents of one source as ids; opened from a directory that `write_store` made.
+    """The documents of one source as ids.
 
     Opening maps the index into memory and reads none of it: it takes no longer for billions of
     tokens than for a few.
     """
 
     def __init__(self, directory: pathlib.Path) -> None:
-        """Opens a store.
+        """Opens a store that `finish_store` made.
 
         Raises:
-            ValueError: its files do not belong together.
+            ValueError: its manifest is missing or damaged.
         """
         self.directory = directory
-        self.manifest = _read_manifest(directory)
-        self.lengths: np.ndarray = np.load(directory / LENGTHS, mmap_mode="r")  # int32 [documents]
+        self.manifest = read_checked(directory / MANIFEST)
         self.tokens = int(self.manifest["tokens"])
-        self.kind = self.manifest.get("kind", TEXTS)
+        self.kind: str = self.manifest["kind"]
         # Languages of its documents; empty where they have none.
-        self.languages = tuple(self.manifest.get("languages", ()))
+        self.languages = tuple(self.manifest["languages"])
+        self.lengths: np.ndarray = np.load(directory / LENGTHS, mmap_mode="r")  # int32 [documents]
         self._language_of = (
             np.load(directory / LANGUAGES, mmap_mode="r") if self.languages else None
         )
-        self._ends = np.cumsum(self.manifest["files"]).tolist()  # documents, file by file
-        if len(self.lengths) != self.manifest["documents"]:
-            raise ValueError(
-                f"{directory / LENGTHS} has {len(self.lengths)} documents, its manifest "
-                f"{self.manifest['documents']}: delete {directory}, it will be made again"
-            )
+        self._ends = np.cumsum(self.manifest["documents_by_part"]).tolist()
+        self._open = functools.lru_cache(maxsize=_OPEN_PARTS)(self._open_part)
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same documents in the same order, under the same tokenizer."""
+        """A hash of the documents: equal for the same ids in the same order."""
         return self.manifest["fingerprint"]
 
     @property
     def targets(self) -> int:
-        """Target tokens of one epoch."""
-        if self.kind == TEXTS:
-            return self.tokens + len(self.lengths)
+        """Target tokens of one epoch that are trained on, if no document is cut."""
         return int(self.manifest["targets"])
+
+    @functools.cached_property
+    def trained(self) -> np.ndarray:
+        """Of each conversation: how many targets are trained on, and which is the first.
+
+        int32 [documents, 2]; targets are counted from 0, the first of them is the second token.
+        """
+        return np.load(self.directory / TRAINED, mmap_mode="r")
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
         """Ids start..stop of a document, int32."""
-        if self._resident is not None:
-            ids, starts = self._resident
-            return ids[starts[document] + start : starts[document] + stop]
-        return self._ids(self._record(document))[start:stop]
+        part, begin, end = self._locate(document)
+        return part.tokens[begin + start : min(end, begin + stop)]
 
     def read_loss_mask(self, document: int) -> np.ndarray:
         """1 for each token of a document that is trained on, float32 [tokens]; in texts all are."""
-        if self.kind == TEXTS:
-            return np.ones(int(self.lengths[document]), np.float32)
-        record = np.frombuffer(self._record(document), np.uint8)
-        return record[4 * int(self.lengths[document]) :].astype(np.float32)
+        part, begin, end = self._locate(document)
+        if part.mask is None:
+            return np.ones(end - begin, np.float32)
+        return part.mask[begin:end].astype(np.float32)
 
     def language(self, document: int) -> int:
         """The index in `languages` of a document's language; 0 where it has none."""
         return 0 if self._language_of is None else int(self._language_of[document])
 
-    def _record(self, document: int) -> bytes:
-        file = bisect.bisect_right(self._ends, document)
-        first = self._ends[file - 1] if file else 0
-        return self._readers[file].read([document - first])[0]
+    def holds(self, units: np.ndarray) -> np.ndarray:
+        """Which hashes of texts (uint64, sorted) occur in its documents: bool, the same shape."""
+        found = np.zeros(len(units), bool)
+        for number in range(len(self._ends)):
+            mine = np.load(part_directory(self.directory, number) / UNITS, mmap_mode="r")
+            if len(mine):
+                index = np.minimum(np.searchsorted(mine, units), len(mine) - 1)
+                found |= mine[index] == units
+        return found
 
-    def _ids(self, record: bytes) -> np.ndarray:
-        """The tokens of a record; the loss mask, a byte each, follows them."""
-        if self.kind == TEXTS:
-            return np.frombuffer(record, np.int32)
-        return np.frombuffer(record, np.int32, count=len(record) // 5)
+    def _locate(self, document: int) -> tuple[_Files, int, int]:
+        """The files of a document's part, and where it begins and ends in them."""
+        number = bisect.bisect_right(self._ends, document)
+        index = document - (self._ends[number - 1] if number else 0)
+        part = self._open(number)
+        return part, int(part.starts[index]), int(part.starts[index + 1])
 
-    @functools.cached_property
-    def _readers(self) -> Sequence[ArrayRecordReader]:
-        files = range(len(self._ends))
-        paths = [self.directory / TOKENS.format(number) for number in files]
-        return [ArrayRecordReader(str(path), _READER_OPTIONS) for path in paths]
-
-    @functools.cached_property
-    def _resident(self) -> tuple[np.ndarray, np.ndarray] | None:
-        if self.tokens > RESIDENT_TOKENS or self.kind != TEXTS:
-            return None
-        records = (r for reader in self._readers if reader.num_records() for r in reader.read_all())
-        ids = np.frombuffer(b"".join(records), np.int32)
-        return ids, np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+    def _open_part(self, number: int) -> _Files:
+        part = part_directory(self.directory, number)
+        mask = None if self.kind == TEXTS else _map(part / MASK, np.uint8)
+        return _Files(np.load(part / STARTS, mmap_mode="r"), _map(part / TOKENS, np.int32), mask)
 
 
-def _read_manifest(directory: pathlib.Path) -> dict:
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        manifest["documents"], manifest["tokens"], manifest["files"], manifest["fingerprint"]
-        if manifest.get("kind", TEXTS) != TEXTS:
-            manifest["targets"]
-    except (OSError, ValueError, KeyError):
-        raise ValueError(
-            f"{directory / MANIFEST} is missing or damaged: delete {directory}, "
-            "it will be made again"
-        ) from None
-    return manifest
+class _Files(NamedTuple):
+    """Files of a part in memory: int64 [documents + 1], int32 [tokens], uint8 [tokens]."""
+
+    starts: np.ndarray
+    tokens: np.ndarray
+    mask: np.ndarray | None
 
 
-def write_store(
-    directory: pathlib.Path,
-    documents: Iterable[np.ndarray | Record],
-    about: dict[str, str],
-) -> TokenStore:
-    """Writes a store in one piece: a reader sees all of it or nothing.
+class PartWriter:
+    """Collects the documents of a part; see `new_part`."""
 
-    Two writers of one directory do not disturb each other; the first to finish stays.
+    def __init__(self, directory: pathlib.Path, kind: str, name: str) -> None:
+        """Opens the files of a part in an existing directory.
 
-    Args:
-        directory: the store's.
-        documents: ids of each document; records where `about` has another `kind` than texts.
-        about: goes to the manifest; its `fingerprint` is the store's.
+        Args:
+            directory: where they are written.
+            kind: of the store.
+            name: of the store and the part, so that swapped parts are noticed.
+        """
+        self._directory, self._kind, self._name = directory, kind, name
+        self._files = contextlib.ExitStack()
+        self._ids = self._files.enter_context((directory / TOKENS).open("wb"))
+        self._mask = None
+        if kind != TEXTS:
+            self._mask = self._files.enter_context((directory / MASK).open("wb"))
+        self._digest = hashlib.blake2b(kind.encode(), digest_size=16)
+        self._lengths: list[np.ndarray] = []
+        self._trained: list[tuple[int, int]] = []
+        self._languages: list[int] = []
+        self._numbers: dict[str, int] = {}
+        self._units: list[np.ndarray] = []
+        self.tokens = self.targets = 0
+
+    def add_texts(self, ids: np.ndarray, lengths: np.ndarray) -> None:
+        """Adds several texts.
+
+        Args:
+            ids: int32, those of all texts one after the other.
+            lengths: int [texts].
+        """
+        self._write(ids, lengths)
+        self.targets += len(ids) + len(lengths)
+
+    def add_conversation(self, ids: np.ndarray, loss_mask: np.ndarray, language: str) -> None:
+        """Adds a document with a loss mask, 1 where a token is trained on."""
+        self._write(ids, np.array([len(ids)]))
+        mask = np.ascontiguousarray(loss_mask, np.uint8)
+        self._mask.write(mask)
+        self._digest.update(mask)
+        self._digest.update(language.encode())
+        trained = np.flatnonzero(mask[1:])
+        self._trained.append((len(trained), int(trained[0]) if len(trained) else len(mask)))
+        self.targets += len(trained)
+        self._languages.append(self._numbers.setdefault(language, len(self._numbers)))
+
+    def add_units(self, units: np.ndarray) -> None:
+        """Adds hashes of the documents' texts, uint64."""
+        self._units.append(np.unique(units))
+
+    def close(self, about: Mapping[str, Any]) -> None:
+        """Writes the index and, last, part.json with `about`."""
+        self._files.close()
+        lengths = np.concatenate([np.zeros(0, np.int64), *self._lengths])
+        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        _save(self._directory / STARTS, starts)
+        units = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._units]))
+        _save(self._directory / UNITS, units)
+        if self._mask:
+            trained = np.array(self._trained, np.int32).reshape(-1, 2)
+            _save(self._directory / TRAINED, trained)
+            _save(self._directory / LANGUAGES, np.array(self._languages, np.int16))
+        names = sorted(path.name for path in self._directory.iterdir())
+        values = {
+            **about,
+            "name": self._name,
+            "kind": self._kind,
+            "documents": len(lengths),
+            "tokens": self.tokens,
+            "targets": self.targets,
+            "languages": list(self._numbers),
+            "digest": self._digest.hexdigest(),
+            "files": {name: file_checksums(self._directory / name) for name in names},
+        }
+        write_checked(self._directory / PART, values)
+
+    def _write(self, ids: np.ndarray, lengths: np.ndarray) -> None:
+        ids = np.ascontiguousarray(ids, np.int32)
+        self._ids.write(ids)
+        self._digest.update(np.ascontiguousarray(lengths, np.int64))
+        self._digest.update(ids)
+        self._lengths.append(np.asarray(lengths, np.int64))
+        self.tokens += len(ids)
+
+
+@contextlib.contextmanager
+def new_part(store: pathlib.Path, number: int, kind: str) -> Iterator[PartWriter]:
+    """A writer of a part, which appears in its store when the block has closed it, or not at all.
+
+    Two writers of one part do not disturb each other; the first to finish stays.
     """
-    partial = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
+    final = part_directory(store, number)
+    writer = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    partial = store / f".{final.name}.{writer}"
     partial.mkdir(parents=True)
     try:
-        seen = _Seen()
-        lengths, files = _write_files(partial, map(seen.encode, documents))
-        np.save(partial / LENGTHS, lengths)
-        counts = {"documents": len(lengths), "tokens": int(lengths.sum()), "files": files}
-        manifest = {"fingerprint": "", **about, **counts, **seen.counts()}
-        if "languages" in manifest:
-            np.save(partial / LANGUAGES, np.array(seen.language_of, np.int16))
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        yield PartWriter(partial, kind, part_name(final))
         try:
-            os.rename(partial, directory)
+            os.rename(partial, final)
         except OSError:
-            if not directory.is_dir():
+            if not final.is_dir():
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return TokenStore(directory)
 
 
-class _Seen:
-    """Counts target tokens and languages of records while they are written."""
-
-    def __init__(self) -> None:
-        self.targets = 0
-        self.records = False
-        self.numbers: dict[str, int] = {}
-        self.language_of: list[int] = []
-
-    def encode(self, document: np.ndarray | Record) -> tuple[int, bytes]:
-        """How many tokens a document has, and its bytes."""
-        if not isinstance(document, Record):
-            return len(document), np.ascontiguousarray(document, np.int32).tobytes()
-        self.records = True
-        self.targets += int(document.loss_mask.sum())
-        number = self.numbers.setdefault(document.language, len(self.numbers))
-        self.language_of.append(number)
-        ids = np.ascontiguousarray(document.ids, np.int32).tobytes()
-        return len(document.ids), ids + np.ascontiguousarray(document.loss_mask, np.uint8).tobytes()
-
-    def counts(self) -> dict[str, object]:
-        if not self.records:
-            return {}
-        named = {"languages": list(self.numbers)} if any(self.numbers) else {}
-        return {"targets": self.targets, **named}
+def part_directory(store: pathlib.Path, number: int) -> pathlib.Path:
+    """The directory of a part."""
+    return store / f"part-{number:05d}"
 
 
-def _write_files(
-    directory: pathlib.Path, documents: Iterable[tuple[int, bytes]]
-) -> tuple[np.ndarray, list[int]]:
-    """Writes the ids; returns int32 lengths of all documents, and how many each file has."""
-    lengths: list[int] = []
-    files: list[int] = []
-    room = 0
-    writer = None
-    for length, record in documents:
-        if room <= 0:
-            if writer:
-                writer.close()
-            # One document a group: it is read without its neighbours.
-            path = directory / TOKENS.format(len(files))
-            writer = ArrayRecordWriter(str(path), "group_size:1")
-            files.append(0)
-            room = FILE_TOKENS
-        writer.write(record)
-        lengths.append(length)
-        files[-1] += 1
-        room -= length
-    if writer:
-        writer.close()
-    return np.array(lengths, np.int32), files
+def part_name(directory: pathlib.Path) -> str:
+    """The name of a part with its store's."""
+    return f"{directory.parent.name}/{directory.name}"
+
+
+def describe_part(directory: pathlib.Path) -> dict[str, Any] | None:
+    """What part.json says of a finished part; None where it is missing, damaged or another's."""
+    try:
+        values = read_checked(directory / PART)
+    except ValueError:
+        return None
+    return values if values.get("name") == part_name(directory) else None
+
+
+def store_fingerprint(described: Sequence[Mapping[str, Any]]) -> str:
+    """The fingerprint of a store, from the descriptions of its parts."""
+    digests = json.dumps([part["digest"] for part in described])
+    return hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()
+
+
+def finish_store(
+    store: pathlib.Path, parts: int, about: Mapping[str, Any], beside: Sequence[str] = ()
+) -> None:
+    """Joins the index of all parts, and writes the manifest.
+
+    Args:
+        store: its directory.
+        parts: how many it has, all of them finished.
+        about: goes to the manifest.
+        beside: names of other files in it that are verified with the index.
+    """
+    described = [describe_part(part_directory(store, number)) for number in range(parts)]
+    folders = [part_directory(store, number) for number in range(parts)]
+    kind = described[0]["kind"]
+    names = list(dict.fromkeys(name for part in described for name in part["languages"]))
+    named = any(names)
+    lengths = [np.diff(np.load(folder / STARTS)).astype(np.int32) for folder in folders]
+    _save(store / LENGTHS, np.concatenate(lengths))
+    files = [*beside, LENGTHS]
+    if kind != TEXTS:
+        _save(store / TRAINED, np.concatenate([np.load(folder / TRAINED) for folder in folders]))
+        files.append(TRAINED)
+    if named:
+        numbers = []
+        for folder, part in zip(folders, described, strict=True):
+            own = np.array([names.index(name) for name in part["languages"]], np.int16)
+            numbers.append(own[np.load(folder / LANGUAGES)])
+        _save(store / LANGUAGES, np.concatenate(numbers))
+        files.append(LANGUAGES)
+    values = {
+        **about,
+        "name": store.name,
+        "fingerprint": store_fingerprint(described),
+        "kind": kind,
+        "documents": sum(part["documents"] for part in described),
+        "documents_by_part": [part["documents"] for part in described],
+        "tokens": sum(part["tokens"] for part in described),
+        "targets": sum(part["targets"] for part in described),
+        "languages": names if named else [],
+        "errors": _sum_counts(part.get("errors", {}) for part in described),
+        "files": {name: file_checksums(store / name) for name in files},
+    }
+    write_checked(store / MANIFEST, values)
+
+
+def _save(path: pathlib.Path, values: np.ndarray) -> None:
+    # Written by way of memory: np.save to a full disk raises an error that does not name it.
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    with new_file(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def _map(path: pathlib.Path, dtype: Any) -> np.ndarray:
+    """A flat file in memory; an empty one cannot be mapped."""
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
+
+
+def _sum_counts(counts: Iterator[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in counts:
+        for reason, count in part.items():
+            total[reason] = total.get(reason, 0) + count
+    return total

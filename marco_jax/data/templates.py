@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
+from marco_jax.extras import optional
+from marco_jax.languages import get_language
+
 # Placeholders: names of the two languages, and the two texts. The table gives them in English.
 TEMPLATES: tuple[str, ...] = (
     "{src} phrase: {x}\n{tgt} phrase: {y}",
@@ -22,3 +27,23 @@ def render_pair(template: int, source_language: str, target_language: str, x: st
     """Fills template number `template` (0..10) with language names and texts."""
     # Texts may hold braces (placeholders of an interface), so they are not formatted themselves.
     return TEMPLATES[template].format(src=source_language, tgt=target_language, x=x, y=y)
+
+
+def language_names(x: str, y: str, how: str, rng: random.Random) -> tuple[str, str]:
+    """Names of the languages `x` and `y`, in the language that `how` selects.
+
+    Raises:
+        MissingExtra: Babel, which knows names in other languages than English, is not installed.
+    """
+    if how == "mixed":
+        how = rng.choice(("english", "source", "target"))
+    if how == "english":
+        return get_language(x).name, get_language(y).name
+    with optional(f"language_names={how!r}"):
+        import babel
+
+    try:
+        names = babel.Locale.parse(x if how == "source" else y).languages
+    except babel.UnknownLocaleError:  # a language besides the paper's
+        names = {}
+    return names.get(x, get_language(x).native_name), names.get(y, get_language(y).native_name)

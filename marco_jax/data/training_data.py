@@ -19,15 +19,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from marco_jax.data.adaptive import Adaptive, AdaptiveOptions
-from marco_jax.data.corpus import TRAIN, Corpus
+from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Stage, build_feed
+from marco_jax.data.leaks import LeakFinder
 from marco_jax.data.mixture_table import mixture_table
-from marco_jax.data.mixtures import Mixture, Within, apply_override, get_mixture, mixture_sources
-from marco_jax.data.prepare import prepare_stores
-from marco_jax.data.resume_order import refuse_change
+from marco_jax.data.mixtures import Mixture, Within, get_mixture, is_mixture_name, mixture_sources
+from marco_jax.data.overrides import apply_override
+from marco_jax.data.packed import PackedSource, pack_sources
+from marco_jax.data.resume_order import describe_change, refuse_change
+from marco_jax.data.run_stores import prepare_run
 from marco_jax.data.store import TokenStore
 from marco_jax.data.streamed import StreamedSource
+from marco_jax.data.task_info import REGISTERED
+from marco_jax.data.texts import TRAIN, hash_units
 from marco_jax.files import write_json
+from marco_jax.languages import names_in
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -87,20 +93,37 @@ class TrainingData:
         self._corpus, self._tokenizer = corpus, tokenizer
         self._stages, self._rows = list(plan.stages), plan.batch_rows
         infos = corpus.infos()
-        # Sources that a stage reads.
+        mixtures = [stage.mixture for stage in plan.stages]
+        # Sources of the corpus that a stage reads.
         self._wanted = {
-            name for stage in plan.stages for name in mixture_sources(stage.mixture, infos)
+            source
+            for name in mixtures
+            if is_mixture_name(name)
+            for source in mixture_sources(name, infos)
         }
-        stores = self._prepare()
-        self._feed = self._configured = build_feed(
+        # A run that was killed leaves it: what it read is verified whole then.
+        self._mark = workdir / f".reading-{jax.process_index()}"
+        stores, self._rates = prepare_run(
+            *(config, workdir, corpus, tokenizer, mixtures, sorted(self._wanted)),
+            evaluated_tasks(config),
+            verify=config.feed.verify or self._mark.exists(),
+        )
+        self._mark.touch()
+        self._wanted |= {source for rates in self._rates.values() for source in rates}
+        self._packed = pack_sources(
             {**stores, **self._streams()},
-            self._mix({name: store.targets for name, store in stores.items()}),
             length=config.batch.length,
-            batch_rows=plan.batch_rows,
             seed=config.seed,
             eos_id=tokenizer.eos_id,
             references=references(stores) if references else None,
             pairs_per_row=pairs_per_row,
+        )
+        self._feed = self._configured = build_feed(
+            self._packed,
+            self._mix(),
+            length=config.batch.length,
+            batch_rows=plan.batch_rows,
+            seed=config.seed,
         )
         self.labels = self._feed.labels
         options = AdaptiveOptions(**config.mixture.adaptive.to_dict())
@@ -199,9 +222,15 @@ class TrainingData:
         feed, changes = self._configured.resumed(state, step)
         if changes and not self._config.mixture.accept_change:
             refuse_change(changes)
+        if changes:
+            changes += describe_change(state, self._configured.order())
         for line in changes:
             _log.info(f"the data's order changes at step {step}: {line}")
         self._feed = feed.continued(moved) if adapted and not changes else feed
+
+    def close(self) -> None:
+        """Notes that the run has ended in order."""
+        self._mark.unlink(missing_ok=True)
 
     def record(self) -> None:
         """Writes mixture.json, and logs what each source holds and how often it is read."""
@@ -214,20 +243,6 @@ class TrainingData:
         for line in warnings:
             _log.warning(line)
 
-    def _prepare(self) -> dict[str, TokenStore]:
-        """The token stores of the sources that are not streamed."""
-        return prepare_stores(
-            self._corpus,
-            self._tokenizer,
-            [
-                info.name
-                for info in self._corpus.infos()
-                if info.name in self._wanted and not info.streamed
-            ],
-            self._config.data_cache or self._workdir / "data",
-            part=(jax.process_index(), jax.process_count()),
-        )
-
     def _streams(self) -> dict[str, StreamedSource]:
         """The sources that are tokenised as they are read."""
         names = [info.name for info in self._corpus.infos() if info.streamed]
@@ -239,17 +254,26 @@ class TrainingData:
             "reads the same rows; other sources start at any step at once"
         )
         corpus = self._corpus
+        finder = LeakFinder(corpus.held_out_texts())
+
+        def texts() -> Iterator[str]:
+            for document in corpus.documents(name, TRAIN):
+                if not finder.find(hash_units([document]).tolist()):
+                    yield document.text
+
         return StreamedSource(
             name,
-            lambda: (document.text for document in corpus.documents(name, TRAIN)),
+            texts,
             self._tokenizer,
             f"{corpus.source_fingerprint(name)}-{self._tokenizer.fingerprint}",
             self._config.batch.length,
             self._config.seed,
         )
 
-    def _mix(self, sizes: Mapping[str, int]) -> list[Stage]:
-        """The stages with their mixtures; `sizes` are target tokens by source."""
+    def _mix(self) -> list[Stage]:
+        """The stages with their mixtures."""
+        # Target tokens of an epoch, where they are known.
+        sizes = {n: s.targets for n, s in self._packed.items() if isinstance(s, PackedSource)}
         stages, read = [], dict.fromkeys(self._wanted, 0.0)
         for stage in self._stages:
             budget = float(stage.steps * self._rows * self._config.batch.length)
@@ -269,7 +293,10 @@ class TrainingData:
         """The mixture of a stage of `budget` tokens, after `read` tokens of each source."""
         fields, infos = self._config.mixture, self._corpus.infos()
         within = Within(fields.within, fields.temperature, fields.max_epochs)
-        mixture = get_mixture(stage.mixture, infos, within, sizes, budget, read)
+        if stage.mixture in self._rates:
+            mixture = self._registered(stage.mixture, sizes)
+        else:
+            mixture = get_mixture(stage.mixture, infos, within, sizes, budget, read)
         for note in mixture.notes:
             _log.info(f"mixture {stage.mixture}: {note}")
         shares = apply_override(mixture.shares, fields.override, infos, stage.name, self._wanted)
@@ -283,6 +310,26 @@ class TrainingData:
         note = f"mixture.override in stage {stage.name}: {', '.join(changes)}"
         _log.info(note)
         return mixture.with_shares(shares, note)
+
+    def _registered(self, name: str, sizes: Mapping[str, int]) -> Mixture:
+        """The mixture of the user's with its rates as shares of target tokens."""
+        shares = dict(self._rates[name])
+        if self._config.mixture.rates == "examples":
+            for source in shares:
+                if source not in sizes:
+                    raise ValueError(
+                        f"mixture.rates is 'examples', and the size of {source!r} is not known: "
+                        "prepare it instead of streaming it"
+                    )
+                shares[source] *= sizes[source] / len(self._packed[source].store.lengths)
+        total = sum(shares.values())
+        return Mixture(name, {source: share / total for source, share in shares.items()})
+
+
+def evaluated_tasks(config: ConfigDict) -> list[str]:
+    """Names of the tasks in SeqIO's registry that `evaluation.tasks` names, "seqio:NAME"."""
+    names = (name.removesuffix("?") for name in names_in(config.evaluation.tasks))
+    return [name.removeprefix(REGISTERED) for name in names if name.startswith(REGISTERED)]
 
 
 def _local_rows(layout: jax.sharding.Sharding, shape: tuple[int, int]) -> slice:

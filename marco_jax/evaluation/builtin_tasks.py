@@ -6,9 +6,10 @@ import dataclasses
 import difflib
 from typing import Literal
 
+from marco_jax.data.task_info import REGISTERED
 from marco_jax.evaluation.benchmarks import BENCHMARKS
 
-Kind = Literal["rolling", "multiple_choice", "generation"]
+Kind = Literal["rolling", "multiple_choice", "generation", "registered"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Task:
     Attributes:
         name: the name used in results.
         kind: "rolling" measures the likelihood of whole texts, "multiple_choice" ranks given
-            options, "generation" decodes greedily.
-        metrics: names of its metrics, the main one first.
+            options, "generation" decodes greedily; "registered" too, of a task in SeqIO's registry.
+        metrics: names of its metrics, the main one first; empty where functions name them.
         shots: default number of shots in a prompt.
         max_characters: held-out pairs with a longer side are left out.
         max_new_tokens: maximum length of a generated answer.
@@ -61,6 +62,8 @@ def named_task(name: str) -> tuple[str, bool]:
         ValueError: neither a task nor a benchmark has this name; the message gives the nearest.
     """
     plain = name.removesuffix(OPTIONAL)
+    if plain.startswith(REGISTERED):
+        return plain, plain != name
     # A benchmark is named NAME[:FORMAT][@SPLIT].
     if plain.partition("@")[0].partition(":")[0] not in BENCHMARKS:
         get_task(plain)
@@ -71,6 +74,8 @@ def get_task(name: str) -> Task:
     """Looks up a built-in task by name; the ValueError for an unknown one gives the nearest."""
     if name in TASKS:
         return TASKS[name]
+    if name.startswith(REGISTERED):
+        return Task(name, "registered", ())
     known = [*TASKS, *BENCHMARKS]
     near = difflib.get_close_matches(name, known, n=1)
     remedy = f"did you mean {near[0]!r}?" if near else f"known tasks are {', '.join(known)}"

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from marco_jax.data.corpus import TRAIN, Corpus, Document
+from marco_jax.data.corpus import Corpus
+from marco_jax.data.texts import TRAIN, Document
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask
 from marco_jax.evaluation.benchmarks import prompts
 from marco_jax.evaluation.benchmarks.source_files import split_pair

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from marco_jax.data.corpus import Corpus
+from marco_jax.data.task_info import REGISTERED
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.evaluation import few_shot, metrics
@@ -19,9 +20,10 @@ from marco_jax.evaluation.builtin_tasks import Task, get_task, named_task
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
 from marco_jax.evaluation.metrics import Estimate
+from marco_jax.evaluation.registered_suites import RegisteredSuite
 from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
 from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite
-from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE, get_language
+from marco_jax.languages import LANGUAGES, get_language, high_resource, low_resource
 from marco_jax.runtime.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ _log = logging.getLogger(__name__)
 SOURCE_LANGUAGE = "en"
 
 AnyTask = Task | BenchmarkTask
-Suite = RollingSuite | ChoiceSuite | GenerationSuite
+Suite = RollingSuite | ChoiceSuite | GenerationSuite | RegisteredSuite
 
 # A task's name and a language; estimates by metric.
 _Key = tuple[str, str]
@@ -107,15 +109,32 @@ class Evaluator:
         check_at_least("shots", shots, 0)
         check_at_least("shots", benchmark_shots, 0)
         check_at_least("max_new_tokens", max_new_tokens, 1)
+        self._limits: dict[str, int | None] = {}
         for task in tuple(self._tasks):
             limit = examples.get(task.name) if isinstance(examples, Mapping) else examples
             check_at_least("examples", limit, 1)
+            self._limits[task.name] = limit
             for language in self._languages(task, languages):
                 suite = self._build(task, language, limit)
                 if suite is not None:
                     self._suites[task.name, language] = suite
             if not any(name == task.name for name, _ in self._suites):
                 self._drop(task, languages, task.name in optional)
+
+    def refresh(self) -> None:
+        """Builds the requests of the corpus' tasks again, after its held-out texts have changed.
+
+        A language of a task that has nothing held out any more is left out.
+        """
+        known = {task.name: task for task in self._tasks}
+        for name, language in list(self._suites):
+            if isinstance(known[name], BenchmarkTask):
+                continue
+            suite = self._build(known[name], language, self._limits[name])
+            if suite is None:
+                del self._suites[name, language]
+            else:
+                self._suites[name, language] = suite
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -124,7 +143,7 @@ class Evaluator:
 
     def _drop(self, task: AnyTask, languages: Sequence[str] | None, optional: bool) -> None:
         """Drops an optional task without data; raises for one that is not optional."""
-        among = ", ".join(languages or ()) or "any of the 29 languages"
+        among = ", ".join(languages or ()) or "any of the known languages"
         where = f" below {self._data_dir}" if isinstance(task, BenchmarkTask) else ""
         missing = f"task {task.name!r} has no held-out data{where} in {among}"
         if not optional:
@@ -141,6 +160,8 @@ class Evaluator:
             if code not in of_benchmarks and not (benchmarks and "-" in code):
                 get_language(code)
         if not isinstance(task, BenchmarkTask):
+            if task.kind == "registered":
+                return [self._language_of(task)]
             return [code for code in asked or LANGUAGES if code in LANGUAGES]
         if not self._data_dir:
             raise ValueError(
@@ -148,6 +169,17 @@ class Evaluator:
                 f"{task.benchmark.folder}/"
             )
         return task.languages(self._data_dir, asked)
+
+    def _language_of(self, task: Task) -> str:
+        """The language of a registered task."""
+        name = task.name.removeprefix(REGISTERED)
+        languages = {info.name: info.language for info in self._corpus.infos()}
+        if not languages.get(name, "unknown"):
+            raise ValueError(
+                f"the language of the task {name!r} is not known: write "
+                f"mixture.tasks.languages={name}=kk (or its own code)"
+            )
+        return languages.get(name, "")
 
     def _build(self, task: AnyTask, language: str, examples: int | None) -> Suite | None:
         """Builds the task's suite in a language; None if there is no data."""
@@ -162,6 +194,9 @@ class Evaluator:
                 chat=self._chat,
                 max_new_tokens=self._max_new_tokens,
             )
+        if task.kind == "registered":
+            name = task.name.removeprefix(REGISTERED)
+            return RegisteredSuite.build(tokenizer, corpus, name, examples, self._max_new_tokens)
         if task.kind == "rolling":
             texts = few_shot.seeded_order(corpus.texts(language, "held_out"), str, seed)[:examples]
             suite = RollingSuite.build(tokenizer, texts, self._engine.max_length)
@@ -213,9 +248,11 @@ class Evaluator:
             by_language = {
                 language: own for (name, language), own in estimates.items() if name == task.name
             }
+            # Functions of registered tasks name their metrics themselves.
+            names = task.metrics or dict.fromkeys(m for own in by_language.values() for m in own)
             rows = [
                 self._row(task.name, language, metric, own[metric])
-                for metric in task.metrics
+                for metric in names
                 for language, own in by_language.items()
                 # spBLEU is missing where its SentencePiece model is.
                 if metric in own
@@ -265,7 +302,7 @@ def averages(rows: Sequence[Result]) -> list[Result]:
     results = []
     for task, shots, metric in dict.fromkeys((row.task, row.shots, row.metric) for row in rows):
         same = [row for row in rows if (row.task, row.shots, row.metric) == (task, shots, metric)]
-        for group, codes in ((ALL, None), (HIGH, HIGH_RESOURCE), (LOW, LOW_RESOURCE)):
+        for group, codes in ((ALL, None), (HIGH, high_resource()), (LOW, low_resource())):
             members = [row for row in same if codes is None or row.language in codes]
             if members:
                 mean = metrics.macro_mean([Estimate(row.value, row.stderr) for row in members])

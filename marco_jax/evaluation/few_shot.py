@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from marco_jax.data.corpus import Corpus, Pair
+from marco_jax.data.corpus import Corpus
+from marco_jax.data.texts import Pair
 from marco_jax.evaluation.suites import DELIMITER, ChoiceItem
 from marco_jax.languages import get_language
 

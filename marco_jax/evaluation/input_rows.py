@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marco_jax.data.readers import read_records
+from marco_jax.data.record_errors import RecordErrors
 
 
 def read_input_rows(path: str, lines: str = "prompt") -> list[dict[str, Any]]:
@@ -14,9 +15,10 @@ def read_input_rows(path: str, lines: str = "prompt") -> list[dict[str, Any]]:
     Raises:
         ValueError: the file is not UTF-8, or a line is not a JSON object.
     """
+    errors = RecordErrors(remedy="correct the file")
     if path.endswith((".jsonl", ".json")):
-        return [dict(record) for _, record in read_records(path, "jsonl")]
-    return [{lines: record["text"]} for _, record in read_records(path, "lines")]
+        return [dict(record) for _, record in read_records(path, "jsonl", errors=errors)]
+    return [{lines: record["text"]} for _, record in read_records(path, "lines", errors=errors)]
 
 
 def check_field(rows: Sequence[Mapping[str, Any]], field: str, location: str) -> None:

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
-from marco_jax.data.mixtures import apply_override, get_mixture, mixture_sources
+from marco_jax.data.mixtures import get_mixture, is_mixture_name, mixture_sources
+from marco_jax.data.overrides import apply_override
 from marco_jax.files import check_local, check_space, check_writable, nearest_existing
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
@@ -50,7 +51,7 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
     check_run(config, model, sharding)
     check_space(directory, checkpoint_bytes(config, model))
     with Progress(f"reading {config.data}"):
-        corpus = load_corpus(config.data, seed=config.seed)
+        corpus = load_corpus(config.data, config.seed, config.data_errors)
     check_sources(config, plan.stages, corpus.infos())
     parts = [
         _fields(config),
@@ -109,6 +110,12 @@ def _mixture_lines(
 ) -> Iterator[str]:
     """The shares of tokens by source, with a column per stage."""
     infos = corpus.infos()
+    registered = [s.mixture for s in stages if not is_mixture_name(s.mixture)]
+    if registered:
+        yield f"mixture: {', '.join(registered)} of SeqIO's registry, looked up before training"
+    stages = [stage for stage in stages if is_mixture_name(stage.mixture)]
+    if not stages:
+        return
     everywhere = {name for stage in stages for name in mixture_sources(stage.mixture, infos)}
     columns, notes = [], []
     for stage in stages:

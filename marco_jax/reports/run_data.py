@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from marco_jax.evaluation.results import AVERAGES, Result, read_results
 from marco_jax.files import read_json_lines, read_json_object
-from marco_jax.languages import HIGH_RESOURCE, LANGUAGES, LOW_RESOURCE
+from marco_jax.languages import LANGUAGES, add_config_languages, high_resource, low_resource
 
 # The stage that later stages are compared with, where a run trains its own base.
 BASE = "base"
@@ -117,7 +117,7 @@ class RunData:
         return list(found), list(found.values())
 
     def languages(self, task: str) -> list[str]:
-        """Codes with results of a task, in the paper's order, then unknown ones."""
+        """Codes with results of a task, in the order of LANGUAGES, then unknown ones."""
         found = {
             language
             for results in self.evaluations.values()
@@ -132,9 +132,9 @@ def group_of(code: str) -> str:
     """The group of a language or source: "english", "high", "low", "average" or "other"."""
     if code == "en":
         return "english"
-    if code in HIGH_RESOURCE:
+    if code in high_resource():
         return "high"
-    if code in LOW_RESOURCE:
+    if code in low_resource():
         return "low"
     return "average" if code in AVERAGES else "other"
 
@@ -147,16 +147,20 @@ def name_of(code: str) -> str:
 def load_run(workdir: str | os.PathLike) -> RunData:
     """Reads a workdir; missing or incomplete files count as empty.
 
+    Languages that its config adds are known from then on.
+
     Raises:
         NotADirectoryError: there is no such directory.
     """
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise NotADirectoryError(f"workdir {workdir} is not a directory: give the workdir of a run")
+    config = json_object_if_any(workdir / "config.json")
+    add_config_languages(config)
     metrics = read_metrics(workdir / "metrics.jsonl")
     return RunData(
         name=workdir.resolve().name,
-        config=json_object_if_any(workdir / "config.json"),
+        config=config,
         metrics=metrics,
         evaluations=_evaluations(workdir / "eval"),
         stages=_stages(json_object_if_any(workdir / "mixture.json"), metrics),

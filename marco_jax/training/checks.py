@@ -13,21 +13,23 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from marco_jax.data.corpus import CHAT, KINDS, PREFERENCE, SourceInfo
 from marco_jax.data.mixtures import (
-    GROUPS,
-    apply_override,
     check_mixture_name,
     get_mixture,
+    is_mixture_name,
     mixture_sources,
-    parse_override,
+    table_groups,
 )
+from marco_jax.data.overrides import apply_override, parse_override
+from marco_jax.data.record_errors import ERROR_POLICIES
+from marco_jax.data.run_stores import task_languages
 from marco_jax.data.sources import read_sources
+from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, SourceInfo
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import named_task
 from marco_jax.extras import require
 from marco_jax.files import check_space
-from marco_jax.languages import LANGUAGES, get_language, names_in
+from marco_jax.languages import LANGUAGES, add_config_languages, get_language, names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
 from marco_jax.model.lora import adapter_table
 from marco_jax.model.mesh import Sharding
@@ -48,6 +50,8 @@ from marco_jax.training.config import (
 )
 from marco_jax.weights.huggingface import check_exportable
 
+# What rates of registered mixtures are shares of.
+RATES = ("tokens", "examples")
 # Types that a step computes in.
 DTYPES = ("float32", "bfloat16")
 # Bytes of a trained parameter in a checkpoint: itself and two moments, float32.
@@ -57,16 +61,18 @@ _BYTES_A_PARAMETER = 12
 def check_config(config: ConfigDict) -> None:
     """Refuses what cannot be trained, whatever the data and the machine.
 
+    Languages of `languages.extra` are known from then on.
+
     Raises:
-        ConfigError: names the field, its value and the remedy.
+        ValueError: names the field, its value and the remedy.
     """
     check_paths(config)
+    add_config_languages(config)
     check_objective(config)
     _check_numbers(config)
     _check_names(config)
     mixtures = stage_mixtures(config)
-    for mixture in mixtures.values():
-        check_mixture_name(mixture)
+    _check_mixtures(config, list(mixtures.values()))
     _check_override(config, list(mixtures))
     _check_evaluation(config)
     profiled_steps(config.profile)
@@ -118,6 +124,7 @@ def _check_names(config: ConfigDict) -> None:
         ("remat", tuple(REMAT_POLICIES)),
         ("dtype", DTYPES),
         ("attention", IMPLEMENTATIONS),
+        ("data_errors", ERROR_POLICIES),
     ):
         if config[name] not in known:
             near = difflib.get_close_matches(str(config[name]), known, n=1)
@@ -127,9 +134,35 @@ def _check_names(config: ConfigDict) -> None:
         raise ConfigError(f"tokenizer.path is {config.tokenizer.path!r}, which is not a directory")
 
 
+def _check_mixtures(config: ConfigDict, names: Sequence[str]) -> None:
+    """Refuses names that neither we nor the modules of the user can know."""
+    fields = config.mixture
+    for name in names:
+        if not fields.modules:
+            check_mixture_name(name)
+        elif not is_mixture_name(name) and config.objective == DPO:
+            raise ConfigError(
+                f"objective is 'dpo' and mixture.name {name!r} is one of SeqIO's: preferences are "
+                "read from config.data, as mixture preference"
+            )
+    for module in names_in(fields.modules):
+        if module.endswith(".py") and not pathlib.Path(module).is_file():
+            raise ConfigError(f"mixture.modules names {module!r}, and there is no such file")
+    if fields.rates not in RATES:
+        raise ConfigError(f"mixture.rates is {fields.rates!r}: choose one of {', '.join(RATES)}")
+    if not 0 <= fields.tasks.held_out < 1:
+        raise ConfigError(
+            f"mixture.tasks.held_out is {fields.tasks.held_out}: write a share, such as 0.01"
+        )
+    task_languages(fields.tasks.languages)
+
+
 def _check_override(config: ConfigDict, stages: Sequence[str]) -> None:
     """Refuses overrides of sources or stages that no data could have."""
-    known = {*LANGUAGES, *GROUPS, *KINDS}
+    known = {*LANGUAGES, *table_groups(), *KINDS}
+    if config.mixture.modules:
+        # Names of tasks are known once SeqIO has been imported.
+        known |= {item.target for item in parse_override(config.mixture.override)}
     if config.data.endswith(".json"):
         known |= {source.name for source in read_sources(config.data)}
     for item in parse_override(config.mixture.override):
@@ -181,6 +214,8 @@ def check_sources(
         ValueError: a mixture without a source, an override of a source that it does not read, or
             sources of a kind that the objective cannot train on.
     """
+    # Those in SeqIO's registry are looked up by the processes that prepare data.
+    stages = [stage for stage in stages if is_mixture_name(stage.mixture)]
     everywhere = {name for stage in stages for name in mixture_sources(stage.mixture, sources)}
     kinds = {source.name: source.kind for source in sources}
     for stage in stages:

@@ -21,6 +21,17 @@ def training_config() -> ConfigDict:
     # The corpus. "default": the one that ships with the extra `demo`; else a directory of corpora,
     # a JSON file that declares sources, or a glob of JSONL files (docs/data_formats.md).
     c.data = "default"
+    # What happens at a record that cannot be read, such as one that is not UTF-8: "stop" ends the
+    # run and names the record; "skip" leaves it out, and counts such records by reason.
+    c.data_errors = "stop"
+    c.languages = ConfigDict(
+        {
+            # Languages besides the paper's 29, comma-separated, each "code:Name:group" with the
+            # group "high" or "low", such as "sw:Swahili:low"; a fourth part is the name in the
+            # language itself. They count as members of their group in mixtures and averages.
+            "extra": "",
+        }
+    )
     # Directory for tokenised sources, which several runs may share; empty: `data` in the workdir.
     c.data_cache = ""
     # Model to start from: a workdir, one of its checkpoint steps, or a Hugging Face directory;
@@ -152,11 +163,33 @@ def training_config() -> ConfigDict:
     c.mixture = ConfigDict(
         {
             # One mixture for each stage, comma-separated, or one for all: "stage1", "stage2",
-            # "flat", "base", "chat", "preference" (marco_jax/data/mixtures.py).
+            # "flat", "base", "chat", "preference" (marco_jax/data/mixtures.py); or any mixture or
+            # task in SeqIO's registry, where `modules` register it.
             "name": "stage1,stage2",
-            # Shares of the target tokens that replace the mixture's, for a source, language, kind
-            # or group, in all stages or one: "kk=0.02,stage2:low-resource=0.2". The others are
-            # scaled so that all add up to 1.
+            # Modules, or .py files, that register SeqIO tasks and mixtures; comma-separated.
+            "modules": "",
+            # What the rates of registered mixtures are shares of: "tokens", as in the mixtures
+            # above, or "examples", as in SeqIO.
+            "rates": "tokens",
+            # How registered tasks are read.
+            "tasks": {
+                # The split that is trained on.
+                "split": "train",
+                # The split that is evaluated on. A task without it holds out a share of `split`.
+                "held_out_split": "validation",
+                "held_out": 0.01,
+                # Languages of tasks, for bits per byte and overrides: "my_task=kk,my_other=en".
+                "languages": "",
+                # Directories of SeqIO's offline caches, comma-separated: a task is read from its
+                # cache where it has one.
+                "caches": "",
+                # Of tasks with inputs and targets: whether targets alone are trained on.
+                "loss_on_targets_only": True,
+            },
+            # Shares of all target tokens, for a source, language, kind or group, in all stages or
+            # one: "kk=0.02,stage2:low-resource=0.2". The rest of a group's share goes to its other
+            # sources, and what is not named is scaled so that all add up to 1. The order of the
+            # items does not matter.
             "override": "",
             # How the share of a group is divided among its languages: "uniform"; "proportional" to
             # size; "temperature": to size ** (1 / temperature); "unimax": uniform, with no language
@@ -178,12 +211,20 @@ def training_config() -> ConfigDict:
                 "least": 0.2,
             },
             # Whether a restart may go on with other data or another mixture than the checkpoint's;
-            # otherwise it is refused.
+            # otherwise it is refused. With other shares, steps or batch sizes each source is read
+            # on where it was left; with another seed or batch.length, and for a source with other
+            # content, documents may come again before others. The log says which.
             "accept_change": False,
         }
     )
     c.feed = ConfigDict(
         {
+            # Processes of each host that tokenise sources; -1: one for each core, 0: the process
+            # that trains, which then imports TensorFlow.
+            "workers": -1,
+            # Whether every byte of tokenised sources is compared with its checksum at the start; by
+            # default that is done after a run was killed, and for a sample otherwise.
+            "verify": False,
             # Batches that each host prepares ahead of the step.
             "prefetch": 2,
             # Seconds that a step waits for a batch before the run ends; 0: without limit.
@@ -294,8 +335,9 @@ def training_config() -> ConfigDict:
     c.evaluation = ConfigDict(
         {
             # Tasks at the ends of stages, comma-separated, such as
-            # "bits_per_byte,belebele,xcopa@validation". A "?" behind a name leaves the task out
-            # where there is no data for it. Empty: no evaluation.
+            # "bits_per_byte,belebele,xcopa@validation"; "seqio:NAME" is one in SeqIO's registry.
+            # A "?" behind a name leaves the task out where there is no data for it. Empty: no
+            # evaluation.
             "tasks": "bits_per_byte?,pick_translation?,translation?",
             # Folder with the files of benchmarks; needed if `tasks` names a benchmark.
             "data_dir": "",

@@ -28,7 +28,13 @@ from marco_jax.training.config import RunPlan, model_config, plan_run
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, Watchdog
 from marco_jax.training.hooks import CheckpointHook, Event, MetricsHook, ProgressHook
 from marco_jax.training.metrics_log import MetricsWriter
-from marco_jax.training.outputs import EvaluationHook, ExportHook, ProfileHook, create_evaluators
+from marco_jax.training.outputs import (
+    EvaluationHook,
+    ExportHook,
+    ProfileHook,
+    create_evaluators,
+    update_evaluators,
+)
 from marco_jax.training.references import cached_references, pairs_per_row
 from marco_jax.training.restore import Restorer, record_config
 from marco_jax.training.state import Batch, StepMetrics, TrainState
@@ -68,7 +74,7 @@ def train(config: ConfigDict, workdir: str) -> int:
         # Data: text, its tokenizer, and batches by step. What can be refused is refused before
         # sources are tokenised, which may take hours.
         with Progress(f"reading {config.data}"):
-            corpus = load_corpus(config.data, seed=config.seed)
+            corpus = load_corpus(config.data, config.seed, config.data_errors)
         check_sources(config, plan.stages, corpus.infos())
         base = find_model(config.init_from) if config.init_from else None
         with first_process_first("tokenizer"):
@@ -80,6 +86,7 @@ def train(config: ConfigDict, workdir: str) -> int:
         data = TrainingData(
             config, directory, corpus, tokenizer, plan, references, pairs_per_row(config)
         )
+        evaluators = update_evaluators(evaluators, config, corpus, tokenizer, model, sharding)
 
         # Model and optimizer: the compiled step.
         labels, size = data.labels, tokenizer.vocab_size
@@ -89,7 +96,7 @@ def train(config: ConfigDict, workdir: str) -> int:
         restorer = Restorer(config, directory, checkpoints, trainer, base, tokenizer.fingerprint)
         state, meta = restorer.restore(data)
         data.record()
-        record_config(config, directory)
+        record_config(config, directory, state)
 
         # Hooks: what follows a step.
         boards = Boards(directory, config, first=jax.process_index() == 0)
@@ -102,7 +109,7 @@ def train(config: ConfigDict, workdir: str) -> int:
         loop = _Loop(config, plan, data, trainer, restorer, checkpoints, writer, outputs, state)
 
         # Steps.
-        with _failures(writer.clock), contextlib.closing(loop):
+        with _failures(writer.clock), contextlib.closing(data), contextlib.closing(loop):
             return loop.run()
 
 

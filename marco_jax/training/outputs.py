@@ -47,11 +47,36 @@ def create_evaluators(
 ) -> tuple[Evaluator, Evaluator] | None:
     """An evaluator of all tasks, and one of those that run often; None where there are no tasks.
 
-    Both score on the training mesh.
+    Both score on the training mesh. With `mixture.modules` there are none yet: the held-out texts
+    of registered tasks are known after they have been tokenised (`update_evaluators`).
 
     Raises:
         ValueError: a task that cannot be evaluated, as long as its name does not end in "?".
     """
+    if config.mixture.modules:
+        return None
+    return _create_evaluators(config, corpus, tokenizer, model, mesh)
+
+
+def update_evaluators(
+    evaluators: tuple[Evaluator, Evaluator] | None,
+    config: ConfigDict,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    model: Qwen2Config,
+    mesh: Sharding,
+) -> tuple[Evaluator, Evaluator] | None:
+    """The evaluators after the sources have been tokenised: without texts that are trained on."""
+    if config.mixture.modules:
+        return _create_evaluators(config, corpus, tokenizer, model, mesh)
+    for evaluator in evaluators or ():
+        evaluator.refresh()
+    return evaluators
+
+
+def _create_evaluators(
+    config: ConfigDict, corpus: Corpus, tokenizer: Tokenizer, model: Qwen2Config, mesh: Sharding
+) -> tuple[Evaluator, Evaluator] | None:
     fields = config.evaluation
     if not fields.tasks:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import pathlib
 from typing import Any
 
@@ -15,7 +16,8 @@ from ml_collections import ConfigDict
 from marco_jax.data.training_data import TrainingData
 from marco_jax.files import write_json
 from marco_jax.model.parameters import Params
-from marco_jax.training.config import ConfigError, changed_fields
+from marco_jax.training.config import ConfigError, changed_fields, plan_stages
+from marco_jax.training.optimizer import join_stages
 from marco_jax.training.state import TrainState
 from marco_jax.training.step import Trainer
 from marco_jax.weights.checkpoints import Checkpoints, Meta
@@ -126,8 +128,14 @@ def check_belongs(there: dict[str, Any], here: dict[str, Any]) -> None:
         raise ConfigError(f"{field} is {new}, and {old} in this workdir's checkpoints: {_REMEDY}")
 
 
-def record_config(config: ConfigDict, directory: pathlib.Path) -> None:
-    """Writes config.json, and logs what has changed in it since the last run in the workdir."""
+def record_config(config: ConfigDict, directory: pathlib.Path, state: TrainState) -> None:
+    """Writes config.json, and logs what has changed in it since the last run in the workdir.
+
+    Args:
+        config: of the run, with its steps resolved.
+        directory: the workdir.
+        state: that the run goes on from; the learning rate that follows is looked up.
+    """
     path = directory / "config.json"
     resolved = json.loads(config.to_json())
     # How processes find one another does not belong to the experiment.
@@ -138,8 +146,40 @@ def record_config(config: ConfigDict, directory: pathlib.Path) -> None:
             lines = changed_fields(before, resolved)
         except (ValueError, AttributeError, TypeError):
             _log.warning(f"{path} cannot be read: it will be replaced")
-            lines = []
+            before, lines = {}, []
         for line in lines:
             _log.info(f"config changed since this workdir's last run: {line}")
+        # Skipped steps do not count in schedules.
+        done, skipped = int(state.step), int(state.guard.skipped)
+        if done and (line := schedule_change(before, config, done, done - skipped)):
+            _log.info(line)
     if jax.process_index() == 0:
         write_json(path, resolved)
+
+
+def schedule_change(before: dict[str, Any], config: ConfigDict, step: int, counted: int) -> str:
+    """The learning rates after `step` steps under an old and the present config; "" if they agree.
+
+    Args:
+        before: the resolved config of the run until now.
+        config: the present one, with its steps resolved.
+        step: finished steps.
+        counted: those of them that schedules have counted.
+    """
+    try:
+        rates = [
+            float(join_stages([stage.schedule for stage in plan_stages(fields)])(counted))
+            for fields in (ConfigDict(before), config)
+        ]
+    except (ValueError, AttributeError, KeyError, TypeError):
+        # Without the fields of stages there is nothing to compare.
+        return ""
+    if math.isclose(*rates, rel_tol=1e-6):
+        return ""
+    names = ("steps", "stages", "stage")
+    old, new = ({name: fields[name] for name in names} for fields in (before, config.to_dict()))
+    reasons = ", ".join(changed_fields(old, new))
+    return (
+        f"learning rate after step {step}: {rates[0]:.3g} before, {rates[1]:.3g} under the new "
+        f"schedule ({reasons})"
+    )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from marco_jax.languages import add_config_languages
 from marco_jax.model.lora import AdapterMatrix, LoraOptions, adapter_tree, merge
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.parameters import Params
@@ -187,10 +188,15 @@ def _find_step(workdir: pathlib.Path, step: int) -> FoundModel:
 
 
 def run_config(model: FoundModel | LoadedModel) -> dict[str, Any]:
-    """The config of the run that trained a model; empty for a Hugging Face directory."""
+    """The config of the run that trained a model; empty for a Hugging Face directory.
+
+    Languages that it adds are known from then on.
+    """
     if model.workdir is None or not (model.workdir / "config.json").exists():
         return {}
-    return json.loads((model.workdir / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((model.workdir / "config.json").read_text(encoding="utf-8"))
+    add_config_languages(config)
+    return config
 
 
 def read_mesh(text: str | None) -> Sharding | None:

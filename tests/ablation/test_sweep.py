@@ -16,8 +16,9 @@ from marco_jax.ablation import sweep as sweep_module
 from marco_jax.ablation.components import find_components
 from marco_jax.ablation.proxies import target_values
 from marco_jax.ablation.sweep_config import parse_shares, resolve_targets
-from marco_jax.data.corpus import SourceInfo
-from marco_jax.data.mixtures import apply_override, get_mixture
+from marco_jax.data.mixtures import get_mixture
+from marco_jax.data.overrides import apply_override
+from marco_jax.data.texts import SourceInfo
 from marco_jax.evaluation.results import Result, write_results
 from marco_jax.training.config import ConfigError, load_config
 
@@ -240,6 +241,16 @@ def test_components(text, expected):
     made = apply_override(SHARES, components.override(weights), SOURCES)
     wanted = components.source_shares(weights)
     assert made == pytest.approx(wanted, abs=2e-4)
+
+
+def test_a_group_around_another_component_is_overridden_by_its_name():
+    components = find_components("kk,low-resource", SHARES, SOURCES)
+    weights = dict.fromkeys(components.members, 0.1) | {"low-resource": 0.2}
+    weights["English"] += 1 - sum(weights.values())
+    override = components.override(list(weights.values()))
+    assert override.startswith("kk=0.1,low-resource=0.3,")
+    made = apply_override(SHARES, override, SOURCES)
+    assert made == pytest.approx(components.source_shares(list(weights.values())), abs=1e-6)
 
 
 def test_caps_follow_from_the_source_that_runs_out_first():

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from marco_jax.data.corpus import Corpus, Message, Pair
+from marco_jax.data.corpus import Corpus
 from marco_jax.data.feed import Feed, Stage, build_feed
 from marco_jax.data.load import load_corpus
-from marco_jax.data.memory_corpus import Builder, MemoryCorpus
+from marco_jax.data.packed import pack_sources
 from marco_jax.data.prepare import prepare_stores
+from marco_jax.data.sources import Input, Source
 
 
 class ByteTokenizer:
@@ -40,15 +41,18 @@ def default_corpus() -> Corpus:
 
 
 @pytest.fixture(scope="session")
-def small_corpus() -> MemoryCorpus:
+def small_corpus() -> Corpus:
     """Four sources of different document lengths; "ne" is of nothing but id 0."""
-    builder = Builder("small")
+    sources = []
     for language, size, unit in [("en", 50, "word "), ("kk", 9, "сөз "), ("ne", 30, "!")]:
         texts = [f"{unit * (1 + n % size)}{'' if unit == '!' else n}" for n in range(300)]
-        messages = [Message(f"{language} {n}", text) for n, text in enumerate(texts)]
-        builder.add_texts(language, messages, joined=False)
-    builder.add_pairs(Pair(f"p{n}", "en", "kk", f"item {n}", f"зат {n}") for n in range(200))
-    return builder.build()
+        records = tuple(
+            {"text": text, "english": f"{language} {n}"} for n, text in enumerate(texts)
+        )
+        sources.append(Source(language, "text", (Input(records=records),), language, 0.08))
+    pairs = tuple({"source": f"item {n}", "target": f"зат {n}"} for n in range(200))
+    inputs = (Input(records=pairs, languages=("en", "kk")),)
+    return Corpus([*sources, Source("parallel", "parallel", inputs, held_out=0.08)])
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +78,9 @@ def corpus_feed() -> Callable[..., Feed]:
             if any(stage.mixture.shares.get(name) for stage in stages)
         ]
         stores = prepare_stores(corpus, tokenizer, names, cache_dir)
-        return build_feed(stores, stages, eos_id=tokenizer.eos_id, **options)
+        packed = pack_sources(
+            stores, length=options["length"], seed=options["seed"], eos_id=tokenizer.eos_id
+        )
+        return build_feed(packed, stages, **options)
 
     return build

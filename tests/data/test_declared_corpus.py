@@ -15,10 +15,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from marco_jax.data import readers
 from marco_jax.data.chat import Turn
-from marco_jax.data.corpus import HELD_OUT, TRAIN
 from marco_jax.data.load import load_corpus
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.data.templates import TEMPLATES
+from marco_jax.data.texts import HELD_OUT, TRAIN, is_held_out
 
 TEXTS = [f"{n}-құжат! {'сөз ' * (n % 7)}".strip() for n in range(200)]
 RECORDS = [{"id": f"d{n}", "text": text} for n, text in enumerate(TEXTS)]
@@ -91,12 +91,14 @@ def everything(corpus, source: str) -> dict[str, str]:
 def test_every_format_gives_the_same_documents(tmp_path, name, write, fields):
     write(tmp_path / name)
     entry = {"name": "kk_web", "kind": "text", "language": "kk", "files": "a.*", **fields}
+    entry["held_out"] = 0.03
     corpus = declare(tmp_path, entry)
     assert everything(corpus, "kk_web") == {r["id"]: r["text"] for r in RECORDS}
     train = [document.key for document in corpus.documents("kk_web", TRAIN)]
     held_out = corpus.texts("kk", HELD_OUT)
-    # A hash decides: about one in a hundred of 200, and the same in every format.
-    assert 0 < len(held_out) < 10
+    # A hash of the text decides: about 3 in a hundred of 200, and the same in every format.
+    assert held_out == [text for text in TEXTS if is_held_out(text, 0.03)]
+    assert 0 < len(held_out) < 20
     assert len(train) + len(held_out) == 200
     assert train == sorted(train, key=lambda key: int(key[1:]))
 
@@ -144,6 +146,29 @@ seqio.TaskRegistry.add(
     # The task gives ids of a vocabulary of its own.
     assert [d.text for d in corpus.documents("a", TRAIN)] == [f"text {n}!" for n in range(20)]
     assert [d.text for d in corpus.documents("b", TRAIN)] == TEXTS
+
+
+def test_a_source_of_several_inputs(tmp_path):
+    write_jsonl(tmp_path / "books.jsonl", [{"body": "Бірінші"}, {"body": "Екінші"}])
+    (tmp_path / "news.txt").write_text("жол 0\n\nжол 2\n", encoding="utf-8")
+    (tmp_path / "en.txt").write_text("line 0\nline 1\nline 2\n", encoding="utf-8")
+    lines = {"files": "news.txt", "format": "lines", "joined": True, "english": "en.txt"}
+    inputs = [{"files": "books.jsonl", "text": "body"}, lines]
+    entry = {"name": "kk", "kind": "text", "language": "kk", "held_out": 0.0}
+    corpus = declare(tmp_path, entry | {"inputs": inputs})
+    texts = [document.text for document in corpus.documents("kk", TRAIN)]
+    assert texts == ["Бірінші", "Екінші", "жол 0\nжол 2"]
+    assert corpus.shards("kk") == [corpus.shards("kk")[0]] and len(corpus.shards("kk")[0]) == 2
+
+
+def test_bad_records_are_left_out_and_counted_as_they_are_read(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n{\n{"text": "c"}\n')
+    path = tmp_path / "sources.json"
+    path.write_text(json.dumps({"sources": [GOOD | {"held_out": 0.0}]}))
+    corpus = load_corpus(str(path), data_errors="skip")
+    assert corpus.errors.counts == {}
+    assert [document.text for document in corpus.documents("kk", TRAIN)] == ["a", "c"]
+    assert corpus.errors.counts == {"not a text": 1, "not valid JSON": 1}
 
 
 PAIRS = "".join(f"item {n}\tзат {n}\n" for n in range(100))
@@ -222,6 +247,10 @@ def test_conversations_have_their_messages(tmp_path):
 
 def test_a_source_is_tokenised_again_only_when_it_changes(tmp_path, tokenizer, caplog):
     caplog.set_level("INFO", "marco_jax.data.prepare")
+
+    def logged() -> list[str]:
+        return [line for line in caplog.messages if line.startswith("tokenising")]
+
     for code in ("kk", "ne"):
         write_jsonl(tmp_path / f"{code}.jsonl")
     entries = [
@@ -231,13 +260,13 @@ def test_a_source_is_tokenised_again_only_when_it_changes(tmp_path, tokenizer, c
     for _ in range(2):
         corpus = declare(tmp_path, *entries)
         stores = prepare_stores(corpus, tokenizer, ["kk", "ne"], tmp_path / "cache")
-    assert caplog.messages == ["tokenising kk", "tokenising ne"]
+    assert logged() == ["tokenising kk, ne"]
     texts = [document.text for document in corpus.documents("kk", TRAIN)]
     assert stores["kk"].lengths.tolist() == [len(tokenizer.encode(text)) for text in texts]
     write_jsonl(tmp_path / "ne.jsonl", RECORDS[:50])
     corpus = declare(tmp_path, *entries)
     stores = prepare_stores(corpus, tokenizer, ["kk", "ne"], tmp_path / "cache")
-    assert caplog.messages[2:] == ["tokenising ne"]
+    assert logged() == ["tokenising kk, ne", "tokenising ne"]
     assert len(stores["ne"].lengths) <= 50
 
 
@@ -256,6 +285,16 @@ GOOD = {"name": "kk", "kind": "text", "language": "kk", "files": "a.jsonl"}
         (GOOD | {"kind": "parallel"}, 'it is parallel: set "languages" to two codes'),
         (GOOD | {"files": [1]}, "files is neither a text nor a list of texts"),
         (GOOD | {"format": "doc"}, "format is 'doc'; choose one of"),
+        (GOOD | {"inputs": [{"files": "b"}]}, "it has inputs and files: put those into the inputs"),
+        (
+            {k: v for k, v in GOOD.items() if k != "files"} | {"inputs": []},
+            "inputs is not a list of objects",
+        ),
+        (
+            {k: v for k, v in GOOD.items() if k != "files"} | {"inputs": [{"held_out": 0.5}]},
+            "there is no field 'held_out'",
+        ),
+        (GOOD | {"where": {"a": "b"}}, "there is no field 'where'"),
     ],
 )
 def test_a_bad_declaration_is_named_with_its_remedy(tmp_path, entry, message):
@@ -266,10 +305,10 @@ def test_a_bad_declaration_is_named_with_its_remedy(tmp_path, entry, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b'{"text": "a"}\n{"text": }\n', r"a.jsonl:2 is not valid JSON"),
-        (b'{"text": "a"}\n[1]\n', r"a.jsonl:2 is not a JSON object"),
-        (b'{"text": "a"}\n{"body": "b"}\n', r'a.jsonl:2 has no text under "text"'),
-        (b'{"text": "a"}\n\xff\xfe\n', r"a.jsonl:2 is not UTF-8"),
+        (b'{"text": "a"}\n{"text": }\n', r"a.jsonl:2: not valid JSON"),
+        (b'{"text": "a"}\n[1]\n', r"a.jsonl:2: not a JSON object"),
+        (b'{"text": "a"}\n{"body": "b"}\n', r'a.jsonl:2: no text under "text"'),
+        (b'{"text": "a"}\n\xff\xfe\n', r"a.jsonl:2: not UTF-8"),
     ],
 )
 def test_a_bad_record_is_named_by_file_and_line(tmp_path, data, message):

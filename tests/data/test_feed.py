@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from marco_jax.data.corpus import TRAIN
 from marco_jax.data.feed import Feed, Stage
 from marco_jax.data.mixtures import Mixture
+from marco_jax.data.texts import TRAIN
 
 LENGTH, ROWS = 64, 8
 

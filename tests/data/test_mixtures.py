@@ -4,17 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marco_jax.data.corpus import TEXT, SourceInfo
 from marco_jax.data.mixtures import (
-    GROUPS,
     STAGE_SHARES,
     STAGE_TOKENS,
     Within,
-    apply_override,
     get_mixture,
     mixture_names,
+    table_groups,
 )
-from marco_jax.languages import HIGH_RESOURCE, LANGUAGES
+from marco_jax.data.texts import TEXT, SourceInfo
+from marco_jax.languages import LANGUAGES, high_resource
 
 
 def infos(*names: str) -> list[SourceInfo]:
@@ -28,7 +27,7 @@ def test_table_1_follows_from_table_2_to_the_digit():
     stages = {stage: get_mixture(stage, EVERYTHING).shares for stage in STAGE_SHARES}
     used = {
         group: round(sum(STAGE_TOKENS[s] * stages[s][sources[0]] for s in stages), 1)
-        for group, sources in GROUPS.items()
+        for group, sources in table_groups().items()
     }
     assert used == {
         "English": 90.4,
@@ -78,7 +77,7 @@ def test_a_missing_languages_share_stays_in_its_group():
 
 def test_base_is_the_high_resource_languages_in_stage_1_proportions():
     shares = get_mixture("base", EVERYTHING).shares
-    assert set(shares) == set(HIGH_RESOURCE)
+    assert set(shares) == set(high_resource())
     assert shares["en"] == pytest.approx(32 / 79)
     assert shares["tr"] == pytest.approx(30 / 79 / 8)
 
@@ -150,12 +149,6 @@ def test_sources_of_one_language_count_by_their_size():
     assert shares == pytest.approx(
         {"kk_web": 0.75 * kazakh, "kk_news": 0.25 * kazakh, "ne": kazakh, "qa": 0.06 / 0.21}
     )
-    by_language = apply_override(shares, "kk=0.4", sources)
-    assert by_language["kk_web"] == pytest.approx(0.3)
-    assert by_language["kk_news"] == pytest.approx(0.1)
-    by_group = apply_override(shares, "low-resource=0.5,knowledge=0.5", sources)
-    assert by_group["qa"] == 0.5
-    assert by_group["ne"] == pytest.approx(0.25)
 
 
 def test_what_a_method_needs_is_asked_for():
@@ -175,26 +168,6 @@ def test_no_source_left_is_an_error():
         get_mixture("base", infos("kk"))
 
 
-def test_override_sets_shares_and_scales_the_rest():
-    shares = apply_override(get_mixture("stage2", EVERYTHING).shares, "kk=0.02, ne = 0.03")
-    assert (shares["kk"], shares["ne"]) == (0.02, 0.03)
-    assert sum(shares.values()) == pytest.approx(1, abs=1e-12)
-    scale = 0.95 / (1 - 2 * 0.15 / 19)
-    assert shares["en"] == pytest.approx(0.28 * scale)
-
-
-def test_override_may_switch_a_source_off():
-    shares = apply_override({"en": 0.5, "kk": 0.25, "ne": 0.25}, "en=0")
-    assert shares == {"en": 0, "kk": 0.5, "ne": 0.5}
-
-
-def test_what_rounding_leaves_over_is_given_to_no_source():
-    sources = [info for info in EVERYTHING if info.name != "synthetic"]
-    shares = get_mixture("flat", sources).shares
-    found = apply_override(shares, "low-resource=1", sources)
-    assert {name for name, share in found.items() if share} == set(GROUPS["low-resource"])
-
-
 def test_flat_has_the_totals_of_both_stages():
     flat = get_mixture("flat", EVERYTHING).shares
     stages = {stage: get_mixture(stage, EVERYTHING).shares for stage in STAGE_SHARES}
@@ -202,34 +175,3 @@ def test_flat_has_the_totals_of_both_stages():
     for name, share in flat.items():
         parts = [STAGE_TOKENS[stage] * stages[stage][name] for stage in stages]
         assert share == pytest.approx(sum(parts) / total)
-
-
-def test_override_may_hold_for_one_stage():
-    shares = {"en": 0.5, "kk": 0.25, "ne": 0.25}
-    assert apply_override(shares, "stage2:kk=0.5", stage="stage1") == shares
-    assert apply_override(shares, "stage2:kk=0.5", stage="stage2")["kk"] == 0.5
-
-
-def test_override_leaves_stages_as_they_are_that_do_not_read_its_source():
-    shares = {"en": 0.5, "zh": 0.5}
-    assert apply_override(shares, "kk=0.5", elsewhere=("en", "zh", "kk")) == shares
-    for override in ("base:kk=0.5", "ne=0.5"):
-        with pytest.raises(ValueError, match="no source"):
-            apply_override(shares, override, stage="base", elsewhere=("en", "zh", "kk"))
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("kk", "'kk' is not of the form source=share"),
-        ("en=0.1,kk=a lot", "'kk=a lot' is not of the form source=share"),
-        ("kkk=0.1", "no source 'kkk'; did you mean 'kk'"),
-        ("kk=1.5", "'kk=1.5' is not a share"),
-        ("kk=nan", "'kk=nan' is not a share"),
-        ("kk=0.6,en=0.6", "add up to 1.2: make them add up to 1 or less"),
-        ("kk=0.5,en=0.2,ne=0.1", "add up to 0.8: make them add up to 1"),
-    ],
-)
-def test_bad_override_names_the_item(override, message):
-    with pytest.raises(ValueError, match=message):
-        apply_override({"en": 0.5, "kk": 0.25, "ne": 0.25}, override)

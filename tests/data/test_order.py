@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from marco_jax.data.feed import FIELDS, Feed, Stage, build_feed
 from marco_jax.data.mixtures import Mixture
 from marco_jax.data.order import Permutation
-from marco_jax.data.packed import PackedSource
-from marco_jax.data.resume_order import OrderChanged, refuse_change
+from marco_jax.data.packed import PackedSource, pack_sources
+from marco_jax.data.resume_order import OrderChanged, describe_change, refuse_change
 from marco_jax.data.store import TEXTS
 from marco_jax.data.streamed import StreamedSource
 
@@ -29,6 +29,7 @@ class Documents:
         self.tokens = int(self.lengths.sum(dtype=np.int64))
         self.fingerprint = fingerprint
         self.kind, self.languages = TEXTS, ()
+        self.manifest = {"errors": {}}
         self.targets = self.tokens + len(self.lengths)
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
@@ -50,8 +51,8 @@ def stores(tmp_path):
 
 def feed_of(stores, *stages, rows=16, seed=0, length=128) -> Feed:
     named = [Stage(f"s{n}", Mixture(f"m{n}", s), steps) for n, (s, steps) in enumerate(stages)]
-    options = {"length": length, "batch_rows": rows, "seed": seed, "eos_id": EOS_ID}
-    return build_feed(stores, named, **options)
+    packed = pack_sources(stores, length=length, seed=seed, eos_id=EOS_ID)
+    return build_feed(packed, named, length=length, batch_rows=rows, seed=seed)
 
 
 def shares_of(stores, seed=0):
@@ -210,6 +211,107 @@ def test_wanted_new_weights_leave_what_was_not_seen_for_later(stores):
         after.batch(4)
 
 
+KEPT = "goes on where it was left: documents not read yet in its epoch come first"
+RENEWED = (
+    ": a new order of documents begins: of 'source33' 40%, 'source34' 20% of an epoch was read and "
+    "may come again before the rest; some of the rest may come only in the next epoch"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ({"share": 0.7}, [f"every source {KEPT}"]),
+        ({"rows": 8, "steps": 30}, [f"every source {KEPT}"]),
+        ({"seed": 1, "share": 0.7}, [f"seed 0 -> 1{RENEWED}"]),
+        ({"length": 64}, [f"batch.length 128 -> 64{RENEWED}"]),
+        (
+            {"source": "other"},
+            [
+                "the content of 'source34' has changed: a new order of documents begins: of "
+                "'source34' 20% of an epoch was read and may come again before the rest; some of "
+                "the rest may come only in the next epoch",
+                f"each of the other sources {KEPT}",
+            ],
+        ),
+        (
+            {"added": "source32", "removed": "source34"},
+            [
+                f"every source {KEPT}",
+                "'source32' begins with the first row of its order",
+                "'source34' is not read any more",
+            ],
+        ),
+    ],
+)
+def test_what_a_change_means_for_documents_is_told(stores, change, lines):
+    names = ("source33", "source34")
+    shares = dict.fromkeys(names, 0.5)
+    state = feed_of({name: stores[name] for name in names}, (shares, 12)).state(5)
+    state["rows"] = {
+        "source33": {"used": 40, "epoch": 100},
+        "source34": {"used": 100, "epoch": 500},
+    }
+    if "share" in change:
+        shares = {"source33": change["share"], "source34": 1 - change["share"]}
+    if "added" in change:
+        shares = {"source32": 0.5, "source33": 0.5}
+    if "source" in change:
+        stores["source34"].fingerprint = change["source"]
+    options = {name: value for name, value in change.items() if name in ("seed", "rows", "length")}
+    known = {name: stores[name] for name in shares}
+    other = feed_of(known, (shares, change.get("steps", 12)), **options)
+    assert describe_change(state, other.order()) == lines
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"seed": 1}, "seed 0 -> 1: streamed 'web' goes on at its window of 1,024 documents"),
+        ({"length": 64}, "batch.length 128 -> 64: streamed 'web' begins again with the first"),
+        ({"sources": {"web": "other"}}, "the content of 'web' has changed: streamed 'web' begins"),
+        ({"stages": []}, f"every source {KEPT}"),
+    ],
+)
+def test_what_a_change_means_for_a_streamed_source_is_told(change, line):
+    order = {"seed": 0, "length": 128, "packing": 1, "stages": [1], "sources": {"web": "f"}}
+    state = {"order": order, "rows": {"web": {"used": 50, "epoch": None}}}
+    assert describe_change(state, order | change)[0].startswith(line)
+    unread = {"order": order, "rows": {"web": {"used": 0, "epoch": None}}}
+    if "stages" not in change:
+        assert "nothing was read yet" in describe_change(unread, order | change)[0]
+
+
+def test_many_sources_are_counted():
+    names = [f"source{number}" for number in range(8)]
+    order = {"seed": 0, "length": 1, "packing": 1, "sources": dict.fromkeys(names, "f")}
+    rows = {name: {"used": n + 1, "epoch": 1000} for n, name in enumerate(names)}
+    line = describe_change({"order": order, "rows": rows}, order | {"seed": 2})[0]
+    assert "of 'source7' 0.8%, 'source6' 0.7%," in line and "'source3' 0.4% and 3 others" in line
+
+
+def test_documents_that_were_read_come_again_after_another_seed(stores):
+    """What `describe_change` says of another seed, and not of another size of the batch."""
+    shares = {"source00": 0.5, "source04": 0.5}
+    known = {name: stores[name] for name in shares}
+    before = feed_of(known, (shares, 60))
+
+    def documents(feed, steps):
+        lines = [line for step in steps for line in feed.describe_batch(step)]
+        rows = [line.partition(": ")[2].split(", ") for line in lines if "source04" in line]
+        return {number for row in rows for number in row}
+
+    # Eleven steps of eight rows of this source are within its first epoch.
+    rows = before.state(11)["rows"]["source04"]
+    assert rows["used"] < rows["epoch"]
+    read = documents(before, range(6))
+    for options, again in (({"rows": 8}, False), ({"seed": 1}, True)):
+        after, _ = continued(feed_of(known, (shares, 60), **options), before.state(6), 6)
+        # Documents that are cut at a row's end lie in two rows.
+        both = len(read & documents(after, range(6, 11))) / len(read)
+        assert (both > 0.2) == again and (both < 0.1) != again
+
+
 def test_a_stuck_source_is_named(stores):
     names = ["source00"]
     feed = feed_of({name: stores[name] for name in names}, ({"source00": 1.0}, 5))
@@ -245,7 +347,8 @@ def streaming_feed(stores, tokenizer, texts) -> Feed:
     stream = StreamedSource("stream", lambda: iter(texts), tokenizer, "f", length, seed=0)
     sources = {"source00": stores["source00"], "stream": stream}
     stages = [Stage("s", Mixture("m", {"source00": 0.4, "stream": 0.6}), 200)]
-    return build_feed(sources, stages, length=length, batch_rows=8, seed=0, eos_id=EOS_ID)
+    packed = pack_sources(sources, length=length, seed=0, eos_id=EOS_ID)
+    return build_feed(packed, stages, length=length, batch_rows=8, seed=0)
 
 
 def test_a_streamed_source_goes_on_from_what_was_saved(stores, tokenizer):

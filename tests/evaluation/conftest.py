@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from marco_jax.data.corpus import Pair
+from marco_jax.data.texts import Pair
 from marco_jax.decoding.requests import Generation, Score
 
 

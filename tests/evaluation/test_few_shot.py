@@ -9,7 +9,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marco_jax.data.corpus import Pair
+from marco_jax.data.texts import Pair
 from marco_jax.evaluation import few_shot as prompts
 from marco_jax.evaluation.few_shot import pick_items, translation_items
 from marco_jax.evaluation.suites import encode_pair

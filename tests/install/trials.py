@@ -14,7 +14,7 @@ CONFIGS = ROOT / "configs"
 # Modules that need an extra, by the beginning of their names; all others are core.
 ROOMS = {
     "marco_jax.curation": "curation",
-    "marco_jax.data.default_corpus": "demo",
+    "marco_jax.data.builtin_sources": "demo",
     "marco_jax.data.knowledge": "demo",
     "marco_jax.evaluation.lm_eval_adapter": "harness",
 }

@@ -11,6 +11,7 @@ import pytest
 from marco_jax.data.feed import Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
+from marco_jax.data.packed import pack_sources
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.decoding.engine import Engine
 from marco_jax.model.mesh import Sharding, create_mesh
@@ -137,16 +138,16 @@ def ours(pairs, directories, options, devices, axes):
             reference_scores(store, path, LENGTH, None), references["pairs"]
         )
     mixture = get_mixture("preference", corpus.infos(), Within("proportional"), {"pairs": 1})
-    feed = build_feed(
+    packed = pack_sources(
         stores,
-        [Stage("dpo", mixture, 100)],
         length=LENGTH,
-        batch_rows=ROWS,
         seed=0,
         eos_id=tokenizer.eos_id,
         references=references,
         pairs_per_row=options.pairs_per_row,
     )
+    stages = [Stage("dpo", mixture, 100)]
+    feed = build_feed(packed, stages, length=LENGTH, batch_rows=ROWS, seed=0)
     rows = feed.describe()["sources"]["pairs"]["rows"]
     assert rows <= ROWS
     arrays = {name: np.array(array) for name, array in feed.batch(0).items()}

@@ -15,6 +15,7 @@ import pytest
 from marco_jax.data.feed import Stage, build_feed
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
+from marco_jax.data.packed import pack_sources
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.tokenizers.tokenizer import load_tokenizer
@@ -94,14 +95,9 @@ def batches(talks, qwen_dir, tmp_path_factory):
     tokenizer = load_tokenizer(qwen_dir)
     stores = prepare_stores(corpus, tokenizer, ["talks"], directory / "cache")
     mixture = get_mixture("chat", corpus.infos(), Within("proportional"), {"talks": 1})
-    feed = build_feed(
-        stores,
-        [Stage("sft", mixture, 10_000)],
-        length=LENGTH,
-        batch_rows=1,
-        seed=0,
-        eos_id=tokenizer.eos_id,
-    )
+    packed = pack_sources(stores, length=LENGTH, seed=0, eos_id=tokenizer.eos_id)
+    stages = [Stage("sft", mixture, 10_000)]
+    feed = build_feed(packed, stages, length=LENGTH, batch_rows=1, seed=0)
     rows = feed.describe()["sources"]["talks"]["rows"]
     return feed.labels, [feed.batch(step) for step in range(rows)]
 

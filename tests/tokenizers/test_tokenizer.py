@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import itertools
 import json
 import pathlib
 import unicodedata
@@ -66,10 +67,11 @@ def qwen2(qwen2_dir) -> Tokenizer:
 def texts() -> list[str]:
     """Every 40th document of every source, so that all scripts are there."""
     corpus = load_corpus()
+    steps = {source: 400 if source == "parallel" else 20 for source in corpus.sources()}
     return [
         document.text
-        for source in corpus.sources()
-        for document in corpus.documents(source, "train")[:: 400 if source == "parallel" else 20]
+        for source, step in steps.items()
+        for document in itertools.islice(corpus.documents(source, "train"), 0, None, step)
     ]
 
 

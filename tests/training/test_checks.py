@@ -41,6 +41,8 @@ def marco(root, overrides, tmp_path, monkeypatch):
         ("mixture.override=low-resuorce=0.2", "did you mean 'low-resource'"),
         ("mixture.override=stage3:kk=0.2", "'stage3'"),
         ("mixture.override=kk=20", "write 0.02 for 2%"),
+        ("mixture.override=kk=0.1,kk=0.2", "set the share of 'kk' twice"),
+        ("languages.extra=sw:Swahili:middle", "the group is 'middle': write high or low"),
         ("mixture.name=stge1", "did you mean 'stage1'"),
         ("stages=base,stge1,stage2", "no config.stage.stge1; did you mean 'stage1'"),
         ("wandb.project=mine", "wandb.project='mine' needs wandb, which is not installed: "),

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -176,6 +177,9 @@ def test_a_run_can_start_from_another_and_changes_are_said(
     said = capsys.readouterr().err
     assert "mixture.name: 'all' -> 'base,stage1,stage2'" in said
     assert "the data's order changes at step 3: " in said
+    assert "goes on where it was left: documents not read yet in its epoch come first" in said
+    found = re.search(r"learning rate after step 3: (\S+) before, (\S+) under the new (.*)", said)
+    assert float(found[1]) < float(found[2]) and "steps: 3 -> 5" in found[3]
     assert [row["step"] for row in losses(tmp_path)] == [1, 2, 3, 4, 5]
 
 

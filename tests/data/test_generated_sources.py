@@ -6,8 +6,9 @@ import pathlib
 
 import pytest
 
-from marco_jax.data.corpus import HELD_OUT, KNOWLEDGE, PARALLEL, SPLITS, TRAIN, Corpus
+from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
+from marco_jax.data.texts import HELD_OUT, KNOWLEDGE, PARALLEL, SPLITS, TRAIN
 
 
 def write(path: pathlib.Path, *lines: str | dict) -> None:
@@ -63,12 +64,12 @@ def test_jsonl_files_of_both_forms(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "a.jsonl:2 is not valid JSON"),
-        ("[1]", "a.jsonl:2 is not a JSON object"),
-        ('{"language": "kk"}', 'a.jsonl:2 has no text under "text"'),
-        ('{"text": "x"}', 'a.jsonl:2 has no text under "language"'),
+        ("{", "a.jsonl:2: not valid JSON"),
+        ("[1]", "a.jsonl:2: not a JSON object"),
+        ('{"language": "kk"}', 'a.jsonl:2: no text under "text"'),
+        ('{"text": "x"}', 'a.jsonl:2: no text under "language"'),
         ('{"text": "x", "language": "kz"}', "a.jsonl:2: language 'kz' is unknown"),
-        ('{"source": "x", "target": "y"}', 'a.jsonl:2 has no text under "source_language"'),
+        ('{"source": "x", "target": "y"}', 'a.jsonl:2: no text under "source_language"'),
         ('{"text": "x", "language": "kk", "source": "web"}', "a.jsonl:2: source 'web' is not"),
     ],
 )
@@ -82,14 +83,15 @@ def test_a_malformed_line_is_named(tmp_path, line, message):
 
 def test_a_line_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "x", "language": "kk"}\n\xff\xfe\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl:2 is not UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: not UTF-8"):
         load_corpus(str(tmp_path / "a.jsonl"))
 
 
 def test_a_pair_with_three_columns_is_named(tmp_path):
     write(tmp_path / "parallel/en-kk.tsv", "one\tбір", "two\tекі\tүш")
-    with pytest.raises(ValueError, match=r"en-kk\.tsv:2 has 3 columns"):
-        load_corpus(str(tmp_path))
+    corpus = load_corpus(str(tmp_path))
+    with pytest.raises(ValueError, match=r"en-kk\.tsv:2: 3 columns where 2 belong"):
+        list(corpus.documents(PARALLEL, TRAIN))
 
 
 def test_nothing_there_is_one_clear_line(tmp_path):
@@ -110,6 +112,6 @@ def test_files_of_other_languages_are_counted(tmp_path, caplog):
 def test_the_real_corpora(shared_dir):
     corpus = load_corpus(str(shared_dir / "corpora"))
     assert len(corpus.sources()) == 31
-    assert len(corpus.pairs("en", "kk", TRAIN)) > 5000
+    assert len(corpus.pairs("en", "kk", TRAIN)) > 3000
     assert sum(len(text) for text in corpus.texts("kk", TRAIN)) > 1_500_000
-    assert len(corpus.documents(KNOWLEDGE, HELD_OUT)) > 300
+    assert len(list(corpus.documents(KNOWLEDGE, HELD_OUT))) > 300

@@ -8,7 +8,9 @@ of Babel (BSD-3). Knowledge: facts of the Unicode CLDR, which Babel carries (see
 from __future__ import annotations
 
 import ast
+import collections
 import contextlib
+import hashlib
 import importlib.util
 import inspect
 import io
@@ -16,11 +18,12 @@ import itertools
 import pathlib
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from marco_jax.data.corpus import KNOWLEDGE, Corpus, Message, Pair
+from marco_jax.data.generated_sources import named_sources
 from marco_jax.data.knowledge import knowledge_documents
-from marco_jax.data.memory_corpus import Builder
+from marco_jax.data.sources import Input, Source
+from marco_jax.data.texts import KNOWLEDGE, PARALLEL
 from marco_jax.extras import optional
 from marco_jax.languages import LANGUAGES
 
@@ -53,26 +56,36 @@ MESSAGE_BYTES = 5
 PROSE_CHARACTERS = 80
 
 
-def load_default(seed: int) -> Corpus:
-    """Reads the packages and builds the corpus."""
-    builder = Builder("default", seed)
+def builtin_sources(seed: int) -> list[Source]:
+    """Reads the packages, and declares what they hold."""
+    inputs: dict[str, list[Input]] = collections.defaultdict(list)
     messages = {
         language: _messages(LOCALES.get(language, (language,)))
         for language in LANGUAGES
         if language != "en"
     }
     english = dict.fromkeys(key for runs in messages.values() for run in runs for key, _ in run)
-    builder.add_texts("en", (Message(key, key) for key in english), joined=True)
-    builder.add_texts("en", _prose(), joined=False)
+    inputs["en"].append(Input(records=_records((key, key) for key in english), joined=True))
+    inputs["en"].append(Input(records=_records((text, text) for text in dict.fromkeys(_prose()))))
     for language, runs in messages.items():
         for run in runs:
-            texts = (Message(key, text) for key, text in run if len(text.encode()) >= MESSAGE_BYTES)
-            builder.add_texts(language, texts, joined=True)
-    builder.add_pairs(_pairs({code: _best(runs) for code, runs in messages.items()}, seed))
+            texts = ((key, text) for key, text in run if len(text.encode()) >= MESSAGE_BYTES)
+            inputs[language].append(Input(records=_records(texts), joined=True))
+    translations = {code: _best(runs) for code, runs in messages.items()}
+    for languages, records in _pairs(translations, seed).items():
+        inputs[PARALLEL].append(Input(records=tuple(records), languages=languages))
     for language in LANGUAGES:
-        documents = knowledge_documents(language, seed)
-        builder.add_texts(language, documents, source=KNOWLEDGE, joined=False)
-    return builder.build()
+        facts = tuple(
+            {"id": name, "english": name, "text": text}
+            for name, text in knowledge_documents(language, seed)
+        )
+        inputs[KNOWLEDGE].append(Input(records=facts, language=language))
+    return named_sources(inputs)
+
+
+def _records(texts: Iterable[tuple[str, str]]) -> tuple[dict[str, str], ...]:
+    """Records of (English text, text); the English one decides what is held out."""
+    return tuple({"english": english, "text": text} for english, text in texts)
 
 
 Run = list[tuple[str, str]]  # (English message, its translation), in catalog order
@@ -121,21 +134,34 @@ def _best(runs: list[Run]) -> dict[str, str]:
     return best
 
 
-def _pairs(translations: dict[str, dict[str, str]], seed: int) -> Iterator[Pair]:
-    """English with every language, and each language with a few others on the English message."""
+def _pairs(
+    translations: dict[str, dict[str, str]], seed: int
+) -> dict[tuple[str, str], list[dict[str, str]]]:
+    """English with every language, and each language with a few others on the English message.
+
+    Records by (source language, target language), each in a seeded order.
+    """
+    found: dict[tuple[str, str], list[dict[str, str]]] = collections.defaultdict(list)
     for language, known in translations.items():
         for key, text in known.items():
-            yield Pair(key, "en", language, key, text)
+            found["en", language].append({"english": key, "source": key, "target": text})
     rng = random.Random(f"partners {seed}")
     languages = sorted(translations)
     for language in languages:
         for key, text in translations[language].items():
             for other in rng.sample(languages, PARTNERS):
                 if other > language and key in translations[other]:
-                    yield Pair(key, language, other, text, translations[other][key])
+                    pair = {"english": key, "source": text, "target": translations[other][key]}
+                    found[language, other].append(pair)
+
+    def rank(pair: dict[str, str]) -> bytes:
+        text = f"{seed}\0{pair['english']}\0{pair['target']}"
+        return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+    return {languages: sorted(pairs, key=rank) for languages, pairs in sorted(found.items())}
 
 
-def _prose() -> Iterator[Message]:
+def _prose() -> Iterator[str]:
     """Documentation strings as English documents."""
     for package in PROSE_PACKAGES:
         root = _package(package)
@@ -144,7 +170,7 @@ def _prose() -> Iterator[Message]:
                 continue
             for text in _documentation(file):
                 if len(text) >= PROSE_CHARACTERS:
-                    yield Message(" ".join(text.casefold().split())[:200], text)
+                    yield text
 
 
 def _documentation(file: pathlib.Path) -> Iterator[str]:
