@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -115,7 +116,10 @@ def read_input(
         )
     else:
         columns = declared.columns or _COLUMNS.get(source.kind, ())
-        records = read_records(part.path, declared.format, columns, errors, part.span)
+        # Lines of other languages need not be parsed, where another input reports the bad ones.
+        first = next(iter(declared.where.values()), "")
+        containing = json.dumps(first) if declared.repeated and first else ""
+        records = read_records(part.path, declared.format, columns, errors, part.span, containing)
     if not declared.where:
         return iter(records)
     wanted = declared.where.items()
@@ -186,6 +190,9 @@ def import_module(module: str) -> None:
     """
     if not module or module in _imported:
         return
+    # Modules of the user's project are found from the folder that the command is given in.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         if module.endswith(".py"):
             spec = importlib.util.spec_from_file_location(pathlib.Path(module).stem, module)

@@ -65,6 +65,7 @@ def read_records(
     columns: Sequence[str] = (),
     errors: RecordErrors | None = None,
     span: Span | None = None,
+    containing: str = "",
 ) -> Records:
     """The records of a file in their order, each with its location.
 
@@ -78,6 +79,7 @@ def read_records(
         columns: names of the columns of a TSV; "source" and "target" by default.
         errors: takes reports of bad records; by default the first one ends the reading.
         span: only the lines that begin in these bytes of the file: one of `split_spans`.
+        containing: of form "jsonl": only lines that hold this text; others are not parsed.
 
     Raises:
         ValueError: a record that cannot be read, and the policy is "stop"; file and line are
@@ -86,12 +88,15 @@ def read_records(
     """
     form = form or form_of(path)
     errors = errors or RecordErrors()
-    if span is None:
-        yield from FORMS[form](path, columns, errors)
-        return
-    if form not in SPLIT_FORMS or path.endswith(tuple(COMPRESSED)) or "://" in path:
+    unsplit = form not in SPLIT_FORMS or path.endswith(tuple(COMPRESSED)) or "://" in path
+    if span and unsplit:
         raise ValueError(f"{path}: only uncompressed local files of lines are read in spans")
-    yield from FORMS[form](path, columns, errors, span)
+    if form == "jsonl":
+        yield from _jsonl(path, columns, errors, span, containing)
+    elif span:
+        yield from FORMS[form](path, columns, errors, span)
+    else:
+        yield from FORMS[form](path, columns, errors)
 
 
 def split_spans(path: str, form: str, size: int) -> list[Span | None]:
@@ -136,10 +141,14 @@ def _stat(path: str) -> tuple[int, int]:
 
 
 def _jsonl(
-    path: str, columns: Sequence[str], errors: RecordErrors, span: Span | None = None
+    path: str,
+    columns: Sequence[str],
+    errors: RecordErrors,
+    span: Span | None = None,
+    containing: str = "",
 ) -> Records:
     for place, line in read_lines(path, errors, span):
-        if line and line.strip():
+        if line and containing in line and line.strip():
             record = _parsed(line, place, errors)
             if record is not None:
                 yield place, record
