@@ -19,8 +19,11 @@ from marco_jax.data.text_lines import Span
 from marco_jax.data.texts import CHAT, PREFERENCE
 from marco_jax.languages import LANGUAGES
 
-# Bytes that make a part, at least; a source, and a file of it, has about this many parts at most.
+# Bytes of a part: fewer where a source would have fewer parts than _SHARED to share out among
+# processes, but not below _LEAST_BYTES; more where it would have more than _MOST_PARTS.
 PART_BYTES = 16 << 20
+_LEAST_BYTES = 4 << 20
+_SHARED = 8
 _MOST_PARTS = 1024
 
 # Columns of TSV files of conversations and of preferences.
@@ -52,8 +55,8 @@ def list_parts(source: Source) -> list[InputPart]:
             spans: list[Span | None] = [None]
             # The n-th line of a file that belongs to the n-th of another needs those before it.
             if "://" not in path and not part.english:
-                size = max(PART_BYTES, os.path.getsize(path) // _MOST_PARTS)
-                spans = split_spans(path, part.format, size)
+                size = os.path.getsize(path)
+                spans = split_spans(path, part.format, _bytes_of_part(size))
             parts += [InputPart(number, path, span) for span in spans]
     return parts
 
@@ -67,7 +70,7 @@ def group_parts(source: Source) -> list[list[InputPart]]:
     groups: list[list[InputPart]] = []
     parts = list_parts(source)
     sizes = [PART_BYTES if "://" in part.path else part_bytes(source, part) for part in parts]
-    most = max(PART_BYTES, sum(sizes) // _MOST_PARTS)
+    most = _bytes_of_part(sum(sizes))
     filled = 0
     for part, size in zip(parts, sizes, strict=True):
         if not groups or filled + size > most:
@@ -76,6 +79,11 @@ def group_parts(source: Source) -> list[list[InputPart]]:
         groups[-1].append(part)
         filled += size
     return groups
+
+
+def _bytes_of_part(total: int) -> int:
+    """How many bytes the parts of a source of `total` bytes have."""
+    return max(min(PART_BYTES, max(total // _SHARED, _LEAST_BYTES)), total // _MOST_PARTS)
 
 
 def part_bytes(source: Source, part: InputPart) -> int:

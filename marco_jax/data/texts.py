@@ -93,9 +93,19 @@ def normalize(text: str) -> str:
 
 def content_hash_of(text: str) -> int:
     """A 64-bit hash of a text, the same for texts that differ in spacing, case and outer marks."""
-    folded = " ".join(unicodedata.normalize("NFC", text).casefold().split())
-    folded = folded.strip(_EDGES) or folded
-    return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(_digest(_fold(text)), "little")
+
+
+def _fold(text: str) -> str:
+    """A text without differences of case; those of spacing `_digest` takes away."""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _digest(folded: str) -> bytes:
+    """The hash of a folded text, 8 bytes, the lowest first."""
+    plain = " ".join(folded.split())
+    plain = plain.strip(_EDGES) or plain
+    return hashlib.blake2b(plain.encode(), digest_size=8).digest()
 
 
 def is_held_out(text: str, share: float) -> bool:
@@ -111,14 +121,15 @@ def hash_units(documents: Iterable[Document]) -> np.ndarray:
 
     A text that is held out must be none of them. Short lines and sentences are left out.
     """
-    hashes: list[int] = []
+    digests: list[bytes] = []
     for document in documents:
         for text in document.texts or (document.text,):
-            hashes.append(content_hash_of(text))
+            text = _fold(text)
+            digests.append(_digest(text))
             if len(text) > LEAK_WIDTH // 2:
                 parts = {*text.split("\n"), *_SENTENCE_END.split(text)} - {text}
-                hashes += [content_hash_of(part) for part in parts if _is_unit(part)]
-    return np.array(hashes, np.uint64)
+                digests += [_digest(part) for part in parts if _is_unit(part)]
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
 def long_sentences(text: str) -> list[str]:
@@ -128,7 +139,7 @@ def long_sentences(text: str) -> list[str]:
 
 def is_long(text: str) -> bool:
     """Whether a text is long enough to be looked for in other text."""
-    return _width(text) >= LEAK_WIDTH
+    return _width(unicodedata.normalize("NFC", text)) >= LEAK_WIDTH
 
 
 def _is_unit(part: str) -> bool:
