@@ -139,7 +139,7 @@ def _sizes(
     names = [s.name for s in components.sources if s.name in components.shares and not s.streamed]
     with first_process_first("sizes"):
         cache = config.data_cache or workdir / "data"
-        context = Context(corpus, tokenizer, languages=config.languages.extra)
+        context = Context.of(config, corpus, tokenizer)
         with Workers(config.feed.workers, context) as workers:
             stores = prepare_stores(corpus, tokenizer, names, cache, workers=workers)
     return {name: float(store.tokens + len(store.lengths)) for name, store in stores.items()}

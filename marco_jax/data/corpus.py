@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -75,7 +76,7 @@ class Corpus:
         self.errors = RecordErrors(data_errors)
         self.task_metrics: TaskMetrics | None = None
         self._leaked: frozenset[int] = frozenset()
-        # Tasks of the user's: their infos and their held-out examples.
+        # The user's tasks: their infos and their held-out examples.
         self._tasks: dict[str, tuple[SourceInfo, Sequence[Mapping[str, Any]]]] = {}
         self._held_out = functools.cache(self._find_held_out)
         self._english = functools.cache(english_by_id)
@@ -103,7 +104,7 @@ class Corpus:
         self._tasks[info.name] = (info, held_out)
 
     def held_out_examples(self, task: str) -> list[Mapping[str, Any]]:
-        """The held-out examples of a task of the user's, as `add_task` took them.
+        """The held-out examples of a user's task, as `add_task` took them.
 
         Raises:
             ValueError: there is none of this name.
@@ -133,7 +134,8 @@ class Corpus:
         `leave_out` names.
         """
         if split == HELD_OUT and parts is None:
-            yield from self._held_out(source)
+            # Read once: what leaks is known later, and is left out of what was read.
+            yield from filter(None, map(self._without_leaks, self._held_out(source)))
             return
         declared = self._sources[source]
         for part in list_parts(declared) if parts is None else parts:
@@ -152,11 +154,14 @@ class Corpus:
 
         Pairs of the other direction are turned where this one has none.
         """
-        given = self._pairs_by_direction.get((source_language, target_language, split))
-        if given is not None:
-            return given
-        turned = self._pairs_by_direction.get((target_language, source_language, split), [])
-        return [pair.turned() for pair in turned]
+        known = self._pairs_by_direction
+        found = known.get((source_language, target_language, split))
+        if found is None:
+            turned = known.get((target_language, source_language, split), [])
+            found = [pair.turned() for pair in turned]
+        if split == TRAIN:
+            return found
+        return [pair for pair in found if not self._is_leaked(pair.source, pair.target)]
 
     def source_fingerprint(self, source: str, hashes: FileHashes | None = None) -> str:
         """A hash of what is declared and of the content of its files, wherever they lie.
@@ -184,9 +189,10 @@ class Corpus:
         for info in self.infos():
             for document in self.documents(info.name, HELD_OUT):
                 found.update(document.texts or (document.text,))
-        for (*_, split), pairs in self._pairs_by_direction.items():
-            if split == HELD_OUT:
-                found.update(side for pair in pairs for side in (pair.source, pair.target))
+        for direction in self._pairs_by_direction:
+            if HELD_OUT in direction:
+                for pair in self.pairs(*direction):
+                    found.update((pair.source, pair.target))
         return found
 
     def leave_out(self, hashes: Collection[int]) -> None:
@@ -195,8 +201,6 @@ class Corpus:
         Texts that are too short to be looked for (`is_long`) stay.
         """
         self._leaked = self._leaked | frozenset(int(h) for h in hashes)
-        self._held_out.cache_clear()
-        self.__dict__.pop("_pairs_by_direction", None)
 
     @functools.cached_property
     def _pairs_by_direction(self) -> Mapping[tuple[str, str, str], list[Pair]]:
@@ -208,19 +212,18 @@ class Corpus:
                 for parts in _by_input(list_parts(source)):
                     pairs = (p for part in parts for p in self._pairs(source, part, split))
                     for pair in itertools.islice(pairs, limit):
-                        if split == TRAIN or not self._is_leaked(pair.source, pair.target):
-                            key = (pair.source_language, pair.target_language, split)
-                            found.setdefault(key, []).append(pair)
+                        key = (pair.source_language, pair.target_language, split)
+                        found.setdefault(key, []).append(pair)
         return found
 
     def _find_held_out(self, source: str) -> list[Document]:
         if source in self._tasks:
-            info, _ = self._tasks[source]
+            info, rows = self._tasks[source]
             return [
                 Document(row["text"], info.language, source, row["text"], (), (row["prompt"],))
                 if "prompt" in row
                 else Document(row["text"], info.language, source, row["text"])
-                for row in self.held_out_examples(source)
+                for row in rows
             ]
         declared = self._sources[source]
         if not declared.held_out:
@@ -232,6 +235,17 @@ class Corpus:
             found += itertools.islice(documents, sides * declared.held_out_documents)
         return found
 
+    def _without_leaks(self, document: Document) -> Document | None:
+        """A held-out document without the texts that leak; None if nothing of it is left."""
+        texts = document.texts or (document.text,)
+        kept = tuple(text for text in texts if not self._is_leaked(text))
+        if len(kept) == len(texts):
+            return document
+        # Joined texts are lines; the sides of a pair and a prompt are not, and belong together.
+        if not kept or document.text != "\n".join(document.texts):
+            return None
+        return dataclasses.replace(document, text="\n".join(kept), texts=kept)
+
     def _is_leaked(self, *texts: str) -> bool:
         return bool(self._leaked) and any(
             is_long(text) and content_hash_of(text) in self._leaked for text in texts
@@ -239,15 +253,10 @@ class Corpus:
 
     def _documents(self, source: Source, part: InputPart, split: str) -> Iterator[Document]:
         if source.kind == PARALLEL:
-            pairs = self._pairs(source, part, split)
-            if split == HELD_OUT:
-                pairs = (p for p in pairs if not self._is_leaked(p.source, p.target))
-            return self._rendered(source, pairs)
+            return self._rendered(source, self._pairs(source, part, split))
         if source.kind in (CHAT, PREFERENCE):
             return self._conversations(source, part, split)
         documents = self._texts(source, part, split)
-        if split == HELD_OUT:
-            documents = (d for d in documents if not self._is_leaked(d.text))
         return join_neighbours(documents) if source.inputs[part.number].joined else documents
 
     def _texts(self, source: Source, part: InputPart, split: str) -> Iterator[Document]:

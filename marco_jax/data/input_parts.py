@@ -98,13 +98,18 @@ def part_bytes(source: Source, part: InputPart) -> int:
 
 
 def input_files(part: Input) -> list[str]:
-    """The files that an input's records come from; none for SeqIO's and for given records."""
+    """The files that an input's records come from, as far as they are known.
+
+    Of a SeqIO task that is the module that registers it, where it is a file; given records have
+    none.
+    """
     files = [path for patterns in (part.files, part.aligned) for path in expand_globs(patterns)]
     if part.tfds:
         name, _, version = part.tfds.partition(":")
         home = part.data_dir or str(pathlib.Path.home() / "tensorflow_datasets")
         files += sorted(glob.glob(f"{home}/{name}/{version or '*'}/*"))
-    return [*files, *([part.english] if part.english else [])]
+    module = part.module if part.module.endswith(".py") else ""
+    return [*files, *filter(None, (part.english, module))]
 
 
 def read_input(

@@ -43,6 +43,7 @@ _log = logging.getLogger(__name__)
 VERSION = 1
 # Text that is worth a process: it takes seconds to import TensorFlow.
 _WORKER_BYTES = 4 << 20
+# How often parts that are missing are looked for; see _finish.
 _PASSES = 3
 
 
@@ -69,7 +70,7 @@ def prepare_stores(
             still missing; without a shared folder each writes everything.
         workers: processes of this host; by default this process does it.
         verify: read every byte of stores that are there, instead of a sample.
-        tasks: of the user's, which are tokenised too.
+        tasks: the user's, which are tokenised too.
         options: how those are read; None: the defaults.
 
     Raises:

@@ -118,8 +118,8 @@ def _describe_task(
     cached = bool(task.supports_caching and task.cache_dir)
     if task.requires_caching and not cached:
         raise ValueError(
-            f"the task {task.name!r} needs its offline cache, and no directory of mixture.caches "
-            "has it: make it with seqio_cache_tasks"
+            f"the task {task.name!r} needs its offline cache, and no directory of "
+            "mixture.tasks.caches has it: make it with seqio_cache_tasks"
         )
     if split not in task.splits:
         field = "split" if split == options.split else "held_out_split"

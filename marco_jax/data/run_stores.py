@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunStores(NamedTuple):
-    """Token stores by source, and rates of sources by mixture of the user's."""
+    """Token stores by source, and rates of sources by the user's mixtures."""
 
     stores: dict[str, TokenStore]
     rates: Mapping[str, Mapping[str, float]]
@@ -74,11 +74,10 @@ def prepare_run(
         ValueError: sources, tasks or mixtures that cannot be read.
     """
     fields = config.mixture.tasks
-    modules = names_in(config.mixture.modules)
     options = TaskOptions(
         fields.split, fields.held_out_split, fields.held_out, fields.loss_on_targets_only
     )
-    context = Context(corpus, tokenizer, modules, names_in(fields.caches), config.languages.extra)
+    context = Context.of(config, corpus, tokenizer)
     with Workers(config.feed.workers, context) as workers:
         registered = Registered((), (), {})
         names = tuple(name for name in mixtures if not is_mixture_name(name))
@@ -125,11 +124,7 @@ def read_held_out_record(corpus: Corpus, workdir: pathlib.Path) -> None:
     corpus.leave_out([int(text, 16) for text in record["left_out"]])
     if tasks:
         config = read_json_object(workdir / "config.json")
-        tokenizer = load_tokenizer(workdir / TOKENIZER)
-        fields = config["mixture"]
-        caches = names_in(fields["tasks"]["caches"])
-        extra = config["languages"]["extra"]
-        context = Context(corpus, tokenizer, names_in(fields["modules"]), caches, extra)
+        context = Context.of(config, corpus, load_tokenizer(workdir / TOKENIZER))
         options = TaskOptions(**record["options"])
         corpus.task_metrics = _TaskMetrics(context, tasks, options, 1)
 

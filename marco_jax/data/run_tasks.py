@@ -13,11 +13,10 @@ import os
 import pathlib
 
 from marco_jax.data.load import load_corpus
-from marco_jax.data.seqio_tasks import register_corpus, register_mixture
-from marco_jax.data.seqio_vocabulary import set_run_tokenizer
+from marco_jax.data.seqio_tasks import register_mixture
 from marco_jax.data.workers import Context, enter
 from marco_jax.files import read_json_object
-from marco_jax.languages import add_languages, names_in
+from marco_jax.languages import add_languages
 from marco_jax.tokenizers.tokenizer import TOKENIZER, load_tokenizer
 
 WORKDIR_VARIABLE = "MARCO_WORKDIR"
@@ -33,12 +32,8 @@ def register_run(workdir: pathlib.Path) -> None:
     config = read_json_object(workdir / "config.json")
     add_languages(config["languages"]["extra"])
     tokenizer = load_tokenizer(workdir / TOKENIZER)
-    set_run_tokenizer(tokenizer)
     corpus = load_corpus(config["data"], config["seed"], config["data_errors"])
-    register_corpus(corpus, tokenizer)
-    fields = config["mixture"]
-    caches = names_in(fields["tasks"]["caches"])
-    enter(Context(corpus, tokenizer, names_in(fields["modules"]), caches))
+    enter(Context.of(config, corpus, tokenizer))
     described = workdir / "mixture.json"
     if not described.exists():
         return

@@ -75,8 +75,8 @@ class PartJob(NamedTuple):
         number: of the part; of `parts`.
         kind: of the store.
         size: bytes of the files that are read, 0 where it is not known.
-        task: of the user's; None for a source of the corpus.
-        options: for the user's tasks.
+        task: the user's; None for a source of the corpus.
+        options: how the user's task is read.
     """
 
     source: str

@@ -11,7 +11,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from marco_jax.data.seqio_tasks import register_task
+from marco_jax.data.seqio_tasks import task_name
 from marco_jax.data.store import (
     CONVERSATIONS,
     TEXTS,
@@ -93,7 +93,7 @@ def _one_line(job: PartJob) -> Iterator[None]:
 def _write_source(context: Context, job: PartJob, writer: PartWriter) -> None:
     errors = context.corpus.errors
     before = dict(errors.counts)
-    task = register_task(context.corpus, context.tokenizer, job.source)
+    task = seqio.TaskRegistry.get(task_name(job.source))
     try:
         for batch in _open(task, TRAIN, job).ragged_batch(_BATCH):
             _add_batch(batch, job.kind, writer)

@@ -312,7 +312,7 @@ class TrainingData:
         return mixture.with_shares(shares, note)
 
     def _registered(self, name: str, sizes: Mapping[str, int]) -> Mixture:
-        """The mixture of the user's with its rates as shares of target tokens."""
+        """A user's mixture, its rates as shares of target tokens."""
         shares = dict(self._rates[name])
         if self._config.mixture.rates == "examples":
             for source in shares:

@@ -12,14 +12,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple, TypeVar
 
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.input_parts import import_module
-from marco_jax.languages import add_languages
+from marco_jax.languages import add_languages, names_in
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
@@ -41,6 +41,13 @@ class Context(NamedTuple):
     modules: tuple[str, ...] = ()
     caches: tuple[str, ...] = ()
     languages: str = ""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], corpus: Corpus, tokenizer: Tokenizer) -> Context:
+        """The context of a run with a resolved config."""
+        fields = config["mixture"]
+        modules, caches = names_in(fields["modules"]), names_in(fields["tasks"]["caches"])
+        return cls(corpus, tokenizer, modules, caches, config["languages"]["extra"])
 
 
 class Workers:
@@ -117,13 +124,15 @@ _context: list[Context] = []
 
 
 def enter(context: Context) -> None:
-    """Makes a context the one of this process: the user's modules find its tasks registered."""
+    """Registers the tasks of a context in this process, then those of the user's modules."""
     if _context and _context[0] is context:
         return
     add_languages(context.languages)
     with _quiet():
+        import seqio
         import tensorflow as tf
 
+        from marco_jax.data.seqio_tasks import register_corpus
         from marco_jax.data.seqio_vocabulary import set_run_tokenizer
 
         # It looks for accelerators now: they are JAX's.
@@ -131,15 +140,10 @@ def enter(context: Context) -> None:
     # SeqIO logs every dataset that it opens.
     logging.getLogger("absl").setLevel(logging.WARNING)
     set_run_tokenizer(context.tokenizer)
-    if context.modules:
-        import seqio
-
-        from marco_jax.data.seqio_tasks import register_corpus
-
-        register_corpus(context.corpus, context.tokenizer)
-        seqio.add_global_cache_dirs(list(context.caches))
-        for module in context.modules:
-            import_module(module)
+    register_corpus(context.corpus, context.tokenizer)
+    seqio.add_global_cache_dirs(list(context.caches))
+    for module in context.modules:
+        import_module(module)
     _context[:] = [context]
 
 

@@ -10,9 +10,8 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from marco_jax.data.feed import Stage
 from marco_jax.data.load import load_corpus
-from marco_jax.data.mixtures import Mixture, get_mixture
+from marco_jax.data.mixtures import get_mixture
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.data.seqio_tasks import register_mixture, register_task
 from marco_jax.data.seqio_vocabulary import TokenizerVocabulary
@@ -95,27 +94,6 @@ def test_mixture_rates_are_those_of_table_2(small_corpus, tokenizer, name):
     rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
     given = {f"marco_{source}": share for source, share in shares.items() if share}
     assert rates == pytest.approx(given)
-
-
-def test_tokenised_sources_are_kept_and_used_again(small_corpus, tokenizer, tmp_path, corpus_feed):
-    stages = [Stage("s", Mixture("m", {"kk": 1.0}), 3)]
-
-    def build(corpus, tokenizer, cache_dir):
-        options = {"length": 32, "batch_rows": 2, "seed": 0}
-        return corpus_feed(corpus, tokenizer, stages, cache_dir=cache_dir, **options)
-
-    first = build(small_corpus, tokenizer, tmp_path)
-    (manifest,) = tmp_path.rglob("manifest.json")
-    before = manifest.stat().st_mtime_ns
-    second = build(small_corpus, tokenizer, tmp_path)
-    assert manifest.stat().st_mtime_ns == before
-    np.testing.assert_array_equal(first.batch(2)["tokens"], second.batch(2)["tokens"])
-
-    class Other(type(tokenizer)):
-        fingerprint = "07e407e407e407e4"
-
-    build(small_corpus, Other(), tmp_path)
-    assert len(list(tmp_path.rglob("manifest.json"))) == 2
 
 
 def test_a_store_holds_what_its_task_gives(small_corpus, tokenizer, tmp_path):

@@ -122,3 +122,13 @@ def test_what_is_declared_is_part_of_it_where_it_changes_the_documents(tmp_path)
     ]
     found = [fingerprint(tmp_path, **fields) for fields in other]
     assert len({first, *found}) == 1 + len(other)
+
+
+def test_the_module_of_a_seqio_source_is_part_of_it(tmp_path):
+    source = {"name": "own", "kind": "text", "language": "kk", "seqio": "own", "module": "own.py"}
+    (tmp_path / "data.json").write_text(json.dumps({"sources": [source]}))
+    found = set()
+    for code in ("", "# changed\n"):
+        (tmp_path / "own.py").write_text(code)
+        found.add(load_corpus(str(tmp_path / "data.json")).source_fingerprint("own"))
+    assert len(found) == 2
