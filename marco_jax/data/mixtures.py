@@ -233,7 +233,8 @@ def _builder(name: str) -> Callable[[Sources], list[_Group]]:
     name = name.removeprefix(PREFIX)
     if name not in _BUILDERS:
         near = difflib.get_close_matches(name, _BUILDERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_BUILDERS)}"
+        known = f"known are {', '.join(_BUILDERS)}, and what mixture.modules register"
+        hint = f"did you mean {near[0]!r}?" if near else known
         raise ValueError(f"mixture {name!r} is unknown: {hint}")
     return _BUILDERS[name]
 

@@ -44,11 +44,7 @@ def describe(context: Context, request: Request) -> Registered:
     tasks: dict[str, TaskInfo] = {}
     rates: dict[str, dict[str, float]] = {}
     for name in request.names:
-        try:
-            found = seqio.get_mixture_or_task(name)
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"mixture.name {name!r} is not registered: {reason}") from None
+        found = seqio.get_mixture_or_task(_known(name, "mixture.name"))
         members = [found] if isinstance(found, seqio.Task) else found.tasks
         rates[name] = {}
         for task in members:
@@ -72,6 +68,16 @@ def describe(context: Context, request: Request) -> Registered:
     return Registered(tuple(tasks.values()), tuple(evaluated), rates)
 
 
+def _known(name: str, field: str, *, mixtures: bool = True) -> str:
+    """The name of a registered task, or mixture; refuses others and suggests the nearest."""
+    names = [*seqio.TaskRegistry.names(), *(seqio.MixtureRegistry.names() if mixtures else ())]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "set mixture.modules to what registers it"
+        raise ValueError(f"{field} {name!r} is not registered: {hint}")
+    return name
+
+
 def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
     try:
         return float(mixture.get_rate(task))
@@ -84,10 +90,7 @@ def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
 
 def _describe_evaluated(context: Context, name: str, options: TaskOptions) -> TaskInfo:
     """A task that is evaluated and not trained on."""
-    if name not in seqio.TaskRegistry.names():
-        near = difflib.get_close_matches(name, seqio.TaskRegistry.names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "set mixture.modules"
-        raise ValueError(f"evaluation.tasks: the task {name!r} is not registered: {hint}")
+    _known(name, "evaluation.tasks", mixtures=False)
     task = seqio.TaskRegistry.get(name)
     described = _describe_task(context, task, options, options.held_out_split)
     if not (described.prompts and described.metrics):

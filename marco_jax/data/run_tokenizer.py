@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.data.conversations import as_chat
 from marco_jax.data.corpus import Corpus
+from marco_jax.data.texts import TEXT
 from marco_jax.languages import LANGUAGES
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer, train_sentencepiece
@@ -34,12 +35,20 @@ def find_tokenizer(
         corpus: of the run.
         workdir: of the run.
         base: the tokenizer of the model that the run starts from; None: random parameters.
+
+    Raises:
+        ValueError: one is to be trained, and the corpus has no monolingual text.
     """
     directory = workdir / TOKENIZER
     if directory.is_dir():
         return load_tokenizer(directory)
     if config.tokenizer.path:
         base = load_tokenizer(config.tokenizer.path)
+    if base is None and not any(info.kind == TEXT for info in corpus.infos()):
+        raise ValueError(
+            "there is no text to train a tokenizer on in config.data, and no tokenizer: set "
+            "tokenizer.path, or init_from"
+        )
     if base is None:
         size = config.tokenizer.vocab_size
         _log.info(f"training a SentencePiece tokenizer of {size} pieces on the corpus")

@@ -142,7 +142,7 @@ def test_names_rates_and_modules_that_fail_are_one_line(tokenizer, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("import nothing_of_this_name\n")
     for modules, name, message in (
-        ([], "failz", "'failz' is not registered"),
+        ([], "failz", "'failz' is not registered: did you mean 'fails'?"),
         ([], "failing", "the rate of 'fails' cannot be computed: ZeroDivisionError"),
         ([broken], "fails", "cannot be imported: ModuleNotFoundError"),
     ):

@@ -114,6 +114,14 @@ def test_a_dry_run_describes_the_run_and_writes_nothing(
     assert os.listdir(tmp_path) == []
 
 
+def test_without_text_or_tokenizer_the_fields_to_set_are_named(root, overrides, tmp_path, capsys):
+    flags = [f"--config.{field}" for field in overrides]
+    config = f"--config={root}/configs/demo.py"
+    own = ["--config.data=", "--config.mixture.modules=json", "--config.mixture.name=mine"]
+    assert main(["train", config, f"--workdir={tmp_path / 'run'}", *flags, *own]) == 2
+    assert "set tokenizer.path, or init_from" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_corpus_without_pairs_trains_with_the_default_evaluation(
     root, overrides, tmp_path, capsys
 ):
