@@ -5,26 +5,40 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from marco_jax.commands.pairwise_command import compare_answers
-from marco_jax.files import write_json
+from marco_jax.files import check_writable, write_json
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
-from marco_jax.weights.models import create_engine, load_model, read_mesh, run_config
+from marco_jax.weights.models import (
+    FoundModel,
+    create_engine,
+    find_model,
+    fingerprint,
+    load_model,
+    load_weights,
+    read_mesh,
+    run_config,
+)
+
+if TYPE_CHECKING:
+    from marco_jax.decoding.engine import Engine
+    from marco_jax.evaluation.evaluator import Evaluator
+    from marco_jax.model.mesh import Sharding
 
 
 def eval_command(arguments: argparse.Namespace) -> int:
-    """Scores a model: the metrics that the training loop reports for the same parameters."""
-    from marco_jax.data.load import load_corpus
-    from marco_jax.data.run_stores import read_held_out_record
-    from marco_jax.evaluation.benchmark_tasks import is_benchmark
-    from marco_jax.evaluation.builtin_tasks import named_task
-    from marco_jax.evaluation.chat_prompts import Chat
-    from marco_jax.evaluation.evaluator import Evaluator
-    from marco_jax.evaluation.results import write_results
-    from marco_jax.reports.summary import format_results
+    """Scores a model: the metrics that the training loop reports for the same parameters.
 
+    With other flags it compares: two results, the answers of two models, or benchmarks and a
+    corpus.
+    """
+    if arguments.compare:
+        return _compare(arguments)
+    if not arguments.out:
+        raise ValueError("--out is missing: a file for the results, such as results.json")
     if arguments.contamination:
         return _contamination(arguments)
     if arguments.against:
@@ -33,13 +47,60 @@ def eval_command(arguments: argparse.Namespace) -> int:
         raise ValueError("--judge and --input compare answers: give --against")
     if not arguments.model:
         raise ValueError("--model is missing: a workdir, a checkpoint step or a directory")
+    if arguments.max_seconds < 0:
+        raise ValueError(f"--max_seconds is {arguments.max_seconds:g}: write 0 (no limit) or more")
+    return _evaluate(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluates a model and writes the results.
+
+    Finished rounds are kept beside --out until the results are written: the same command goes on
+    after a kill, and writes the same files.
+    """
+    from marco_jax.evaluation.builtin_tasks import named_task
+    from marco_jax.evaluation.outcomes import outcomes_path, write_outcomes
+    from marco_jax.evaluation.results import write_results
+    from marco_jax.reports.summary import format_results
+
     for task in names_in(arguments.tasks or ""):
-        # Raises for a misspelt name before the model is loaded.
+        # Raises for a misspelt name before the model is looked for.
         named_task(task)
-    sharding = read_mesh(arguments.mesh)
+    out = pathlib.Path(arguments.out)
+    check_writable("--out", out, file=True)
+    sharding, model = read_mesh(arguments.mesh), find_model(arguments.model)
+    evaluator, engine = _prepare(arguments, model, sharding)
+    saved = None
+    if not arguments.max_seconds:
+        settings = f"{fingerprint(model)} {engine.runtime.dtype} {engine.max_length}"
+        saved = evaluator.saved_rounds(out, settings)
     with Progress(f"loading {arguments.model}"):
-        loaded = load_model(arguments.model, sharding)
-    run = run_config(loaded)
+        params = load_weights(model, sharding)
+    evaluation = evaluator.run(params, max_seconds=arguments.max_seconds, saved=saved)
+    write_outcomes(outcomes_path(out), evaluation.outcomes, evaluator.shots)
+    write_results(out, evaluation.results)
+    if saved:
+        saved.remove()
+    print(format_results(evaluation.results))
+    if evaluation.left_out:
+        print(evaluation.left_out, file=sys.stderr)
+    programs = f"{len(engine.programs)} programs, {engine.truncated} inputs cut on the left"
+    print(f"{programs}; written to {arguments.out}", file=sys.stderr)
+    return 0
+
+
+def _prepare(
+    arguments: argparse.Namespace, model: FoundModel, sharding: Sharding | None
+) -> tuple[Evaluator, Engine]:
+    """An evaluator of the tasks that flags or the model's run name, and its engine."""
+    from marco_jax.data.load import load_corpus
+    from marco_jax.data.run_stores import read_held_out_record
+    from marco_jax.evaluation.benchmark_tasks import is_benchmark
+    from marco_jax.evaluation.builtin_tasks import named_task
+    from marco_jax.evaluation.chat_prompts import Chat
+    from marco_jax.evaluation.evaluator import Evaluator
+
+    run = run_config(model)
     fields = run.get("evaluation", {})
 
     def chosen(name: str, default: Any) -> Any:
@@ -58,10 +119,10 @@ def eval_command(arguments: argparse.Namespace) -> int:
             run.get("seed", 0),
             run.get("data_errors", "stop"),
         )
-        if not given and loaded.workdir:
-            read_held_out_record(corpus, loaded.workdir)
-    chat = Chat.of(loaded.tokenizer) if chosen("chat", False) else None
-    engine = create_engine(loaded, chat.end_ids if chat else (), sharding)
+        if not given and model.workdir:
+            read_held_out_record(corpus, model.workdir)
+    chat = Chat.of(model.tokenizer) if chosen("chat", False) else None
+    engine = create_engine(model, chat.end_ids if chat else (), sharding)
     with Progress("preparing the tasks"):
         evaluator = Evaluator(
             engine,
@@ -70,17 +131,42 @@ def eval_command(arguments: argparse.Namespace) -> int:
             data_dir=chosen("data_dir", "") if benchmarks else "",
             languages=names_in(chosen("languages", "")) or None,
             shots=chosen("shots", None),
-            # A run's shots are those of its own tasks; benchmarks have the paper's unless asked.
-            benchmark_shots=arguments.shots,
+            # --shots holds for both kinds of tasks; a run has a field for each.
+            benchmark_shots=_benchmark_shots(arguments.shots, fields),
             examples=chosen("examples", None),
             chat=chat,
             max_new_tokens=chosen("max_new_tokens", 0) or None,
         )
-    evaluation = evaluator.run(loaded.params)
-    write_results(arguments.out, evaluation.results)
-    print(format_results(evaluation.results))
-    programs = f"{len(engine.programs)} programs, {engine.truncated} inputs cut on the left"
-    print(f"{programs}; written to {arguments.out}", file=sys.stderr)
+    return evaluator, engine
+
+
+def _benchmark_shots(given: int | None, fields: Mapping[str, Any]) -> int | None:
+    """The number of shots of benchmarks: the flag's, the run's, or None for the paper's."""
+    if given is not None:
+        return given
+    shots = fields.get("benchmark_shots", -1)
+    return None if shots < 0 else shots
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Compares two files of results item by item."""
+    from marco_jax.evaluation.outcomes import find_outcomes
+    from marco_jax.evaluation.paired_differences import paired_differences
+    from marco_jax.reports.summary import format_differences
+
+    first, second = arguments.compare
+    for path in (first, second):
+        if not pathlib.Path(path).is_file():
+            raise ValueError(f"--compare names {path}, which does not exist: give results of eval")
+    with Progress(f"comparing {first} and {second}"):
+        differences = paired_differences(find_outcomes(first), find_outcomes(second))
+    if not differences:
+        raise ValueError(
+            f"--compare: {first} and {second} have no items in common: evaluate the same tasks"
+        )
+    if arguments.out:
+        write_json(pathlib.Path(arguments.out), [one.to_row() for one in differences])
+    print(format_differences(differences, pathlib.Path(first).stem, pathlib.Path(second).stem))
     return 0
 
 

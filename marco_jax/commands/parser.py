@@ -118,7 +118,7 @@ def _add_evaluate(command: Command) -> None:
     model_flag(evaluate, required=False)
     evaluate.add_argument(
         "--tasks",
-        help="comma-separated, benchmarks as NAME[:FORMAT][@SPLIT]; default: those of the "
+        help="comma-separated, benchmarks as NAME[:FORMAT][:SHOTS][@SPLIT]; default: those of the "
         "model's run",
     )
     evaluate.add_argument("--languages", help="codes such as kk,ne; default: those of the run")
@@ -135,7 +135,25 @@ def _add_evaluate(command: Command) -> None:
         help="the folder with the benchmarks' files, or without benchmarks the corpus; "
         "default: the run's",
     )
-    evaluate.add_argument("--out", required=True, help="results as JSON")
+    evaluate.add_argument(
+        "--out",
+        help="results as JSON; each item's outcomes go beside it, as NAME.items.jsonl.gz. After a "
+        "kill the same command continues",
+    )
+    evaluate.add_argument(
+        "--max_seconds",
+        type=float,
+        default=0.0,
+        help="evaluate as many items as there is time for, the same share of every task and "
+        "language; default: all",
+    )
+    evaluate.add_argument(
+        "--compare",
+        nargs=2,
+        metavar="RESULTS.json",
+        help="instead of scoring: the differences between two results on the items of both, with "
+        "paired standard errors and p-values",
+    )
     evaluate.add_argument(
         "--chat",
         action="store_true",

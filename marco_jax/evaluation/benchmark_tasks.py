@@ -18,22 +18,24 @@ from marco_jax.evaluation.generation_suites import (
     Question,
 )
 from marco_jax.evaluation.instructions import instructions_of
+from marco_jax.evaluation.outcomes import item_key
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkTask:
-    """A benchmark in a format, named `NAME[:FORMAT][@SPLIT]`.
+    """A benchmark in a format, named `NAME[:FORMAT][:SHOTS][@SPLIT]`, such as "mmlu:5".
 
     `name` is the task's name as requested, also used in results; `split` is the split to evaluate,
-    None for the benchmark's default.
+    None for the benchmark's default; `asked_shots` is the number of shots that the name states.
     """
 
     name: str
     benchmark: Benchmark
     format: Format
     split: str | None = None
+    asked_shots: int | None = None
 
     @classmethod
     def parse(cls, name: str) -> BenchmarkTask:
@@ -43,10 +45,12 @@ class BenchmarkTask:
             ValueError: the benchmark, format or split is unknown.
         """
         rest, _, split = name.partition("@")
-        task, _, form = rest.partition(":")
+        task, *options = rest.split(":")
         benchmark = benchmarks.get_benchmark(task)
         check_split(benchmark, split or None)
-        return cls(name, benchmark, get_format(benchmark, form or None), split or None)
+        shots = int(options.pop()) if options and options[-1].isdecimal() else None
+        form = get_format(benchmark, ":".join(options) or None)
+        return cls(name, benchmark, form, split or None, shots)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -55,7 +59,9 @@ class BenchmarkTask:
 
     @property
     def shots(self) -> int:
-        """Default number of shots in a prompt."""
+        """Number of shots in a prompt that the name states, or the default."""
+        if self.asked_shots is not None:
+            return self.asked_shots
         return self.benchmark.default_shots(self.format)
 
     def languages(self, data_dir: str, asked: Sequence[str] | None) -> list[str]:
@@ -87,7 +93,6 @@ class BenchmarkTask:
         *,
         shots: int | None,
         limit: int | None,
-        seed: int,
         chat: Chat | None = None,
         max_new_tokens: int | None = None,
     ) -> ChoiceSuite | GenerationSuite:
@@ -116,6 +121,8 @@ class BenchmarkTask:
                     *(prompt.context, prompt.options, prompt.golds),
                     delimiter=prompt.delimiter,
                     part=prompt.part,
+                    key=item_key(prompt.fields),
+                    question=prompt.question,
                 )
                 for prompt in found
             ]
@@ -130,7 +137,7 @@ class BenchmarkTask:
             sentence=self.benchmark.words.get(language, {}).get("answer_sentence", ""),
         )
         questions = [self._question(prompt, chat, max_new_tokens) for prompt in found]
-        return GenerationSuite.build(tokenizer, questions, judge, seed=seed)
+        return GenerationSuite.build(tokenizer, questions, judge)
 
     def _question(
         self, prompt: benchmarks.Prompt, chat: Chat | None, max_new_tokens: int | None
@@ -147,7 +154,12 @@ class BenchmarkTask:
         if not INSTRUCTION_METRICS.keys().isdisjoint(self.metrics):
             instructions = instructions_of(prompt.fields, prompt.location)
         tokens = max_new_tokens or prompt.max_new_tokens
-        return Question(text, prompt.references, stop, tokens, instructions)
+        return Question(
+            *(text, prompt.references, stop, tokens, instructions),
+            part=prompt.part,
+            key=item_key(prompt.fields),
+            question=prompt.question,
+        )
 
 
 def is_benchmark(name: str) -> bool:

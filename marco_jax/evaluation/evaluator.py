@@ -5,37 +5,36 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import pathlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.task_info import REGISTERED
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
-from marco_jax.evaluation import few_shot, metrics
+from marco_jax.evaluation import few_shot
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.benchmarks.prompts import check_at_least
 from marco_jax.evaluation.builtin_tasks import Task, get_task, named_task
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.evaluation.generation_suites import GenerationSuite, Judge, Question
-from marco_jax.evaluation.metrics import Estimate
+from marco_jax.evaluation.generation_suites import GenerationSuite, Judge
+from marco_jax.evaluation.outcomes import Outcomes, SuiteKey
 from marco_jax.evaluation.registered_suites import RegisteredSuite
-from marco_jax.evaluation.results import ALL, HIGH, LOW, MEAN, Result
-from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite
-from marco_jax.languages import LANGUAGES, get_language, high_resource, low_resource
-from marco_jax.runtime.progress import Progress
+from marco_jax.evaluation.result_rows import AnyTask, result_rows
+from marco_jax.evaluation.results import Result
+from marco_jax.evaluation.rounds import Round, SavedRounds, blocks, one_round, shares
+from marco_jax.evaluation.suites import ChoiceSuite, RollingSuite, Suite
+from marco_jax.languages import LANGUAGES, get_language
+from marco_jax.runtime.processes import agree
+from marco_jax.runtime.progress import Progress, duration
 
 _log = logging.getLogger(__name__)
 
 SOURCE_LANGUAGE = "en"
-
-AnyTask = Task | BenchmarkTask
-Suite = RollingSuite | ChoiceSuite | GenerationSuite | RegisteredSuite
-
-# A task's name and a language; estimates by metric.
-_Key = tuple[str, str]
-Estimates = dict[str, Estimate]
+# The key of `examples` for tasks that are not named there.
+EVERY_TASK = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +45,14 @@ class Evaluation:
         results: one row per task, language and metric; averages follow the languages.
         seconds: wall-clock time by task. Tasks of one kind share engine calls, whose time is
             divided in proportion to their tokens.
+        outcomes: of the items, by task and language.
+        left_out: what a time limit left out, in a sentence; empty if nothing was.
     """
 
     results: list[Result]
     seconds: dict[str, float]
+    outcomes: dict[SuiteKey, Outcomes]
+    left_out: str = ""
 
 
 class Evaluator:
@@ -88,7 +91,7 @@ class Evaluator:
             shots: shots in each prompt, by default the task's number.
             benchmark_shots: the same for benchmarks, by default the paper's number.
             examples: at most so many items per language, task and part (subject), or a number by
-                task name; None for all.
+                task or benchmark (EVERY_TASK for those without one); None for all.
             seed: seed of the choice of items, shots and options.
             chat: the model's chat template; if set, each prompt of a generation benchmark is one
                 user message in it.
@@ -105,13 +108,13 @@ class Evaluator:
         optional = {task.name for task, may_be_missing in parsed if may_be_missing}
         self._shots = {task.name: _shots(task, shots, benchmark_shots) for task in self._tasks}
         self._chat, self._max_new_tokens = chat, max_new_tokens
-        self._suites: dict[_Key, Suite] = {}
+        self._suites: dict[SuiteKey, Suite] = {}
         check_at_least("shots", shots, 0)
         check_at_least("shots", benchmark_shots, 0)
         check_at_least("max_new_tokens", max_new_tokens, 1)
         self._limits: dict[str, int | None] = {}
         for task in tuple(self._tasks):
-            limit = examples.get(task.name) if isinstance(examples, Mapping) else examples
+            limit = _limit(task, examples)
             check_at_least("examples", limit, 1)
             self._limits[task.name] = limit
             for language in self._languages(task, languages):
@@ -190,7 +193,6 @@ class Evaluator:
                 *(tokenizer, language, self._data_dir),
                 shots=shots,
                 limit=examples,
-                seed=seed,
                 chat=self._chat,
                 max_new_tokens=self._max_new_tokens,
             )
@@ -210,75 +212,104 @@ class Evaluator:
         solved = few_shot.choose_shots(corpus, SOURCE_LANGUAGE, language, shots, seed)
         if task.kind == "multiple_choice":
             return ChoiceSuite.build(tokenizer, few_shot.pick_items(pairs, solved, examples, seed))
-        questions = [
-            Question(prompt, (reference,), max_new_tokens=task.max_new_tokens)
-            for prompt, reference in zip(
-                *few_shot.translation_items(pairs, solved, examples, seed), strict=True
-            )
-        ]
-        return GenerationSuite.build(tokenizer, questions, Judge(task.metrics), seed=seed)
+        questions = few_shot.translation_items(pairs, solved, examples, seed, task.max_new_tokens)
+        return GenerationSuite.build(tokenizer, questions, Judge(task.metrics))
 
-    def run(self, params: Any) -> Evaluation:
-        """Evaluates parameters without moving them off their mesh."""
+    @property
+    def shots(self) -> dict[str, int]:
+        """The number of shots of each task."""
+        return dict(self._shots)
+
+    def saved_rounds(self, results: pathlib.Path, model: str) -> SavedRounds:
+        """Finished rounds of an earlier `run` with the same results file, model and requests."""
+        return SavedRounds(results, f"{model} {self._seed}", self._suites)
+
+    def run(
+        self, params: Any, *, max_seconds: float = 0.0, saved: SavedRounds | None = None
+    ) -> Evaluation:
+        """Evaluates parameters without moving them off their mesh.
+
+        Args:
+            params: of the model.
+            max_seconds: 0, or how long it may take: the same share of the items of every task and
+                language is left out where the time does not suffice for all. A sixteenth is
+                evaluated in any case.
+            saved: keeps finished rounds; those that it has already are not asked again.
+        """
+        if saved:
+            rounds = blocks(self._suites)
+        else:
+            rounds = shares(self._suites) if max_seconds else one_round(self._suites)
         seconds = {task.name: 0.0 for task in self._tasks}
-        estimates: dict[_Key, Estimates] = {}
-        parts: dict[_Key, dict[str, Estimates]] = {}
+        finished: list[dict[SuiteKey, Outcomes]] = list(saved.finished) if saved else []
+        begin = time.perf_counter()
+        for name, group in itertools.groupby(enumerate(rounds), key=lambda one: one[1].name):
+            planned = list(group)
+            known = sum(one.size for number, one in planned if number < len(finished))
+            total = sum(one.size for _, one in planned)
+            with Progress(name, total, "items", initial=known) as progress:
+                for number, one in planned:
+                    if number < len(finished):
+                        continue
+                    started = time.perf_counter()
+                    finished.append(self._ask(params, one, seconds, progress))
+                    if saved:
+                        saved.add(finished[-1])
+                    now = time.perf_counter()
+                    late = max_seconds and now - begin + (now - started) > max_seconds
+                    if max_seconds and agree("late" if late else ""):
+                        break
+            if known < total and len(rounds) > 1:
+                _log.info(f"{name}: {progress.done:,.0f} items in {duration(progress.seconds)}")
+        outcomes = {
+            key: Outcomes.join([one[key] for one in finished if key in one])
+            for key in self._suites
+            if any(key in one for one in finished)
+        }
+        return Evaluation(
+            result_rows(self._tasks, outcomes, self._shots, self._seed),
+            seconds,
+            outcomes,
+            _left_out(rounds, finished, max_seconds),
+        )
+
+    def _ask(
+        self, params: Any, asked: Round, seconds: dict[str, float], progress: Progress
+    ) -> dict[SuiteKey, Outcomes]:
+        """Asks the engine the items of a round."""
+        chosen = {
+            # Suites are large: the whole of one is not copied.
+            key: suite if len(rows) == suite.examples else suite.take(rows)
+            for key, rows in asked.rows.items()
+            for suite in (self._suites[key],)
+        }
+        outcomes: dict[SuiteKey, Outcomes] = {}
         for generates, ask in ((False, self._engine.score), (True, self._engine.generate)):
-            suites = {key: one for key, one in self._suites.items() if one.generates == generates}
+            suites = {key: one for key, one in chosen.items() if one.generates == generates}
             if not suites:
                 continue
             started = time.perf_counter()
-            asked = [request for suite in suites.values() for request in suite.requests]
-            name = "generating answers" if generates else "scoring"
-            with Progress(name, len(asked), "requests") as progress:
-                answers = iter(ask(params, asked, finished=progress))
-            for name, suite in suites.items():
-                own = list(itertools.islice(answers, len(suite.requests)))
-                estimates[name] = suite.estimates(own)
-                if isinstance(suite, ChoiceSuite):
-                    parts[name] = suite.part_estimates(own)
-            _divide_time(seconds, suites, time.perf_counter() - started)
-        return Evaluation(self._results(estimates, parts), seconds)
-
-    def _results(
-        self, estimates: dict[_Key, Estimates], parts: dict[_Key, dict[str, Estimates]]
-    ) -> list[Result]:
-        results = []
-        for task in self._tasks:
-            by_language = {
-                language: own for (name, language), own in estimates.items() if name == task.name
-            }
-            # Functions of registered tasks name their metrics themselves.
-            names = task.metrics or dict.fromkeys(m for own in by_language.values() for m in own)
-            rows = [
-                self._row(task.name, language, metric, own[metric])
-                for metric in names
-                for language, own in by_language.items()
-                # spBLEU is missing where its SentencePiece model is.
-                if metric in own
-            ]
-            results += rows + averages(rows)
-            for row in rows:
-                results += self._part_rows(row, parts.get((row.task, row.language), {}))
-        return results
-
-    def _part_rows(self, row: Result, parts: dict[str, Estimates]) -> Iterator[Result]:
-        """Yields a result row per part (subject) of a task in a language, then their mean."""
-        if not parts:
-            return
-        estimates = {part: own[row.metric] for part, own in parts.items()}
-        estimates[MEAN] = metrics.macro_mean(list(estimates.values()))
-        sizes = {**self._suites[row.task, row.language].part_sizes, MEAN: row.examples}
-        for part, estimate in estimates.items():
-            yield dataclasses.replace(
-                row, value=estimate.value, stderr=estimate.stderr, examples=sizes[part], part=part
+            requests = [request for suite in suites.values() for request in suite.requests]
+            items = sum(suite.examples for suite in suites.values()) / len(requests)
+            answers = iter(
+                ask(params, requests, finished=lambda count, items=items: progress(count * items))
             )
+            for key, suite in suites.items():
+                own = list(itertools.islice(answers, len(suite.requests)))
+                outcomes[key] = suite.outcomes(own)
+            _divide_time(seconds, suites, time.perf_counter() - started)
+        return outcomes
 
-    def _row(self, task: str, language: str, metric: str, estimate: Estimate) -> Result:
-        suite = self._suites[task, language]
-        signature = suite.signature(metric) if isinstance(suite, GenerationSuite) else ""
-        values = estimate.value, estimate.stderr, suite.examples, signature
-        return Result(task, language, self._shots[task], metric, *values)
+
+def _left_out(rounds: Sequence[Round], finished: Sequence[Any], max_seconds: float) -> str:
+    """What a time limit left out, in a sentence; empty if all rounds are finished."""
+    if len(finished) == len(rounds):
+        return ""
+    asked, total = (sum(one.size for one in own) for own in (rounds[: len(finished)], rounds))
+    return (
+        f"max_seconds is {max_seconds:g}: {asked:,} of {total:,} items were evaluated, the same "
+        "share of every task and language"
+    )
 
 
 def _parse(text: str) -> tuple[AnyTask, bool]:
@@ -290,31 +321,24 @@ def _parse(text: str) -> tuple[AnyTask, bool]:
 def _shots(task: AnyTask, shots: int | None, benchmark_shots: int | None) -> int:
     if not isinstance(task, BenchmarkTask) and task.kind == "rolling":
         return 0
-    asked = benchmark_shots if isinstance(task, BenchmarkTask) else shots
+    asked = shots
+    if isinstance(task, BenchmarkTask):
+        asked = benchmark_shots if task.asked_shots is None else task.asked_shots
     return task.shots if asked is None else asked
 
 
-def averages(rows: Sequence[Result]) -> list[Result]:
-    """Macro means over all, high-resource and low-resource languages of each task and metric.
-
-    A group without a language in `rows` has no row.
-    """
-    results = []
-    for task, shots, metric in dict.fromkeys((row.task, row.shots, row.metric) for row in rows):
-        same = [row for row in rows if (row.task, row.shots, row.metric) == (task, shots, metric)]
-        for group, codes in ((ALL, None), (HIGH, high_resource()), (LOW, low_resource())):
-            members = [row for row in same if codes is None or row.language in codes]
-            if members:
-                mean = metrics.macro_mean([Estimate(row.value, row.stderr) for row in members])
-                examples = sum(row.examples for row in members)
-                signatures = {row.signature for row in members}
-                signature = signatures.pop() if len(signatures) == 1 else "mixed"
-                values = mean.value, mean.stderr, examples, signature
-                results.append(Result(task, group, shots, metric, *values))
-    return results
+def _limit(task: AnyTask, examples: int | Mapping[str, int] | None) -> int | None:
+    """The most items of a task in a language: by its name, its benchmark's, or that of all."""
+    if not isinstance(examples, Mapping):
+        return examples
+    benchmark = task.benchmark.name if isinstance(task, BenchmarkTask) else task.name
+    named = (examples.get(name) for name in (task.name, benchmark, EVERY_TASK))
+    return next((limit for limit in named if limit is not None), None)
 
 
-def _divide_time(seconds: dict[str, float], suites: Mapping[_Key, Suite], elapsed: float) -> None:
+def _divide_time(
+    seconds: dict[str, float], suites: Mapping[SuiteKey, Suite], elapsed: float
+) -> None:
     """Adds the time of an engine call to its tasks, in proportion to their tokens."""
     tokens = {name: sum(map(_tokens, suite.requests)) for name, suite in suites.items()}
     for (task, _), count in tokens.items():

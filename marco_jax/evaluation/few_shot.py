@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.texts import Pair
+from marco_jax.evaluation.generation_suites import Question
+from marco_jax.evaluation.outcomes import item_key
 from marco_jax.evaluation.suites import DELIMITER, ChoiceItem
 from marco_jax.languages import get_language
 
@@ -149,13 +151,25 @@ def _pick_item(pair: Pair, block: Sequence[Pair], shots: Sequence[Pair], seed: i
         gold=shuffled.index(pair),
         premise=translation_premise(shots, pair),
         cluster=block[0].key,
+        key=item_key(pair.source, pair.target),
     )
 
 
 def translation_items(
-    pairs: Sequence[Pair], shots: Sequence[Pair], examples: int | None, seed: int
-) -> tuple[list[str], list[str]]:
-    """Prompts and reference translations of up to `examples` pairs, in seeded order."""
+    pairs: Sequence[Pair],
+    shots: Sequence[Pair],
+    examples: int | None,
+    seed: int,
+    max_new_tokens: int = 96,
+) -> list[Question]:
+    """Asks for the translation of up to `examples` pairs, in seeded order."""
     chosen = seeded_order(pairs, lambda pair: pair.key, seed)[:examples]
-    prompts = [translation_prompt(shots, pair) for pair in chosen]
-    return prompts, [pair.target.strip() for pair in chosen]
+    return [
+        Question(
+            translation_prompt(shots, pair),
+            (pair.target.strip(),),
+            max_new_tokens=max_new_tokens,
+            key=item_key(pair.source, pair.target),
+        )
+        for pair in chosen
+    ]

@@ -8,11 +8,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation import answers as compare
 from marco_jax.evaluation import math_answers, metrics
 from marco_jax.evaluation.instructions import Instruction, follows, follows_loosely
-from marco_jax.evaluation.metrics import Estimate
+from marco_jax.evaluation.outcomes import Measured, Outcomes, item_key
+from marco_jax.evaluation.suites import Suite
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -20,13 +23,19 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A prompt with its reference answers (corpus metrics use the first) or its instructions."""
+    """A prompt with its reference answers (corpus metrics use the first) or its instructions.
+
+    `part`, `key` and `question` are as in `suites.ChoiceItem`.
+    """
 
     prompt: str
     references: tuple[str, ...]
     stop: tuple[str, ...] = ("\n",)
     max_new_tokens: int = 96
     instructions: tuple[Instruction, ...] = ()
+    part: str = ""
+    key: str = ""
+    question: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,20 +108,19 @@ INSTRUCTION_METRICS: Mapping[str, Callable[[Instruction, str], bool]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class GenerationSuite:
+class GenerationSuite(Suite):
     """A generation task in a language: greedy answers are compared with references."""
 
     generates: ClassVar[bool] = True
     requests: Sequence[GenerateRequest]
     questions: Sequence[Question]
     judge: Judge
-    seed: int = 0
 
     @classmethod
     def build(
-        cls, tokenizer: Tokenizer, questions: Sequence[Question], judge: Judge, *, seed: int = 0
+        cls, tokenizer: Tokenizer, questions: Sequence[Question], judge: Judge
     ) -> GenerationSuite:
-        """Encodes prompts; `seed` seeds the bootstrap of the standard errors."""
+        """Encodes prompts."""
         requests = [
             GenerateRequest(
                 tokenizer.encode(question.prompt) or [tokenizer.eos_id],
@@ -125,23 +133,42 @@ class GenerationSuite:
             kept = tuple(name for name in judge.metrics if name != "spbleu")
             judge = dataclasses.replace(judge, metrics=kept)
             _warn_no_spbleu()
-        return cls(requests, questions, judge, seed)
+        return cls(requests, questions, judge)
 
     @property
     def examples(self) -> int:
         """Number of questions."""
         return len(self.questions)
 
-    def estimates(self, answers: Sequence[Generation]) -> dict[str, Estimate]:
-        """The metrics that the judge names, with standard errors."""
-        texts = [answer.text.strip() for answer in answers]
-        return {name: self._estimate(name, texts) for name in self.judge.metrics}
+    @property
+    def parts(self) -> Sequence[str]:
+        """The part (subject) of each question; empty if there are none."""
+        parts = [question.part for question in self.questions]
+        return parts if any(parts) else ()
 
-    def _estimate(self, name: str, texts: Sequence[str]) -> Estimate:
+    def take(self, rows: Sequence[int]) -> GenerationSuite:
+        """See Suite."""
+        requests, questions = (
+            [own[row] for row in rows] for own in (self.requests, self.questions)
+        )
+        return GenerationSuite(requests, questions, self.judge)
+
+    def outcomes(self, answers: Sequence[Generation]) -> Outcomes:
+        """What each answer contributes to the metrics that the judge names."""
+        texts = [answer.text.strip() for answer in answers]
+        questions = [question.question for question in self.questions]
+        return Outcomes(
+            [one.key or item_key(one.prompt, one.references) for one in self.questions],
+            {name: self._measure(name, texts) for name in self.judge.metrics},
+            self.parts,
+            questions=questions if any(questions) else (),
+        )
+
+    def _measure(self, name: str, texts: Sequence[str]) -> Measured:
         if name in ANSWER_METRICS:
             metric = ANSWER_METRICS[name]
             pairs = zip(texts, self.questions, strict=True)
-            return metrics.mean([metric(text, one.references, self.judge) for text, one in pairs])
+            return Measured.mean([metric(text, one.references, self.judge) for text, one in pairs])
         if name in INSTRUCTION_METRICS:
             rule = INSTRUCTION_METRICS[name]
             followed = [
@@ -149,25 +176,20 @@ class GenerationSuite:
                 for text, question in zip(texts, self.questions, strict=True)
             ]
             if name.startswith("prompt_level"):
-                return metrics.mean([float(all(own)) for own in followed])
-            return metrics.ratio([sum(own) for own in followed], [len(own) for own in followed])
+                return Measured.mean([float(all(own)) for own in followed])
+            return Measured.ratio([sum(own) for own in followed], [len(own) for own in followed])
         if name == "language_rate":
-            return metrics.language_rate(texts, self.judge.language)
+            language = self.judge.language
+            return Measured.mean([float(metrics.is_in_language(text, language)) for text in texts])
         firsts = [question.references[0] for question in self.questions]
-        if name == "chrf++":
-            return metrics.chrf(texts, firsts, self.seed)
-        return metrics.bleu(texts, firsts, self._tokenizer(name), self.seed)
+        scorer = metrics.CHRF if name == "chrf++" else metrics.BLEU + self._tokenizer(name)
+        counts = metrics.corpus_counts(scorer, texts, firsts)
+        return Measured(scorer, counts.astype(np.float64))
 
     def _tokenizer(self, name: str) -> str:
         if name == "spbleu":
             return "flores200"
         return metrics.BLEU_TOKENIZERS.get(self.judge.language, metrics.DEFAULT_BLEU_TOKENIZER)
-
-    def signature(self, name: str) -> str:
-        """Sacrebleu's signature of a metric; "" for metrics that sacrebleu does not compute."""
-        if name == "chrf++":
-            return metrics.chrf_signature()
-        return metrics.bleu_signature(self._tokenizer(name)) if "bleu" in name else ""
 
 
 @functools.cache

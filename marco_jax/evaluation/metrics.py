@@ -74,57 +74,71 @@ BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char"}
 DEFAULT_BLEU_TOKENIZER = "13a"
 
 
+# Names of corpus metrics that sacrebleu computes: "chrf++", and "bleu:TOKENIZER".
+CHRF = "chrf++"
+BLEU = "bleu:"
+
+
 def bleu(
     hypotheses: Sequence[str], references: Sequence[str], tokenizer: str, seed: int = 0
 ) -> Estimate:
     """Corpus BLEU (0 to 100) as sacrebleu computes it, one reference per hypothesis.
 
     `tokenizer` is one of sacrebleu's names; "flores200" gives spBLEU. The standard error is
-    computed as in `chrf`.
+    computed as in `bootstrap`.
     """
-    return _bootstrap(_bleu_scorer(tokenizer), hypotheses, references, seed)
+    name = BLEU + tokenizer
+    return bootstrap(name, corpus_counts(name, hypotheses, references), seed)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], seed: int = 0) -> Estimate:
     """Corpus chrF++ (0 to 100) as sacrebleu computes it, one reference per hypothesis.
 
-    The standard error is the standard deviation over bootstrap resamples of the sentences, drawn
-    with `seed`; sacrebleu's sentence statistics are computed once.
+    The standard error is computed as in `bootstrap`.
     """
-    return _bootstrap(chrf_scorer(), hypotheses, references, seed)
+    return bootstrap(CHRF, corpus_counts(CHRF, hypotheses, references), seed)
 
 
-def _bootstrap(
-    scorer: Any, hypotheses: Sequence[str], references: Sequence[str], seed: int
-) -> Estimate:
-    counts = np.array(
-        scorer._extract_corpus_statistics(list(hypotheses), [list(references)]), np.int64
-    )  # [sentences, statistics]: n-grams, matches and lengths, which add up over sentences
+def corpus_counts(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """The counts of each sentence, of which sums over sentences determine a corpus metric.
 
-    def score(rows: np.ndarray) -> float:
-        return float(scorer._compute_score_from_stats(rows.sum(0).tolist()).score)
+    `name` is CHRF, or BLEU and a tokenizer. The result is int64 [sentences, statistics]: n-grams,
+    matches and lengths.
+    """
+    scorer = _scorer(name)
+    counts = scorer._extract_corpus_statistics(list(hypotheses), [list(references)])
+    return np.array(counts, np.int64)
 
-    value = score(counts)
+
+def corpus_score(name: str, sums: np.ndarray) -> float:
+    """The corpus metric (0 to 100) of summed `corpus_counts`, [statistics]."""
+    return float(_scorer(name)._compute_score_from_stats(sums.tolist()).score)
+
+
+def bootstrap(name: str, counts: np.ndarray, seed: int = 0) -> Estimate:
+    """A corpus metric of sentences with these `corpus_counts`, [sentences, statistics].
+
+    The standard error is the standard deviation over bootstrap resamples of the sentences, drawn
+    with `seed`.
+    """
+    value = corpus_score(name, counts.sum(0))
     if len(counts) < 2:
         return Estimate(value, math.nan)
     random = np.random.default_rng(seed)
     draws = random.integers(len(counts), size=(RESAMPLES, len(counts)))
-    return Estimate(value, float(np.std([score(counts[draw]) for draw in draws], ddof=1)))
+    scores = [corpus_score(name, counts[draw].sum(0)) for draw in draws]
+    return Estimate(value, float(np.std(scores, ddof=1)))
 
 
-def chrf_signature() -> str:
-    """Sacrebleu's signature of `chrf`, to be published with a score."""
-    return _signature(chrf_scorer())
-
-
-def bleu_signature(tokenizer: str) -> str:
-    """Sacrebleu's signature of `bleu`, to be published with a score."""
-    return _signature(_bleu_scorer(tokenizer))
-
-
-def _signature(scorer: Any) -> str:
+def signature(name: str) -> str:
+    """Sacrebleu's signature of a corpus metric, to be published with a score."""
+    scorer = _scorer(name)
     scorer.corpus_score(["a"], [["a"]])
     return str(scorer.get_signature())
+
+
+def _scorer(name: str) -> Any:
+    return chrf_scorer() if name == CHRF else _bleu_scorer(name.removeprefix(BLEU))
 
 
 def spbleu_model() -> pathlib.Path:
@@ -147,11 +161,6 @@ def _bleu_scorer(tokenizer: str) -> Any:
     from sacrebleu.metrics import BLEU
 
     return BLEU(tokenize=tokenizer)
-
-
-def language_rate(texts: Sequence[str], language: str) -> Estimate:
-    """Share of texts in a language; see `is_in_language`."""
-    return mean([float(is_in_language(text, language)) for text in texts])
 
 
 def is_in_language(text: str, language: str) -> bool:

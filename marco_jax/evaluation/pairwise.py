@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from marco_jax.evaluation import metrics
-from marco_jax.evaluation.evaluator import averages
+from marco_jax.evaluation.result_rows import averages
 from marco_jax.evaluation.results import Result
 from marco_jax.evaluation.scorers import SCORERS, Row, Scorer, load_callable, load_scorer, numbers
 

@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from marco_jax.data.corpus import Corpus, TaskMetrics
 from marco_jax.decoding.requests import GenerateRequest, Generation
-from marco_jax.evaluation.metrics import Estimate
+from marco_jax.evaluation.outcomes import GIVEN, Measured, Outcomes, item_key
+from marco_jax.evaluation.suites import Suite
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # Tokens of an answer, at most.
@@ -16,7 +19,7 @@ MAX_NEW_TOKENS = 96
 
 
 @dataclasses.dataclass(frozen=True)
-class RegisteredSuite:
+class RegisteredSuite(Suite):
     """Greedy answers to held-out prompts of a task, up to EOS.
 
     `indices` are those of the prompts among the task's held-out examples.
@@ -59,11 +62,21 @@ class RegisteredSuite:
         """Number of prompts."""
         return len(self.requests)
 
-    def estimates(self, answers: Sequence[Generation]) -> dict[str, Estimate]:
-        """What the task's metric functions return.
+    def take(self, rows: Sequence[int]) -> RegisteredSuite:
+        """See Suite."""
+        requests, indices = ([own[row] for row in rows] for own in (self.requests, self.indices))
+        return dataclasses.replace(self, requests=requests, indices=indices)
+
+    def units(self) -> list[list[int]]:
+        """All items belong together: the functions judge them together."""
+        return [list(range(self.examples))]
+
+    def outcomes(self, answers: Sequence[Generation]) -> Outcomes:
+        """What the task's metric functions return for all answers together.
 
         Raises:
             ValueError: one of them fails.
         """
         values = self.compute(self.task, self.indices, [answer.text for answer in answers])
-        return {name: Estimate(*value) for name, value in values.items()}
+        given = {n: Measured(GIVEN, np.array([v], np.float64)) for n, v in values.items()}
+        return Outcomes([item_key(self.task, index) for index in self.indices], given)

@@ -2,35 +2,73 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from marco_jax.decoding.requests import Score, ScoreRequest
-from marco_jax.evaluation import metrics
 from marco_jax.evaluation.metrics import Estimate
+from marco_jax.evaluation.outcomes import Measured, Outcomes, item_key
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # Text between a context and an option, if an item has no other.
 DELIMITER = " "
 
 
+class Suite:
+    """Items of one task in one language, and their requests to the engine.
+
+    Attributes:
+        generates: whether requests are for generations; otherwise for scores.
+        requests: those of all items.
+    """
+
+    generates: ClassVar[bool]
+    requests: Sequence[Any]
+
+    @property
+    def examples(self) -> int:
+        """Number of items."""
+        raise NotImplementedError
+
+    def take(self, rows: Sequence[int]) -> Suite:
+        """A suite of some of the items, by their numbers."""
+        raise NotImplementedError
+
+    def outcomes(self, answers: Sequence[Any]) -> Outcomes:
+        """What each item contributes to the metrics; `answers` are those to `requests`."""
+        raise NotImplementedError
+
+    def estimates(self, answers: Sequence[Any], seed: int = 0) -> dict[str, Estimate]:
+        """The metrics with standard errors."""
+        return self.outcomes(answers).estimates(seed)
+
+    def units(self) -> list[list[int]]:
+        """Numbers of the items that are evaluated all or not at all, such as a cluster's."""
+        return [[row] for row in range(self.examples)]
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The part (subject) of each item; empty if there are none."""
+        return ()
+
+
 @dataclasses.dataclass(frozen=True)
-class RollingSuite:
+class RollingSuite(Suite):
     """Bits per byte of whole texts, which are scored in windows.
 
     `requests` holds the windows of all texts, in the order of the texts; `windows` and `bytes` are
-    the number of windows and the UTF-8 length of each text.
+    the number of windows and the UTF-8 length of each text, `keys` identify them.
     """
 
     generates: ClassVar[bool] = False
     requests: Sequence[ScoreRequest]
     windows: Sequence[int]
     bytes: Sequence[int]
+    keys: Sequence[str]
 
     @classmethod
     def build(cls, tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> RollingSuite:
@@ -41,6 +79,7 @@ class RollingSuite:
             requests=[window for text_windows in windows for window in text_windows],
             windows=[len(text_windows) for text_windows in windows],
             bytes=[len(text.encode()) for text, _ in encoded],
+            keys=[item_key(text) for text, _ in encoded],
         )
 
     @property
@@ -48,11 +87,24 @@ class RollingSuite:
         """Number of texts."""
         return len(self.bytes)
 
-    def estimates(self, answers: Sequence[Score]) -> dict[str, Estimate]:
+    def take(self, rows: Sequence[int]) -> RollingSuite:
+        """See Suite."""
+        ends = np.cumsum(self.windows).tolist()
+        return RollingSuite(
+            [
+                window
+                for row in rows
+                for window in self.requests[ends[row] - self.windows[row] : ends[row]]
+            ],
+            *([values[row] for row in rows] for values in (self.windows, self.bytes, self.keys)),
+        )
+
+    def outcomes(self, answers: Sequence[Score]) -> Outcomes:
         """Bits of all tokens over bytes of all texts."""
         bits = np.array([-answer.logprob / math.log(2) for answer in answers])
         starts = np.cumsum([0, *self.windows[:-1]])
-        return {"bits_per_byte": metrics.ratio(np.add.reduceat(bits, starts), self.bytes)}
+        measured = Measured.ratio(np.add.reduceat(bits, starts), self.bytes)
+        return Outcomes(self.keys, {"bits_per_byte": measured})
 
 
 def rolling_windows(ids: Sequence[int], prefix_id: int, max_length: int) -> list[ScoreRequest]:
@@ -81,6 +133,9 @@ class ChoiceItem:
 
     `gold` holds all right options if there are several. Items of different `part` (subject) differ
     in difficulty, so the standard error comes from the variance within parts.
+
+    `key` identifies the item, whatever its format and shots are; `question` what it asks, in any
+    language ("" if its translations are not known).
     """
 
     context: str
@@ -90,6 +145,8 @@ class ChoiceItem:
     cluster: str | None = None
     delimiter: str = DELIMITER
     part: str = ""
+    key: str = ""
+    question: str = ""
 
     @property
     def golds(self) -> tuple[int, ...]:
@@ -102,7 +159,7 @@ CHOICE_METRICS = ("accuracy", "accuracy_norm", "accuracy_chars", "accuracy_pmi")
 
 
 @dataclasses.dataclass(frozen=True)
-class ChoiceSuite:
+class ChoiceSuite(Suite):
     """A multiple-choice task: ranks the options of each item by likelihood.
 
     `requests` first holds every item's options after its context, item by item. If accuracy_pmi
@@ -131,11 +188,8 @@ class ChoiceSuite:
         pairs = [
             (item.context, item.delimiter + option) for item in items for option in item.options
         ]
-        first, baselines = len(pairs), {}
-        if "accuracy_pmi" in names:
-            baselines = dict.fromkeys(
-                (item.premise, item.delimiter + option) for item in items for option in item.options
-            )
+        first = len(pairs)
+        baselines = _baselines(items) if "accuracy_pmi" in names else {}
         pairs += baselines
         requests = [
             ScoreRequest(*encode_pair(tokenizer, context, option)) for context, option in pairs
@@ -147,30 +201,54 @@ class ChoiceSuite:
         """Number of items."""
         return len(self.items)
 
-    def estimates(self, answers: Sequence[Score]) -> dict[str, Estimate]:
-        """Share of items whose first-ranked option is right; ties go to the first option.
+    def take(self, rows: Sequence[int]) -> ChoiceSuite:
+        """See Suite."""
+        ends = np.cumsum([len(item.options) for item in self.items]).tolist()
+        items = [self.items[row] for row in rows]
+        requests = [
+            request
+            for row, item in zip(rows, items, strict=True)
+            for request in self.requests[ends[row] - len(item.options) : ends[row]]
+        ]
+        first, baselines = len(requests), _baselines(items) if self.baselines else {}
+        requests += [self.requests[self.baselines[pair]] for pair in baselines]
+        indices = {pair: first + n for n, pair in enumerate(baselines)}
+        return ChoiceSuite(requests, items, indices, self.metrics)
+
+    def units(self) -> list[list[int]]:
+        """Neighbours of one cluster belong together: their options are those of one another."""
+        units: list[list[int]] = []
+        for row, item in enumerate(self.items):
+            if units and item.cluster is not None and item.cluster == self.items[row - 1].cluster:
+                units[-1].append(row)
+            else:
+                units.append([row])
+        return units
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The part (subject) of each item; empty if there are none."""
+        parts = [item.part for item in self.items]
+        return parts if any(parts) else ()
+
+    def outcomes(self, answers: Sequence[Score]) -> Outcomes:
+        """Whether a right option is first, by metric; ties go to the first option.
 
         accuracy ranks by summed log-probability (acc of lm-evaluation-harness), accuracy_norm by
         log-probability per UTF-8 byte of the option (its acc_bytes), accuracy_chars per character
         (its acc_norm), accuracy_pmi by the increase of the option's log-probability from the
         premise to the context (its acc_mutual_info; Holtzman et al. 2021, arXiv 2104.08315).
         """
-        return {name: self._mean(values) for name, values in self._correct(answers).items()}
-
-    def part_estimates(self, answers: Sequence[Score]) -> dict[str, dict[str, Estimate]]:
-        """Estimates by part, in the order of items; empty if there is only one part."""
-        if len(self.part_sizes) < 2:
-            return {}
-        estimates: dict[str, dict[str, Estimate]] = {part: {} for part in self.part_sizes}
-        for name, values in self._correct(answers).items():
-            for part, own in self._by_part(values).items():
-                estimates[part][name] = metrics.mean(own)
-        return estimates
-
-    @property
-    def part_sizes(self) -> Mapping[str, int]:
-        """Number of items of each part."""
-        return collections.Counter(item.part for item in self.items)
+        measured = {n: Measured.mean(values) for n, values in self._correct(answers).items()}
+        clusters, questions = (
+            values if any(values) else ()
+            for values in (
+                ["" if item.cluster is None else item.cluster for item in self.items],
+                [item.question for item in self.items],
+            )
+        )
+        keys = [item.key or item_key(item.context, item.options) for item in self.items]
+        return Outcomes(keys, measured, self.parts, clusters, questions)
 
     def _correct(self, answers: Sequence[Score]) -> dict[str, list[float]]:
         """By metric, 1 or 0 for each item: whether a right option is first; nan for nan scores."""
@@ -198,22 +276,12 @@ class ChoiceSuite:
             return logprobs - np.array([answers[index].logprob for index in indices])
         return logprobs
 
-    def _mean(self, values: Sequence[float]) -> Estimate:
-        parts = self._by_part(values)
-        if len(parts) > 1:
-            return metrics.pooled(list(parts.values()))
-        clusters: dict[object, list[float]] = {}
-        for number, (item, value) in enumerate(zip(self.items, values, strict=True)):
-            key = number if item.cluster is None else item.cluster
-            clusters.setdefault(key, []).append(value)
-        sums = [sum(members) for members in clusters.values()]
-        return metrics.ratio(sums, [len(members) for members in clusters.values()])
 
-    def _by_part(self, values: Sequence[float]) -> dict[str, list[float]]:
-        parts: dict[str, list[float]] = {}
-        for item, value in zip(self.items, values, strict=True):
-            parts.setdefault(item.part, []).append(value)
-        return parts
+def _baselines(items: Sequence[ChoiceItem]) -> dict[tuple[str, str], None]:
+    """The distinct pairs of a premise and an option with its delimiter, in the order of items."""
+    return dict.fromkeys(
+        (item.premise, item.delimiter + option) for item in items for option in item.options
+    )
 
 
 def encode_pair(

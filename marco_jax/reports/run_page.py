@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from marco_jax.evaluation.builtin_tasks import PICK_TRANSLATION, TASKS
-from marco_jax.evaluation.metrics import chrf_signature
+from marco_jax.evaluation.metrics import CHRF, signature
 from marco_jax.files import write_text
 from marco_jax.reports import charts
 from marco_jax.reports.page import Cell, cell, render_page
@@ -53,7 +53,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         drawn,
         summary=found,
         headlines=[_headline(line) for line in found["headlines"]],
-        signature=chrf_signature() if run.languages("translation") else "",
+        signature=signature(CHRF) if run.languages("translation") else "",
         benchmarks=benchmarks,
         languages=_languages(run),
         seconds=run.seconds(),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from marco_jax.evaluation.builtin_tasks import TASKS
+from marco_jax.evaluation.paired_differences import Difference
 from marco_jax.evaluation.results import ALL, AVERAGES, HIGH, LOW, Result
 from marco_jax.reports.run_data import RunData, is_of_source, load_run
 
@@ -155,6 +156,23 @@ def format_results(results: Sequence[Result]) -> str:
         lines += [*_columns(table), ""]
         signed = [row for row in rows if row.signature and row.language not in AVERAGES]
         lines[-1:] = [*dict.fromkeys(f"{row.metric}: {row.signature}" for row in signed), ""]
+    return "\n".join(lines).rstrip()
+
+
+def format_differences(differences: Sequence[Difference], first: str, second: str) -> str:
+    """Formats a paired comparison as text tables: one for each task and metric.
+
+    `first` and `second` are the names of the two sides.
+    """
+    lines = []
+    for task, metric in dict.fromkeys((one.task, one.metric) for one in differences):
+        table = [[f"{task}, {metric}", first, second, "difference", "p", "items"]]
+        for one in differences:
+            if (one.task, one.metric) == (task, metric):
+                change = f"{one.difference:+.4f} ± {one.stderr:.4f}"
+                cells = (f"{one.first:.4f}", f"{one.second:.4f}", change, f"{one.p_value:.4f}")
+                table.append([one.language, *cells, str(one.items)])
+        lines += [*_columns(table), ""]
     return "\n".join(lines).rstrip()
 
 

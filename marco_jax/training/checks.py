@@ -27,6 +27,7 @@ from marco_jax.data.sources import read_sources
 from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, SourceInfo
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import named_task
+from marco_jax.evaluation.evaluator import EVERY_TASK
 from marco_jax.extras import require
 from marco_jax.files import check_space
 from marco_jax.languages import LANGUAGES, add_config_languages, get_language, names_in
@@ -106,6 +107,8 @@ def _check_numbers(config: ConfigDict) -> None:
         "checkpoint.every": 0,
         "evaluation.every": 0,
         "evaluation.shots": 0,
+        "evaluation.benchmark_shots": -1,
+        "evaluation.max_seconds": 0,
         "evaluation.max_length": 2,
         "evaluation.tokens_per_batch": 1,
         "lora.rank": 0,
@@ -200,7 +203,8 @@ def _check_evaluation(config: ConfigDict) -> None:
                 f"has no files of it in {', '.join(languages) or 'any language'}"
             )
     for name, count in fields.examples.items():
-        named_task(name)
+        if name != EVERY_TASK:
+            named_task(name)
         if not isinstance(count, int) or count < 1:
             raise ConfigError(f"evaluation.examples.{name} is {count!r}: write 1 or more")
 

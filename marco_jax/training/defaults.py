@@ -335,9 +335,9 @@ def training_config() -> ConfigDict:
     c.evaluation = ConfigDict(
         {
             # Tasks at the ends of stages, comma-separated, such as
-            # "bits_per_byte,belebele,xcopa@validation"; "seqio:NAME" is one in SeqIO's registry.
-            # A "?" behind a name leaves the task out where there is no data for it. Empty: no
-            # evaluation.
+            # "bits_per_byte,belebele:cloze,xcopa@validation,mmlu:5", with format, split or shots;
+            # "seqio:NAME" is one in SeqIO's registry. A "?" behind a name leaves the task out where
+            # there is no data for it. Empty: no evaluation.
             "tasks": "bits_per_byte?,pick_translation?,translation?",
             # Folder with the files of benchmarks; needed if `tasks` names a benchmark.
             "data_dir": "",
@@ -348,10 +348,14 @@ def training_config() -> ConfigDict:
             "max_new_tokens": 0,
             # Codes of languages, comma-separated; empty: all that the corpus has.
             "languages": "",
-            # Shots of tasks on held-out data; benchmarks have the paper's numbers of shots.
+            # Shots of tasks on held-out data.
             "shots": 2,
-            # Most items for each language, by task; a task that is not listed uses all its items.
-            # Any task may be added: evaluation.examples.bits_per_byte=50.
+            # Shots of benchmarks whose task does not state them; -1: the paper's numbers.
+            "benchmark_shots": -1,
+            # Most seconds of one evaluation: it leaves out a share of every task; 0: no limit.
+            "max_seconds": 0.0,
+            # Most items for each language and subject, by task; "all" is for tasks that are not
+            # listed. Any task may be added: evaluation.examples.mmlu=50.
             "examples": {"pick_translation": 32, "translation": 8},
             # Which of `tasks` run every `every` steps as well.
             "every_tasks": "bits_per_byte?",

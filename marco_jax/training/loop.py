@@ -300,6 +300,7 @@ def _evaluation_hooks(
         writer,
         config.evaluation.every,
         at_start=at_start,
+        max_seconds=config.evaluation.max_seconds,
         model_params=trainer.model_params,
     )
     return [hook]

@@ -18,6 +18,7 @@ from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.builtin_tasks import named_task
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.evaluator import Evaluator
+from marco_jax.evaluation.outcomes import outcomes_path, write_outcomes
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
@@ -99,6 +100,7 @@ def _create_evaluators(
             data_dir=fields.data_dir,
             languages=names_in(fields.languages) or None,
             shots=fields.shots,
+            benchmark_shots=None if fields.benchmark_shots < 0 else fields.benchmark_shots,
             examples=fields.examples.to_dict(),
             chat=chat,
             max_new_tokens=fields.max_new_tokens or None,
@@ -125,6 +127,7 @@ class EvaluationHook:
         every: int,
         *,
         at_start: bool,
+        max_seconds: float = 0.0,
         model_params: Callable[[TrainState], Params] = lambda state: state.params,
     ) -> None:
         """Runs all tasks at stage ends (and before step 1 if `at_start`), some more often.
@@ -136,11 +139,13 @@ class EvaluationHook:
             writer: of TensorBoard scalars; evaluations are booked on its clock.
             every: 0 for stage ends alone.
             at_start: whether the parameters that the run starts from are evaluated.
+            max_seconds: of an evaluation, as in `Evaluator.run`; 0: no limit.
             model_params: of a state, those of the model.
         """
         self.evaluator, self.frequent = evaluator, frequent
         self.workdir, self.writer = workdir, writer
         self.every, self.at_start, self.model_params = every, at_start, model_params
+        self.max_seconds = max_seconds
         # The metrics of the step that was evaluated last, by name, with its `step`.
         self.last: dict[str, Any] = {}
         # Whether a signal ended the last evaluation.
@@ -164,14 +169,19 @@ class EvaluationHook:
         try:
             with self.writer.clock.part(EVALUATION):
                 evaluator = self.evaluator if whole else self.frequent
-                evaluation = evaluator.run(self.model_params(event.state))
+                params = self.model_params(event.state)
+                evaluation = evaluator.run(params, max_seconds=self.max_seconds)
         except Preempted:
             _log.info(f"SIGTERM: the evaluation at step {event.step} is left to the restart")
             self.cut = True
             return
         elapsed = time.perf_counter() - start
         if jax.process_index() == 0:
+            write_outcomes(outcomes_path(out), evaluation.outcomes, evaluator.shots)
+            # Last: a restart repeats an evaluation without results.
             write_results(out, evaluation.results)
+        if evaluation.left_out:
+            _log.warning(evaluation.left_out)
         metrics = {
             f"eval/{r.task}/{r.metric}/{r.language}" + (f"/{r.part}" if r.part else ""): r.value
             for r in evaluation.results

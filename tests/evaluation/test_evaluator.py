@@ -8,7 +8,8 @@ import pytest
 
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.builtin_tasks import TASKS, get_task
-from marco_jax.evaluation.evaluator import Evaluator, averages
+from marco_jax.evaluation.evaluator import Evaluator
+from marco_jax.evaluation.result_rows import averages
 from marco_jax.evaluation.results import Result
 from marco_jax.model.qwen2 import bind, init_params
 from marco_jax.model.qwen2_config import Qwen2Config

@@ -82,5 +82,5 @@ def test_chrf_error_is_seeded_and_near_sacrebleus_interval():
 
 
 def test_chrf_signature_names_the_metric_and_version():
-    signature = metrics.chrf_signature()
+    signature = metrics.signature(metrics.CHRF)
     assert "nw:2" in signature and "version:" in signature

@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 
 from marco_jax.evaluation.benchmarks.items import Item
-from marco_jax.evaluation.benchmarks.spec import LETTERS, TEXTS, Benchmark, Format
+from marco_jax.evaluation.benchmarks.spec import LETTERS, ROW_NUMBER, TEXTS, Benchmark, Format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Prompt:
         max_new_tokens: maximum length of a generated answer.
         location: "file:line" of the item.
         fields: the item's record.
+        question: what the item asks, the same in all languages that have its translation; empty if
+            that is not known.
     """
 
     task: str
@@ -49,6 +51,7 @@ class Prompt:
     max_new_tokens: int
     location: str
     fields: Mapping[str, object]
+    question: str = ""
 
     @property
     def golds(self) -> tuple[int, ...]:
@@ -97,7 +100,15 @@ class Renderer:
             max_new_tokens=form.max_new_tokens,
             location=item.row.location,
             fields=item.row.fields,
+            question=self._question(index, item),
         )
+
+    def _question(self, index: int, item: Item) -> str:
+        fields = {**item.row.fields, ROW_NUMBER: index}
+        values = [fields.get(name) for name in self.benchmark.question_id]
+        if not values or None in values:
+            return ""
+        return " ".join(map(str, [self.part, *values])).strip()
 
     def _solved(self, shots: Sequence[Item]) -> Iterator[str]:
         form = self.format

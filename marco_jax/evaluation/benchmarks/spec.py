@@ -10,6 +10,9 @@ from typing import Any, Literal
 LETTERS = "letters"
 TEXTS = "texts"
 
+# In Benchmark.question_id: the number of the row in its file.
+ROW_NUMBER = "#"
+
 Sampler = Literal["random", "first_n", "by_content", "shuffled_42"]
 
 
@@ -172,6 +175,8 @@ class Benchmark:
         open_codes: whether the files' codes of further languages are accepted, too.
         shots: the paper's number of shots (Table 4) if it has the benchmark, else its authors'.
         paper_split: the split of Table 4 if it is not the first of `splits`.
+        question_id: columns (or ROW_NUMBER) that together identify a question in all languages,
+            where languages have translations of the same questions.
     """
 
     name: str
@@ -195,6 +200,7 @@ class Benchmark:
     open_codes: bool = False
     shots: int = 0
     paper_split: str = ""
+    question_id: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", self.folder or self.name)
