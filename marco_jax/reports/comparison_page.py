@@ -12,6 +12,7 @@ from marco_jax.evaluation.results import ALL, HIGH, LOW
 from marco_jax.files import write_text
 from marco_jax.reports.charts import Curve, runs_over_steps, smoothed
 from marco_jax.reports.page import Cell, cell, render_page
+from marco_jax.reports.paired_rows import paired_table, run_differences
 from marco_jax.reports.run_data import RunData, group_of, load_run, name_of
 from marco_jax.reports.summary import format_value, style_of, summary, value_and_change
 
@@ -55,7 +56,7 @@ def write_comparison(workdirs: Sequence[str | os.PathLike], out: str | os.PathLi
 
 
 def _languages(runs: Sequence[RunData]) -> dict[str, Any]:
-    """Rows for every language of every task at each run's end."""
+    """Rows for every language of every task at each run's end, and paired differences there."""
     ends = [max(run.evaluations, default=None) for run in runs]
     found = [run.evaluations.get(end, {}) for run, end in zip(runs, ends, strict=True)]
     keys = list(dict.fromkeys(key for results in found for key in results))
@@ -73,7 +74,12 @@ def _languages(runs: Sequence[RunData]) -> dict[str, Any]:
         run.name if end is None else f"{run.name}, step {end:,}"
         for run, end in zip(runs, ends, strict=True)
     ]
-    return {"languages": rows, "ends": heads}
+    differences = [
+        (head, paired_table(run_differences(runs[0], ends[0], run, end)))
+        for head, run, end in list(zip(heads, runs, ends, strict=True))[1:]
+    ]
+    paired = [(head, rows) for head, rows in differences if rows]
+    return {"languages": rows, "ends": heads, "paired": paired}
 
 
 def _label(code: str) -> Cell:

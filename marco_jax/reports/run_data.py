@@ -47,6 +47,7 @@ class RunData:
 
     Attributes:
         name: name of the directory.
+        workdir: its path.
         config: the resolved config, {} when absent.
         metrics: rows of metrics.jsonl in order of step.
         evaluations: finite results by step and (task, metric, language).
@@ -55,6 +56,7 @@ class RunData:
     """
 
     name: str
+    workdir: pathlib.Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
     evaluations: dict[int, dict[tuple[str, str, str], Result]]
@@ -160,6 +162,7 @@ def load_run(workdir: str | os.PathLike) -> RunData:
     metrics = read_metrics(workdir / "metrics.jsonl")
     return RunData(
         name=workdir.resolve().name,
+        workdir=workdir,
         config=config,
         metrics=metrics,
         evaluations=_evaluations(workdir / "eval"),

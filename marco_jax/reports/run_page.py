@@ -6,13 +6,16 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from marco_jax.evaluation.builtin_tasks import PICK_TRANSLATION, TASKS
 from marco_jax.evaluation.metrics import CHRF, signature
+from marco_jax.evaluation.paired_differences import Difference
 from marco_jax.files import write_text
 from marco_jax.reports import charts
 from marco_jax.reports.page import Cell, cell, render_page
+from marco_jax.reports.paired_rows import SIGNIFICANT, paired_table, run_differences
 from marco_jax.reports.run_data import RunData, group_of, load_run, name_of
 from marco_jax.reports.summary import format_value, summary, value_and_change
 
@@ -48,11 +51,14 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         "times": charts.step_times(run),
         "shares": charts.padding_and_waits(run),
     }
+    marks = run.milestones()
+    changes = [run_differences(run, marks[0].step, run, mark.step) for mark in marks[1:]]
     page = render_page(
         "run.html.jinja",
         drawn,
         summary=found,
-        headlines=[_headline(line) for line in found["headlines"]],
+        headlines=[_headline(line, changes) for line in found["headlines"]],
+        paired=paired_table(changes[-1]) if changes else [],
         signature=signature(CHRF) if run.languages("translation") else "",
         benchmarks=benchmarks,
         languages=_languages(run),
@@ -67,19 +73,26 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     return path
 
 
-def _headline(line: dict[str, Any]) -> list[Cell]:
+def _headline(line: dict[str, Any], changes: Sequence[Sequence[Difference]]) -> list[Cell]:
     """A row of the first table; changes are coloured where they are unlikely to be chance.
 
-    Bits per byte are compared on the same texts, where even small changes are not chance.
+    `changes` are the differences of each later milestone from the first, on the same items. Without
+    them a change must exceed two standard errors of values that are independent, except for bits
+    per byte, which are of the same texts.
     """
     relative, first = line["style"] == "relative", line["values"][0]
+    key = line["task"], line["metric"], line["language"]
     row = [cell(line["label"], f"chance {line['chance']:.0%}" if line["chance"] else "")]
-    for found in line["values"]:
+    for found, differences in zip(line["values"], [(), *changes], strict=True):
         text, change = format_value(found, line["style"])
         gain, noise = (found["change"], 0.0) if change else (0.0, 0.0)
         if change and not relative:
             noise = 2 * math.hypot(found["stderr"] or 0.0, first["stderr"] or 0.0)
-        kind = "" if abs(gain) <= noise else "good" if (gain < 0) == relative else "bad"
+        clear = abs(gain) > noise
+        for one in differences:
+            if key == (one.task, one.metric, one.language) and not math.isnan(one.p_value):
+                clear = bool(gain) and one.p_value < SIGNIFICANT
+        kind = "" if not clear else "good" if (gain < 0) == relative else "bad"
         row.append(cell(text, change, kind))
     return row
 

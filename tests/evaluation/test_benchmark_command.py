@@ -137,3 +137,63 @@ def test_a_bad_file_ends_in_one_line(model, tmp_path, capsys, task, language, na
     assert all(" WARNING " in note for note in notes)
     assert line.startswith(f"marco eval: {path}{named}")
     assert not out.exists()
+
+
+def evaluate(model, data, out, *flags):
+    command = ["eval", f"--model={model}", "--tasks=belebele", "--shots=1", f"--data_dir={data}"]
+    return main([*command, f"--out={out}", *flags])
+
+
+def test_two_results_are_compared_on_their_common_items(model, data, capsys):
+    first, second, out = (data / name for name in ("a.json", "b.json", "difference.json"))
+    assert evaluate(model, data, first) == 0
+    assert evaluate(model, data, second, "--limit=4", "--languages=kk") == 0
+    capsys.readouterr()
+    assert main(["eval", "--compare", str(first), str(second), f"--out={out}"]) == 0
+    shown = capsys.readouterr().out
+    assert "belebele, accuracy" in shown and "+0.0000 ± 0.0000" in shown
+    rows = {row["language"]: row for row in json.loads(out.read_text(encoding="utf-8"))}
+    assert set(rows) == {"kk", "all", "low"}
+    assert (rows["kk"]["items"], rows["kk"]["difference"], rows["kk"]["p_value"]) == (4, 0, 1)
+
+
+def test_results_that_cannot_be_compared_end_in_one_line(model, data, capsys):
+    out = data / "a.json"
+    assert evaluate(model, data, out) == 0
+    (data / "a.items.jsonl.gz").rename(data / "kept.gz")
+    capsys.readouterr()
+    for other, message in ((out, "has no outcomes of items"), (data / "no.json", "does not exist")):
+        assert main(["eval", "--compare", str(other), str(out)]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_cut_off_evaluation_resumes_to_the_same_bytes(model, data, monkeypatch, capsys):
+    from marco_jax.decoding.engine import Engine
+
+    whole, out = data / "whole.json", data / "out.json"
+    assert evaluate(model, data, whole) == 0
+    score, calls = Engine.score, []
+
+    def cut(self, *arguments, **options):
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return score(self, *arguments, **options)
+
+    monkeypatch.setattr(Engine, "score", cut)
+    assert evaluate(model, data, out) == 130
+    partial = data / ".out.json.partial"
+    assert partial.exists() and not out.exists()
+    assert evaluate(model, data, out) == 0
+    # One round was saved, one cut off and asked again.
+    assert len(calls) == 3 and not partial.exists()
+    assert out.read_bytes() == whole.read_bytes()
+    items = [path.with_suffix(".items.jsonl.gz").read_bytes() for path in (whole, out)]
+    assert items[0] == items[1]
+
+
+def test_a_time_limit_is_stated(model, data, capsys):
+    assert evaluate(model, data, data / "out.json", "--max_seconds=0.001") == 0
+    assert "2 of 12 items were evaluated" in capsys.readouterr().err
+    assert evaluate(model, data, data / "out.json", "--max_seconds=-1") == 2
+    assert "--max_seconds is -1" in capsys.readouterr().err

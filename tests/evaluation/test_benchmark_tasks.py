@@ -236,3 +236,24 @@ def test_one_subject_alone_is_the_task(fake_engine, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("Q?,w,x,y,z,A\n")
     assert not any(row.part for row in run(fake_engine(), tmp_path, ["mmlu"], benchmark_shots=0))
+
+
+def test_names_state_format_shots_and_split():
+    task = BenchmarkTask.parse("belebele:cloze:3@test")
+    assert (task.shots, task.asked_shots, task.split) == (3, 3, "test")
+    assert task.format is task.benchmark.formats["cloze"]
+    assert BenchmarkTask.parse("mmlu:0").shots == 0
+    assert BenchmarkTask.parse("mmlu").shots == 5
+    for name in ("mmlu:five", "mmlu:5:harness", "mmlu:-1"):
+        with pytest.raises(ValueError, match="format .* of mmlu is unknown"):
+            BenchmarkTask.parse(name)
+
+
+def test_shots_and_limits_by_task(fake_engine, data):
+    rows = run(
+        *(fake_engine(), data, ["belebele", "belebele:2", "belebele:cloze:0"]),
+        benchmark_shots=1,
+        examples={"belebele": 3, "belebele:cloze:0": 2, "all": 1},
+    )
+    found = {(row.task, row.shots, row.examples) for row in rows if row.language == "kk"}
+    assert found == {("belebele", 1, 3), ("belebele:2", 2, 3), ("belebele:cloze:0", 0, 2)}

@@ -37,6 +37,8 @@ def marco(root, overrides, tmp_path, monkeypatch):
         ("evaluation.tasks=belebele", "set evaluation.data_dir"),
         ("evaluation.examples.bits_per_bite=1", "did you mean 'bits_per_byte'"),
         ("evaluation.examples.bits_per_byte=0", "evaluation.examples.bits_per_byte is 0"),
+        ("evaluation.benchmark_shots=-2", "evaluation.benchmark_shots is -2: write -1 or more"),
+        ("evaluation.max_seconds=-1", "evaluation.max_seconds is -1"),
         ("mixture.override=kkk=0.2", "did you mean 'kk'"),
         ("mixture.override=low-resuorce=0.2", "did you mean 'low-resource'"),
         ("mixture.override=stage3:kk=0.2", "'stage3'"),

@@ -29,10 +29,10 @@ def test_a_signal_cuts_an_evaluation_and_the_restart_makes_it(
     config = small_config(*changes)
     whole = Evaluator.run
 
-    def cut(self, params):
+    def cut(self, params, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
-        return whole(self, params)
+        return whole(self, params, **options)
 
     monkeypatch.setattr(Evaluator, "run", cut)
     assert train(config, tmp_path) == STOPPED
@@ -41,7 +41,7 @@ def test_a_signal_cuts_an_evaluation_and_the_restart_makes_it(
     assert not (tmp_path / "eval").exists()
     monkeypatch.setattr(Evaluator, "run", whole)
     assert train(config, tmp_path) == 0
-    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"2.json", "4.json"}
+    assert {path.name for path in (tmp_path / "eval").glob("*.json")} == {"2.json", "4.json"}
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
 
 

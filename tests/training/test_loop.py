@@ -125,7 +125,7 @@ def test_evaluation_leaves_training_bit_identical(small_config, uninterrupted, t
     assert_same_parameters(tmp_path, uninterrupted)
     tasks = {
         int(path.stem): {row["task"] for row in json.loads(path.read_text())}
-        for path in (tmp_path / "eval").iterdir()
+        for path in (tmp_path / "eval").glob("*.json")
     }
     assert {step for step, names in tasks.items() if len(names) == 3} == {4, 8, 12}
     assert {step for step, names in tasks.items() if names == {"bits_per_byte"}} == {3, 6, 9}
@@ -146,7 +146,7 @@ def test_marco_eval_gives_the_figures_of_the_loop(small_config, tmp_path, capsys
         assert a == b
 
 
-def test_a_run_watches_benchmarks(small_config, tmp_path):
+def test_a_run_watches_benchmarks(small_config, tmp_path, capsys):
     row = {"premise": "It rained.", "choice1": "Wet.", "choice2": "Dry.", "question": "effect"}
     rows = [json.dumps(row | {"premise": f"It rained {n}.", "label": n % 2}) for n in range(8)]
     (tmp_path / "val.zh.jsonl").write_text("\n".join(rows), encoding="utf-8")
@@ -157,6 +157,15 @@ def test_a_run_watches_benchmarks(small_config, tmp_path):
     row = next(row for row in results if row["language"] == "zh" and row["metric"] == "accuracy")
     # The paper's five shots, whatever the run's other tasks show.
     assert (row["task"], row["shots"], row["examples"]) == ("xcopa@validation", 5, 8)
+    steered = [*changes, "evaluation.tasks=xcopa@validation,xcopa:3@validation", "steps=4"]
+    steered += ["evaluation.benchmark_shots=1", "evaluation.max_seconds=0.001"]
+    steered += ["evaluation.examples.xcopa=6"]
+    assert train(small_config(*steered), tmp_path / "steered") == 0
+    results = json.loads((tmp_path / "steered/eval/4.json").read_text())
+    found = {row["task"]: (row["shots"], row["examples"]) for row in results}
+    # A first share is evaluated, whatever the time.
+    assert found == {"xcopa@validation": (1, 1), "xcopa:3@validation": (3, 1)}
+    assert "2 of 12 items were evaluated" in capsys.readouterr().err
 
 
 def test_a_run_can_start_from_another_and_changes_are_said(

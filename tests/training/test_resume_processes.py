@@ -117,7 +117,7 @@ def test_several_processes_train_evaluate_save_and_export_as_one_does(
         np.testing.assert_allclose(*losses, rtol=1e-5)
         names = [sorted(path.name for path in (w / "eval").iterdir()) for w in (found, wanted)]
         assert names[0] == names[1] and len(names[0]) >= 3
-        for name in names[0]:
+        for name in (name for name in names[0] if name.endswith(".json")):
             rows = [read_results(w / "eval" / name) for w in (found, wanted)]
             for row, want in zip(*rows, strict=True):
                 keys = [(one.task, one.language, one.metric) for one in (row, want)]
