@@ -47,6 +47,11 @@ EXAMPLES = (
         needs="files of benchmarks",
     ),
     Example(
+        "marco eval --compare runs/demo/eval/160.json runs/demo/eval/320.json",
+        "two results on the same items, with paired errors",
+        needs="results of two steps",
+    ),
+    Example(
         "marco generate --model=runs/demo --prompt='Kazakh text:' --temperature=0.7", "one text"
     ),
     Example(

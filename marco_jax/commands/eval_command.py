@@ -166,7 +166,9 @@ def _compare(arguments: argparse.Namespace) -> int:
         )
     if arguments.out:
         write_json(pathlib.Path(arguments.out), [one.to_row() for one in differences])
-    print(format_differences(differences, pathlib.Path(first).stem, pathlib.Path(second).stem))
+    names = [pathlib.Path(path).stem for path in (first, second)]
+    # Steps of two runs may have the same number.
+    print(format_differences(differences, *(names if names[0] != names[1] else (first, second))))
     return 0
 
 
