@@ -9,12 +9,12 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from marco_jax.evaluation.benchmarks.items import Item, read_item
+from marco_jax.evaluation.benchmarks.items import Item, LeftOut, UnusableRow, read_item
 from marco_jax.evaluation.benchmarks.rendering import Prompt, Renderer
 from marco_jax.evaluation.benchmarks.row_files import DataError
 from marco_jax.evaluation.benchmarks.shots import ShotSampler
 from marco_jax.evaluation.benchmarks.source_files import Files, split_pair
-from marco_jax.evaluation.benchmarks.spec import Benchmark, Format
+from marco_jax.evaluation.benchmarks.spec import TEXTS, Benchmark, Format
 from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
 from marco_jax.evaluation.benchmarks.tables.translation import OTHER_NAMES
 from marco_jax.languages import LANGUAGES
@@ -55,6 +55,16 @@ def available_languages(
     ]
 
 
+class PromptIterator(Iterator[Prompt]):
+    """Iterates over prompts; `left_out` has the rows left out of the parts read so far."""
+
+    def __init__(self, found: Iterator[Prompt], left_out: list[LeftOut]) -> None:
+        self._found, self.left_out = found, left_out
+
+    def __next__(self) -> Prompt:
+        return next(self._found)
+
+
 def prompts(
     task: str,
     language: str,
@@ -65,8 +75,11 @@ def prompts(
     limit: int | None = None,
     split: str | None = None,
     part: str | None = None,
-) -> Iterator[Prompt]:
+) -> PromptIterator:
     """Yields the prompts of a benchmark, part after part, in the order of the files.
+
+    Rows that the benchmark leaves out, such as those without an answer in a release that has some,
+    are logged, and counted in `left_out` of the iterator.
 
     Args:
         task: a key of `BENCHMARKS`.
@@ -96,9 +109,11 @@ def prompts(
     split = _split(files, split)
     parts = _parts(files, split, part)
     # Not a generator function: invalid arguments raise here, not at the first iteration.
-    return itertools.chain.from_iterable(
-        _part_prompts(files, form, split, name, shots, limit) for name in parts
+    left_out: list[LeftOut] = []
+    found = itertools.chain.from_iterable(
+        _part_prompts(files, form, split, name, shots, limit, left_out) for name in parts
     )
+    return PromptIterator(found, left_out)
 
 
 def _language(benchmark: Benchmark, language: str) -> str:
@@ -178,10 +193,16 @@ def _parts(files: Files, split: str, part: str | None) -> tuple[str, ...]:
 
 
 def _part_prompts(
-    files: Files, form: Format, split: str, part: str, shots: int, limit: int | None
+    files: Files,
+    form: Format,
+    split: str,
+    part: str,
+    shots: int,
+    limit: int | None,
+    left_out: list[LeftOut],
 ) -> Iterator[Prompt]:
     words = _words(files.benchmark, files.language)
-    items = _items(files, form, split, part, words)
+    items = _items(files, form, split, part, words, left_out)
     pool_split = split
     pool: list[Item] = []
     if shots:
@@ -191,7 +212,7 @@ def _part_prompts(
             path = files.expected_path(names[0], part)
             raise FileNotFoundError(f"shots is {shots}: {path} with examples to show is missing")
         same = pool_split == split
-        pool = items if same else _items(files, form, pool_split, part, words)
+        pool = items if same else _items(files, form, pool_split, part, words, left_out)
         shots = min(shots, len(pool)) if form.up_to else shots
     excludes = pool_split == split if form.excludes_item is None else form.excludes_item
     sampler = ShotSampler(form.sampler, pool, shots, excludes)
@@ -201,19 +222,37 @@ def _part_prompts(
 
 
 def _items(
-    files: Files, form: Format, split: str, part: str, words: Mapping[str, str]
+    files: Files,
+    form: Format,
+    split: str,
+    part: str,
+    words: Mapping[str, str],
+    left_out: list[LeftOut],
 ) -> list[Item]:
+    """The items of a part of a split; adds the rows that are left out to `left_out`."""
+    benchmark = files.benchmark
     found = files.find(split, part)
     choices = len(form.choices) if isinstance(form.choices, tuple) else 0
-    items = [
-        read_item(row, files.benchmark, files.language, choices=choices, words=words)
-        for row in files.rows(found)
-    ]
-    kept = [item for item in items if item is not None]
+    kept: list[Item] = []
+    reasons: dict[str, LeftOut] = {}
+    for row in files.rows(found):
+        try:
+            item = read_item(row, benchmark, files.language, choices=choices, words=words)
+            if form.choices == TEXTS and item.letters != len(item.options):
+                raise UnusableRow("the options are one text, which has to be scored in parts")
+            kept.append(item)
+        except UnusableRow as error:
+            entry = LeftOut(part, split, str(error), 0, row.location)
+            reasons.setdefault(str(error), entry).count += 1
+    for entry in reasons.values():
+        _log.warning(
+            "%s %s%s: %d of the %s split are left out, %s (%s)",
+            benchmark.name, files.language, f" {part}" if part else "", entry.count, split,
+            entry.reason, f"first {entry.first}",
+        )  # fmt: skip
+    left_out += reasons.values()
     if not kept:
-        raise DataError(
-            f"{found.paths[0]} holds no items of {files.benchmark.name} {part}".rstrip()
-        )
+        raise DataError(f"{found.paths[0]} holds no items of {benchmark.name} {part}".rstrip())
     return kept
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import string
 from collections.abc import Iterator, Mapping, Sequence
 
-from marco_jax.evaluation.benchmarks.items import Item
+from marco_jax.evaluation.benchmarks.items import EDITS, Item
 from marco_jax.evaluation.benchmarks.spec import LETTERS, ROW_NUMBER, TEXTS, Benchmark, Format
 
 
@@ -115,9 +115,9 @@ class Renderer:
         for number, shot in enumerate(shots, 1):
             yield self._fill(form.shot_context or form.context, shot, number)
             yield form.delimiter
-            if form.choices:
+            if form.choices and not form.target:
                 yield self._options(shot, number)[shot.gold[0]]
-            elif shot.references:
+            elif form.choices or shot.references:
                 yield self._fill(form.target, shot, number)
             else:
                 shot.row.fail("a shot needs an answer, and this has none: get files with answers")
@@ -126,7 +126,7 @@ class Renderer:
     def _options(self, item: Item, number: int) -> tuple[str, ...]:
         choices = self.format.choices
         if choices == LETTERS:
-            return tuple(string.ascii_uppercase[: len(item.options)])
+            return tuple(string.ascii_uppercase[: item.letters])
         if choices == TEXTS:
             return item.options
         return tuple(self._fill(choice, item, number) for choice in choices)
@@ -138,13 +138,19 @@ class Renderer:
             self.format.option.format(letter=letter, text=text)
             for letter, text in zip(letters, item.options, strict=False)
         )
+        texts = dict(item.texts)
+        for name, edits in self.format.edits.items():
+            for edit in edits:
+                texts[name] = EDITS[edit](texts[name])
         fields = {
             **self.words,
-            **item.texts,
+            **texts,
             "part": self.part,
             "subject": self.benchmark.part_names.get(self.part, self.part.replace("_", " ")),
             "options": shown,
-            "last_letter": letters[len(item.options) - 1] if item.options else "",
+            "option_texts": item.options,
+            "last_letter": letters[item.letters - 1] if item.options else "",
+            "stated_answer": item.stated_answer,
             "reference": item.references[0] if item.references else "",
             "number": number,
         }

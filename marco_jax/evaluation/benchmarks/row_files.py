@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from marco_jax.evaluation.benchmarks.repairs import repaired_line
 from marco_jax.evaluation.benchmarks.spec import RowSource
 
 # A CSV field may hold a whole passage.
@@ -60,8 +61,11 @@ def read_benchmark_rows(path: pathlib.Path, source: RowSource) -> Rows:
         raise DataError(f"{path} has an unknown form: name it *.{', *.'.join(sorted(FORMS))}")
     if form in ("parquet", "arrow"):
         return _table_rows(path, form)
-    if form in ("csv", "tsv"):
-        return _records(path, FORMS[form](path, _text(path)), source.columns, source.header)
+    if form == "csv":
+        return _records(path, _csv(path, _text(path)), source.columns, source.header)
+    if form == "tsv":
+        cells = _tsv(path, _text(path), source.quotes)
+        return _records(path, cells, source.columns, source.header)
     return FORMS[form](path, _text(path))
 
 
@@ -84,7 +88,10 @@ def _jsonl(path: pathlib.Path, text: str) -> Rows:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
             # Not only JSONDecodeError: numbers with too many digits, too deep nesting.
-            raise DataError(f"{location}: it is not a JSON object: {error}") from None
+            repaired = repaired_line(line, location)
+            if repaired is None:
+                raise DataError(f"{location}: it is not a JSON object: {error}") from None
+            fields = json.loads(repaired)
         yield _object_row(fields, location)
 
 
@@ -141,9 +148,9 @@ def _load_json(path: pathlib.Path, text: str) -> Any:
 Cells = Iterator[tuple[int, list[str]]]
 
 
-def _csv(path: pathlib.Path, text: str) -> Cells:
-    """Comma-separated values with the line that each record starts on."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv(path: pathlib.Path, text: str, delimiter: str = ",") -> Cells:
+    """Values separated by commas, or tabs, with the line that each record starts on."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         first = reader.line_num + 1
         try:
@@ -156,8 +163,26 @@ def _csv(path: pathlib.Path, text: str) -> Cells:
             yield first, cells
 
 
-def _tsv(path: pathlib.Path, text: str) -> Cells:
-    """Tab-separated values; quotes have no special meaning."""
+def _tsv(path: pathlib.Path, text: str, quotes: str) -> Cells:
+    """Tab-separated values; the meaning of quotes is that of `RowSource.quotes`."""
+    if quotes == "csv" or (quotes == "either" and _has_quoted_fields(text)):
+        return _csv(path, text, "\t")
+    return _plain_cells(text)
+
+
+def _has_quoted_fields(text: str) -> bool:
+    """Whether quotes enclose fields of a TSV file, and are doubled within them.
+
+    They do if every field that starts with a quote could have been written so, and at least one
+    has doubled quotes.
+    """
+    quoted = [cell for _, cells in _plain_cells(text) for cell in cells if cell.startswith('"')]
+    if not all(re.fullmatch('"(?:[^"]|"")*"', cell) for cell in quoted):
+        return False
+    return any('""' in cell[1:-1] for cell in quoted)
+
+
+def _plain_cells(text: str) -> Cells:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line.removesuffix("\r").split("\t")
@@ -216,7 +241,10 @@ def _exemplars(path: pathlib.Path, text: str) -> Rows:
 
 
 def _agieval_shots(path: pathlib.Path, text: str) -> Rows:
-    """AGIEval's few_shot_prompts.csv: a task per column, a sample (Python dict) per cell."""
+    """AGIEval's few_shot_prompts.csv: a task per column, a sample (Python dict) per cell.
+
+    As in AGIEval's own loader, sat-en-without-passage has the samples of sat-en without passages.
+    """
     for row in _records(path, _csv(path, text), (), ""):
         if not str(row.fields.get("", "")).startswith("sample"):
             continue
@@ -228,6 +256,9 @@ def _agieval_shots(path: pathlib.Path, text: str) -> Rows:
             except (SyntaxError, ValueError, TypeError):
                 row.fail(f"the {row.fields['']} of {part} is not a Python dictionary")
             yield Row({**fields, "part": part}, row.location)
+            if part == "sat-en":
+                other = {"passage": None, "part": "sat-en-without-passage"}
+                yield Row(fields | other, row.location)
 
 
 def _table_rows(path: pathlib.Path, form: str) -> Rows:
@@ -288,8 +319,8 @@ FORMS: dict[str, Callable[..., Any] | None] = {
     "jsonl": _jsonl,
     "json": _json,
     "squad": _squad,
-    "csv": _csv,
-    "tsv": _tsv,
+    "csv": None,
+    "tsv": None,
     "sentences": _sentences,
     "sgm": _sgm,
     "exemplars": _exemplars,

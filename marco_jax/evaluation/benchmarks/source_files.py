@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping
 
 from marco_jax.evaluation.benchmarks.items import find
-from marco_jax.evaluation.benchmarks.row_files import DataError, Row, read_benchmark_rows
+from marco_jax.evaluation.benchmarks.row_files import Row, read_benchmark_rows
 from marco_jax.evaluation.benchmarks.spec import Benchmark, RowSource
 
 # Columns of a parallel file that may hold a language's text; {0} is the language code.
 _SIDES = ("translation.{0}", "sentence_{0}", "{0}")
+# Columns of the sentence in files of one language that are joined by id.
+_SENTENCE = ("text", "sentence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +40,12 @@ class Files:
         self._roots = [data_dir / benchmark.folder, data_dir]
         source, target = split_pair(benchmark, language)
         codes = benchmark.codes
+        code = codes.get(language, language)
         self._fields = {
             "language": language,
-            "code": codes.get(language, language),
-            "source": codes.get(source, source),
+            "code": code,
+            "config": code.replace("-", "_"),
+            **_side_fields(codes.get(source, source)),
             "target": codes.get(target, target),
         }
 
@@ -63,7 +67,8 @@ class Files:
                     # Folders of versions: the last one is the newest.
                     paths = paths[-1:]
                 found = Found(source, paths, targets, fields)
-                if "{part}" not in source.where.values() or self.rows(found):
+                # Other languages or parts may have the rows of a file that holds several.
+                if not any("{" in value for value in source.where.values()) or self.rows(found):
                     return found
         return None
 
@@ -80,13 +85,13 @@ class Files:
 
     def rows(self, found: Found) -> list[Row]:
         """Reads the rows of found files that belong to the language and the part."""
-        rows = _read(found.source, found.paths)
+        rows = _wanted_rows(_read(found.source, found.paths), found.source, found.fields)
         if found.targets:
-            targets = _read(found.source, found.targets)
+            fields = {**found.fields, **_side_fields(found.fields["target"])}
+            targets = _wanted_rows(_read(found.source, found.targets), found.source, fields)
+            if found.source.where and not (rows and targets):
+                return []
             rows = _join(rows, targets, found.paths[0], found.targets[0])
-        for name, pattern in found.source.where.items():
-            wanted = _fill(pattern, found.fields)
-            rows = [row for row in rows if _is_wanted(row, name, wanted)]
         if self.benchmark.pairs in ("any", "from_en", "to_en") and not found.targets:
             rows = [self._sides(row) for row in rows]
         return rows
@@ -110,8 +115,22 @@ def split_pair(benchmark: Benchmark, language: str) -> tuple[str, str]:
     return (source, target) if benchmark.pairs and dash else (language, language)
 
 
+def _side_fields(code: str) -> dict[str, str]:
+    """The values of placeholders about the source (or target) of a pair, from its code."""
+    language, _, script = code.partition("_")
+    return {"source": code, "source_639": language, "source_15924": script}
+
+
 def _fill(pattern: str, fields: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)
+
+
+def _wanted_rows(rows: list[Row], source: RowSource, fields: Mapping[str, str]) -> list[Row]:
+    """The rows that `source.where` keeps."""
+    for name, pattern in source.where.items():
+        wanted = _fill(pattern, fields)
+        rows = [row for row in rows if _is_wanted(row, name, wanted)]
+    return rows
 
 
 def _is_wanted(row: Row, name: str, wanted: str) -> bool:
@@ -147,11 +166,9 @@ def _join(
         if key not in by_id:
             row.fail(f"id {key!r} is not in {target_path}: the files must hold the same ids")
         other = by_id[key]
-        fields = {"id": key, "source": find(row, ("text",)), "target": find(other, ("text",))}
+        fields = {"id": key, "source": find(row, _SENTENCE), "target": find(other, _SENTENCE)}
         joined.append(Row(fields, row.location))
     if len(by_id) > len(joined):
         extra = next(row for key, row in by_id.items() if key not in seen)
         extra.fail(f"id {extra.fields['id']!r} is not in {source_path}: ids must be the same")
-    if not joined:
-        raise DataError(f"{source_path} is empty")
     return joined

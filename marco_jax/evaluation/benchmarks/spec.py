@@ -22,20 +22,25 @@ class RowSource:
 
     Attributes:
         path: path below the benchmark's folder; may hold {language}, {code} (the files' own code
-            of the language), {part}, {source} and {target} (the files' codes of a pair's
-            languages), and *.
+            of the language), {config} (the same with _ for -), {part}, {source} and {target} (the
+            files' codes of a pair's languages), and *.
         target_path: the file with the other side of a translation pair; rows are joined by `id`.
         form: a key of `row_files.FORMS`, if the file's suffix is not its form.
+        quotes: what quotes mean in a TSV file: "" if they are part of the text, "csv" if they
+            enclose fields as in CSV, "either" if published copies differ and the file's content
+            decides.
         columns: column names for files without a header line.
         header: a cell that identifies a header line, if only some versions of the file have one.
-        where: keeps only rows whose fields have these values, which may hold placeholders; a
-            value that ends in * is a prefix.
+        where: keeps only rows whose fields have these values, which may hold placeholders, also
+            {source_639} and {source_15924} (the language and the script of a code such as
+            kaz_Cyrl; for the target file, the target's); a value that ends in * is a prefix.
         split: split of a TFDS dataset.
     """
 
     path: str
     target_path: str = ""
     form: str = ""
+    quotes: Literal["", "csv", "either"] = ""
     columns: tuple[str, ...] = ()
     header: str = ""
     where: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
@@ -48,7 +53,7 @@ class Text:
 
     Attributes:
         names: columns that may hold it in the existing layouts; the first one present is used. A
-            dot addresses a nested field.
+            dot addresses a nested field; {language} is the language code.
         edits: keys of `items.EDITS`, applied in order. "drop_word:NAME" removes as many characters
             from the start as the language's word NAME has, and one more.
         may_be_empty: whether the text may be empty or missing.
@@ -65,12 +70,18 @@ class Text:
 class Options:
     """The options of a question: one list column, or one column per option.
 
-    `names` are alternatives, each the name of a list column or a tuple of columns; `edits` are as
-    in Text, applied to each option.
+    Attributes:
+        names: alternatives, each the name of a list column or a tuple of columns.
+        edits: as in Text, applied to each option.
+        up_to: whether the last columns may be empty, for questions with fewer options.
+        joined: by language, the number of options of a question whose list has one text, which
+            holds them all.
     """
 
     names: tuple[str | tuple[str, ...], ...]
     edits: tuple[str, ...] = ()
+    up_to: bool = False
+    joined: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +93,10 @@ class Gold:
         first: the number of the first option, if answers are numbers.
         words: names of the options in order, if answers are words.
         labels: column of the options' labels ("A", "1", ..), if answers are such labels.
-        several: whether an answer may name more than one option, such as "ACD".
+        several: whether an answer may name more than one option, such as "ACD" or ["A", "C"];
+            punctuation around the letters is ignored.
+        leaves_out: whether a row whose answer is empty or none of the options is left out (and
+            counted, see `items.LeftOut`) instead of raising an error.
     """
 
     names: tuple[str, ...]
@@ -90,6 +104,7 @@ class Gold:
     words: tuple[str, ...] = ()
     labels: str = ""
     several: bool = False
+    leaves_out: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,17 +113,19 @@ class Format:
 
     Fields are the benchmark's texts, the words of the language, {word} (selected by the item, see
     Benchmark.word_by), {part}, {subject}, {reference}, {options} (the rendered options),
-    {last_letter}, and {number} (1 for the first shot).
+    {option_texts} (by number from 0, as {option_texts[0]}), {last_letter}, {stated_answer} (the
+    answer as the file states it), and {number} (1 for the first shot).
 
     Attributes:
         context: template of the question; empty if the choices hold it.
         choices: LETTERS, TEXTS, or one template per choice; empty if the answer is generated.
-        target: template of a shot's answer, if it is generated.
+        target: template of a shot's answer; by default the right choice.
         delimiter: text between a context and its answer; scored as part of the answer.
         shot_delimiter: text after a shot.
         description: template of the text before the shots; no delimiter is added after it.
         shot_context: template of a shot's question, if it differs.
         zero_shot_context: template of the question without shots, if it differs.
+        edits: by text field, keys of `items.EDITS` applied after the field's own.
         option: template of a rendered option over {letter} and {text}.
         option_delimiter: text between rendered options.
         sampler: how shots are drawn from the pool.
@@ -134,6 +151,7 @@ class Format:
     description: str = ""
     shot_context: str = ""
     zero_shot_context: str = ""
+    edits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, hash=False)
     option: str = "{letter}. {text}"
     option_delimiter: str = "\n"
     sampler: Sampler = "random"
@@ -243,25 +261,43 @@ def local_files(
 
 
 def hugging_face(
-    config: str = "", splits: str = SPLITS, where: Mapping[str, str] | None = None
+    config: str = "",
+    splits: str = SPLITS,
+    where: Mapping[str, str] | None = None,
+    target_config: str = "",
 ) -> Sources:
     """Sources of a local Hugging Face dataset folder, by split.
 
     Hub snapshots keep Parquet files as CONFIG/SPLIT-*.parquet (converted ones as
-    CONFIG/SPLIT/*.parquet), `save_to_disk` keeps Arrow files in SPLIT/.
+    CONFIG/SPLIT/*.parquet), `save_to_disk` keeps Arrow files in SPLIT/ (data-*.arrow, before
+    datasets 2.0 dataset.arrow; cache-*.arrow beside them are not part of the dataset).
 
     `config` is the dataset's config, with placeholders, or ""; `splits` are as in `local_files`,
-    `where` as in RowSource.
+    `where` as in RowSource. `target_config` is the config with the other side of a translation
+    pair, whose rows have the same ids.
     """
-    prefix = f"{config}/" if config else ""
     paths = (
         "{split}-*.parquet",
         "{split}/*.parquet",
+        "{split}.parquet",
         "data/{split}-*.parquet",
-        "{split}/*.arrow",
+        "{split}/data-*.arrow",
+        "{split}/dataset.arrow",
         "{split}.jsonl",
     )
-    return local_files(*(prefix + path for path in paths), splits=splits, where=where or {})
+    sides = (config, target_config)
+    sources = [[f"{side}/{path}".lstrip("/") for path in paths] for side in sides]
+    return merged(
+        *(
+            local_files(
+                path,
+                splits=splits,
+                target_path=target if target_config else "",
+                where=where or {},
+            )
+            for path, target in zip(*sources, strict=True)
+        )
+    )
 
 
 def tfds_folder(path: str, splits: str = SPLITS, where: Mapping[str, str] | None = None) -> Sources:

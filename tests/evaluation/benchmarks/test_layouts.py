@@ -41,13 +41,13 @@ def test_belebeles_own_files(tmp_path):
     row |= {f"mc_answer{n}": f"a{n}" for n in range(1, 5)}
     jsonl(tmp_path / "belebele/data/kaz_Cyrl.jsonl", [row | {"correct_answer_num": "4"}])
     letter = only("belebele", "kk", tmp_path, shots=0)
-    assert letter.context == "P.\nQuestion: Q?\n A. a1\n B. a2\n C. a3\n D. a4\nAnswer:"
+    assert letter.context == "P.\nQuestion:  Q? \n A. a1\n B. a2\n C. a3\n D. a4\nAnswer:"
     assert letter.choices == (" A", " B", " C", " D")
     assert letter.gold == 3
     harness = only("belebele", "kaz_Cyrl", tmp_path, shots=0, format="harness")
     assert harness.context == "P: P.\nQ: Q?\nA: a1\nB: a2\nC: a3\nD: a4\nAnswer:"
     cloze = only("belebele", "kk", tmp_path, shots=0, format="cloze")
-    assert cloze.context == "P.\nQuestion: Q?\nAnswer:"
+    assert cloze.context == "P.\nQuestion:  Q? \nAnswer:"
     assert cloze.choices == (" a1", " a2", " a3", " a4")
 
 

@@ -29,7 +29,7 @@ _AGIEVAL_PARTS = {
 
 AGIEVAL = Benchmark(
     name="agieval",
-    about="ruixiangcui/AGIEval: data/v1_1/PART.jsonl and few_shot_prompts.csv",
+    about="ruixiangcui/AGIEval: data/{v1_1,v1}/PART.jsonl and data/few_shot_prompts.csv",
     languages=("en", "zh"),
     parts={language: tuple(parts.split()) for language, parts in _AGIEVAL_PARTS.items()},
     sources=merged(
@@ -37,16 +37,20 @@ AGIEVAL = Benchmark(
             *("{part}.jsonl", "data/v1_1/{part}.jsonl", "data/v1/{part}.jsonl"), splits="test"
         ),
         local_files(
-            *("few_shot_prompts.csv", "data/few_shot_prompts.csv"),
+            *("few_shot_prompts.csv", "data/few_shot_prompts.csv", "data/v1/few_shot_prompts.csv"),
             splits="samples",
             form="agieval_shots",
             where={"part": "{part}"},
         ),
+        hugging_face("{part}", "test"),
     ),
     shots=5,
     texts={"passage": Text(("passage",), may_be_empty=True), "question": Text(("question",))},
-    options=Options(("options",)),
-    gold=(Gold(("label",), several=True),),
+    # Some geography samples have their options in one text. AGIEval's loader shows it as it is, and
+    # takes it for four options, or five in English.
+    options=Options(("options",), joined={"en": 5, "zh": 4}),
+    # jec-qa has empty labels, and punctuation between letters.
+    gold=(Gold(("label",), several=True, leaves_out=True),),
     words={
         "en": {
             "opening": "Here are the answers for the problems in the exam.",
@@ -83,6 +87,8 @@ AGIEVAL = Benchmark(
             option="{text}",
             option_delimiter=" ",
             choices=LETTERS,
+            # AGIEval prints a list of several right letters as Python does.
+            target="{stated_answer}",
             sampler="first_n",
             up_to=True,  # Some parts have only three samples.
             pool=("samples",),

@@ -1,6 +1,7 @@
-"""MMLU and its variants: CMMLU, C-Eval, JMMLU, MMMLU, X-MMLU (okapi), Global-MMLU.
+"""MMLU and its variants: CMMLU, C-Eval, JMMLU, MMMLU, X-MMLU (okapi), Global-MMLU, MMLU-ProX.
 
-Formats follow lm-evaluation-harness 0.4.13; it has no JMMLU, so the Japanese prompt is our own.
+Formats follow lm-evaluation-harness 0.4.13; it has no JMMLU, so the Japanese prompt is our own, and
+so is the prompt of MMLU-ProX (arXiv 2503.10497), whose answers it generates.
 """
 
 import dataclasses
@@ -118,11 +119,14 @@ JMMLU = _exam(
     name="jmmlu",
     about="nlp-waseda/JMMLU: {JMMLU,JMMLU_NC_ND}/SUBJECT.csv without a header; no dev split",
     languages=("ja",),
-    sources=local_files(
-        *("{part}.csv", "JMMLU/{part}.csv", "JMMLU_NC_ND/{part}.csv", "test/{part}.csv"),
-        splits="test",
-        columns=_COLUMNS,
-        header="question",
+    sources=merged(
+        local_files(
+            *("{part}.csv", "JMMLU/{part}.csv", "JMMLU_NC_ND/{part}.csv", "test/{part}.csv"),
+            splits="test",
+            columns=_COLUMNS,
+            header="question",
+        ),
+        hugging_face("{part}", "test"),
     ),
     parts={"": subjects.JMMLU},
     formats={
@@ -164,6 +168,7 @@ MMMLU = _exam(
         local_files(
             *("mmlu_{code}.csv", "test/mmlu_{code}.csv"), splits="test", where={"Subject": "{part}"}
         ),
+        hugging_face("{config}", "test", where={"Subject": "{part}"}),
         hugging_face("{code}", "test", where={"Subject": "{part}"}),
     ),
     parts={"": subjects.MMLU},
@@ -190,6 +195,8 @@ XMMLU = _exam(
     sources=merged(
         local_files(
             "{language}_{split}.json",
+            "m_mmlu/{language}_{split}.json",
+            "datasets/m_mmlu/{language}_{split}.json",
             "data/{language}/{split}.jsonl",
             "{language}/{split}.jsonl",
             splits="train validation=val test",
@@ -217,4 +224,47 @@ GLOBAL_MMLU = _exam(
     formats={"harness": dataclasses.replace(_ENGLISH, description="")},
 )
 
-BENCHMARKS = (MMLU, CMMLU, CEVAL, JMMLU, MMMLU, XMMLU, GLOBAL_MMLU)
+_GLOBAL_LITE = """
+    ar bn de en es fr hi id it ja ko my pt sw yo zh
+"""
+
+# Its harness task has random shots, of the same category.
+GLOBAL_MMLU_LITE = dataclasses.replace(
+    GLOBAL_MMLU,
+    name="global_mmlu_lite",
+    folder="global_mmlu_lite",
+    about="CohereLabs/Global-MMLU-Lite: LL/{dev,test}-*.parquet with a column subject_category",
+    languages=tuple(_GLOBAL_LITE.split()),
+    sources=hugging_face("{language}", "dev test", where={"subject_category": "{part}"}),
+    parts={"": ("Business", "Humanities", "Medical", "Other", "STEM", "Social Sciences")},
+    formats={"harness": dataclasses.replace(_ENGLISH, description="", sampler="random")},
+)
+
+_PROX = """
+    af ar bn cs de en es fr hi hu id it ja ko mr ne pt ru sr sw te th uk ur vi wo yo zh zu
+"""
+
+MMLU_PROX = _exam(
+    name="mmlu_prox",
+    about="li-lab/MMLU-ProX: LL/{validation,test}-*.parquet, up to ten options, column category",
+    languages=tuple(_PROX.split()),
+    sources=hugging_face("{language}", "validation test", where={"category": "{part}"}),
+    parts={"": subjects.MMLU_PROX},
+    options=Options((tuple(f"option_{n}" for n in range(10)),), up_to=True),
+    formats={
+        # The harness has answers generated after five worked solutions; we score letters.
+        "letter": dataclasses.replace(_ENGLISH, pool=("validation",)),
+    },
+)
+
+MMLU_PROX_LITE = dataclasses.replace(
+    MMLU_PROX,
+    name="mmlu_prox_lite",
+    folder="mmlu_prox_lite",
+    about=MMLU_PROX.about.replace("li-lab/MMLU-ProX:", "li-lab/MMLU-ProX-Lite:"),
+)
+
+BENCHMARKS = (
+    *(MMLU, CMMLU, CEVAL, JMMLU, MMMLU, XMMLU),
+    *(GLOBAL_MMLU, GLOBAL_MMLU_LITE, MMLU_PROX, MMLU_PROX_LITE),
+)

@@ -37,13 +37,14 @@ BELEBELE = Benchmark(
     shots=1,
     texts={
         "passage": Text(("flores_passage", "passage")),
-        "question": Text(("question",), edits=("strip",)),
+        "question": Text(("question",)),
     },
     options=Options((("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"), "choices")),
     gold=(Gold(("correct_answer_num",), first=1), Gold(("answer",))),
     formats={
         # LightEval's format, which the paper authors' later harness (Marco-LLM-eval) uses without
-        # shots. Published files differ in the order of lines, so shots are chosen by content.
+        # shots; it keeps spaces around questions. Published files differ in the order of lines, so
+        # shots are chosen by content.
         "letter": Format(
             context="{passage}\nQuestion: {question}\n{options}\nAnswer:",
             option=" {letter}. {text}",
@@ -53,6 +54,7 @@ BELEBELE = Benchmark(
         # lm-evaluation-harness's format; its shots are the first lines of the test file.
         "harness": Format(
             context="P: {passage}\nQ: {question}\n{options}\nAnswer:",
+            edits={"question": ("strip",)},
             option="{letter}: {text}",
             choices=LETTERS,
             sampler="first_n",
@@ -92,7 +94,7 @@ _SPAN_FORMAT = Format(
 TYDIQA = Benchmark(
     name="tydiqa",
     folder="tydiqa_goldp",
-    about="TyDi QA gold passage: tydiqa-goldp-v1.1-{train,dev}.json, or XTREME's file a language",
+    about="TyDi QA gold passage: tydiqa-goldp-v1.1-{train,dev}.json, or a file a language",
     languages=tuple(_TYDIQA),
     codes={code: name for code, (name, *_) in _TYDIQA.items()},
     words={
@@ -101,11 +103,20 @@ TYDIQA = Benchmark(
     },
     sources=merged(
         *(
-            local_files(path, splits="train validation=dev", form="squad", where=where)
+            local_files(
+                path,
+                f"tydiqa-goldp-v1.1-{{split}}/{path}",
+                splits="train validation=dev",
+                form="squad",
+                where=where,
+            )
             for path, where in (
+                # XTREME splits the training file, and renames the authors' files a language, which
+                # are published for dev alone. Its first version had shorter names.
                 ("tydiqa.goldp.{language}.{split}.json", {}),
+                ("tydiqa.{language}.{split}.json", {}),
+                ("tydiqa-goldp-{split}-{code}.json", {}),
                 ("tydiqa-goldp-v1.1-{split}.json", {"id": "{code}-*"}),
-                ("tydiqa-goldp-v1.1-{split}/{code}-{split}.json", {}),
             )
         ),
         hugging_face("secondary_task", "train validation", where={"id": "{code}-*"}),

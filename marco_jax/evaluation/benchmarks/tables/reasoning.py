@@ -139,12 +139,14 @@ XNLI = Benchmark(
             splits="validation=dev test",
             where={"language": "{language}"},
         ),
+        tfds_folder("xnli/*", "validation test"),
         hugging_face("{language}"),
+        hugging_face("all_languages"),
     ),
     splits=("validation", "test"),
     texts={
-        "premise": Text(("premise", "sentence1")),
-        "hypothesis": Text(("hypothesis", "sentence2")),
+        "premise": Text(("premise.{language}", "premise", "sentence1")),
+        "hypothesis": Text(("hypothesis.{language}", "hypothesis", "sentence2")),
     },
     gold=(Gold(("label", "gold_label"), words=_LABELS),),
     words=_XNLI_WORDS,
@@ -158,25 +160,35 @@ XNLI = Benchmark(
     },
 )
 
+_PAWSX_FOLDERS = ("", "x-final/")
+_PAWSX_TRAIN = ("train_2k.tsv", "translated_train.tsv", "train.tsv")
+
 PAWSX = Benchmark(
     name="pawsx",
     about="PAWS-X: XTREME's {train,dev,test}-LL.tsv, or x-final/LL/*_2k.tsv with a header",
     languages=("de", "en", "es", "fr", "ja", "ko", "zh"),
     sources=merged(
+        # XTREME's script writes these with Python's csv module.
         local_files(
             "{split}-{language}.tsv",
             splits="train validation=dev test",
             columns=("sentence1", "sentence2", "label"),
+            quotes="csv",
         ),
+        # Of the authors' own files, TFDS takes quotes for CSV's and the hub's script for text.
         local_files(
-            *("{language}/train_2k.tsv", "{language}/translated_train.tsv"),
-            *("x-final/{language}/train_2k.tsv", "x-final/{language}/translated_train.tsv"),
+            *(f"{folder}{{language}}/{name}" for folder in _PAWSX_FOLDERS for name in _PAWSX_TRAIN),
             splits="train",
+            quotes="either",
         ),
         local_files(
-            *("{language}/{split}_2k.tsv", "{language}/{split}.tsv"),
-            *("x-final/{language}/{split}_2k.tsv", "x-final/{language}/{split}.tsv"),
+            *(
+                f"{folder}{{language}}/{{split}}{size}.tsv"
+                for folder in _PAWSX_FOLDERS
+                for size in ("_2k", "")
+            ),
             splits="validation=dev test",
+            quotes="either",
         ),
         tfds_folder("paws_x_wiki/{language}/*"),
         hugging_face("{language}"),

@@ -17,6 +17,12 @@ _MMLU = """
 """
 MMLU = tuple(_MMLU.split())
 
+# Categories of MMLU-Pro.
+MMLU_PROX = (
+    *("biology", "business", "chemistry", "computer science", "economics", "engineering"),
+    *("health", "history", "law", "math", "other", "philosophy", "physics", "psychology"),
+)
+
 # JMMLU leaves out subjects that depend on the country, and adds its own.
 _NOT_IN_JMMLU = """
     high_school_government_and_politics high_school_us_history high_school_world_history

@@ -1,4 +1,4 @@
-"""FLORES-200, whole paragraphs of it, and WMT16; codes of languages."""
+"""FLORES-200, FLORES+, whole paragraphs of it, and WMT16; codes of languages."""
 
 import dataclasses
 
@@ -74,11 +74,44 @@ FLORES_ANY = Benchmark(
         _SENTENCE_FILES,
         hugging_face("all", "validation=dev test=devtest"),
         hugging_face("{source}-{target}", "validation=dev test=devtest"),
+        hugging_face("{source}", "validation=dev test=devtest", target_config="{target}"),
     ),
     shots=1,
     texts=_TEXTS,
     references=("target",),
     formats={"harness": _HARNESS, "authors": dataclasses.replace(_AUTHORS, shots=5)},
+)
+
+# FLORES+ has another code of Mandarin.
+_PLUS_CODES = FLORES | {"zh": "cmn_Hans"}
+
+FLORES_PLUS = dataclasses.replace(
+    FLORES_ANY,
+    name="flores_plus",
+    folder="flores_plus",
+    about="openlanguagedata/flores_plus: {dev,devtest}/CODE.parquet or .jsonl with id and text",
+    codes=_PLUS_CODES,
+    sources=merged(
+        *(
+            local_files(
+                f"{{split}}/{{source}}.{form}",
+                splits="validation=dev test=devtest",
+                target_path=f"{{split}}/{{target}}.{form}",
+            )
+            for form in ("parquet", "jsonl")
+        ),
+        hugging_face("{source}", "validation=dev test=devtest", target_config="{target}"),
+        # One file with all languages.
+        *(
+            local_files(
+                path,
+                splits="validation=dev test=devtest",
+                target_path=path,
+                where={"iso_639_3": "{source_639}", "iso_15924": "{source_15924}"},
+            )
+            for path in ("{split}-*.parquet", "data/{split}-*.parquet", "{split}/*.arrow")
+        ),
+    ),
 )
 
 FLORES_PASSAGES = dataclasses.replace(
@@ -146,4 +179,8 @@ WMT16 = Benchmark(
     },
 )
 
-BENCHMARKS = (*_directions(FLORES_ANY), *_directions(FLORES_PASSAGES), *_directions(WMT16))
+BENCHMARKS = tuple(
+    direction
+    for benchmark in (FLORES_ANY, FLORES_PLUS, FLORES_PASSAGES, WMT16)
+    for direction in _directions(benchmark)
+)
