@@ -11,7 +11,7 @@ import logging
 import pytest
 
 from benchmarks import harness_tasks
-from benchmarks.harness_tasks import build_task, jsonl, squad, tsv
+from benchmarks.harness_tasks import build_task, jsonl, squad, table, tsv
 from marco_jax.evaluation import benchmarks
 
 pytest.importorskip("lm_eval")
@@ -98,7 +98,8 @@ def test_xnli(harness, data, language, shots):
 @SHOTS
 @pytest.mark.parametrize("language", ["de", "ko", "zh"])
 def test_pawsx(harness, data, language, shots):
-    rows = tsv(data / f"pawsx/dev-{language}.tsv", "sentence1", "sentence2", "label")
+    columns = ("sentence1", "sentence2", "label")
+    rows = table(data / f"pawsx/dev-{language}.tsv", columns, delimiter="\t")
     rows = [row | {"label": int(row["label"])} for row in rows]
     expected = harness(
         f"paws-x/paws_{language}.yaml",

@@ -264,7 +264,7 @@ def hugging_face(
     config: str = "",
     splits: str = SPLITS,
     where: Mapping[str, str] | None = None,
-    target_config: str = "",
+    target_config: str | None = None,
 ) -> Sources:
     """Sources of a local Hugging Face dataset folder, by split.
 
@@ -285,14 +285,14 @@ def hugging_face(
         "{split}/dataset.arrow",
         "{split}.jsonl",
     )
-    sides = (config, target_config)
+    sides = (config, target_config or "")
     sources = [[f"{side}/{path}".lstrip("/") for path in paths] for side in sides]
     return merged(
         *(
             local_files(
                 path,
                 splits=splits,
-                target_path=target if target_config else "",
+                target_path="" if target_config is None else target,
                 where=where or {},
             )
             for path, target in zip(*sources, strict=True)

@@ -5,6 +5,7 @@ import dataclasses
 from marco_jax.evaluation.benchmarks.spec import (
     Benchmark,
     Format,
+    Sources,
     Text,
     hugging_face,
     local_files,
@@ -46,22 +47,23 @@ _AUTHORS = dataclasses.replace(
     max_new_tokens=512,
 )
 
-_SENTENCE_FILES = merged(
-    *(
-        local_files(
-            path.replace("CODE", "{source}"),
-            splits="validation=dev test=devtest",
-            target_path=path.replace("CODE", "{target}"),
-            form="sentences",
-        )
-        for path in (
-            "{split}/CODE.{split}",
-            "flores200_dataset/{split}/CODE.{split}",
-            "{split}/{split}.CODE",
-            "floresp-v2.0/{split}/{split}.CODE",
+
+def _sentence_files(*paths: str) -> Sources:
+    """Sources of files with a sentence a line; in `paths`, CODE is a side of the pair."""
+    return merged(
+        *(
+            local_files(
+                path.replace("CODE", "{source}"),
+                splits="validation=dev test=devtest",
+                target_path=path.replace("CODE", "{target}"),
+                form="sentences",
+            )
+            for path in paths
         )
     )
-)
+
+
+_PLUS_FILES = ("{split}/{split}.CODE", "floresp-v2.0*/{split}/{split}.CODE")
 
 FLORES_ANY = Benchmark(
     name="flores",
@@ -71,7 +73,9 @@ FLORES_ANY = Benchmark(
     codes=FLORES,
     pairs="any",
     sources=merged(
-        _SENTENCE_FILES,
+        _sentence_files(
+            *("{split}/CODE.{split}", "flores200_dataset/{split}/CODE.{split}"), *_PLUS_FILES
+        ),
         hugging_face("all", "validation=dev test=devtest"),
         hugging_face("{source}-{target}", "validation=dev test=devtest"),
         hugging_face("{source}", "validation=dev test=devtest", target_config="{target}"),
@@ -89,9 +93,10 @@ FLORES_PLUS = dataclasses.replace(
     FLORES_ANY,
     name="flores_plus",
     folder="flores_plus",
-    about="openlanguagedata/flores_plus: {dev,devtest}/CODE.parquet or .jsonl with id and text",
+    about="FLORES+: {dev,devtest}/CODE.parquet with id and text, or {dev,devtest}.CODE",
     codes=_PLUS_CODES,
     sources=merged(
+        _sentence_files(*_PLUS_FILES),
         *(
             local_files(
                 f"{{split}}/{{source}}.{form}",
@@ -102,14 +107,11 @@ FLORES_PLUS = dataclasses.replace(
         ),
         hugging_face("{source}", "validation=dev test=devtest", target_config="{target}"),
         # One file with all languages.
-        *(
-            local_files(
-                path,
-                splits="validation=dev test=devtest",
-                target_path=path,
-                where={"iso_639_3": "{source_639}", "iso_15924": "{source_15924}"},
-            )
-            for path in ("{split}-*.parquet", "data/{split}-*.parquet", "{split}/*.arrow")
+        hugging_face(
+            "",
+            "validation=dev test=devtest",
+            where={"iso_639_3": "{source_639}", "iso_15924": "{source_15924}"},
+            target_config="",
         ),
     ),
 )
