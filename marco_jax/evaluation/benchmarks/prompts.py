@@ -209,6 +209,9 @@ def _part_prompts(
         names = form.pool or ("train", "validation", "test")
         pool_split = next((name for name in names if files.find(name, part)), "")
         if not pool_split:
+            if present := files.paths(names[0], part):
+                problem = f"{present[0]} has no examples of {part or files.language}"
+                raise DataError(f"shots is {shots}: {problem} to show, set shots to 0")
             path = files.expected_path(names[0], part)
             raise FileNotFoundError(f"shots is {shots}: {path} with examples to show is missing")
         same = pool_split == split

@@ -72,6 +72,16 @@ class Files:
                     return found
         return None
 
+    def paths(self, split: str, part: str = "") -> list[pathlib.Path]:
+        """The files of a split, whatever rows they have."""
+        fields = {**self._fields, "part": part}
+        return [
+            path
+            for root in self._roots
+            for source in self.benchmark.sources.get(split, ())
+            for path in sorted(root.glob(_fill(source.path, fields)))
+        ]
+
     def has(self, split: str) -> bool:
         """Whether any part of a split has files."""
         return any(self.find(split, part) for part in self.benchmark.parts_of(self.language))

@@ -31,7 +31,7 @@ BELEBELE = Benchmark(
     codes=FLORES,
     open_codes=True,
     sources=merged(
-        local_files("{code}.jsonl", "data/{code}.jsonl", splits="test"),
+        local_files(*("{code}.jsonl", "data/{code}.jsonl", "Belebele/{code}.jsonl"), splits="test"),
         hugging_face("{code}", "test"),
     ),
     shots=1,
