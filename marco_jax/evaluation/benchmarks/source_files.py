@@ -61,11 +61,11 @@ class Files:
                     tuple(sorted(root.glob(_fill(pattern, fields)))) if pattern else ()
                     for pattern in (source.path, source.target_path)
                 )
-                if not paths or (source.target_path and not targets):
-                    continue
                 if source.form == "tfds":
                     # Folders of versions: the last one is the newest.
-                    paths = paths[-1:]
+                    paths = tuple(path for path in paths if _is_prepared(path))[-1:]
+                if not paths or (source.target_path and not targets):
+                    continue
                 found = Found(source, paths, targets, fields)
                 # Other languages or parts may have the rows of a file that holds several.
                 if not any("{" in value for value in source.where.values()) or self.rows(found):
@@ -80,6 +80,7 @@ class Files:
             for root in self._roots
             for source in self.benchmark.sources.get(split, ())
             for path in sorted(root.glob(_fill(source.path, fields)))
+            if source.form != "tfds" or _is_prepared(path)
         ]
 
     def has(self, split: str) -> bool:
@@ -123,6 +124,11 @@ def split_pair(benchmark: Benchmark, language: str) -> tuple[str, str]:
         return language, "en"
     source, dash, target = language.partition("-")
     return (source, target) if benchmark.pairs and dash else (language, language)
+
+
+def _is_prepared(path: pathlib.Path) -> bool:
+    """Whether a path is the folder of a prepared TFDS dataset."""
+    return (path / "dataset_info.json").is_file()
 
 
 def _side_fields(code: str) -> dict[str, str]:

@@ -206,6 +206,11 @@ def test_tydiqas_languages_in_one_file_are_found_only_if_it_has_them(tmp_path):
     assert benchmarks.available_languages("tydiqa", tmp_path) == ["te"]
 
 
+def test_a_folder_of_tables_is_not_taken_for_a_tfds_dataset_of_the_same_name(tmp_path):
+    write(tmp_path / "xnli/dev-de.tsv", "a\tb\tneutral\n")
+    assert benchmarks.available_languages("xnli", tmp_path) == ["de"]
+
+
 def test_a_line_is_repaired_only_if_it_was_published_broken(tmp_path, monkeypatch):
     path = tmp_path / "marco_bench_mif/kk.jsonl"
     broken = '{"key": 1, "prompt": "Say ("a") twice.", "kwargs": []}'
