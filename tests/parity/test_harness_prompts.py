@@ -11,7 +11,7 @@ import logging
 import pytest
 
 from benchmarks import harness_tasks
-from benchmarks.harness_tasks import build_task, jsonl, squad, table, tsv
+from benchmarks.harness_tasks import build_task, jsonl, squad, table
 from marco_jax.evaluation import benchmarks
 
 pytest.importorskip("lm_eval")

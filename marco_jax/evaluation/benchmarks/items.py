@@ -233,6 +233,7 @@ def _number(value: Any, gold: Gold) -> int | None:
     if isinstance(value, int):
         return value - gold.first
     text = str(value).strip()
+    text = gold.aliases.get(text, text)
     if text in gold.words:
         return gold.words.index(text)
     if re.fullmatch(r"\d{1,2}", text):

@@ -190,7 +190,7 @@ def _plain_cells(text: str) -> Cells:
 
 def _records(path: pathlib.Path, lines: Cells, columns: Sequence[str], header: str) -> Rows:
     for index, (number, cells) in enumerate(lines):
-        if index == 0 and (not columns or header in cells):
+        if index == 0 and (not columns or (header and header in cells)):
             columns = cells
             continue
         if len(cells) != len(columns):

@@ -92,6 +92,7 @@ class Gold:
         names: columns that may hold it.
         first: the number of the first option, if answers are numbers.
         words: names of the options in order, if answers are words.
+        aliases: other words for them that some files have.
         labels: column of the options' labels ("A", "1", ..), if answers are such labels.
         several: whether an answer may name more than one option, such as "ACD" or ["A", "C"];
             punctuation around the letters is ignored.
@@ -102,6 +103,7 @@ class Gold:
     names: tuple[str, ...]
     first: int = 0
     words: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     labels: str = ""
     several: bool = False
     leaves_out: bool = False

@@ -192,6 +192,15 @@ OTHER_CHOICES = [
         },
     ),
     Release(
+        "agieval",
+        "en",
+        asks="Q: 1+1? Answer Choices: (A)2 (B)3\nA: Among A through B, the answer is",
+        answer=(0,),
+        authors={"data/v1/aqua-rat.jsonl": jsonl(_agieval)},
+        hub={("aqua-rat", "test"): _agieval},
+        shots=0,
+    ),
+    Release(
         "agieval_cloze",
         "en",
         asks="Problem 2.   1+1?\nThe answer is therefore",

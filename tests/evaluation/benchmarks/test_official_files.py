@@ -36,6 +36,11 @@ def test_xtremes_paws_x_has_quoted_fields(tmp_path):
     ]
 
 
+def test_a_first_row_with_an_empty_cell_is_not_taken_for_a_header(tmp_path):
+    write(tmp_path / "pawsx/test-ja.tsv", "\tB\t1\nC\tD\t0\n")
+    assert options("pawsx", "ja", tmp_path) == [", ですね? はい, B", "C, ですね? はい, D"]
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

@@ -89,6 +89,20 @@ def test_a_published_file_with_a_known_broken_line_is_read(data):
     assert found[14].context.endswith('段落之间用双换行符（"\n\n"）分隔。')
 
 
+def test_agieval_with_its_own_samples(data):
+    found = benchmarks.prompts("agieval", "zh", data)
+    by_part = collections.Counter(prompt.part for prompt in found)
+    assert by_part["gaokao-geography"] == 199 and sum(by_part.values()) == 2099
+    assert found.left_out == []
+
+
+def test_quoted_fields_of_xtremes_paws_x(data):
+    found = list(benchmarks.prompts("pawsx", "ko", data, shots=0))
+    # In the original each quote stands alone.
+    assert not any('""' in text for prompt in found for text in prompt.options)
+    assert sum('"' in prompt.options[0] for prompt in found) > 100
+
+
 def test_languages_with_files(data):
     assert benchmarks.available_languages("mlqa", data) == ["de", "en", "vi", "zh"]
     assert "kk" in benchmarks.available_languages("belebele", data)

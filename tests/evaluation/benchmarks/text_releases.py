@@ -91,6 +91,12 @@ RANKED = [
         asks="",
         answer=(1,),
         authors={
+            "XNLI-MT-1.0/multinli/multinli.train.de.tsv": plain_tsv(
+                [
+                    {"premise": row["premise"], "hypo": row["hypothesis"], "label": "contradictory"}
+                    for row in _nli
+                ]
+            ),
             "XNLI-1.0/xnli.dev.tsv": plain_tsv(
                 [
                     {
@@ -102,9 +108,12 @@ RANKED = [
                     for language in ("en", "de")
                     for row in _nli
                 ]
-            )
+            ),
         },
-        hub={("all_languages", "validation"): _nli_all},
+        hub={
+            ("all_languages", "train"): [row | {"label": 2} for row in _nli_all],
+            ("all_languages", "validation"): _nli_all,
+        },
     ),
     Release(
         "pawsx",

@@ -139,6 +139,13 @@ XNLI = Benchmark(
             splits="validation=dev test",
             where={"language": "{language}"},
         ),
+        local_files(
+            *(
+                f"{folder}multinli.train.{{language}}.tsv"
+                for folder in ("", "XNLI-MT-1.0/multinli/")
+            ),
+            splits="train",
+        ),
         tfds_folder("xnli/*", "validation test"),
         hugging_face("{language}"),
         hugging_face("all_languages"),
@@ -146,9 +153,12 @@ XNLI = Benchmark(
     splits=("validation", "test"),
     texts={
         "premise": Text(("premise.{language}", "premise", "sentence1")),
-        "hypothesis": Text(("hypothesis.{language}", "hypothesis", "sentence2")),
+        "hypothesis": Text(("hypothesis.{language}", "hypothesis", "sentence2", "hypo")),
     },
-    gold=(Gold(("label", "gold_label"), words=_LABELS),),
+    # The training files say "contradictory".
+    gold=(
+        Gold(("label", "gold_label"), words=_LABELS, aliases={"contradictory": "contradiction"}),
+    ),
     words=_XNLI_WORDS,
     formats={
         "harness": Format(
