@@ -257,3 +257,26 @@ def test_shots_and_limits_by_task(fake_engine, data):
     )
     found = {(row.task, row.shots, row.examples) for row in rows if row.language == "kk"}
     assert found == {("belebele", 1, 3), ("belebele:2", 2, 3), ("belebele:cloze:0", 0, 2)}
+
+
+def test_translations_of_a_question_are_known_where_files_number_them(fake_engine, tmp_path):
+    row = {"choice1": "Wet.", "choice2": "Dry ground.", "question": "effect"}
+    for code in ("sw", "zh"):
+        rows = [row | {"premise": f"{code} {n}.", "label": 0, "idx": n} for n in range(8)]
+        jsonl(tmp_path / f"xcopa/val.{code}.jsonl", rows)
+
+    def logprob(context, continuation):
+        """Right for even numbers, in both languages."""
+        odd = len(context) > 3 and context[3] % 2
+        return -float((continuation[1] == ord("w")) == odd)
+
+    engine = fake_engine(logprob=logprob)
+    evaluator = Evaluator(engine, None, ["xcopa"], data_dir=str(tmp_path), benchmark_shots=0)
+    evaluation = evaluator.run(1.0)
+    found = evaluation.outcomes["xcopa", "zh"]
+    assert list(found.questions) == [str(n) for n in range(8)]
+    assert found.questions == evaluation.outcomes["xcopa", "sw"].questions
+    rows = by_key(evaluation.results)
+    # A second language with the same outcomes adds nothing.
+    errors = [rows["xcopa", code, "accuracy"].stderr for code in ("zh", "sw", "all")]
+    assert errors[2] == pytest.approx(errors[0]) == pytest.approx(errors[1])

@@ -9,6 +9,7 @@ import functools
 
 from marco_jax.evaluation.benchmarks.spec import (
     LETTERS,
+    ROW_NUMBER,
     TEXTS,
     Benchmark,
     Format,
@@ -160,6 +161,7 @@ _MMMLU = {
 
 MMMLU = _exam(
     name="mmmlu",
+    question_id=(ROW_NUMBER,),
     about="openai/MMMLU: mmlu_XX-YY.csv with Question, A-D, Answer, Subject",
     languages=tuple(_MMMLU),
     codes={code: name for code, (name, _) in _MMMLU.items()},
@@ -190,6 +192,7 @@ _OKAPI = """
 
 XMMLU = _exam(
     name="xmmlu",
+    question_id=("id",),
     about="okapi's m_mmlu (nlp-uoregon/mlmm-evaluation): LL_{train,val,test}.json",
     languages=tuple(_OKAPI.split()),
     sources=merged(
@@ -216,6 +219,7 @@ _GLOBAL = """
 
 GLOBAL_MMLU = _exam(
     name="global_mmlu",
+    question_id=("sample_id",),
     about="CohereLabs/Global-MMLU: LL/{dev,test}-*.parquet with a column subject",
     languages=tuple(_GLOBAL.split()),
     sources=hugging_face("{language}", "dev test", where={"subject": "{part}"}),
@@ -246,6 +250,7 @@ _PROX = """
 
 MMLU_PROX = _exam(
     name="mmlu_prox",
+    question_id=("question_id",),
     about="li-lab/MMLU-ProX: LL/{validation,test}-*.parquet, up to ten options, column category",
     languages=tuple(_PROX.split()),
     sources=hugging_face("{language}", "validation test", where={"category": "{part}"}),

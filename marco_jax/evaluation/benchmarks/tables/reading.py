@@ -11,6 +11,7 @@ import dataclasses
 
 from marco_jax.evaluation.benchmarks.spec import (
     LETTERS,
+    ROW_NUMBER,
     TEXTS,
     Benchmark,
     Format,
@@ -26,6 +27,7 @@ from marco_jax.evaluation.benchmarks.tables.translation import FLORES
 
 BELEBELE = Benchmark(
     name="belebele",
+    question_id=("link", "question_number"),
     about="facebookresearch/belebele: CODE.jsonl, 900 questions a language",
     languages=tuple(FLORES),
     codes=FLORES,
@@ -138,6 +140,7 @@ TYDIQA = Benchmark(
 
 MLQA = Benchmark(
     name="mlqa",
+    question_id=("id",),
     about="MLQA_V1: {dev,test}/{dev,test}-context-LL-question-LL.json",
     languages=("ar", "de", "en", "es", "hi", "vi", "zh"),
     pairs="context",
@@ -178,6 +181,7 @@ _MGSM_WORDS = ("question_word", "answer_word", "steps_word", "answer_sentence")
 
 MGSM = Benchmark(
     name="mgsm",
+    question_id=(ROW_NUMBER,),
     about="google-research/url-nlp mgsm: mgsm_LL.tsv and exemplars.py (or the same as .json)",
     languages=tuple(_MGSM),
     words={code: dict(zip(_MGSM_WORDS, words, strict=True)) for code, words in _MGSM.items()},
@@ -224,6 +228,7 @@ _MIF_LANGUAGES = """
 
 MARCO_BENCH_MIF = Benchmark(
     name="marco_bench_mif",
+    question_id=("key",),
     about="AIDC-AI/Marco-LLM Marco-Bench-MIF: data/LL.jsonl, or LL_local.jsonl and LL_mt.jsonl",
     languages=tuple(_MIF_LANGUAGES.split()),
     sources=merged(

@@ -4,6 +4,7 @@ Formats and words follow lm-evaluation-harness 0.4.13.
 """
 
 from marco_jax.evaluation.benchmarks.spec import (
+    ROW_NUMBER,
     TEXTS,
     Benchmark,
     Format,
@@ -24,6 +25,7 @@ def _words(names: tuple[str, ...], **words: tuple[str, ...]) -> dict[str, dict[s
 
 XCOPA = Benchmark(
     name="xcopa",
+    question_id=("idx",),
     about="cambridgeltl/xcopa: data/LL/{val,test}.LL.jsonl; English is COPA itself",
     languages=("en", "et", "ht", "id", "it", "qu", "sw", "ta", "th", "tr", "vi", "zh"),
     sources=merged(
@@ -73,6 +75,7 @@ XCOPA = Benchmark(
 
 XSTORYCLOZE = Benchmark(
     name="xstorycloze",
+    question_id=(ROW_NUMBER,),
     about="XStoryCloze of XGLM: spring2016.val.LL.tsv.split_20_80_{train,eval}.tsv",
     languages=("ar", "en", "es", "eu", "hi", "id", "my", "ru", "sw", "te", "zh"),
     sources=merged(
@@ -126,6 +129,7 @@ _XNLI_WORDS = _words(
 
 XNLI = Benchmark(
     name="xnli",
+    question_id=(ROW_NUMBER,),
     about="XNLI in the layout of XTREME: {train,dev,test}-LL.tsv without a header",
     languages=tuple(_XNLI_WORDS),
     sources=merged(
@@ -175,6 +179,7 @@ _PAWSX_TRAIN = ("train_2k.tsv", "translated_train.tsv", "train.tsv")
 
 PAWSX = Benchmark(
     name="pawsx",
+    question_id=("id",),
     about="PAWS-X: XTREME's {train,dev,test}-LL.tsv, or x-final/LL/*_2k.tsv with a header",
     languages=("de", "en", "es", "fr", "ja", "ko", "zh"),
     sources=merged(

@@ -125,6 +125,7 @@ _TOPICS = (
 
 SIB200 = Benchmark(
     name="sib200",
+    question_id=("index_id",),
     about="SIB-200 (dadelani/sib-200, Davlan/sib200): CODE/{train,dev,test}.tsv",
     languages=tuple(FLORES),
     codes=FLORES,

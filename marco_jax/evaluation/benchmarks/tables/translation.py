@@ -67,6 +67,7 @@ _PLUS_FILES = ("{split}/{split}.CODE", "floresp-v2.0*/{split}/{split}.CODE")
 
 FLORES_ANY = Benchmark(
     name="flores",
+    question_id=("id",),
     folder="flores200",
     about="FLORES-200: {dev,devtest}/CODE.{dev,devtest}, one sentence a line, any pair",
     languages=tuple(FLORES),
