@@ -20,7 +20,7 @@ from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 
 # Hidden states of each row of the score kernel that predict targets, and targets of each.
-_INDICES, _TARGETS = 16, 4
+_READS, _TARGETS = 16, 4
 
 
 def abstract_kernels(
@@ -62,7 +62,8 @@ def abstract_kernels(
     ids, rows = array((batch, length)), array((batch,))
     prefix = Prefix(cache(1, runtime.shared_cache), array((), spec=whole))
     read = kernels.ScoreBatch(
-        ids, ids, ids, array((batch, _INDICES)), array((batch, _INDICES, _TARGETS))
+        *(ids, ids, ids, array((batch * _READS,)), array((batch * _READS, _TARGETS))),
+        array((), spec=whole),
     )
     keys, done = array((batch,), key), array((batch,), jnp.bool)
     state = decode.DecodeState(cache(batch, runtime.cache), rows, rows, rows, done, keys)

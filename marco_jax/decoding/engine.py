@@ -8,6 +8,7 @@ not depend on how requests are batched.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,12 +19,16 @@ from marco_jax.decoding.beam import search
 from marco_jax.decoding.continuous import generate
 from marco_jax.decoding.launcher import Launcher, SharedPrefix, bucket, power_of_two
 from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling, Score, ScoreRequest
-from marco_jax.decoding.score_rows import ScoreRow, fill_rows, pack_rows
+from marco_jax.decoding.score_rows import (
+    ScoreRow,
+    ScoreShape,
+    divide_rows,
+    fill_rows,
+    most_reads,
+    pack_rows,
+)
 from marco_jax.model.parameters import Params
 from marco_jax.tokenizers.tokenizer import Tokenizer
-
-# The shortest row of a call has at least this fraction of the longest's tokens.
-_LEAST_FILL = 0.6
 
 
 class Engine(Launcher):
@@ -90,42 +95,40 @@ class Engine(Launcher):
 
     def _batches(
         self, rows: Sequence[ScoreRow], used: int
-    ) -> Iterator[tuple[list[ScoreRow], tuple[int, int, int, int]]]:
+    ) -> Iterator[tuple[list[ScoreRow], ScoreShape]]:
         """Yields batches of rows of similar length, longest first, with their padded shape.
 
         `used` tokens of each row are in the shared prefix.
         """
         ordered = sorted(rows, key=lambda row: (-len(row), row.context, row.requests))
-        start = 0
-        while start < len(ordered):
-            longest = len(ordered[start]) - used
-            length = bucket(longest)
-            end = start + self.rows_of(length, len(ordered))
-            batch = [
-                row for row in ordered[start:end] if len(row) - used >= _LEAST_FILL * longest - 32
-            ]
-            start += len(batch)
-            indices = power_of_two(max(len(row.indices) for row in batch))
-            targets = power_of_two(max(len(wanted) for row in batch for wanted in row.targets))
-            size = self.rows_of(length, len(batch))
-            yield batch, (size, length, indices, max(targets, 4))
+        ways, start, batches = self.runtime.row_ways, 0, []
+        lengths = [len(row) - used for row in ordered]
+        for end, length in divide_rows(lengths, bucket, self.scored_rows):
+            batches.append((ordered[start:end], length))
+            start = end
+        # One number for all batches, so that they share programs.
+        reads = power_of_two(max(most_reads(batch, ways) for batch, _ in batches))
+        targets = power_of_two(max(len(wanted) for row in ordered for wanted in row.targets))
+        for batch, length in batches:
+            size = self.scored_rows(length, len(batch))
+            yield batch, ScoreShape(size, length, reads, max(targets, 4), ways)
 
     def _score_batch(
-        self,
-        params: Params,
-        batch: tuple[list[ScoreRow], tuple[int, int, int, int]],
-        prefix: SharedPrefix,
+        self, params: Params, batch: tuple[list[ScoreRow], ScoreShape], prefix: SharedPrefix
     ) -> Iterator[tuple[int, Score]]:
         rows, shape = batch
-        arrays = (self.put(array, by_rows=True) for array in fill_rows(rows, prefix.length, shape))
-        arguments = (params, kernels.ScoreBatch(*arrays), prefix.prefix)
-        result = self.call(kernels.score, arguments, ("score", *shape, prefix.slots))
+        host, starts = fill_rows(rows, prefix.length, shape)
+        arrays = (self.put(array, by_rows=True) for array in host)
+        used = self.put(np.int32(most_reads(rows, shape.ways)))
+        arguments = (params, kernels.ScoreBatch(*arrays, used), prefix.prefix)
+        name = ("score", *dataclasses.astuple(shape), prefix.slots)
+        result = self.call(kernels.score, arguments, name)
         logprobs, greedy = np.asarray(result[0], np.float64), np.asarray(result[1])
-        for number, row in enumerate(rows):
+        for row, start in zip(rows, starts, strict=True):
             for request, answer in zip(row.requests, row.answers, strict=True):
-                tokens = tuple(np.transpose(answer))
-                total = float(logprobs[number][tokens].sum())
-                yield request, Score(total, bool(greedy[number][tokens].all()))
+                index, target = np.transpose(answer)
+                tokens = (start + index, target)
+                yield request, Score(float(logprobs[tokens].sum()), bool(greedy[tokens].all()))
 
 
 def bits_per_byte(

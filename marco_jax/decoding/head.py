@@ -9,6 +9,7 @@ reductions over devices give log-probabilities or the argmax.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -20,6 +21,9 @@ from marco_jax.model.qwen2 import Qwen2
 
 # The id of padding rows of the table.
 _NO_ENTRY = jnp.iinfo(jnp.int32).max
+
+# Logits that `Head.read` computes at once on a device: 16 MiB in float32.
+LOGITS = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,25 +60,47 @@ class Head:
         """Log-probabilities of target tokens (float32), and whether each is the argmax (bool).
 
         [rows, embed] and int32 [rows, targets] -> both [rows, targets]. Every row of the table
-        counts in the normaliser.
+        counts in the normaliser. Logits are computed for a block of vocabulary entries at a time,
+        which a CPU's cache holds, with a running maximum and sum.
         """
         names = self.runtime.sharding.names("embed")
-        logits = self._logits(hidden)  # [*axes, rows, vocab / ways]
-        targets = _gather_group(targets, names)
-        index = targets - self.ids[0]
-        mine = (index >= 0) & (index < self.ids.shape[0]) & (targets <= self.ids[-1])
-        index = jnp.clip(index, 0, self.ids.shape[0] - 1)
-        chosen = jnp.take_along_axis(logits, index, axis=-1)
-        chosen = self._over_entries(jax.lax.psum, jnp.where(mine, chosen, 0.0))
-        best, first = self._best(logits)
-        total = jnp.sum(jnp.exp(logits - best), axis=-1, keepdims=True)
-        total = self._over_entries(jax.lax.psum, total)
+        hidden, targets = _gather_group(hidden, names), _gather_group(targets, names)
+        entries, shape = self.ids.shape[0], hidden.shape[:-1]
+        block = _block(entries, LOGITS // math.prod(shape))
+
+        def read_block(carry: tuple, number: jax.Array) -> tuple[tuple, None]:
+            best, first, total, chosen = carry
+            # Where blocks do not divide the entries, the last one skips what it has in common.
+            start = jnp.minimum(number * block, entries - block)
+            logits = self._logits(hidden, start, block)  # [*axes, rows, block]
+            if entries % block:
+                new = start + jnp.arange(block) >= number * block
+                logits = jnp.where(new, logits, -jnp.inf)
+            index = targets - self.ids[start]
+            mine = (index >= 0) & (index < block) & (targets <= self.ids[start + block - 1])
+            found = jnp.take_along_axis(logits, jnp.clip(index, 0, block - 1), axis=-1)
+            mine &= found > -jnp.inf
+            largest, place = first_argmax(logits)
+            new = jnp.maximum(best, largest)
+            total = total * jnp.exp(best - new) + jnp.exp(logits - new[..., None]).sum(axis=-1)
+            # Blocks are in the order of ids, so an equal logit of a later one is not the first.
+            first = jnp.where(largest > best, self.ids[start + place], first)
+            return (new, first, total, jnp.where(mine, found, chosen)), None
+
+        least = jnp.full(shape, jnp.finfo(jnp.float32).min)
+        none = jnp.full(shape, _NO_ENTRY)
+        carry = (least, none, jnp.zeros(shape), jnp.zeros(targets.shape))
+        numbers = jnp.arange(-(-entries // block))
+        (own_best, first, total, chosen), _ = jax.lax.scan(read_block, carry, numbers)
+        chosen = self._over_entries(jax.lax.psum, chosen)
+        best, first = self._first(own_best[..., None], first[..., None])
+        total = self._over_entries(jax.lax.psum, total[..., None] * jnp.exp(own_best[..., None] - best))
         values = (chosen - best - jnp.log(total), first == targets)
         return _own(values[0], names), _own(values[1], names)
 
     def argmax(self, hidden: jax.Array) -> jax.Array:
         """The likeliest token of the tokenizer's vocabulary: [rows, embed] -> int32 [rows]."""
-        logits = self._logits(hidden)
+        logits = self._logits(_gather_group(hidden, self.runtime.sharding.names("embed")))
         if self.runtime.emitted_vocab_size < self.runtime.config.vocab_size:
             logits = jnp.where(self.ids < self.runtime.emitted_vocab_size, logits, -jnp.inf)
         _, first = self._best(logits)
@@ -82,7 +108,7 @@ class Head:
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Logits of the whole vocabulary for this device's rows: float32 [rows, vocab]."""
-        logits = self._logits(hidden)
+        logits = self._logits(_gather_group(hidden, self.runtime.sharding.names("embed")))
         for name in self.runtime.sharding.names("embed"):
             logits = jax.lax.all_to_all(logits, name, 0, logits.ndim - 1, tiled=True)[0]
         tensor = self.runtime.sharding.names("vocab")
@@ -92,22 +118,31 @@ class Head:
             logits = jax.lax.all_gather(logits, name, axis=1, tiled=True)
         return logits
 
-    def _logits(self, hidden: jax.Array) -> jax.Array:
-        """Logits of this device's entries for the group's rows: float32 [*axes, rows, entries]."""
-        hidden = _gather_group(hidden, self.runtime.sharding.names("embed"))
-        shape = hidden.shape[:-1]
+    def _logits(
+        self, hidden: jax.Array, start: jax.Array | int = 0, size: int | None = None
+    ) -> jax.Array:
+        """Logits of `size` of this device's entries (all by default) from `start` on.
+
+        [*axes, rows, embed], the hidden states of the group -> float32 [*axes, rows, size].
+        """
+        size = size or self.ids.shape[0]
+        table = jax.lax.dynamic_slice_in_dim(self.table, start, size)
         rows = hidden.reshape(-1, hidden.shape[-1])
-        logits = jnp.einsum("re,we->rw", rows, self.table, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("re,we->rw", rows, table, preferred_element_type=jnp.float32)
         if self.runtime.sharding.names("embed"):
-            logits = jnp.where(self.ids < self.runtime.config.vocab_size, logits, -jnp.inf)
-        return logits.reshape(*shape, -1)
+            ids = jax.lax.dynamic_slice_in_dim(self.ids, start, size)
+            logits = jnp.where(ids < self.runtime.config.vocab_size, logits, -jnp.inf)
+        return logits.reshape(*hidden.shape[:-1], -1)
 
     def _best(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The largest logit and the lowest id that has it, both [..., rows, 1]."""
         largest, index = first_argmax(logits)
-        best = self._over_entries(jax.lax.pmax, largest[..., None])
-        ids = jnp.where(largest[..., None] == best, self.ids[index][..., None], _NO_ENTRY)
-        return best, self._over_entries(jax.lax.pmin, ids)
+        return self._first(largest[..., None], self.ids[index][..., None])
+
+    def _first(self, largest: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The largest of all devices' logits, and the lowest of their ids that has it."""
+        best = self._over_entries(jax.lax.pmax, largest)
+        return best, self._over_entries(jax.lax.pmin, jnp.where(largest == best, ids, _NO_ENTRY))
 
     def _over_entries(self, reduce: Callable, x: jax.Array) -> jax.Array:
         """Reduces over the mesh axes whose ranks hold different vocabulary entries."""
@@ -127,3 +162,9 @@ def _own(x: jax.Array, names: tuple[str, ...]) -> jax.Array:
     for name in names:
         x = jax.lax.dynamic_index_in_dim(x, jax.lax.axis_index(name), keepdims=False)
     return x
+
+
+def _block(entries: int, most: int) -> int:
+    """The size of blocks of about `most` entries: a divisor of `entries` if one is large enough."""
+    most = min(entries, max(128, most // 128 * 128))
+    return next((size for size in range(most, most // 2, -1) if entries % size == 0), most)

@@ -21,37 +21,38 @@ from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import Qwen2, bind
 from marco_jax.model.splash import splash_supports
 
-# Rows of logits that a group of devices computes at once: 74 MiB in float32 for a vocabulary of
-# 152,064.
-LOGIT_ROWS = 128
+# Hidden states that a group of devices reads at once.
+READS = 256
 
 
 class ScoreBatch(NamedTuple):
     """Rows to score. A row is a context followed by continuations that share it.
 
     tokens, positions, segment_ids: int32 [batch, length], as Qwen2 takes them.
-    indices: int32 [batch, indices], indices into the row of hidden states that predict targets.
-    targets: int32 [batch, indices, targets], the tokens that each of them is scored on.
+    reads: int32 [reads], the hidden states that predict targets, as indices into the device's rows
+    [batch / ways * length]; the same number for each device.
+    targets: int32 [reads, targets], the tokens that each of them is scored on.
+    used: int32 [], the largest number of `reads` that a device uses; the results of others are 0.
     """
 
     tokens: jax.Array
     positions: jax.Array
     segment_ids: jax.Array
-    indices: jax.Array
+    reads: jax.Array
     targets: jax.Array
+    used: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="runtime")
 def score(
     params: Params, batch: ScoreBatch, prefix: Prefix | None = None, *, runtime: Runtime
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes log-probabilities of targets; the head is applied to `batch.indices` only.
+    """Computes log-probabilities of targets; the head is applied to `batch.reads` only.
 
     All rows have the prefix, and their positions start at its length.
 
     Returns:
-        log-probabilities float32 [batch, indices, targets], and whether each target is the argmax,
-        bool. The normaliser covers every row of the embedding.
+        log-probabilities float32 [reads, targets], and whether each target is the argmax, bool. The normaliser covers every row of the embedding.
     """
 
     def body(params, batch, prefix):
@@ -64,10 +65,11 @@ def score(
             dtype=runtime.dtype,
             layout=runtime.layout(_attention(runtime)),
         )
-        hidden = jnp.take_along_axis(hidden, batch.indices[..., None], axis=1)
-        return _read_blocks(Head.of(model, runtime), hidden, batch.targets)
+        hidden = hidden.reshape(-1, hidden.shape[-1])
+        return _read_blocks(Head.of(model, runtime), hidden, batch)
 
-    given = (runtime.params_spec(), runtime.rows, prefix_spec(prefix, runtime))
+    specs = ScoreBatch(*[runtime.rows] * 5, PartitionSpec())
+    given = (runtime.params_spec(), specs, prefix_spec(prefix, runtime))
     kernel = runtime.on_devices(body, given, runtime.rows)
     return runtime.replicate(kernel(params, batch, prefix))
 
@@ -151,25 +153,27 @@ def prefix_spec(prefix: Prefix | None, runtime: Runtime) -> Prefix | None:
     return Prefix(KeyValues(runtime.shared_cache, runtime.shared_cache), PartitionSpec())
 
 
-def _read_blocks(head: Head, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`Head.read` of [batch, indices, embed] and [batch, indices, targets], in blocks of rows.
+def _read_blocks(
+    head: Head, hidden: jax.Array, batch: ScoreBatch
+) -> tuple[jax.Array, jax.Array]:
+    """`Head.read` of the hidden states [tokens, embed] that are used, in blocks.
 
-    Blocks bound the memory of logits.
+    Blocks bound the memory of logits. Their number is not static, so that one program serves any
+    number of reads.
     """
-    shape = targets.shape
-    hidden = hidden.reshape(-1, hidden.shape[-1])
-    targets = targets.reshape(-1, shape[-1])
-    rows = targets.shape[0]
-    block = max(1, LOGIT_ROWS // head.runtime.sharding.ways("embed"))
-    if rows <= block:
-        values = head.read(hidden, targets)
-    else:
-        blocks = -(-rows // block)
-        hidden = jnp.pad(hidden, ((0, blocks * block - rows), (0, 0)))
-        targets = jnp.pad(targets, ((0, blocks * block - rows), (0, 0)))
-        values = jax.lax.map(
-            lambda part: head.read(*part),
-            (hidden.reshape(blocks, block, -1), targets.reshape(blocks, block, -1)),
+    count, depth = batch.targets.shape
+    block = min(count, max(1, READS // head.runtime.sharding.ways("embed")))
+
+    def read(number: jax.Array, values: tuple) -> tuple:
+        # The last block may start early, and reads some again.
+        start = jnp.minimum(number * block, count - block)
+        rows = jax.lax.dynamic_slice_in_dim(batch.reads, start, block)
+        targets = jax.lax.dynamic_slice_in_dim(batch.targets, start, block)
+        read = head.read(hidden[rows], targets)
+        return tuple(
+            jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=0)
+            for old, new in zip(values, read, strict=True)
         )
-        values = tuple(x.reshape(blocks * block, -1)[:rows] for x in values)
-    return tuple(x.reshape(shape) for x in values)
+
+    values = (jnp.zeros((count, depth)), jnp.zeros((count, depth), bool))
+    return jax.lax.fori_loop(0, (batch.used + block - 1) // block, read, values)

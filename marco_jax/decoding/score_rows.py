@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from marco_jax.model.attention import SHARED_SEGMENT
 
 # The most tokens that continuations in one row have together; attention costs their square.
 SHARED_TOKENS = 1024
+# A program call costs as much as this number of tokens, the compilation of its shape included.
+CALL_COST = 512
 
 
 @dataclasses.dataclass
@@ -85,23 +87,89 @@ def pack_rows(requests: Sequence[ScoreRequest], max_length: int) -> tuple[list[S
     return rows, truncated
 
 
-def fill_rows(
-    rows: Sequence[ScoreRow], prefix: int, shape: tuple[int, int, int, int]
-) -> tuple[np.ndarray, ...]:
-    """The five arrays of a ScoreBatch, int32, without the first `prefix` tokens of each row.
+@dataclasses.dataclass(frozen=True)
+class ScoreShape:
+    """The shape of a ScoreBatch: `batch` rows of `length`, `reads` with `targets` each per device.
 
-    `shape` is (batch, length, indices, targets). Padding has segment 0 and its results are unused.
+    `ways` devices have `batch // ways` rows each.
     """
-    batch, length, width, depth = shape
-    tokens, positions, segment_ids = (np.zeros((batch, length), np.int32) for _ in range(3))
-    indices = np.zeros((batch, width), np.int32)
-    targets = np.zeros((batch, width, depth), np.int32)
+
+    batch: int
+    length: int
+    reads: int
+    targets: int
+    ways: int
+
+    def place(self, number: int) -> int:
+        """The index of the row for a number: rows are dealt to the devices in turn."""
+        return number % self.ways * (self.batch // self.ways) + number // self.ways
+
+
+def most_reads(rows: Sequence[ScoreRow], ways: int) -> int:
+    """The largest number of hidden states that a device reads, if rows are dealt in turn."""
+    return max(sum(len(row.indices) for row in rows[first::ways]) for first in range(ways))
+
+
+def fill_rows(
+    rows: Sequence[ScoreRow], prefix: int, shape: ScoreShape
+) -> tuple[tuple[np.ndarray, ...], list[int]]:
+    """The first five arrays of a ScoreBatch, int32, without the first `prefix` tokens of each row.
+
+    Padding has segment 0 and its results are unused.
+
+    Returns:
+        The arrays, and for each row the index of its first result.
+    """
+    size = (shape.batch, shape.length)
+    tokens, positions, segment_ids = (np.zeros(size, np.int32) for _ in range(3))
+    reads = np.zeros(shape.ways * shape.reads, np.int32)
+    targets = np.zeros((reads.size, shape.targets), np.int32)
+    ends = [device * shape.reads for device in range(shape.ways)]
+    starts = []
     for number, row in enumerate(rows):
-        own, used = len(row.context) - prefix, len(row) - prefix
-        tokens[number, :used] = [*row.context[prefix:], *row.fed]
-        positions[number, :used] = [*range(prefix, len(row.context)), *row.positions]
-        segment_ids[number, :used] = [*[SHARED_SEGMENT] * own, *row.segments]
-        indices[number, : len(row.indices)] = [index - prefix for index in row.indices]
-        for i, wanted in enumerate(row.targets):
-            targets[number, i, : len(wanted)] = wanted
-    return tokens, positions, segment_ids, indices, targets
+        own, used, place = len(row.context) - prefix, len(row) - prefix, shape.place(number)
+        tokens[place, :used] = [*row.context[prefix:], *row.fed]
+        positions[place, :used] = [*range(prefix, len(row.context)), *row.positions]
+        segment_ids[place, :used] = [*[SHARED_SEGMENT] * own, *row.segments]
+        start = ends[number % shape.ways]
+        ends[number % shape.ways] = end = start + len(row.indices)
+        first = number // shape.ways * shape.length - prefix
+        reads[start:end] = np.array(row.indices) + first
+        for index, wanted in enumerate(row.targets, start):
+            targets[index, : len(wanted)] = wanted
+        starts.append(start)
+    return (tokens, positions, segment_ids, reads, targets), starts
+
+
+def divide_rows(
+    lengths: Sequence[int],
+    length_of: Callable[[int], int],
+    rows_of: Callable[[int, int], int],
+) -> list[tuple[int, int]]:
+    """Divides rows, sorted by length, into batches that compute the fewest tokens with padding.
+
+    Args:
+        lengths: tokens of each row, longest first.
+        length_of: the padded length of a row.
+        rows_of: the padded number of rows, of a padded length and a number of rows.
+
+    Returns:
+        The ends of batches, as (end, padded length). A batch starts where padded lengths differ,
+        or at the end of a full batch, and a call counts as CALL_COST tokens.
+    """
+    padded = [length_of(length) for length in lengths]
+    cuts = [i for i in range(len(padded)) if not i or padded[i] != padded[i - 1]] + [len(padded)]
+    # For each cut: the fewest tokens before it, and the batches that compute them.
+    best: list[tuple[float, list[tuple[int, int]]]] = [(0, [])]
+    for end in cuts[1:]:
+        options = []
+        for (cost, batches), start in zip(best, cuts, strict=False):
+            length, here, ends = padded[start], start, []
+            while here < end:
+                rows = rows_of(length, end - here)
+                cost += rows * length + CALL_COST
+                here = min(end, here + rows)
+                ends.append((here, length))
+            options.append((cost, batches + ends))
+        best.append(min(options))
+    return best[-1][1]
