@@ -103,14 +103,14 @@ class Engine(Launcher):
         ordered = sorted(rows, key=lambda row: (-len(row), row.context, row.requests))
         ways, start, batches = self.runtime.row_ways, 0, []
         lengths = [len(row) - used for row in ordered]
-        for end, length in divide_rows(lengths, bucket, self.scored_rows):
+        for end, length in divide_rows(lengths, bucket, self.rows_of):
             batches.append((ordered[start:end], length))
             start = end
         # One number for all batches, so that they share programs.
         reads = power_of_two(max(most_reads(batch, ways) for batch, _ in batches))
         targets = power_of_two(max(len(wanted) for row in ordered for wanted in row.targets))
         for batch, length in batches:
-            size = self.scored_rows(length, len(batch))
+            size = self.rows_of(length, len(batch))
             yield batch, ScoreShape(size, length, reads, max(targets, 4), ways)
 
     def _score_batch(

@@ -150,14 +150,6 @@ class Launcher:
         most = max(1, self.tokens_per_batch // length // ways)
         return min(most, power_of_two(-(-wanted // ways))) * ways
 
-    def scored_rows(self, length: int, wanted: int) -> int:
-        """As `rows_of`, with less padding: each device gets 4 to 8 eighths of a power of two."""
-        ways = self.runtime.row_ways
-        most = max(1, self.tokens_per_batch // length // ways)
-        each = -(-wanted // ways)
-        step = max(1, power_of_two(each) // 8)
-        return min(most, -(-each // step) * step) * ways
-
 
 class SharedPrefix(NamedTuple):
     """A computed prefix, with its length and number of slots as Python integers."""

@@ -12,8 +12,8 @@ from marco_jax.model.attention import SHARED_SEGMENT
 
 # The most tokens that continuations in one row have together; attention costs their square.
 SHARED_TOKENS = 1024
-# A program call costs as much as this number of tokens, the compilation of its shape included.
-CALL_COST = 512
+# A program call costs about as much as this number of tokens.
+CALL_COST = 1024
 
 
 @dataclasses.dataclass
@@ -155,7 +155,8 @@ def divide_rows(
 
     Returns:
         The ends of batches, as (end, padded length). A batch starts where padded lengths differ,
-        or at the end of a full batch, and a call counts as CALL_COST tokens.
+        or at the end of a full one. A call counts as CALL_COST tokens: where more would be padding
+        in rows, a smaller batch comes first.
     """
     padded = [length_of(length) for length in lengths]
     cuts = [i for i in range(len(padded)) if not i or padded[i] != padded[i - 1]] + [len(padded)]
@@ -167,6 +168,8 @@ def divide_rows(
             length, here, ends = padded[start], start, []
             while here < end:
                 rows = rows_of(length, end - here)
+                if (here + rows - end) * length > CALL_COST:
+                    rows = rows_of(length, rows // 2)
                 cost += rows * length + CALL_COST
                 here = min(end, here + rows)
                 ends.append((here, length))
