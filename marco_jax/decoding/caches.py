@@ -78,7 +78,7 @@ class Reading(NamedTuple):
 
 
 class Writing(NamedTuple):
-    """The cache of rows that grow by one token per step; slot i holds the token at position i.
+    """The cache of rows that grow step by step; slot i holds the token at position i.
 
     Slots after a row's last token may hold any values: a query at position p attends to slots 0..p.
     """
@@ -94,27 +94,30 @@ class Writing(NamedTuple):
         inputs: LayerInputs,
         attention: str,
     ) -> tuple[jax.Array, Writing]:
-        """Attention of one new token per row, [batch, 1, heads, head_dim]; see qwen2.Cache."""
-        rows, positions = jnp.arange(query.shape[0]), inputs.positions[:, 0]
+        """Attention of new tokens, [batch, new, heads, head_dim]; see qwen2.Cache."""
+        rows, positions = jnp.arange(query.shape[0])[:, None], inputs.positions
 
         def put(slots: jax.Array, new: jax.Array) -> jax.Array:
-            new = new[:, 0].astype(slots.dtype)  # [batch, kv_heads, head_dim]
             return slots.at[layer, rows, :, positions].set(
-                new, mode="promise_in_bounds", unique_indices=True
+                new.astype(slots.dtype), mode="promise_in_bounds", unique_indices=True
             )
 
         cache = KeyValues(put(self.cache.key, key), put(self.cache.value, value))
         keys, values = cache.key[layer], cache.value[layer]  # [batch, kv_heads, slots, head_dim]
-        batch, _, heads, head_dim = query.shape
+        batch, new, heads, head_dim = query.shape
         kv_heads, slots = keys.shape[1:3]
-        grouped = query.reshape(batch, kv_heads, heads // kv_heads, head_dim)
+        group = heads // kv_heads
+        grouped = query.reshape(batch, new, kv_heads, group, head_dim).transpose(0, 2, 1, 3, 4)
+        grouped = grouped.reshape(batch, kv_heads, new * group, head_dim)
         scores = jnp.einsum(
             "bkgd,bksd->bkgs", grouped, keys.astype(query.dtype), preferred_element_type=jnp.float32
         )
-        mask = jnp.arange(slots) <= positions[:, None]
-        weights = _softmax(scores * head_dim**-0.5, mask[:, None, None]).astype(query.dtype)
+        mask = jnp.arange(slots) <= positions[..., None]  # [batch, new, slots]
+        mask = jnp.repeat(mask, group, axis=1)[:, None]
+        weights = _softmax(scores * head_dim**-0.5, mask).astype(query.dtype)
         out = jnp.einsum("bkgs,bksd->bkgd", weights, values.astype(query.dtype))
-        return out.reshape(batch, 1, heads, head_dim), Writing(cache)
+        out = out.reshape(batch, kv_heads, new, group, head_dim).transpose(0, 2, 1, 3, 4)
+        return out.reshape(batch, new, heads, head_dim), Writing(cache)
 
 
 def empty(shape: tuple[int, ...], dtype: jnp.dtype) -> KeyValues:

@@ -92,10 +92,10 @@ class _Batch:
     ) -> None:
         self._engine, self._params, self._layers = engine, params, layers
         self._sampling, self._key = sampling, jax.random.key(seed)
-        self._slots = bucket(max(one.slots for one in pending), 64)
+        self._slots = bucket(max(one.slots for one in pending) + engine.drafts, 64)
         self._size = engine.rows_of(self._slots, len(pending))
-        name = ("start", self._size, self._slots)
-        self._state = engine.call(kernels.start, (), name, batch=self._size, slots=self._slots)
+        shape = {"batch": self._size, "slots": self._slots, "history": engine.drafts > 0}
+        self._state = engine.call(kernels.start, (), ("start", *shape.values()), **shape)
         self._rows: list[_Pending | None] = [None] * self._size
         self._emitted: list[list[int]] = [[] for _ in self._rows]
 
@@ -133,10 +133,12 @@ class _Batch:
         tokens, lengths = np.zeros((new, length), np.int32), np.ones(new, np.int32)
         rows, counts = np.full(new, per_device, np.int32), np.ones(new, np.int32)
         numbers = np.zeros(new, np.uint32)
+        history = np.zeros((new, self._slots), np.int32)
         for device, pairs in enumerate(given):
             for index, (local, one) in enumerate(pairs, device * width):
                 own = one.prompt[prefix.length :]
                 tokens[index, : len(own)], lengths[index] = own, len(own)
+                history[index, : len(one.prompt)] = one.prompt
                 rows[index], counts[index] = local, one.request.max_new_tokens
                 numbers[index] = one.number
                 self._rows[device * per_device + local] = one
@@ -145,6 +147,7 @@ class _Batch:
         batch = kernels.NewRows(
             *(engine.put(array, by_rows=True) for array in (tokens, lengths, rows, counts)),
             engine.put_keys(keys),
+            engine.put(history, by_rows=True) if engine.drafts else None,
         )
         self._state = engine.call(
             kernels.fill,
@@ -164,14 +167,16 @@ class _Batch:
         engine, before = self._engine, len(results)
         running = sum(row is not None for row in self._rows)
         enough = max(1, running // _REFILL_SHARE) if more else running
-        emitted, ended, self._state = engine.call(
+        emitted, ended, work, self._state = engine.call(
             kernels.decode,
             (self._params, self._layers, self._state, engine.put(np.int32(enough))),
-            ("decode", self._size, self._slots, self._sampling),
+            ("decode", self._size, self._slots, self._sampling, engine.drafts),
             steps=DECODE_STEPS,
             eos_ids=engine.end_ids,
             sampling=self._sampling,
+            drafts=engine.drafts,
         )
+        self._count(np.asarray(emitted), *np.asarray(work).tolist())
         done, stopped = np.array(ended), False
         for row, values in enumerate(np.asarray(emitted).tolist()):
             one = self._rows[row]
@@ -188,3 +193,11 @@ class _Batch:
         if stopped:
             self._state = self._state._replace(done=engine.put(done, by_rows=True))
         return len(results) - before
+
+    def _count(self, emitted: np.ndarray, steps: int, filled: int) -> None:
+        counts = self._engine.counts
+        counts.steps += steps
+        counts.row_steps += steps * self._size
+        counts.filled += filled
+        counts.drafted += filled * self._engine.drafts
+        counts.emitted += int((emitted != kernels.NOTHING).sum())

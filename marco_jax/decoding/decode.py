@@ -3,8 +3,8 @@
 Both update a `DecodeState`: a fixed number of rows with their KV cache, each free or generating for
 one prompt. `fill` reads prompts, copies their keys and values (and a shared prefix's) into the
 cache, and draws each row's first token. A step of `decode` emits every row's drawn token, runs the
-model on it, which adds its keys and values to the cache, and draws the next token. Rows that have
-ended still take part in each step, since shapes are fixed: they emit NOTHING and keep overwriting
+model on it, which adds its keys and values to the cache, and draws the next token. With drafts
+(drafts.py) a step reads several tokens per row and emits those that are right. Rows that have ended still take part in each step, since shapes are fixed: they emit NOTHING and keep overwriting
 one slot, until `fill` gives the row to another prompt.
 """
 
@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from marco_jax.decoding.caches import KeyValues, Prefix, Writing, empty
+from marco_jax.decoding.drafts import count_right, look_up
 from marco_jax.decoding.head import Head
 from marco_jax.decoding.kernels import prefix_spec, run_rows
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.requests import Sampling
 from marco_jax.model.parameters import Params
-from marco_jax.model.qwen2 import bind
+from marco_jax.model.qwen2 import Qwen2, bind
 
 # The value of `decode`'s result at steps after a row has ended.
 NOTHING = -1
@@ -37,6 +38,7 @@ class DecodeState(NamedTuple):
     done: bool, True for rows that have ended or were never filled.
     keys: random keys; a row's key and the position determine a draw, so that samples do not depend
     on other rows.
+    history: int32 [batch, slots], the tokens of each row by position; None without drafts.
     """
 
     cache: KeyValues
@@ -45,6 +47,7 @@ class DecodeState(NamedTuple):
     limits: jax.Array
     done: jax.Array
     keys: jax.Array
+    history: jax.Array | None = None
 
 
 class NewRows(NamedTuple):
@@ -54,6 +57,7 @@ class NewRows(NamedTuple):
     rows: int32 [new], the index of the row on its device that the prompt takes; the number of the
     device's rows for a filler, which takes none.
     counts: int32 [new], the most tokens to emit. keys: [new].
+    history: int32 [new, slots], the whole prompts, where the state has a history.
     """
 
     tokens: jax.Array
@@ -61,27 +65,30 @@ class NewRows(NamedTuple):
     rows: jax.Array
     counts: jax.Array
     keys: jax.Array
+    history: jax.Array | None = None
 
 
-def state_spec(runtime: Runtime) -> DecodeState:
+def state_spec(runtime: Runtime, history: bool = False) -> DecodeState:
     """PartitionSpecs of a state."""
-    return DecodeState(KeyValues(runtime.cache, runtime.cache), *[runtime.rows] * 5)
+    cache = KeyValues(runtime.cache, runtime.cache)
+    return DecodeState(cache, *[runtime.rows] * 5, runtime.rows if history else None)
 
 
-@functools.partial(jax.jit, static_argnames=("runtime", "batch", "slots"))
-def start(*, runtime: Runtime, batch: int, slots: int) -> DecodeState:
+@functools.partial(jax.jit, static_argnames=("runtime", "batch", "slots", "history"))
+def start(*, runtime: Runtime, batch: int, slots: int, history: bool = False) -> DecodeState:
     """Creates a state of `batch` free rows with `slots` cache slots each."""
     config = runtime.config
     sizes = (config.num_hidden_layers, batch, runtime.cached_heads, slots, config.head_dim)
     cache = empty(sizes, runtime.dtype)
     zeros = jnp.zeros(batch, jnp.int32)
     keys = jax.random.split(jax.random.key(0), batch)
-    state = DecodeState(cache, zeros, zeros, zeros, jnp.ones(batch, bool), keys)
+    read = jnp.zeros((batch, slots), jnp.int32) if history else None
+    state = DecodeState(cache, zeros, zeros, zeros, jnp.ones(batch, bool), keys, read)
     mesh = runtime.sharding.mesh
     return jax.tree.map(
         lambda x, spec: jax.lax.with_sharding_constraint(x, jax.NamedSharding(mesh, spec)),
         state,
-        state_spec(runtime),
+        state_spec(runtime, history),
     )
 
 
@@ -111,22 +118,25 @@ def fill(
         head = Head.of(model, runtime)
         tokens = draw(head, last, new.keys, positions, sampling)
         limits, done = positions + new.counts - 1, jnp.zeros(positions.shape, bool)
-        values = (tokens, positions, limits, done, new.keys)
-        return DecodeState(
-            cache,
-            *(
-                old.at[new.rows].set(value, mode="drop")
-                for old, value in zip(state[1:], values, strict=True)
-            ),
+        history = None
+        if new.history is not None:
+            history = new.history.at[jnp.arange(tokens.size), positions].set(tokens)
+        values = (tokens, positions, limits, done, new.keys, history)
+        put = jax.tree.map(
+            lambda old, value: old.at[new.rows].set(value, mode="drop"), tuple(state[1:]), values
         )
+        return DecodeState(cache, *put)
 
-    specs = state_spec(runtime)
-    given = (runtime.params_spec(), specs, runtime.rows, prefix_spec(prefix, runtime))
+    specs, rows = state_spec(runtime, new.history is not None), runtime.rows
+    of_rows = NewRows(*[rows] * 5, None if new.history is None else rows)
+    given = (runtime.params_spec(), specs, of_rows, prefix_spec(prefix, runtime))
     return runtime.on_devices(body, given, specs)(params, state, new, prefix)
 
 
 @functools.partial(
-    jax.jit, static_argnames=("steps", "eos_ids", "runtime", "sampling"), donate_argnames="state"
+    jax.jit,
+    static_argnames=("steps", "eos_ids", "runtime", "sampling", "drafts"),
+    donate_argnames="state",
 )
 def decode(
     params: Params,
@@ -138,62 +148,105 @@ def decode(
     eos_ids: tuple[int, ...],
     runtime: Runtime,
     sampling: Sampling,
-) -> tuple[jax.Array, jax.Array, DecodeState]:
-    """Emits up to `steps` tokens per row in one compiled loop.
+    drafts: int = 0,
+) -> tuple[jax.Array, jax.Array, jax.Array, DecodeState]:
+    """Emits tokens in one compiled loop, until a row has emitted `steps` of them.
 
     Args:
         layers: `cpu.layer_views(params, runtime.sharding)`.
         state: rows that `fill` has started.
         enough: int32 [], the loop stops early when this number of rows has ended.
         eos_ids: tokens that end a row; they are emitted.
+        drafts: tokens drafted per row and step; the state then has a history, and as many slots
+            more.
 
     Returns:
-        int32 [batch, steps] emitted tokens, NOTHING after a row's end; bool [batch], whether each
-        row has ended; and the state for the next call.
+        int32 [batch, steps + drafts] emitted tokens, then NOTHING; bool [batch], whether each
+        row has ended; int32 [2], the number of steps and of rows that were generating in them; and
+        the state for the next call.
     """
 
     def body(params, layers, state, enough):
         model = bind(runtime.config, params)
         head = Head.of(model, runtime)
-        layout = runtime.emitting()
         running = runtime.count(~state.done)
         stop_at = jnp.maximum(running - enough, 0)
-        emitted = jnp.full((state.tokens.shape[0], steps), NOTHING, jnp.int32)
+        batch = state.tokens.shape[0]
+        emitted = jnp.full((batch, steps + drafts), NOTHING, jnp.int32)
 
         def unfinished(carry: tuple) -> jax.Array:
-            step, alive, _, _ = carry
-            return (step < steps) & (alive > stop_at)
+            work, most, alive, *_ = carry
+            return (most < steps) & (alive > stop_at)
 
         def advance(carry: tuple) -> tuple:
-            step, _, state, emitted = carry
-            tokens = jnp.where(state.done, NOTHING, state.tokens)
-            emitted = jax.lax.dynamic_update_index_in_dim(emitted, tokens, step, axis=1)
-            done = state.done | jnp.isin(tokens, jnp.array(eos_ids))
-            done |= state.positions >= state.limits
-            hidden, cache = model(
-                state.tokens[:, None],
-                state.positions[:, None],
-                cache=Writing(state.cache),
-                layers=layers,
-                dtype=runtime.dtype,
-                layout=layout,
-            )
-            hidden = layout.own_rows(hidden[:, 0])
-            # An ended row keeps its position, so that it never writes past its slots.
-            positions = jnp.where(done, state.positions, state.positions + 1)
-            tokens = draw(head, hidden, state.keys, positions, sampling)
-            state = state._replace(cache=cache.cache, tokens=tokens, positions=positions, done=done)
-            return step + 1, runtime.count(~done), state, emitted
+            work, _, alive, counts, emitted, state = carry
+            state, tokens = _advance(model, head, layers, state, eos_ids, sampling, drafts)
+            columns = counts[:, None] + jnp.arange(drafts + 1)
+            emitted = emitted.at[jnp.arange(batch)[:, None], columns].set(tokens, mode="drop")
+            counts += jnp.sum(tokens != NOTHING, axis=1)
+            work += jnp.stack([jnp.int32(1), alive])
+            return work, runtime.most(counts), runtime.count(~state.done), counts, emitted, state
 
-        carry = (jnp.int32(0), running, state, emitted)
-        _, _, state, emitted = jax.lax.while_loop(unfinished, advance, carry)
-        return emitted, state.done, state
+        zeros = jnp.zeros(batch, jnp.int32)
+        carry = (jnp.zeros(2, jnp.int32), jnp.int32(0), running, zeros, emitted, state)
+        work, _, _, _, emitted, state = jax.lax.while_loop(unfinished, advance, carry)
+        return emitted, state.done, work, state
 
-    specs, rows = state_spec(runtime), runtime.rows
-    given = (runtime.params_spec(), PartitionSpec(), specs, PartitionSpec())
-    kernel = runtime.on_devices(body, given, (rows, rows, specs))
-    emitted, done, state = kernel(params, layers, state, enough)
-    return *runtime.replicate((emitted, done)), state
+    specs, rows, whole = state_spec(runtime, drafts > 0), runtime.rows, PartitionSpec()
+    given = (runtime.params_spec(), whole, specs, whole)
+    kernel = runtime.on_devices(body, given, (rows, rows, whole, specs))
+    *results, state = kernel(params, layers, state, enough)
+    return *runtime.replicate(tuple(results)), state
+
+
+def _advance(
+    model: Qwen2,
+    head: Head,
+    layers: list[Params] | None,
+    state: DecodeState,
+    eos_ids: tuple[int, ...],
+    sampling: Sampling,
+    drafts: int,
+) -> tuple[DecodeState, jax.Array]:
+    """One step of this device's rows.
+
+    Returns:
+        the state, and int32 [rows, 1 + drafts], the tokens that each row emits, then NOTHING.
+    """
+    runtime, layout = head.runtime, head.runtime.emitting()
+    rows, width = state.tokens.shape[0], 1 + drafts
+    read = state.tokens[:, None]
+    if drafts:
+        read = jnp.concatenate([read, look_up(state.history, state.positions, drafts)], axis=1)
+    positions = state.positions[:, None] + jnp.arange(width)
+    hidden, cache = model(
+        read,
+        positions,
+        cache=Writing(state.cache),
+        layers=layers,
+        dtype=runtime.dtype,
+        layout=layout,
+    )
+    hidden = layout.own_rows(hidden).reshape(rows * width, -1)
+    keys = jnp.repeat(state.keys, width)
+    drawn = draw(head, hidden, keys, (positions + 1).reshape(-1), sampling).reshape(rows, width)
+    # The tokens that are known to follow, up to one that ends the row.
+    right = count_right(read[:, 1:], drawn)
+    ends = jnp.isin(read, jnp.array(eos_ids)) | (positions >= state.limits[:, None])
+    ended_before = jnp.cumsum(ends, axis=1) - ends > 0
+    known = (jnp.arange(width) <= right[:, None]) & ~ended_before & ~state.done[:, None]
+    done = state.done | jnp.any(known & ends, axis=1)
+    tokens = jnp.take_along_axis(drawn, right[:, None], axis=1)[:, 0]
+    history = state.history
+    if drafts:
+        index = jnp.arange(rows)[:, None]
+        history = history.at[index, positions + 1].set(drawn, mode="drop")
+    # An ended row keeps its position, so that it never writes past its slots.
+    moved = jnp.where(done, state.positions, state.positions + right + 1)
+    state = state._replace(
+        cache=cache.cache, tokens=tokens, positions=moved, done=done, history=history
+    )
+    return state, jnp.where(known, read, NOTHING)
 
 
 def draw(

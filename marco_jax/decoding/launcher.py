@@ -12,6 +12,7 @@ import numpy as np
 
 from marco_jax.decoding import kernels
 from marco_jax.decoding.caches import Prefix
+from marco_jax.decoding.drafts import DecodeCounts
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.prefixes import group_by_prefix
 from marco_jax.decoding.requests import GenerateRequest, Generation
@@ -32,6 +33,7 @@ class Launcher:
 
     Attributes:
         truncated: the number of inputs cut on the left so far.
+        counts: what the loops of `generate` did so far.
         programs: the kernels called so far, each with its shapes; one program is compiled for each.
     """
 
@@ -46,6 +48,7 @@ class Launcher:
         tokens_per_batch: int = 8192,
         share_prefixes: bool = True,
         end_ids: Sequence[int] = (),
+        drafts: int = 0,
     ) -> None:
         """Prepares an engine; nothing compiles before the first request.
 
@@ -56,12 +59,20 @@ class Launcher:
             tokens_per_batch: the largest number of tokens in a program call, with padding.
             end_ids: tokens besides EOS that end an answer, such as <|im_end|>; beam search uses
                 EOS only.
+            drafts: tokens that `generate` drafts per row and step, see drafts.py; 0 for none.
+                Outputs are the same.
+
+        Raises:
+            ValueError: a negative number of drafts.
         """
+        if drafts < 0:
+            raise ValueError(f"drafts is {drafts}: use 0 (none) or more")
         self.config, self.tokenizer = config, tokenizer
         self.max_length = max_length or config.max_position_embeddings
         self.tokens_per_batch = tokens_per_batch
         self.share_prefixes = share_prefixes
         self.end_ids = tuple(sorted({tokenizer.eos_id, *end_ids}))
+        self.drafts, self.counts = drafts, DecodeCounts()
         self.truncated = 0
         self.programs: set[tuple] = set()
         self.runtime = Runtime.create(config, tokenizer.vocab_size, sharding, dtype)

@@ -90,7 +90,7 @@ class Runtime:
         return DecodingLayout(self.config, self.sharding, attention)
 
     def emitting(self) -> StationaryLayout:
-        """The layout of a decoding step, which reads one token per row."""
+        """The layout of a decoding step, which reads few tokens per row."""
         return StationaryLayout(self.config, self.sharding)
 
     def on_devices(self, body: Callable, in_specs: Any, out_specs: Any) -> Callable:
@@ -114,6 +114,12 @@ class Runtime:
         names = self.sharding.names("batch")
         return jax.lax.psum(total, names) if names else total
 
+    def most(self, values: jax.Array) -> jax.Array:
+        """The largest value over the rows of all devices: int32 [rows of this device] -> []."""
+        names = self.sharding.names("batch")
+        most = jnp.max(values)
+        return jax.lax.pmax(most, names) if names else most
+
 
 class DecodingLayout(Manual):
     """The training layout without its partial gathering of the embedding table."""
@@ -123,7 +129,7 @@ class DecodingLayout(Manual):
 
 
 class StationaryLayout(DecodingLayout):
-    """A layout that communicates activations instead of weights: for one token per row.
+    """A layout that communicates activations instead of weights: for few tokens per row.
 
     The ranks that split a weight along `embed` (a group) also hold different rows. Between layers
     every rank has the hidden states of all the group's rows. A product from `embed` multiplies the
@@ -154,7 +160,8 @@ class StationaryLayout(DecodingLayout):
     ) -> jax.Array:
         """Multiplies hidden states of the group's rows to features of own rows, or the reverse.
 
-        [group, 1, embed] -> [rows, 1, *outputs], or [rows, 1, *inputs] -> [group, 1, embed].
+        [group, new, embed] -> [rows, new, *outputs], or [rows, new, *inputs] -> [group, new,
+        embed].
         Partial products from `embed` are summed in float32.
         """
         if not self.group:
@@ -173,7 +180,7 @@ class StationaryLayout(DecodingLayout):
         return x if self.group else super().from_tensor_ranks(x)
 
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Looks up embeddings of the group's tokens: [rows, 1] -> [group, 1, embed]."""
+        """Looks up embeddings of the group's tokens: [rows, new] -> [group, new, embed]."""
         plain = DecodingLayout(self.config, self.sharding)
         return gather(plain.lookup(table, tokens, dtype), self.group, 0)
 
