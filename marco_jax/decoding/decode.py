@@ -4,8 +4,9 @@ Both update a `DecodeState`: a fixed number of rows with their KV cache, each fr
 one prompt. `fill` reads prompts, copies their keys and values (and a shared prefix's) into the
 cache, and draws each row's first token. A step of `decode` emits every row's drawn token, runs the
 model on it, which adds its keys and values to the cache, and draws the next token. With drafts
-(drafts.py) a step reads several tokens per row and emits those that are right. Rows that have ended still take part in each step, since shapes are fixed: they emit NOTHING and keep overwriting
-one slot, until `fill` gives the row to another prompt.
+(drafts.py) a step reads several tokens per row and emits those that are right. Rows that have ended
+still take part in each step, since shapes are fixed: they emit NOTHING and keep overwriting one
+slot, until `fill` gives the row to another prompt.
 """
 
 from __future__ import annotations

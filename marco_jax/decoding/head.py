@@ -91,10 +91,11 @@ class Head:
         none = jnp.full(shape, _NO_ENTRY)
         carry = (least, none, jnp.zeros(shape), jnp.zeros(targets.shape))
         numbers = jnp.arange(-(-entries // block))
-        (own_best, first, total, chosen), _ = jax.lax.scan(read_block, carry, numbers)
+        (largest, first, total, chosen), _ = jax.lax.scan(read_block, carry, numbers)
         chosen = self._over_entries(jax.lax.psum, chosen)
-        best, first = self._first(own_best[..., None], first[..., None])
-        total = self._over_entries(jax.lax.psum, total[..., None] * jnp.exp(own_best[..., None] - best))
+        largest, total = largest[..., None], total[..., None]
+        best, first = self._first(largest, first[..., None])
+        total = self._over_entries(jax.lax.psum, total * jnp.exp(largest - best))
         values = (chosen - best - jnp.log(total), first == targets)
         return _own(values[0], names), _own(values[1], names)
 

@@ -52,7 +52,8 @@ def score(
     All rows have the prefix, and their positions start at its length.
 
     Returns:
-        log-probabilities float32 [reads, targets], and whether each target is the argmax, bool. The normaliser covers every row of the embedding.
+        log-probabilities float32 [reads, targets], and whether each target is the argmax, bool. The
+        normaliser covers every row of the embedding.
     """
 
     def body(params, batch, prefix):
@@ -153,9 +154,7 @@ def prefix_spec(prefix: Prefix | None, runtime: Runtime) -> Prefix | None:
     return Prefix(KeyValues(runtime.shared_cache, runtime.shared_cache), PartitionSpec())
 
 
-def _read_blocks(
-    head: Head, hidden: jax.Array, batch: ScoreBatch
-) -> tuple[jax.Array, jax.Array]:
+def _read_blocks(head: Head, hidden: jax.Array, batch: ScoreBatch) -> tuple[jax.Array, jax.Array]:
     """`Head.read` of the hidden states [tokens, embed] that are used, in blocks.
 
     Blocks bound the memory of logits. Their number is not static, so that one program serves any
