@@ -52,9 +52,9 @@ class DecodeCounts:
 def look_up(history: jax.Array, positions: jax.Array, count: int) -> jax.Array:
     """Drafts the tokens after the newest ones.
 
-    Of all earlier places that end in the same tokens as the row, it takes those that have the most
-    of them in common (up to LONGEST_MATCH), and of these the last. A text that is shorter than the
-    draft is repeated.
+    Of all earlier positions that end in the same tokens as the row, it takes those that have the
+    most of them in common (up to LONGEST_MATCH), and of these the last. A text that is shorter
+    than the draft is repeated.
 
     Args:
         history: int32 [rows, slots], the tokens of each row by position.
@@ -63,15 +63,15 @@ def look_up(history: jax.Array, positions: jax.Array, count: int) -> jax.Array:
     Returns:
         int32 [rows, count]; any tokens where nothing is found.
     """
-    places = jnp.arange(history.shape[1])
+    slots = jnp.arange(history.shape[1])
     common = jnp.zeros(history.shape, jnp.int32)
     equal = jnp.ones(history.shape, bool)
     for back in range(LONGEST_MATCH):
         newest = jnp.take_along_axis(history, jnp.maximum(positions - back, 0)[:, None], axis=1)
-        equal &= (jnp.roll(history, back, axis=1) == newest) & (places >= back)
+        equal &= (jnp.roll(history, back, axis=1) == newest) & (slots >= back)
         common += equal
-    earlier = places < positions[:, None]
-    best = jnp.argmax(jnp.where(earlier, common * history.shape[1] + places, -1), axis=1)
+    earlier = slots < positions[:, None]
+    best = jnp.argmax(jnp.where(earlier, common * history.shape[1] + slots, -1), axis=1)
     period = jnp.maximum(positions - best, 1)
     wanted = best[:, None] + 1 + jnp.arange(count) % period[:, None]
     return jnp.take_along_axis(history, jnp.minimum(wanted, history.shape[1] - 1), axis=1)

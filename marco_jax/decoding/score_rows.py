@@ -165,8 +165,9 @@ def divide_rows(
     for end in cuts[1:]:
         options = []
         for (cost, batches), start in zip(best, cuts, strict=False):
-            length, here, ends = padded[start], start, []
+            here, ends = start, []
             while here < end:
+                length = padded[here]
                 rows = rows_of(length, end - here)
                 if (here + rows - end) * length > CALL_COST:
                     rows = rows_of(length, rows // 2)
