@@ -9,9 +9,10 @@ timed by itself.
 
     python -m benchmarks.decoding --model=DIR --data=BENCHMARKS --drafts=2,4,8 --batches=1,8
 
-compares `Engine.generate` with itself, with drafts and without, on a trained model: MGSM with eight worked examples, and translation of FLORES paragraphs after one. `ratio`
-is the seconds without drafts over those with them. `filled_share` is the share of row-steps in
-which a row was generating (continuous batching), `accepted_share` that of drafts that were right.
+compares `Engine.generate` with itself, with drafts and without, on a trained model: MGSM with eight
+worked examples, and translation of FLORES paragraphs after one. `ratio` is the seconds without
+drafts over those with them. `filled_share` is the share of row-steps in which a row was generating
+(continuous batching), `accepted_share` that of drafts that were right.
 """
 
 from __future__ import annotations
