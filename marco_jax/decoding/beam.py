@@ -20,7 +20,8 @@ from jax.sharding import PartitionSpec
 from marco_jax.decoding.caches import KeyValues, Writing
 from marco_jax.decoding.decode import DecodeState, NewRows, fill, start, state_spec
 from marco_jax.decoding.head import Head
-from marco_jax.decoding.launcher import Launcher, bucket
+from marco_jax.decoding.launcher import Launcher
+from marco_jax.decoding.padded_shapes import bucket
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
 from marco_jax.model.cpu import layer_views

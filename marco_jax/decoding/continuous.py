@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from marco_jax.decoding import decode as kernels
-from marco_jax.decoding.launcher import Launcher, SharedPrefix, bucket, power_of_two
+from marco_jax.decoding.launcher import Launcher, SharedPrefix
+from marco_jax.decoding.padded_shapes import bucket, power_of_two
 from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
 from marco_jax.model.cpu import layer_views
 from marco_jax.model.parameters import Params

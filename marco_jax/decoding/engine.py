@@ -17,16 +17,11 @@ import numpy as np
 from marco_jax.decoding import kernels
 from marco_jax.decoding.beam import search
 from marco_jax.decoding.continuous import generate
-from marco_jax.decoding.launcher import Launcher, SharedPrefix, bucket, power_of_two
+from marco_jax.decoding.launcher import Launcher, SharedPrefix
 from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling, Score, ScoreRequest
-from marco_jax.decoding.score_rows import (
-    ScoreRow,
-    ScoreShape,
-    divide_rows,
-    fill_rows,
-    most_reads,
-    pack_rows,
-)
+from marco_jax.decoding.score_plans import plan_scoring
+from marco_jax.decoding.score_rows import ScoreRow, ScoreShape, fill_rows, most_reads, pack_rows
+from marco_jax.model.cpu import on_cpu
 from marco_jax.model.parameters import Params
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
@@ -48,9 +43,18 @@ class Engine(Launcher):
         rows, truncated = pack_rows(requests, self.max_length)
         self.truncated += truncated
         scores: list[Score | None] = [None] * len(requests)
-        for prefix, members in self.prefix_groups(params, [row.context for row in rows]):
-            own = [rows[index] for index in members]
-            for batch in self._batches(own, prefix.length):
+        contexts = [row.context for row in rows]
+        plan = plan_scoring(
+            *(rows, self.groups_of(contexts), self.config),
+            ways=self.runtime.row_ways,
+            tokens_per_batch=self.tokens_per_batch,
+            on_cpu=on_cpu(self.runtime.sharding),
+            devices=self.runtime.sharding.mesh.size,
+        )
+        for group in plan:
+            ids = group.batches[0][0][0].context[: group.length]
+            prefix = self.compute_prefix(params, ids, group.slots)
+            for batch in group.batches:
                 answered = dict(self._score_batch(params, batch, prefix))
                 for request, score in answered.items():
                     scores[request] = score
@@ -92,26 +96,6 @@ class Engine(Launcher):
             ValueError: fewer than 2 beams, or max_new_tokens leaves no room for a prompt.
         """
         return search(self, params, requests, beams, length_penalty)
-
-    def _batches(
-        self, rows: Sequence[ScoreRow], used: int
-    ) -> Iterator[tuple[list[ScoreRow], ScoreShape]]:
-        """Yields batches of rows of similar length, longest first, with their padded shape.
-
-        `used` tokens of each row are in the shared prefix.
-        """
-        ordered = sorted(rows, key=lambda row: (-len(row), row.context, row.requests))
-        ways, start, batches = self.runtime.row_ways, 0, []
-        lengths = [len(row) - used for row in ordered]
-        for end, length in divide_rows(lengths, bucket, self.rows_of):
-            batches.append((ordered[start:end], length))
-            start = end
-        # One number for all batches, so that they share programs.
-        reads = power_of_two(max(most_reads(batch, ways) for batch, _ in batches))
-        targets = power_of_two(max(len(wanted) for row in ordered for wanted in row.targets))
-        for batch, length in batches:
-            size = self.rows_of(length, len(batch))
-            yield batch, ScoreShape(size, length, reads, max(targets, 4), ways)
 
     def _score_batch(
         self, params: Params, batch: tuple[list[ScoreRow], ScoreShape], prefix: SharedPrefix

@@ -13,8 +13,9 @@ import numpy as np
 from marco_jax.decoding import kernels
 from marco_jax.decoding.caches import Prefix
 from marco_jax.decoding.drafts import DecodeCounts
+from marco_jax.decoding.padded_shapes import bucket, power_of_two
 from marco_jax.decoding.placement import Runtime
-from marco_jax.decoding.prefixes import group_by_prefix
+from marco_jax.decoding.prefixes import PrefixGroup, group_by_prefix
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
@@ -118,22 +119,26 @@ class Launcher:
 
         The caller finishes a group before it takes the next, so one prefix is in memory at a time.
         """
-        if not self.share_prefixes:
-            yield SharedPrefix(), range(len(contexts))
-            return
-        for group in group_by_prefix(contexts):
-            if not group.length:
-                yield SharedPrefix(), group.members
-                continue
+        for group in self.groups_of(contexts):
             ids = contexts[group.members[0]][: group.length]
-            padded = np.zeros((1, bucket(len(ids), 64)), np.int32)
-            padded[0, : len(ids)] = ids
-            prefix = self.call(
-                kernels.extend,
-                (params, self.put(padded), self.put(np.int32(len(ids)))),
-                ("extend", padded.shape[1]),
-            )
-            yield SharedPrefix(len(ids), padded.shape[1], prefix), group.members
+            yield self.compute_prefix(params, ids, bucket(len(ids), 64)), group.members
+
+    def groups_of(self, contexts: Sequence[Sequence[int]]) -> list[PrefixGroup]:
+        """Divides contexts into groups with a common prefix; one group if none are shared."""
+        if self.share_prefixes:
+            return group_by_prefix(contexts)
+        return [PrefixGroup(0, tuple(range(len(contexts))))]
+
+    def compute_prefix(self, params: Params, ids: Sequence[int], slots: int) -> SharedPrefix:
+        """Computes the keys and values of a prefix in a cache of `slots`; none of an empty one."""
+        if not ids:
+            return SharedPrefix()
+        padded = np.zeros((1, slots), np.int32)
+        padded[0, : len(ids)] = ids
+        arguments = (params, self.put(padded), self.put(np.int32(len(ids))))
+        return SharedPrefix(
+            len(ids), slots, self.call(kernels.extend, arguments, ("extend", slots))
+        )
 
     def call(self, kernel: Callable, arguments: tuple, name: tuple, **static: Any) -> Any:
         """Runs a kernel, and records its name and shapes in `programs`."""
@@ -168,22 +173,3 @@ class SharedPrefix(NamedTuple):
     length: int = 0
     slots: int = 0
     prefix: Prefix | None = None
-
-
-def bucket(length: int, smallest: int = 32) -> int:
-    """Rounds up to 4, 5, 6 or 7 eighths of a power of two, so that at most a fifth is padding.
-
-    Results from 128 on are multiples of 32; `smallest` is a power of two.
-    """
-    size = smallest
-    while size < length:
-        size *= 2
-    if size == smallest:
-        return size
-    step = max(size // 8, min(smallest, size // 2))
-    return max(smallest, -(-length // step) * step)
-
-
-def power_of_two(count: int) -> int:
-    """Rounds up to a power of two, at least 1."""
-    return 1 << max(0, count - 1).bit_length()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marco_jax.decoding import head
-from marco_jax.decoding.launcher import bucket, power_of_two
+from marco_jax.decoding.padded_shapes import bucket, power_of_two
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.score_rows import divide_rows
 from marco_jax.model.qwen2_config import PRESETS
