@@ -213,3 +213,18 @@ def test_the_template_says_what_ends_a_message(chat_model):
     said += "{% endfor %}"
     tokenizer.companions = dataclasses.replace(tokenizer.companions, chat_template=said)
     assert Chat.of(tokenizer).stop == ("END",)
+
+
+def test_drafts_change_no_answer(chat_model, prompts, tmp_path, capsys):
+    answers = []
+    for drafts in (0, 3):
+        out = tmp_path / f"{drafts}.jsonl"
+        flags = ["--chat", "--max_new_tokens=40", "--temperature=0.8", f"--drafts={drafts}"]
+        model, rows = f"--model={chat_model}", f"--input={prompts}"
+        assert main(["generate", model, rows, f"--out={out}", *flags]) == 0
+        answers.append(out.read_bytes())
+    assert answers[0] == answers[1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "of drafts accepted" in last and "of row-steps filled" in last
+    assert main(["generate", model, "--prompt=a", "--drafts=-1"]) == 2
+    assert "drafts is -1" in capsys.readouterr().err

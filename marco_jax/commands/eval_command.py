@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from marco_jax.commands.pairwise_command import compare_answers
-from marco_jax.files import check_writable, write_json
+from marco_jax.files import write_json
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
 from marco_jax.weights.models import (
@@ -67,7 +67,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         # Raises for a misspelt name before the model is looked for.
         named_task(task)
     out = pathlib.Path(arguments.out)
-    check_writable("--out", out, file=True)
     sharding, model = read_mesh(arguments.mesh), find_model(arguments.model)
     evaluator, engine = _prepare(arguments, model, sharding)
     saved = None
@@ -84,8 +83,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     print(format_results(evaluation.results))
     if evaluation.left_out:
         print(evaluation.left_out, file=sys.stderr)
-    programs = f"{len(engine.programs)} programs, {engine.truncated} inputs cut on the left"
-    print(f"{programs}; written to {arguments.out}", file=sys.stderr)
+    print(
+        f"{len(engine.programs)} programs, {engine.truncated} inputs cut on the left"
+        f"{engine.counts.summary()}; written to {arguments.out}",
+        file=sys.stderr,
+    )
     return 0
 
 
@@ -122,7 +124,9 @@ def _prepare(
         if not given and model.workdir:
             read_held_out_record(corpus, model.workdir)
     chat = Chat.of(model.tokenizer) if chosen("chat", False) else None
-    engine = create_engine(model, chat.end_ids if chat else (), sharding)
+    engine = create_engine(
+        *(model, chat.end_ids if chat else (), sharding), drafts=chosen("drafts", 0)
+    )
     with Progress("preparing the tasks"):
         evaluator = Evaluator(
             engine,

@@ -47,12 +47,26 @@ def generation_flags(
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    drafts_flag(parser)
     parser.add_argument("--beams", type=int, default=1, help="2 or more: beam search")
     parser.add_argument(
         "--length_penalty",
         type=float,
         default=1.0,
         help="of beam search: scores are divided by length to this power; more favours length",
+    )
+
+
+def drafts_flag(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
+    """The flag of speculative decoding."""
+    parser.add_argument(
+        "--drafts",
+        type=int,
+        default=default,
+        metavar="N",
+        help="speculative decoding: each step also reads N tokens looked up in the text so far, "
+        "and keeps the right ones; answers are the same; default: 0"
+        + (" or the run's" if default is None else ""),
     )
 
 

@@ -24,7 +24,7 @@ from marco_jax.weights.models import (
 _NEW_TOKENS, _NEW_TOKENS_OF_PAIRS, _NEW_TOKENS_OF_DOCUMENTS = 64, 512, 1024
 _NEW_TOKENS_OF_TRANSLATION = 256
 # Arguments that do not change what is generated.
-_NOT_SETTINGS = ("parser", "out", "margin", "keep_cut")
+_NOT_SETTINGS = ("parser", "out", "margin", "keep_cut", "drafts")
 
 
 def generate_command(arguments: argparse.Namespace) -> int:
@@ -93,7 +93,8 @@ def _generate(
         drawn = zip(rows[start:stop], source.draw(start, stop), strict=True)
         return [{**row, field: one.text} for row, (one,) in drawn]
 
-    print(f"{_write(arguments, rows, answer)}: {arguments.out}", file=sys.stderr)
+    written = _write(arguments, rows, answer)
+    print(f"{written}{source.summary()}: {arguments.out}", file=sys.stderr)
     return 0
 
 
@@ -112,7 +113,7 @@ class _Source:
 
         self._sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
         sharding = read_mesh(arguments.mesh)
-        self._engine = create_engine(found, end_ids, sharding, max_length)
+        self._engine = create_engine(found, end_ids, sharding, max_length, arguments.drafts)
         self._params = load_weights(found, sharding)
         self._requests, self._arguments = requests, arguments
 
@@ -130,10 +131,11 @@ class _Source:
             drawn = self._engine.generate(params, block, sampling=self._sampling, seed=seed)
         return [drawn[first : first + count] for first in range(0, len(drawn), count)]
 
-    def cut(self) -> str:
-        """How many inputs were too long, for the last line of a job; empty if none."""
+    def summary(self) -> str:
+        """How many inputs were too long and how full batches were, for a job's last line."""
         count = self._engine.truncated
-        return f", {count:,} inputs cut on the left" if count else ""
+        cut = f", {count:,} inputs cut on the left" if count else ""
+        return cut + self._engine.counts.summary()
 
 
 def _chat_source(arguments: argparse.Namespace, found: FoundModel, prompts: Prompts) -> _Source:
@@ -177,7 +179,7 @@ def _documents(arguments: argparse.Namespace) -> int:
 
     written = _write(arguments, rows, answer, settings={"template": template.text}, keep=keep)
     lost = f"{len(rows) - kept:,} empty, cut or with banned words"
-    summary = f"{written}{source.cut()}: {kept:,} documents, {lost}"
+    summary = f"{written}{source.summary()}: {kept:,} documents, {lost}"
     print(f"{summary}: {arguments.out}", file=sys.stderr)
     return 0
 
@@ -212,7 +214,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
     writer = PairWriter(arguments.margin)
 
     written = _write(arguments, rows, answer, block=max(1, BLOCK // count), keep=writer)
-    summary = f"{written}{source.cut()}: {writer.summary()}"
+    summary = f"{written}{source.summary()}: {writer.summary()}"
     print(f"{summary}: {arguments.out}", file=sys.stderr)
     return 0
 
@@ -242,6 +244,8 @@ def _check_beams(arguments: argparse.Namespace) -> None:
     beams = arguments.beams
     if beams < 1:
         raise ValueError(f"--beams is {beams}: write 1 (no search) or more")
+    if beams > 1 and arguments.drafts:
+        raise ValueError(f"--beams={beams} searches, and --drafts do not help it: leave one out")
     if beams > 1 and arguments.temperature:
         raise ValueError(f"--beams={beams} searches and does not draw: leave out --temperature")
 

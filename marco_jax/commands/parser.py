@@ -12,6 +12,7 @@ from marco_jax.commands.command_examples import examples_of
 from marco_jax.commands.flags import (
     comparison_flags,
     counts,
+    drafts_flag,
     dtype_flag,
     generation_flags,
     mesh_flag,
@@ -175,6 +176,7 @@ def _add_evaluate(command: Command) -> None:
         "--data", help="the corpus to search, as config.data; default: that of the model's run"
     )
 
+    drafts_flag(evaluate, None)
     mesh_flag(evaluate)
     comparison_flags(evaluate)
 

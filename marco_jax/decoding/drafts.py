@@ -48,6 +48,13 @@ class DecodeCounts:
         """The share of drafts that were emitted."""
         return (self.emitted - self.filled) / max(1, self.drafted)
 
+    def summary(self) -> str:
+        """What was counted, as the end of a line: empty if nothing was generated."""
+        if not self.steps:
+            return ""
+        drafts = f", {self.accepted_share:.0%} of drafts accepted" if self.drafted else ""
+        return f", {self.filled_share:.0%} of row-steps filled{drafts}"
+
 
 def look_up(history: jax.Array, positions: jax.Array, count: int) -> jax.Array:
     """Drafts the tokens after the newest ones.

@@ -110,6 +110,7 @@ def _check_numbers(config: ConfigDict) -> None:
         "evaluation.benchmark_shots": -1,
         "evaluation.max_seconds": 0,
         "evaluation.max_length": 2,
+        "evaluation.drafts": 0,
         "evaluation.tokens_per_batch": 1,
         "lora.rank": 0,
     }

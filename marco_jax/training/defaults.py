@@ -32,7 +32,7 @@ def training_config() -> ConfigDict:
             "extra": "",
         }
     )
-    # Directory for tokenised sources, which several runs may share; empty: `data` in the workdir.
+    # Directory for tokenised sources that several runs may share; empty: `data` in the workdir.
     c.data_cache = ""
     # Model to start from: a workdir, one of its checkpoint steps, or a Hugging Face directory;
     # empty: random parameters.
@@ -341,8 +341,7 @@ def training_config() -> ConfigDict:
             "tasks": "bits_per_byte?,pick_translation?,translation?",
             # Folder with the files of benchmarks; needed if `tasks` names a benchmark.
             "data_dir": "",
-            # Whether benchmarks whose answers are generated, such as marco_bench_mif, are asked in
-            # the model's chat template.
+            # Whether benchmarks with generated answers are asked in the model's chat template.
             "chat": False,
             # Most tokens of a generated answer of a benchmark; 0: the benchmark's own number.
             "max_new_tokens": 0,
@@ -352,10 +351,9 @@ def training_config() -> ConfigDict:
             "shots": 2,
             # Shots of benchmarks whose task does not state them; -1: the paper's numbers.
             "benchmark_shots": -1,
-            # Most seconds of one evaluation: it leaves out a share of every task; 0: no limit.
+            # Most seconds of an evaluation, which leaves out a share of every task; 0: no limit.
             "max_seconds": 0.0,
-            # Most items for each language and subject, by task; "all" is for tasks that are not
-            # listed. Any task may be added: evaluation.examples.mmlu=50.
+            # Most items of a language and subject, by task (any may be added); "all": other tasks.
             "examples": {"pick_translation": 32, "translation": 8},
             # Which of `tasks` run every `every` steps as well.
             "every_tasks": "bits_per_byte?",
@@ -363,10 +361,12 @@ def training_config() -> ConfigDict:
             "every": 160,
             # Whether the model of init_from is evaluated before the first step.
             "at_start": True,
-            # Most tokens that the model reads of an item; longer prompts lose their beginning.
+            # Most tokens of an item that the model reads; longer prompts are cut on the left.
             "max_length": 1024,
-            # Most tokens in a batch of the evaluation, padding included, on all chips together.
+            # Most tokens of a batch, padding included, on all chips together.
             "tokens_per_batch": 8192,
+            # Speculative decoding: tokens that each step of generation drafts from its text.
+            "drafts": 0,
         }
     )
     return c

@@ -90,6 +90,7 @@ def _create_evaluators(
         max_length=fields.max_length,
         tokens_per_batch=fields.tokens_per_batch,
         end_ids=chat.end_ids if chat else (),
+        drafts=fields.drafts,
     )
 
     def evaluator(tasks: Sequence[str]) -> Evaluator:

@@ -224,6 +224,7 @@ def create_engine(
     end_ids: Sequence[int] = (),
     sharding: Sharding | None = None,
     max_length: int | None = None,
+    drafts: int = 0,
 ) -> Engine:
     """Creates an engine with the maximum length, batch size and dtype of the model's run.
 
@@ -231,6 +232,7 @@ def create_engine(
         end_ids: tokens besides EOS that end an answer.
         sharding: the mesh and rules of the parameters; None for one device.
         max_length: of a row in tokens, by default the run's; at most max_position_embeddings.
+        drafts: tokens that generation drafts per step, see `decoding.drafts`.
     """
     from marco_jax.decoding.engine import Engine
     from marco_jax.runtime.compilation_cache import enable_compilation_cache
@@ -247,4 +249,5 @@ def create_engine(
         tokens_per_batch=fields.get("tokens_per_batch", 8192),
         end_ids=end_ids,
         sharding=sharding,
+        drafts=drafts,
     )
