@@ -87,7 +87,7 @@ def compare(batch: int, directory: str, rounds: int) -> dict[str, Any]:
 # Name: (benchmark, language, format, shots).
 PROMPTS = {
     "mgsm": ("mgsm", "en", "native_cot", 8),
-    "translation": ("flores_passages", "en-de", "authors", 1),
+    "translation": ("flores_passages", "en-de", "harness", 1),
 }
 
 
