@@ -12,7 +12,7 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.texts import Pair
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
-from marco_jax.evaluation.metrics import chrf, language_rate
+from marco_jax.evaluation.metrics import chrf, is_in_language, mean
 from marco_jax.evaluation.ranking import PairWriter, rank, usable
 from marco_jax.evaluation.scorers import load_scorer
 from marco_jax.files import write_json, write_json_lines
@@ -82,7 +82,7 @@ def scores(pairs: Sequence[Pair], answers: Sequence[str]) -> dict[str, Any]:
         numbers = [n for n, pair in enumerate(pairs) if pair.target_language == code]
         answered = [answers[n] for n in numbers]
         own[code] = chrf(answered, [references[n] for n in numbers]).value
-        rates.append(language_rate(answered, code).value)
+        rates.append(mean([float(is_in_language(text, code)) for text in answered]).value)
     whole = chrf(answers, references)
     return {
         "chrf": whole.value,
