@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import random
@@ -113,3 +114,14 @@ def chat_model(tmp_path_factory) -> pathlib.Path:
     directory = tmp_path_factory.mktemp("model") / "hf"
     save_huggingface(directory, config, init_params(config, seed=0), tokenizer=tokenizer)
     return directory
+
+
+@pytest.fixture(scope="module")
+def offline_harness(tmp_path_factory):
+    """lm-evaluation-harness reads files alone, in caches of its own, and logs errors only."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    yield
+    patch.undo()

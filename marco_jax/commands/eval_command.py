@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from marco_jax.commands.pairwise_command import compare_answers
@@ -97,7 +96,7 @@ def _prepare(
     """An evaluator of the tasks that flags or the model's run name, and its engine."""
     from marco_jax.data.load import load_corpus
     from marco_jax.data.run_stores import read_held_out_record
-    from marco_jax.evaluation.benchmark_tasks import is_benchmark
+    from marco_jax.evaluation.benchmark_tasks import PAPER_SHOTS, configured_shots, is_benchmark
     from marco_jax.evaluation.builtin_tasks import named_task
     from marco_jax.evaluation.chat_prompts import Chat
     from marco_jax.evaluation.evaluator import Evaluator
@@ -136,20 +135,14 @@ def _prepare(
             languages=names_in(chosen("languages", "")) or None,
             shots=chosen("shots", None),
             # --shots holds for both kinds of tasks; a run has a field for each.
-            benchmark_shots=_benchmark_shots(arguments.shots, fields),
+            benchmark_shots=configured_shots(fields.get("benchmark_shots", PAPER_SHOTS))
+            if arguments.shots is None
+            else arguments.shots,
             examples=chosen("examples", None),
             chat=chat,
             max_new_tokens=chosen("max_new_tokens", 0) or None,
         )
     return evaluator, engine
-
-
-def _benchmark_shots(given: int | None, fields: Mapping[str, Any]) -> int | None:
-    """The number of shots of benchmarks: the flag's, the run's, or None for the paper's."""
-    if given is not None:
-        return given
-    shots = fields.get("benchmark_shots", -1)
-    return None if shots < 0 else shots
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -163,10 +156,13 @@ def _compare(arguments: argparse.Namespace) -> int:
         if not pathlib.Path(path).is_file():
             raise ValueError(f"--compare names {path}, which does not exist: give results of eval")
     with Progress(f"comparing {first} and {second}"):
-        differences = paired_differences(find_outcomes(first), find_outcomes(second))
+        outcomes = [find_outcomes(path) for path in (first, second)]
+        differences = paired_differences(*outcomes)
     if not differences:
+        tasks = (", ".join(dict.fromkeys(task for task, _ in one)) for one in outcomes)
         raise ValueError(
-            f"--compare: {first} and {second} have no items in common: evaluate the same tasks"
+            f"--compare: {first} ({next(tasks)}) and {second} ({next(tasks)}) have no items in "
+            "common: evaluate the same tasks, under the same names, in the same languages"
         )
     if arguments.out:
         write_json(pathlib.Path(arguments.out), [one.to_row() for one in differences])

@@ -134,12 +134,13 @@ class _Batch:
         tokens, lengths = np.zeros((new, length), np.int32), np.ones(new, np.int32)
         rows, counts = np.full(new, per_device, np.int32), np.ones(new, np.int32)
         numbers = np.zeros(new, np.uint32)
-        history = np.zeros((new, self._slots), np.int32)
+        history = np.zeros((new, self._slots if engine.drafts else 0), np.int32)
         for device, pairs in enumerate(given):
             for index, (local, one) in enumerate(pairs, device * width):
                 own = one.prompt[prefix.length :]
                 tokens[index, : len(own)], lengths[index] = own, len(own)
-                history[index, : len(one.prompt)] = one.prompt
+                if engine.drafts:
+                    history[index, : len(one.prompt)] = one.prompt
                 rows[index], counts[index] = local, one.request.max_new_tokens
                 numbers[index] = one.number
                 self._rows[device * per_device + local] = one

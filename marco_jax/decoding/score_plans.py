@@ -77,7 +77,15 @@ def plan_scoring(
     # One size of what the head reads for all calls: what is not used costs next to nothing.
     targets = max(4, power_of_two(max(len(wanted) for row in rows for wanted in row.targets)))
     program = program_tokens(config, on_cpu, devices)
-    plans = [_plan(rows, groups, grid, ways, tokens_per_batch, targets) for grid in GRIDS]
+
+    def order(index: int) -> tuple:
+        return -len(rows[index]), rows[index].context, rows[index].requests
+
+    ordered = [
+        (group.length, [rows[index] for index in sorted(group.members, key=order)])
+        for group in groups
+    ]
+    plans = [_plan(ordered, grid, ways, tokens_per_batch, targets) for grid in GRIDS]
     return min(plans, key=lambda plan: _tokens(plan, config) + program * _programs(plan))
 
 
@@ -90,13 +98,14 @@ def program_tokens(config: Qwen2Config, on_cpu: bool, devices: int) -> float:
 
 
 def _plan(
-    rows: Sequence[ScoreRow],
-    groups: Sequence[PrefixGroup],
+    groups: Sequence[tuple[int, Sequence[ScoreRow]]],
     grid: Grid,
     ways: int,
     tokens_per_batch: int,
     targets: int,
 ) -> list[PlannedGroup]:
+    """A plan on a grid; `groups` are lengths of prefixes with their rows, longest rows first."""
+
     def length_of(length: int) -> int:
         return bucket(length, steps=grid.lengths)
 
@@ -105,26 +114,24 @@ def _plan(
         return min(most, power_of(grid.rows, -(-wanted // ways))) * ways
 
     divided = []
-    for group in groups:
-        own = [rows[index] for index in group.members]
-        own.sort(key=lambda row: (-len(row), row.context, row.requests))
+    for prefix, own in groups:
         start, batches = 0, []
-        lengths = [len(row) - group.length for row in own]
+        lengths = [len(row) - prefix for row in own]
         for end, length in divide_rows(lengths, length_of, rows_of):
             batches.append((own[start:end], length))
             start = end
-        divided.append((group, batches))
+        divided.append((prefix, batches))
     reads = power_of_two(max(most_reads(own, ways) for _, batches in divided for own, _ in batches))
     return [
         PlannedGroup(
-            group.length,
-            _slots(group.length, grid),
+            prefix,
+            _slots(prefix, grid),
             [
                 (own, ScoreShape(rows_of(length, len(own)), length, reads, targets, ways))
                 for own, length in batches
             ],
         )
-        for group, batches in divided
+        for prefix, batches in divided
     ]
 
 

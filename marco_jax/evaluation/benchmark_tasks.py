@@ -22,6 +22,14 @@ from marco_jax.evaluation.outcomes import item_key
 from marco_jax.evaluation.suites import ChoiceItem, ChoiceSuite
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
+# What a config says for the paper's number of shots.
+PAPER_SHOTS = -1
+
+
+def configured_shots(number: int) -> int | None:
+    """A config's number of shots of benchmarks; None for the paper's."""
+    return None if number == PAPER_SHOTS else number
+
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkTask:

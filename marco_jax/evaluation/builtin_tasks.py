@@ -51,6 +51,8 @@ TRANSLATION = Task("translation", "generation", ("chrf++",), shots=3)
 TASKS = {task.name: task for task in (BITS_PER_BYTE, PICK_TRANSLATION, TRANSLATION)}
 
 
+# The key of numbers of items for tasks that are not named there.
+EVERY_TASK = "all"
 # Suffix of a task name: the task is skipped if there is no data for it.
 OPTIONAL = "?"
 

@@ -17,7 +17,7 @@ from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.evaluation import few_shot
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.benchmarks.prompts import check_at_least
-from marco_jax.evaluation.builtin_tasks import Task, get_task, named_task
+from marco_jax.evaluation.builtin_tasks import EVERY_TASK, Task, get_task, named_task
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.generation_suites import GenerationSuite, Judge
 from marco_jax.evaluation.outcomes import Outcomes, SuiteKey
@@ -33,8 +33,6 @@ from marco_jax.runtime.progress import Progress, duration
 _log = logging.getLogger(__name__)
 
 SOURCE_LANGUAGE = "en"
-# The key of `examples` for tasks that are not named there.
-EVERY_TASK = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Evaluator:
             languages: codes; by default all of the paper, for a benchmark all that have files.
                 A language without held-out data for a task has no rows of that task.
             shots: shots in each prompt, by default the task's number.
-            benchmark_shots: the same for benchmarks, by default the paper's number.
+            benchmark_shots: the same for benchmarks whose name states none, by default the paper's.
             examples: at most so many items per language, task and part (subject), or a number by
                 task or benchmark (EVERY_TASK for those without one); None for all.
             seed: seed of the choice of items, shots and options.
@@ -259,7 +257,7 @@ class Evaluator:
                     late = max_seconds and now - begin + (now - started) > max_seconds
                     if max_seconds and agree("late" if late else ""):
                         break
-            if known < total and len(rounds) > 1:
+            if saved and known < total:
                 _log.info(f"{name}: {progress.done:,.0f} items in {duration(progress.seconds)}")
         outcomes = {
             key: Outcomes.join([one[key] for one in finished if key in one])
@@ -319,11 +317,11 @@ def _parse(text: str) -> tuple[AnyTask, bool]:
 
 
 def _shots(task: AnyTask, shots: int | None, benchmark_shots: int | None) -> int:
-    if not isinstance(task, BenchmarkTask) and task.kind == "rolling":
-        return 0
     asked = shots
     if isinstance(task, BenchmarkTask):
-        asked = benchmark_shots if task.asked_shots is None else task.asked_shots
+        asked = benchmark_shots if task.asked_shots is None else None
+    elif task.kind == "rolling":
+        return 0
     return task.shots if asked is None else asked
 
 

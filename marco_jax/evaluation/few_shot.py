@@ -160,7 +160,7 @@ def translation_items(
     shots: Sequence[Pair],
     examples: int | None,
     seed: int,
-    max_new_tokens: int = 96,
+    max_new_tokens: int,
 ) -> list[Question]:
     """Asks for the translation of up to `examples` pairs, in seeded order."""
     chosen = seeded_order(pairs, lambda pair: pair.key, seed)[:examples]

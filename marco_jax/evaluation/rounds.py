@@ -8,6 +8,7 @@ of one task, since an evaluation that is cut off loses its last one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -116,12 +117,15 @@ class SavedRounds:
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(True)
         same = bool(lines) and lines[0].strip() == mark
-        whole = [line for line in lines[1:] if line.endswith("\n")] if same else []
-        self.finished = [_read_line(line) for line in whole]
+        self.finished: list[dict[SuiteKey, Outcomes]] = []
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            for line in lines[1:] if same else ():
+                self.finished.append(_read_line(line))
         self._writes = jax.process_index() == 0
-        if self._writes and (not same or len(whole) < len(lines) - 1):
-            # A line that a kill has cut is removed.
-            write_text(self.path, "".join([mark + "\n", *whole]))
+        if self._writes and (not same or len(self.finished) < len(lines) - 1):
+            # What follows a line that a kill has cut, or that is damaged, is removed.
+            kept = lines[1 : 1 + len(self.finished)]
+            write_text(self.path, "".join([mark + "\n", *kept]))
 
     def add(self, outcomes: Mapping[SuiteKey, Outcomes]) -> None:
         """Appends the outcomes of a round."""
@@ -138,6 +142,8 @@ class SavedRounds:
 
 
 def _read_line(line: str) -> dict[SuiteKey, Outcomes]:
+    if not line.endswith("\n"):
+        raise ValueError("it is cut off")
     return {(task, code): Outcomes.from_record(one) for task, code, one in json.loads(line)}
 
 

@@ -26,8 +26,7 @@ from marco_jax.data.run_stores import task_languages
 from marco_jax.data.sources import read_sources
 from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, SourceInfo
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
-from marco_jax.evaluation.builtin_tasks import named_task
-from marco_jax.evaluation.evaluator import EVERY_TASK
+from marco_jax.evaluation.builtin_tasks import EVERY_TASK, named_task
 from marco_jax.extras import require
 from marco_jax.files import check_space
 from marco_jax.languages import LANGUAGES, add_config_languages, get_language, names_in

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.data.corpus import Corpus
 from marco_jax.decoding.engine import Engine
+from marco_jax.evaluation.benchmark_tasks import configured_shots
 from marco_jax.evaluation.builtin_tasks import named_task
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.evaluator import Evaluator
@@ -101,7 +102,7 @@ def _create_evaluators(
             data_dir=fields.data_dir,
             languages=names_in(fields.languages) or None,
             shots=fields.shots,
-            benchmark_shots=None if fields.benchmark_shots < 0 else fields.benchmark_shots,
+            benchmark_shots=configured_shots(fields.benchmark_shots),
             examples=fields.examples.to_dict(),
             chat=chat,
             max_new_tokens=fields.max_new_tokens or None,

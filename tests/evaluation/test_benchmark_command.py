@@ -158,8 +158,13 @@ def test_two_results_are_compared_on_their_common_items(model, data, capsys):
 
 
 def test_results_that_cannot_be_compared_end_in_one_line(model, data, capsys):
-    out = data / "a.json"
+    out, other = data / "a.json", data / "b.json"
     assert evaluate(model, data, out) == 0
+    assert evaluate(model, data, other, "--tasks=belebele:0") == 0
+    capsys.readouterr()
+    assert main(["eval", "--compare", str(out), str(other)]) == 2
+    assert "(belebele) and" in (line := capsys.readouterr().err.splitlines()[-1])
+    assert "(belebele:0) have no items in common" in line
     (data / "a.items.jsonl.gz").rename(data / "kept.gz")
     capsys.readouterr()
     for other, message in ((out, "has no outcomes of items"), (data / "no.json", "does not exist")):

@@ -169,8 +169,8 @@ def test_a_larger_evaluation_holds_a_smaller_one(pairs_of):
     small, large = (pick_items(pairs, [], count, seed=0) for count in (9, 24))
     assert (len(small), len(large)) == (8, 24)
     assert large[:8] == small
-    questions = translation_items(pairs, [], 5, seed=0)
+    questions = translation_items(pairs, [], 5, 0, max_new_tokens=9)
     prompts = [question.prompt for question in questions]
     references = [question.references[0] for question in questions]
     assert len(prompts) == len(references) == 5
-    assert translation_items(pairs, [], 9, seed=0)[:5] == questions
+    assert translation_items(pairs, [], 9, 0, max_new_tokens=9)[:5] == questions

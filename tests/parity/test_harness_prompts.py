@@ -6,7 +6,6 @@ local JSON files with the columns of the hub's, read here without the code under
 
 import csv
 import json
-import logging
 
 import pytest
 
@@ -17,15 +16,7 @@ from marco_jax.evaluation import benchmarks
 pytest.importorskip("lm_eval")
 LIMIT = 40
 
-
-@pytest.fixture(scope="session", autouse=True)
-def offline(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-    patch.setenv("HF_HUB_OFFLINE", "1")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("offline_harness")
 
 
 @pytest.fixture

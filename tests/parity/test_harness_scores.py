@@ -6,8 +6,6 @@ tens of float32 terms of size 10: 1e-4 is a few roundings of the sum. Prediction
 are equal.
 """
 
-import logging
-
 import pytest
 
 pytest.importorskip("torch")
@@ -18,15 +16,7 @@ from benchmarks import parity, smollm2  # noqa: E402
 
 TOLERANCE = 1e-4
 
-
-@pytest.fixture(scope="module", autouse=True)
-def offline(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-    patch.setenv("HF_HUB_OFFLINE", "1")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("offline_harness")
 
 
 @pytest.fixture(scope="module")

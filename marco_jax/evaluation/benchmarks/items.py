@@ -60,24 +60,34 @@ class LeftOut:
     first: str
 
 
-def read_item(
-    row: Row, benchmark: Benchmark, language: str, *, choices: int, words: Mapping[str, str]
-) -> Item:
-    """Reads the item of a row.
-
-    `choices` is the number of choices if the row has no options; `words` are the language's words
-    for templates.
-
-    Raises:
-        UnusableRow: the benchmark leaves such rows out.
-        DataError: a field is missing or empty, or the answer is not one of the options.
-    """
-    fields = {
+def text_fields(benchmark: Benchmark, language: str) -> dict[str, Text]:
+    """The text fields of a benchmark in a language, with its code in their columns' names."""
+    return {
         name: dataclasses.replace(
             text, names=tuple(column.replace("{language}", language) for column in text.names)
         )
         for name, text in benchmark.texts_in.get(language, benchmark.texts).items()
     }
+
+
+def read_item(
+    row: Row,
+    benchmark: Benchmark,
+    language: str,
+    fields: Mapping[str, Text],
+    *,
+    choices: int,
+    words: Mapping[str, str],
+) -> Item:
+    """Reads the item of a row.
+
+    `fields` are the `text_fields` of the benchmark in the language, `choices` is the number of
+    choices if the row has no options, `words` are the language's words for templates.
+
+    Raises:
+        UnusableRow: the benchmark leaves such rows out.
+        DataError: a field is missing or empty, or the answer is not one of the options.
+    """
     for name, text in fields.items():
         if text.skips_blank and find(row, text.names) in (None, ""):
             raise UnusableRow(f"{name} is empty")

@@ -9,7 +9,13 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from marco_jax.evaluation.benchmarks.items import Item, LeftOut, UnusableRow, read_item
+from marco_jax.evaluation.benchmarks.items import (
+    Item,
+    LeftOut,
+    UnusableRow,
+    read_item,
+    text_fields,
+)
 from marco_jax.evaluation.benchmarks.rendering import Prompt, Renderer
 from marco_jax.evaluation.benchmarks.row_files import DataError
 from marco_jax.evaluation.benchmarks.shots import ShotSampler
@@ -235,12 +241,15 @@ def _items(
     """The items of a part of a split; adds the rows that are left out to `left_out`."""
     benchmark = files.benchmark
     found = files.find(split, part)
+    fields = text_fields(benchmark, files.language)
     choices = len(form.choices) if isinstance(form.choices, tuple) else 0
     kept: list[Item] = []
     reasons: dict[str, LeftOut] = {}
     for row in files.rows(found):
         try:
-            item = read_item(row, benchmark, files.language, choices=choices, words=words)
+            item = read_item(
+                *(row, benchmark, files.language, fields), choices=choices, words=words
+            )
             if form.choices == TEXTS and item.letters != len(item.options):
                 raise UnusableRow("the options are one text, which has to be scored in parts")
             kept.append(item)

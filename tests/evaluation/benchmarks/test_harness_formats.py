@@ -4,7 +4,6 @@ The harness builds its requests from its packaged task files, over rows in the h
 """
 
 import json
-import logging
 
 import pytest
 
@@ -16,15 +15,7 @@ pytest.importorskip("lm_eval")
 WORDS = ("Fe", "'q'", '"x"', "{b}", "naïve", "水", "\\frac", "1")
 STORY = "include/default/Kazakh/include_base_44_kazakh_arts_humanities.yaml"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def offline(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-    patch.setenv("HF_HUB_OFFLINE", "1")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("offline_harness")
 
 
 def exam(number):

@@ -275,16 +275,22 @@ _newstest = {
 }
 _wmt = [{"de": de, "en": en} for de, en in zip(_kk, _zh, strict=True)]
 
+
+def _sentence_files(path, chinese):
+    """Files with a sentence a line; `chinese` is their code of that language."""
+    return {
+        path.format(split=split, code=code): "\n".join(texts) + "\n"
+        for split in _SPLITS
+        for code, texts in (("kaz_Cyrl", _kk), (chinese, _zh))
+    }
+
+
 TRANSLATION = [
     Release(
         "flores",
         "kk-zh",
         **_flores_asks,
-        authors={
-            f"flores200_dataset/{split}/{code}.{split}": "\n".join(texts) + "\n"
-            for split in _SPLITS
-            for code, texts in (("kaz_Cyrl", _kk), ("zho_Hans", _zh))
-        },
+        authors=_sentence_files("flores200_dataset/{split}/{code}.{split}", "zho_Hans"),
         hub={
             (code, split): [{"id": n, "sentence": text} for n, text in enumerate(texts, 1)]
             for split in _SPLITS
@@ -307,11 +313,7 @@ TRANSLATION = [
         "flores_plus",
         "kk-zh",
         **_flores_asks,
-        authors={
-            f"floresp-v2.0-rc.3/{split}/{split}.{code}": "\n".join(texts) + "\n"
-            for split in _SPLITS
-            for code, texts in (("kaz_Cyrl", _kk), ("cmn_Hans", _zh))
-        },
+        authors=_sentence_files("floresp-v2.0-rc.3/{split}/{split}.{code}", "cmn_Hans"),
         hub={
             (code, split): _plus(code, texts)
             for split in _SPLITS
