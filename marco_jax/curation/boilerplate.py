@@ -6,47 +6,96 @@ same longest line count as duplicates, and once.
 
 from __future__ import annotations
 
-import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
-from marco_jax.curation.duplicates import hash64
+from marco_jax.curation.blobs import BlobStore
+from marco_jax.curation.documents import RawDocument
+from marco_jax.curation.grouping import BundleDoFn, GroupTables, group_starts, read_table
+from marco_jax.curation.shingles import hash64
+from marco_jax.extras import optional
+
+with optional():
+    import apache_beam as beam
 
 # Characters; a longer line is text, however often it occurs.
 LONGEST = 120
-# Hashes of lines are counted in so many parts, which bounds memory.
-PARTS = 16
+# A line, and the longest line of a document that has it.
+LINE = np.dtype([("line", np.uint64), ("longest", np.uint64)])
+# Lines that a worker collects before it passes them on.
+_HELD = 1 << 20
+
+
+class SharedLines(beam.PTransform):
+    """Finds lines that occur in many documents: from documents to lists of the lines' hashes."""
+
+    def __init__(self, documents: int, store: BlobStore | None = None, parts: int = 8) -> None:
+        """Sets what is boilerplate.
+
+        Args:
+            documents: number of different documents that makes a line boilerplate.
+            store: where tables are kept between workers; by default in the elements.
+            parts: the number of parts of the lines; a worker holds one part.
+        """
+        super().__init__()
+        self._least, self._store, self._parts = documents, store or BlobStore(), parts
+
+    def expand(self, documents: beam.PCollection) -> beam.PCollection:
+        """From documents to lists of int."""
+        return (
+            documents
+            | "lines" >> beam.ParDo(_Lines())
+            | "group lines" >> GroupTables(self._store, self._parts)
+            | "count lines" >> beam.ParDo(_Counted(self._store, self._least))
+        )
+
+
+class _Lines(BundleDoFn):
+    """Collects the lines of a bundle, each with the documents that have it, as tables."""
+
+    def start_bundle(self) -> None:
+        self._tables: list[np.ndarray] = []
+        self._held = 0
+
+    def process(self, document: RawDocument) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self._tables.append(line_keys(document.text))
+        self._held += len(self._tables[-1])
+        if self._held > _HELD:
+            yield from self._flushed()
+
+    def rest(self) -> Iterator[tuple[str, Any]]:
+        for element in self._flushed():
+            yield "", element
+
+    def _flushed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if self._tables:
+            table = np.unique(np.concatenate(self._tables))
+            self._tables, self._held = [], 0
+            yield table["line"], table
+
+
+class _Counted(beam.DoFn):
+    def __init__(self, store: BlobStore, least: int) -> None:
+        self._store, self._least = store, least
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[list[int]]:
+        table = np.unique(read_table(element[1], LINE, self._store))
+        starts = group_starts(table["line"])
+        common = np.diff(starts) >= self._least
+        # Signed, as Beam encodes integers.
+        yield table["line"][starts[:-1][common]].view(np.int64).tolist()
 
 
 def line_keys(text: str) -> np.ndarray:
-    """uint64 [lines, 2]: the hash of each short line, and of the document's longest line."""
+    """LINE [lines]: the hash of each short line, and of the document's longest line."""
     lines = {line.strip() for line in text.split("\n")} - {""}
     if not lines:
-        return np.zeros((0, 2), np.uint64)
+        return np.zeros(0, LINE)
     longest = hash64(max(lines, key=lambda line: (len(line), line)))
     short = [hash64(line) for line in lines if len(line) <= LONGEST]
-    return np.array([(key, longest) for key in short], np.uint64).reshape(-1, 2)
-
-
-def shared_lines(paths: Iterable[pathlib.Path], documents: int, part: int) -> np.ndarray:
-    """Sorted hashes of the lines of one part that occur in at least `documents` documents.
-
-    Args:
-        paths: tables of `line_keys`.
-        documents: number of different documents that makes a line boilerplate.
-        part: 0 to PARTS - 1; a line belongs to the part of its hash modulo PARTS.
-    """
-    tables = [np.zeros((0, 2), np.uint64)]
-    for path in paths:
-        table = np.load(path, mmap_mode="r")
-        tables.append(table[table[:, 0] % np.uint64(PARTS) == part])
-    pairs = np.concatenate(tables)
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    fresh = np.ones(len(pairs), bool)
-    fresh[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    keys, counts = np.unique(pairs[fresh, 0], return_counts=True)
-    return keys[counts >= documents]
+    return np.array([(key, longest) for key in short], LINE)
 
 
 def without_lines(text: str, shared: frozenset[int]) -> str:

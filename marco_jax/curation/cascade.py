@@ -1,4 +1,4 @@
-"""The stages that need only one document: extraction, URL, language and rules.
+"""What the stages do with one document: extraction, language and rules.
 
 Marco-LLM (arXiv 2412.04003, on web data) gives the order: main content, URL, language, rules,
 perplexity, duplicates. Personal data and benchmark items follow.
@@ -11,16 +11,11 @@ import contextlib
 import dataclasses
 import functools
 import unicodedata
-from collections.abc import Callable
 
 from marco_jax.curation import language as languages
 from marco_jax.curation.documents import HTML_START, RawDocument
 from marco_jax.curation.rules import DAMAGE, LENGTH, RULES, MeasuredText, Rule, first_broken_rule
-from marco_jax.curation.urls import bad_url
 from marco_jax.languages import LANGUAGES
-
-# (texts, languages) -> perplexity in bits per byte, which is comparable across vocabularies.
-Perplexity = Callable[[list[str], list[str]], list[float]]
 
 # Extracted texts with fewer characters may lack the main content: try a slower extractor.
 SHORT_EXTRACT = 500
@@ -29,36 +24,33 @@ SHORT_EXTRACT = 500
 MIN_SCRIPT_SHARE = 0.15
 
 
-def prepare(document: RawDocument, blocked: frozenset[str]) -> RawDocument:
-    """Checks the URL, extracts the main content and normalises the text."""
-    # The URL is cheapest to check, and saves the extraction of rejected pages.
-    if reason := document.url and bad_url(document.url, blocked):
-        return document.rejected("url", reason)
+def extract_text(document: RawDocument) -> RawDocument:
+    """Extracts the main text of an HTML page, and normalises the text of any document."""
     document = _extract(document)
     if document.stage:
         return document
     return dataclasses.replace(document, text=normalised(document.text))
 
 
-def apply_rules(document: RawDocument, foreign: float, accepted: frozenset[str]) -> RawDocument:
-    """Identifies the language and applies the rules; the first failure rejects the document.
+def judge_damage(document: RawDocument) -> RawDocument:
+    """Rejects damaged and machine-made text by the rules that depend on no language."""
+    scores: dict[str, float] = {}
+    document = dataclasses.replace(document, scores=scores)
+    rule = first_broken_rule(MeasuredText(document.text), DAMAGE, scores)
+    return _rejected_by(document, rule) if rule else document
+
+
+def judge_language(document: RawDocument, foreign: float, accepted: frozenset[str]) -> RawDocument:
+    """Identifies the language and removes lines in others; rejects what is not to be kept.
 
     Args:
-        document: a document after `prepare`.
+        document: a document with normalised text.
         foreign: maximum share of text in lines of another language; such lines are removed.
         accepted: codes of languages to keep; empty for all.
     """
-    if not document.text:
-        return document.rejected("boilerplate", "nothing else")
-    scores: dict[str, float] = {}
-    document = dataclasses.replace(document, scores=scores)
-    if rule := first_broken_rule(MeasuredText(document.text), DAMAGE[:2], scores):
-        return _rejected_by(document, rule)
     found = languages.identify(document.text, document.claimed)
-    document = dataclasses.replace(document, language=found)
-    text = MeasuredText(document.text, found)
-    if rule := first_broken_rule(text, (LENGTH, *DAMAGE[2:]), scores):
-        return _rejected_by(document, rule)
+    scores = dict(document.scores)
+    document = dataclasses.replace(document, language=found, scores=scores)
     if document.claimed and found != document.claimed:
         return document.rejected("language", f"not {document.claimed}")
     if accepted and found not in accepted:
@@ -71,7 +63,14 @@ def apply_rules(document: RawDocument, foreign: float, accepted: frozenset[str])
     scores["mixed"] = round(share, 4)
     if share > foreign:
         return document.rejected("language", "mixed")
-    document, text = dataclasses.replace(document, text=own), MeasuredText(own, found)
+    return dataclasses.replace(document, text=own)
+
+
+def judge_prose(document: RawDocument) -> RawDocument:
+    """Rejects texts that are short or that break a quality rule of their language."""
+    scores = dict(document.scores)
+    document = dataclasses.replace(document, scores=scores)
+    text = MeasuredText(document.text, document.language)
     rule = first_broken_rule(text, (LENGTH, *RULES), scores)
     return _rejected_by(document, rule) if rule else document
 

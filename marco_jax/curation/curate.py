@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from marco_jax.curation import storage
-from marco_jax.curation.cascade import Perplexity
+from marco_jax.curation.beam_runs import LOCAL, Results, run_chained, run_in_phases
+from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.curation_config import check
 from marco_jax.curation.curation_report import bounds_of, report_of
-from marco_jax.curation.inputs import Part, matching_files, parts_of, read
-from marco_jax.curation.pair_rules import Similarity
-from marco_jax.curation.pipeline import LOCAL, BeamEngine, run
-from marco_jax.curation.stages import Job
+from marco_jax.curation.document_stages import BitsPerByte
+from marco_jax.curation.documents import RawDocument
+from marco_jax.curation.grouping import parts_for
+from marco_jax.curation.inputs import benchmark_items, matching_files, sizes_of
+from marco_jax.curation.pair_stages import Similarity
+from marco_jax.curation.pipeline import Job
 from marco_jax.curation.tally import Tally
 from marco_jax.curation.thresholds import THRESHOLDS
 from marco_jax.extras import require
@@ -38,7 +39,7 @@ def curate(
     rejects: pathlib.Path | None = None,
     sample: int = 0,
     explain: str = "",
-    perplexity: Perplexity | None = None,
+    perplexity: BitsPerByte | None = None,
     similarity: Similarity | None = None,
     count_tokens: Callable[[str], int] | None = None,
 ) -> dict[str, Any]:
@@ -72,32 +73,43 @@ def curate(
         MissingExtra: a package of the extra "curation" is not installed.
     """
     _check_request(out, config, rejects, perplexity)
-    parts = parts_of(matching_files(inputs))
-    # Raise for names that match nothing before any work is done.
+    files = matching_files(inputs)
+    # Raise for names that match nothing, and for items that cannot be read, before any work.
     matching_files(names_in(config.lexicon_pairs))
-    items = tuple(_items(config.benchmarks))
+    for _ in benchmark_items(config.benchmarks):
+        pass
     blocked = frozenset()
     if config.blocked_hosts:
         lines = pathlib.Path(config.blocked_hosts).read_text(encoding="utf-8").split()
         blocked = frozenset(line.lower() for line in lines)
     work = out.with_name(f"{out.name}.partial").resolve()
-    with_rejects = bool(rejects or explain)
     job = Job(
-        work, config.to_dict(), items, blocked, with_rejects, sample,
-        perplexity, similarity, count_tokens,
-    )  # fmt: skip
-    _begin(job, parts)
-    run(BeamEngine(runner, options, workers), parts, job)
-    tally = Tally(sample)
-    for path in sorted((work / "counts").glob("*.json")):
-        tally.merge(json.loads(path.read_text(encoding="utf-8")))
-    report = report_of(tally, job.settings)
+        settings=config.to_dict(),
+        files=tuple(files),
+        parts=parts_for(sum(sizes_of(files))),
+        final=str(work / "final"),
+        pieces=BlobStore(str(work / "pieces") if runner == LOCAL else ""),
+        blocked=blocked,
+        with_rejects=rejects is not None,
+        sample=sample,
+        explain=explain,
+        bits_per_byte=perplexity,
+        similarity=similarity,
+        count_tokens=count_tokens,
+    )
+    _begin(job, work)
+    if runner == LOCAL:
+        results = run_in_phases(job, work, workers)
+    else:
+        results = run_chained(job, str(work / "results"), runner, options)
+    report = report_of(_tally(results, sample), job.settings)
+    report["pair_judges"] = sorted(results["judges"], key=lambda judge: judge["languages"])
     if explain:
-        report["explained"] = _explain(work, explain, job.settings)
+        report["explained"] = _explain(results["explained"], explain, job.settings)
     if rejects:
-        (work / "rejects").mkdir(exist_ok=True)
-        shutil.move(work / "rejects", rejects)
-    _publish(work, out, report, config)
+        (work / "final" / "rejects").mkdir(parents=True, exist_ok=True)
+        shutil.move(work / "final" / "rejects", rejects)
+    _publish(work, out, report, config, results["shards"])
     return report
 
 
@@ -105,7 +117,7 @@ def _check_request(
     out: pathlib.Path,
     config: ConfigDict,
     rejects: pathlib.Path | None,
-    perplexity: Perplexity | None,
+    perplexity: BitsPerByte | None,
 ) -> None:
     """Refuses settings and directories that cannot be used; see `curate`."""
     require("curation")
@@ -121,97 +133,63 @@ def _check_request(
         raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
 
 
+def _tally(results: Results, sample: int) -> Tally:
+    tally = Tally(sample)
+    for one in results["tallies"]:
+        tally.merge(json.loads(one))
+    return tally
+
+
 def _publish(
-    work: pathlib.Path, out: pathlib.Path, report: dict[str, Any], config: ConfigDict
+    work: pathlib.Path,
+    out: pathlib.Path,
+    report: dict[str, Any],
+    config: ConfigDict,
+    shards: list[dict[str, Any]],
 ) -> None:
-    """Moves the corpus with its manifest and report from `work` to `out`, and removes `work`."""
+    """Adds manifest and report to the corpus in `work`, moves it to `out`, and removes `work`."""
     final = work / "final"
-    final.mkdir()
-    for kind in ("docs", "pairs"):
-        if (work / kind).exists():
-            (work / kind).rename(final / kind)
-    write_json(final / "manifest.json", _manifest(final, report, config))
+    final.mkdir(exist_ok=True)
+    manifest = {
+        "shards": [
+            {name: value for name, value in shard.items() if name != "kind"}
+            for shard in sorted(shards, key=lambda shard: shard["file"])
+            if shard["kind"] != "rejects"
+        ],
+        "total": report["total"],
+        "settings": config.to_dict(),
+        "thresholds": {code: vars(row) for code, row in THRESHOLDS.items()},
+    }
+    write_json(final / "manifest.json", manifest)
     write_json(final / "report.json", report)
     final.rename(out)
     shutil.rmtree(work)
 
 
-def _begin(job: Job, parts: list[Part]) -> None:
+def _begin(job: Job, work: pathlib.Path) -> None:
     """Prepares the work directory; removes the files of a job with other input or settings."""
-    about = [vars(part) for part in parts], job.settings, job.items, sorted(job.blocked)
-    switches = [job.with_rejects, job.sample, bool(job.similarity), bool(job.count_tokens)]
-    sizes = [pathlib.Path(p.path).stat() for p in parts if pathlib.Path(p.path).exists()]
-    files = [(stat.st_size, stat.st_mtime_ns) for stat in sizes]
-    text = json.dumps([*about, switches, files], ensure_ascii=False)
+    switches = [job.with_rejects, job.sample, job.explain, bool(job.similarity)]
+    switches += [bool(job.count_tokens), sorted(job.blocked)]
+    about = [job.files, sizes_of(job.files, times=True), job.settings, *switches]
+    text = json.dumps(about, ensure_ascii=False)
     name = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
-    mark = job.work / "job"
-    if not mark.exists() or mark.read_text() != name or (job.work / "final").exists():
-        shutil.rmtree(job.work, ignore_errors=True)
+    mark = work / "job"
+    if not mark.exists() or mark.read_text() != name or (work / "final" / "report.json").exists():
+        shutil.rmtree(work, ignore_errors=True)
         with new_file(mark) as file:
             file.write(name.encode())
 
 
-def _items(paths: str) -> Iterator[tuple[str, str]]:
-    for path in names_in(paths):
-        for part in parts_of(matching_files((path,))):
-            for record, fault in read(part):
-                if record is None:
-                    raise ValueError(f"config.benchmarks: {part.path}: {fault}")
-                language = str(record.get("language") or record.get("lang") or "")
-                names = set(record) - {"id", "language", "lang"}
-                for name in sorted(names):
-                    if isinstance(record[name], str):
-                        yield record[name], language
-
-
-def _explain(work: pathlib.Path, key: str, settings: dict[str, Any]) -> list[str]:
+def _explain(found: list[str], key: str, settings: dict[str, Any]) -> list[str]:
     """Lines with each score of a document and whether it was kept."""
-    for kind in ("docs", "pairs", "rejects"):
-        for file in sorted((work / kind).glob("*.jsonl.gz")):
-            with gzip.open(file, "rt", encoding="utf-8") as lines:
-                for row in map(json.loads, lines):
-                    if row["id"] == key:
-                        return [*_measured(work, key, settings), _fate(key, row)]
-    return [f"{key}: no document has this id"]
-
-
-def _fate(key: str, row: dict[str, Any]) -> str:
-    fate = f"rejected by {row['stage']}: {row['reason']}" if "stage" in row else ""
-    fate = fate or f"kept, from a group of {row['cluster_size']} duplicates"
-    return f"{key}: language {row.get('language') or 'unknown'}; {fate}"
-
-
-def _measured(work: pathlib.Path, key: str, settings: dict[str, Any]) -> Iterator[str]:
-    rows = (r for f in sorted((work / "judged").glob("*.zst")) for r in storage.rows(f))
-    rejected = (r for f in sorted(work.glob("pieces/rejects/*/*.zst")) for r in storage.rows(f))
-    for row in (*rows, *rejected):
-        if row["id"] == key and row.get("scores"):
-            for name, value in row["scores"].items():
-                low, high = bounds_of(name, row.get("language", ""), settings)
-                yield f"{key}: {name} {value:g} (allowed {low:g} to {high:g})"
-            return
-
-
-def _manifest(work: pathlib.Path, report: dict[str, Any], config: ConfigDict) -> dict[str, Any]:
-    shards = []
-    for file in sorted(work.glob("*/*.jsonl.gz")):
-        digest, count = hashlib.blake2b(digest_size=16), 0
-        with file.open("rb") as data:
-            while block := data.read(1 << 20):
-                digest.update(block)
-        with gzip.open(file) as lines:
-            count = sum(1 for _ in lines)
-        shards.append(
-            {
-                "file": str(file.relative_to(work)),
-                "documents": count,
-                "bytes": file.stat().st_size,
-                "fingerprint": digest.hexdigest(),
-            }
-        )
-    return {
-        "shards": shards,
-        "total": report["total"],
-        "settings": config.to_dict(),
-        "thresholds": {code: vars(row) for code, row in THRESHOLDS.items()},
-    }
+    if not found:
+        return [f"{key}: no document has this id"]
+    document = RawDocument(**json.loads(sorted(found)[0]))
+    lines = []
+    for name, value in document.scores.items():
+        low, high = bounds_of(name, document.language, settings)
+        lines.append(f"{key}: {name} {value:g} (allowed {low:g} to {high:g})")
+    fate = f"kept, from a group of {document.cluster} duplicates"
+    if document.stage:
+        fate = f"rejected by {document.stage}: {document.reason}"
+    return [*lines, f"{key}: language {document.language or 'unknown'}; {fate}"]

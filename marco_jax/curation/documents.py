@@ -1,7 +1,5 @@
 """The document or sentence pair that curation stages pass on, and its conversion from records."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -20,7 +18,8 @@ class RawDocument:
     A sentence pair has the text "source TAB target" and a language "xx-yy". `claimed` is the
     language given by the file, `stage` and `reason` tell where and why a document was rejected,
     `cluster` is the number of its duplicates with itself, `masked` counts masked personal data,
-    and `scores` holds the measurements of rules.
+    `origin` is a hash of where it was read, and `scores` holds the measurements of rules. The
+    fields are a Beam schema.
     """
 
     id: str
@@ -32,9 +31,10 @@ class RawDocument:
     reason: str = ""
     cluster: int = 1
     masked: int = 0
-    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    origin: int = 0
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
-    def rejected(self, stage: str, reason: str) -> RawDocument:
+    def rejected(self, stage: str, reason: str) -> "RawDocument":
         """The same document, marked as rejected."""
         return dataclasses.replace(self, stage=stage, reason=reason)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from marco_jax.extras import optional
+from marco_jax.languages import names_in
 
 with optional():
     from apache_beam.io.filesystems import FileSystems
@@ -62,6 +63,36 @@ def parts_of(files: list[str]) -> list[Part]:
             stop = 0 if start == starts[-1] else start + step
             found.append(Part(len(found), path, start, stop))
     return found
+
+
+def sizes_of(files: Iterable[str], times: bool = False) -> list[Any]:
+    """Sizes of files in bytes; with `times`, pairs with the time of the last change."""
+    found = FileSystems.match([*files])
+    metadata = [match.metadata_list[0] for match in found]
+    if times:
+        return [[one.size_in_bytes, one.last_updated_in_seconds] for one in metadata]
+    return [one.size_in_bytes for one in metadata]
+
+
+def benchmark_items(paths: str) -> Iterator[tuple[str, str]]:
+    """Yields the (text, language) of every text field of benchmark items.
+
+    Args:
+        paths: JSONL files, comma-separated.
+
+    Raises:
+        ValueError: a record cannot be read.
+    """
+    for path in names_in(paths):
+        for part in parts_of(matching_files((path,))):
+            for record, fault in read(part):
+                if record is None:
+                    raise ValueError(f"config.benchmarks: {part.path}: {fault}")
+                language = str(record.get("language") or record.get("lang") or "")
+                names = set(record) - {"id", "language", "lang"}
+                for name in sorted(names):
+                    if isinstance(record[name], str):
+                        yield record[name], language
 
 
 def read(part: Part) -> Iterator[RecordOrFault]:

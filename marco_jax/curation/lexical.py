@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from marco_jax.curation.duplicates import hash64
+from marco_jax.curation.shingles import hash64
 from marco_jax.files import write_json
 from marco_jax.ngrams import CHARACTERS, normalized_words
 

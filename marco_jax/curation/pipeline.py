@@ -1,81 +1,185 @@
-"""Runs the curation stages as consecutive Apache Beam jobs, which exchange files in a directory."""
+"""The curation pipeline: four phases of transforms, each from collections to collections.
+
+A phase takes and returns a dict of PCollections. `documents` and `pairs` pass on to the next phase;
+`pieces`, `tallies`, `explained` and `judges` are results, which the last phase writes or the caller
+reads. Phases can be chained in one pipeline, or run one after another with their results stored:
+see `runs.py`.
+"""
 
 from __future__ import annotations
 
-import functools
-import pathlib
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from marco_jax.curation import boilerplate, joins, stages
-from marco_jax.curation.inputs import Part
-from marco_jax.curation.stages import Job
+from marco_jax.curation import document_stages as stages
+from marco_jax.curation.blobs import BlobStore
+from marco_jax.curation.boilerplate import SharedLines
+from marco_jax.curation.corpus_writer import CollectOutcomes, CountFaults, WriteShards
+from marco_jax.curation.document_stages import BitsPerByte
+from marco_jax.curation.exact_duplicates import ExactDuplicates, HostCap, PairDuplicates
+from marco_jax.curation.near_duplicates import NearDuplicates
+from marco_jax.curation.pair_stages import PairSimilarity, Similarity, TrainPairJudges
+from marco_jax.curation.reading import ReadRecords
 from marco_jax.extras import optional
-from marco_jax.runtime.progress import Progress
 
 with optional():
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
 
-# The runner of this machine.
-LOCAL = "local"
+Collections = dict[str, Any]
 
 
-class BeamEngine:
-    """A Beam runner with its options."""
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a run of curation was asked for; see `curate.curate`.
 
-    def __init__(self, runner: str, options: Sequence[str], workers: int) -> None:
-        """Sets up a runner.
+    `parts` is the number of parts into which documents are divided by key, `pieces` keeps documents
+    until they are written, `final` is the folder of the corpus.
+    """
 
-        Args:
-            runner: "local", or the name of a Beam runner.
-            options: Beam options, e.g. `--flink_master=...`.
-            workers: processes of the local runner.
-        """
-        self._options = list(options)
-        self._runner: Any = runner
-        if runner == LOCAL:
-            from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-            self._runner = FnApiRunner()
-            if workers > 1:
-                self._options += [
-                    f"--direct_num_workers={workers}",
-                    "--direct_running_mode=multi_processing",
-                ]
-
-    def each(self, function: Callable[[Any], None], elements: Sequence[Any]) -> None:
-        """Calls a function for each element, on any worker."""
-        if not elements:
-            return
-        stage = function.func.__name__
-        with (
-            Progress(f"curating, {stage}"),
-            beam.Pipeline(runner=self._runner, options=PipelineOptions(self._options)) as pipeline,
-        ):
-            (pipeline | beam.Create(list(elements), reshuffle=True) | stage >> beam.Map(function))
+    settings: dict[str, Any]
+    files: tuple[str, ...]
+    parts: int
+    final: str
+    pieces: BlobStore = BlobStore()
+    blocked: frozenset[str] = frozenset()
+    with_rejects: bool = False
+    sample: int = 0
+    explain: str = ""
+    bits_per_byte: BitsPerByte | None = None
+    similarity: Similarity | None = None
+    count_tokens: Callable[[str], int] | None = None
 
 
-def run(engine: BeamEngine, parts: list[Part], job: Job) -> None:
-    """Runs all stages; writes shards, counts and rejects to the job's directory."""
+class Outcomes:
+    """Collects what became of documents, over the stages of a phase."""
 
-    def each(function: Callable, elements: Sequence[Any], **others: Any) -> None:
-        engine.each(functools.partial(function, job=job, **others), elements)
+    def __init__(self, job: Job) -> None:
+        """Starts empty."""
+        self._job = job
+        self._found: dict[str, list[Any]] = {"pieces": [], "tallies": [], "explained": []}
 
-    each(stages.read_part, parts)
-    each(stages.collect_boilerplate, range(boilerplate.PARTS))
-    each(stages.judge_chunk, job.chunks())
-    each(joins.link_column, range(joins.COLUMNS + 1))
-    with Progress("curating, resolve duplicates"):
-        joins.resolve_duplicates(job)
+    def passed(self, documents: Any, name: str, stage: beam.PTransform) -> Any:
+        """Applies a stage; collects what it rejects and returns what it keeps."""
+        outputs = documents | name >> stage
+        self.collect(outputs.rejected, f"{name}, rejected", self._job.with_rejects)
+        return outputs.kept
+
+    def collect(self, documents: Any, name: str, written: bool) -> None:
+        """Collects documents whose fate is decided."""
+        job, settings = self._job, self._job.settings
+        found = documents | f"{name}, collected" >> CollectOutcomes(
+            job.pieces,
+            shards=settings["shards"],
+            written=written,
+            rehydrate=settings["rehydrate"],
+            sample=job.sample,
+            explain=job.explain,
+            count_tokens=job.count_tokens,
+        )
+        for output, collections in self._found.items():
+            collections.append(found[output])
+
+    def add(self, output: str, collection: Any) -> None:
+        """Adds a result."""
+        self._found[output].append(collection)
+
+    def results(self, name: str) -> Collections:
+        """All that was collected, by output."""
+        return {
+            output: collections | f"{name}, all {output}" >> beam.Flatten()
+            for output, collections in self._found.items()
+        }
+
+
+def read_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
+    """Reads the files, extracts texts, and finds boilerplate lines."""
+    outcomes, settings = Outcomes(job), job.settings
+    records = inputs["pipeline"] | "read" >> ReadRecords(job.files)
+    outcomes.add("tallies", records.faults | "count faults" >> CountFaults())
+    documents = outcomes.passed(records.documents, "address", stages.UrlRules(job.blocked))
+    documents = outcomes.passed(documents, "extraction", stages.ExtractText())
+    pairs = outcomes.passed(records.pairs, "pair rules", stages.PairRules())
+    found = {"documents": documents, "pairs": pairs}
+    if settings["boilerplate_documents"]:
+        lines = SharedLines(settings["boilerplate_documents"], store, job.parts)
+        found["lines"] = documents | "shared lines" >> lines
+    return found | outcomes.results("read")
+
+
+def judge_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
+    """Judges each document by itself."""
+    outcomes, settings = Outcomes(job), job.settings
+    steps: list[tuple[str, beam.PTransform]] = [
+        ("damage", stages.DamageRules()),
+        ("language", stages.IdentifyLanguage(settings["languages"], settings["foreign_lines"])),
+        ("prose", stages.Heuristics()),
+    ]
+    if "lines" in inputs:
+        steps.insert(0, ("boilerplate", stages.RemoveLines(inputs["lines"])))
+    if job.bits_per_byte:
+        bound = stages.Perplexity(job.bits_per_byte, settings["most_bits_per_byte"])
+        steps.append(("perplexity", bound))
+    documents = inputs["documents"]
+    for name, stage in steps:
+        documents = outcomes.passed(documents, name, stage)
+    return {"documents": documents} | outcomes.results("judge")
+
+
+def compare_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
+    """Removes what is a copy of something else, and pairs that do not translate one another."""
+    outcomes, settings = Outcomes(job), job.settings
+    grouped = {"store": store, "parts": job.parts}
+    near = NearDuplicates(settings["near_duplicate"], settings["containment"], **grouped)
+    steps: list[tuple[str, beam.PTransform]] = [
+        ("exact duplicates", ExactDuplicates(**grouped)),
+        ("near duplicates", near),
+    ]
+    if settings["host_cap"]:
+        steps.append(("host cap", HostCap(settings["host_cap"], **grouped)))
+    documents, pairs = inputs["documents"], inputs["pairs"]
+    for name, stage in steps:
+        documents = outcomes.passed(documents, name, stage)
+    found = {}
+    judges = None
     if job.similarity is None:
-        each(joins.train_lexicon, joins.pair_languages(job))
-    joins.resolve_pair_duplicates(job)
-    each(stages.finish_chunk, job.chunks())
-    for kind in ("docs", "pairs", "rejects"):
-        each(stages.merge_shard, _shards(job, kind), target=job.work / kind)
+        trainer = TrainPairJudges(settings["lexicon_pairs"])
+        judges = pairs | "pair judges" >> trainer
+        found["judges"] = judges | "kinds of judges" >> beam.Map(_kind_of_judge)
+    similar = PairSimilarity(settings["pair_similarity"], judges, job.similarity)
+    pairs = outcomes.passed(pairs, "similarity", similar)
+    for side, name in enumerate(("sources", "targets")):
+        pairs = outcomes.passed(pairs, f"equal {name}", PairDuplicates(side, **grouped))
+    return found | {"documents": documents, "pairs": pairs} | outcomes.results("compare")
 
 
-def _shards(job: Job, kind: str) -> list[tuple[str, str]]:
-    folder: pathlib.Path = job.work / "pieces" / kind
-    return [(kind, path.name) for path in sorted(folder.glob("*"))]
+def finish_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
+    """Masks personal data, removes benchmark items, and writes the corpus."""
+    outcomes, settings = Outcomes(job), job.settings
+    documents = inputs["documents"]
+    if settings["mask_personal_data"]:
+        documents = documents | "personal data" >> stages.MaskPersonal()
+    if settings["benchmarks"]:
+        items = stages.Decontaminate(settings["benchmarks"])
+        documents = outcomes.passed(documents, "benchmark items", items)
+    outcomes.collect(documents, "documents", written=True)
+    outcomes.collect(inputs["pairs"], "pairs", written=True)
+    found = outcomes.results("finish")
+    pieces = [*inputs["pieces"], found.pop("pieces")] | "all pieces" >> beam.Flatten()
+    return found | {"shards": pieces | "write" >> WriteShards(job.final, job.pieces)}
+
+
+def _kind_of_judge(element: tuple[str, Any]) -> dict[str, Any]:
+    languages, judge = element
+    return {"languages": languages, "kind": judge["kind"], "pairs": judge["pairs"]}
+
+
+# In order; each takes the `documents` and `pairs` of those before it.
+PHASES: dict[str, Callable[[Collections, Job, BlobStore], Collections]] = {
+    "read": read_phase,
+    "judge": judge_phase,
+    "compare": compare_phase,
+    "finish": finish_phase,
+}
+# Results that are not passed on as documents: small, and of JSON values.
+RESULTS = ("tallies", "explained", "judges", "shards")

@@ -1,0 +1,212 @@
+"""Runs the phases of curation: one after another on this machine, or as one pipeline elsewhere.
+
+On this machine each phase is a Beam pipeline of its own. Its collections are stored in the work
+directory, so a run that was killed goes on after the last phase that ended, and texts never lie in
+the memory of the runner. Other runners get all phases as one pipeline: they store and recover what
+passes between workers by their own means.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from marco_jax.curation.blobs import BlobStore
+from marco_jax.curation.corpus_writer import MergeTallies
+from marco_jax.curation.documents import RawDocument
+from marco_jax.curation.grouping import BundleDoFn, PartWriter
+from marco_jax.curation.pipeline import PHASES, RESULTS, Collections, Job
+from marco_jax.extras import optional
+from marco_jax.files import write_text
+from marco_jax.runtime.progress import Progress
+
+with optional():
+    import apache_beam as beam
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+# The runner of this machine.
+LOCAL = "local"
+# Collections of documents, of which the store of a phase keeps the texts.
+_TEXTS = ("documents", "pairs")
+
+Results = dict[str, list[Any]]
+
+
+def run_in_phases(job: Job, work: pathlib.Path, workers: int) -> Results:
+    """Runs the phases on this machine; returns the results of all phases.
+
+    Args:
+        job: what to do; `job.pieces` must be a folder.
+        work: the directory of all that is stored until the corpus is written.
+        workers: number of processes.
+    """
+    results: Results = {name: [] for name in RESULTS}
+    stored: dict[str, list[Any]] = {"pieces": []}
+    last = None
+    for name in PHASES:
+        folder = work / name
+        if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            with Progress(f"curating, {name}"):
+                outputs = _run_phase(name, job, folder, stored, workers)
+            shutil.rmtree(folder / "shuffled", ignore_errors=True)
+            write_text(folder / "done", "\n".join(outputs))
+        if last:
+            # The texts of the phase before last are not read again.
+            shutil.rmtree(last / "texts", ignore_errors=True)
+        # A collection without elements has no file.
+        found = dict.fromkeys((folder / "done").read_text().split(), []) | {
+            path.stem: _read_items(path) for path in folder.glob("*.json")
+        }
+        for output in RESULTS:
+            results[output] += found.pop(output, [])
+        stored["pieces"] += found.pop("pieces", [])
+        stored |= found
+        last = folder
+    return results
+
+
+def run_chained(job: Job, work: str, runner: Any, options: Sequence[str]) -> Results:
+    """Runs all phases as one pipeline of a Beam runner; returns the results of all phases.
+
+    Args:
+        job: what to do.
+        work: a directory that all workers can write to, local or of an object store.
+        runner: the name of a runner, or one.
+        options: Beam's, such as "--dask_client_address=...".
+    """
+    pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(list(options)))
+    chain_phases(pipeline, job, work)
+    with Progress("curating"):
+        pipeline.run().wait_until_finish()
+    return {name: _read_items(FileSystems.join(work, f"{name}.json")) for name in RESULTS}
+
+
+def chain_phases(pipeline: beam.Pipeline, job: Job, work: str) -> None:
+    """Adds all phases to a pipeline, which writes their results to files of `work`."""
+    results: dict[str, list[Any]] = {name: [] for name in RESULTS}
+    inputs: Collections = {"pipeline": pipeline, "pieces": []}
+    for phase in PHASES.values():
+        found = phase(inputs, job, BlobStore())
+        for output in RESULTS:
+            results[output] += [found.pop(output)] if output in found else []
+        inputs["pieces"] += [found.pop("pieces")] if "pieces" in found else []
+        inputs |= found
+    for output, collections in results.items():
+        whole = collections | f"whole {output}" >> beam.Flatten()
+        _write_items(whole, output, FileSystems.join(work, f"{output}.json"), job)
+
+
+def _run_phase(
+    name: str, job: Job, folder: pathlib.Path, stored: dict[str, list[Any]], workers: int
+) -> list[str]:
+    """Runs one phase on its stored input, and stores its output; returns the names of that."""
+    texts = BlobStore(str(folder / "texts"))
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=_local_options(workers))
+    inputs: Collections = {"pipeline": pipeline}
+    for output, items in stored.items():
+        created = pipeline | f"stored {output}" >> beam.Create(items)
+        if output in _TEXTS:
+            inputs[output] = created | f"load {output}" >> LoadDocuments()
+        elif output == "pieces":
+            inputs[output] = [created | "handles" >> beam.Map(_piece)]
+        else:
+            inputs[output] = created
+    found = PHASES[name](inputs, job, BlobStore(str(folder / "shuffled")))
+    for output, collection in found.items():
+        if output in _TEXTS:
+            collection = collection | f"store {output}" >> StoreDocuments(texts)
+        elif output == "pieces":
+            collection = collection | "as text" >> beam.Map(_piece_as_text)
+        _write_items(collection, output, str(folder / f"{output}.json"), job)
+    pipeline.run().wait_until_finish()
+    return list(found)
+
+
+def _local_options(workers: int) -> PipelineOptions:
+    options = ["--direct_running_mode=in_memory"]
+    if workers > 1:
+        mode = "--direct_running_mode=multi_processing"
+        options = [mode, f"--direct_num_workers={workers}"]
+    return PipelineOptions(options)
+
+
+class StoreDocuments(beam.PTransform):
+    """Stores documents: from documents to the handles, as text, of their blobs."""
+
+    def __init__(self, store: BlobStore) -> None:
+        """Stores in a folder."""
+        super().__init__()
+        self._store = store
+
+    def expand(self, documents: beam.PCollection) -> beam.PCollection:
+        """From documents to [handle, folder]."""
+        return documents | beam.ParDo(_Store(self._store))
+
+
+class _Store(BundleDoFn):
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+
+    def start_bundle(self) -> None:
+        self._writer = PartWriter(self._store, 1)
+
+    def process(self, document: RawDocument) -> Iterator[str]:
+        for _, handle in self._writer.add(0, document.to_state(), len(document.text)):
+            yield handle.decode()
+
+    def rest(self) -> Iterator[tuple[str, Any]]:
+        for _, handle in self._writer.flush():
+            yield "", handle.decode()
+
+
+class LoadDocuments(beam.PTransform):
+    """Loads the documents that StoreDocuments stored."""
+
+    def expand(self, handles: beam.PCollection) -> beam.PCollection:
+        """From handles to documents."""
+        return handles | beam.Reshuffle() | beam.FlatMap(_loaded)
+
+
+def _loaded(handle: str) -> Iterator[RawDocument]:
+    for state in BlobStore().rows(handle.encode()):
+        yield RawDocument(**state)
+
+
+def _piece(item: list) -> tuple:
+    (kind, shard), handle = item
+    return (kind, shard), handle.encode()
+
+
+def _piece_as_text(piece: tuple) -> list:
+    return [piece[0], piece[1].decode()]
+
+
+def _write_items(collection: beam.PCollection, name: str, path: str, job: Job) -> None:
+    """Writes a small collection to one JSON file; an empty one writes none."""
+    combine: Any = beam.combiners.ToListCombineFn()
+    if name == "tallies":
+        combine = MergeTallies(job.sample)
+    whole = collection | f"all of {name}" >> beam.CombineGlobally(combine).without_defaults()
+    whole | f"write {name}" >> beam.Map(functools.partial(_write_json, path))
+
+
+def _write_json(path: str, items: Any) -> None:
+    if FileSystems.exists(path):
+        FileSystems.delete([path])
+    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.write(json.dumps(items, ensure_ascii=False).encode())
+
+
+def _read_items(path: str | pathlib.Path) -> list[Any]:
+    if not FileSystems.exists(str(path)):
+        return []
+    with FileSystems.open(str(path), compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        found = json.loads(file.read())
+    return found if isinstance(found, list) else [found]
