@@ -48,7 +48,7 @@ def run_in_phases(job: Job, work: pathlib.Path, workers: int) -> Results:
     """
     results: Results = {name: [] for name in RESULTS}
     stored: dict[str, list[Any]] = {"pieces": []}
-    last = None
+    folders: dict[str, pathlib.Path] = {}
     for name in PHASES:
         folder = work / name
         if not (folder / "done").exists():
@@ -57,9 +57,6 @@ def run_in_phases(job: Job, work: pathlib.Path, workers: int) -> Results:
                 outputs = _run_phase(name, job, folder, stored, workers)
             shutil.rmtree(folder / "shuffled", ignore_errors=True)
             write_text(folder / "done", "\n".join(outputs))
-        if last:
-            # The texts of the phase before last are not read again.
-            shutil.rmtree(last / "texts", ignore_errors=True)
         # A collection without elements has no file.
         found = dict.fromkeys((folder / "done").read_text().split(), []) | {
             path.stem: _read_items(path) for path in folder.glob("*.json")
@@ -68,7 +65,11 @@ def run_in_phases(job: Job, work: pathlib.Path, workers: int) -> Results:
             results[output] += found.pop(output, [])
         stored["pieces"] += found.pop("pieces", [])
         stored |= found
-        last = folder
+        for output in set(_TEXTS) & found.keys():
+            # The texts that this phase has replaced are not read again.
+            if output in folders:
+                shutil.rmtree(folders[output], ignore_errors=True)
+            folders[output] = folder / output
     return results
 
 
@@ -107,7 +108,6 @@ def _run_phase(
     name: str, job: Job, folder: pathlib.Path, stored: dict[str, list[Any]], workers: int
 ) -> list[str]:
     """Runs one phase on its stored input, and stores its output; returns the names of that."""
-    texts = BlobStore(str(folder / "texts"))
     pipeline = beam.Pipeline(runner="FnApiRunner", options=_local_options(workers))
     inputs: Collections = {"pipeline": pipeline}
     for output, items in stored.items():
@@ -121,7 +121,9 @@ def _run_phase(
     found = PHASES[name](inputs, job, BlobStore(str(folder / "shuffled")))
     for output, collection in found.items():
         if output in _TEXTS:
-            collection = collection | f"store {output}" >> StoreDocuments(texts)
+            collection = collection | f"store {output}" >> StoreDocuments(
+                BlobStore(str(folder / output))
+            )
         elif output == "pieces":
             collection = collection | "as text" >> beam.Map(_piece_as_text)
         _write_items(collection, output, str(folder / f"{output}.json"), job)

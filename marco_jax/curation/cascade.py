@@ -14,7 +14,15 @@ import unicodedata
 
 from marco_jax.curation import language as languages
 from marco_jax.curation.documents import HTML_START, RawDocument
-from marco_jax.curation.rules import DAMAGE, LENGTH, RULES, MeasuredText, Rule, first_broken_rule
+from marco_jax.curation.rules import (
+    DAMAGE,
+    LENGTH,
+    MACHINE,
+    RULES,
+    MeasuredText,
+    Rule,
+    first_broken_rule,
+)
 from marco_jax.languages import LANGUAGES
 
 # Extracted texts with fewer characters may lack the main content: try a slower extractor.
@@ -33,7 +41,7 @@ def extract_text(document: RawDocument) -> RawDocument:
 
 
 def judge_damage(document: RawDocument) -> RawDocument:
-    """Rejects damaged and machine-made text by the rules that depend on no language."""
+    """Rejects damaged text, of which the language cannot be identified."""
     scores: dict[str, float] = {}
     document = dataclasses.replace(document, scores=scores)
     rule = first_broken_rule(MeasuredText(document.text), DAMAGE, scores)
@@ -67,11 +75,11 @@ def judge_language(document: RawDocument, foreign: float, accepted: frozenset[st
 
 
 def judge_prose(document: RawDocument) -> RawDocument:
-    """Rejects texts that are short or that break a quality rule of their language."""
+    """Rejects short and machine-made texts, and those that break a rule of their language."""
     scores = dict(document.scores)
     document = dataclasses.replace(document, scores=scores)
     text = MeasuredText(document.text, document.language)
-    rule = first_broken_rule(text, (LENGTH, *RULES), scores)
+    rule = first_broken_rule(text, (LENGTH, *MACHINE, *RULES), scores)
     return _rejected_by(document, rule) if rule else document
 
 

@@ -56,10 +56,10 @@ class ExtractText(DocumentStage):
 
 
 class DamageRules(DocumentStage):
-    """Rejects damaged and machine-made text, which would confuse language identification."""
+    """Rejects damaged text, which would confuse language identification."""
 
     def judge(self) -> Judge:
-        """Judges by the rules that depend on no language."""
+        """Judges by replacement characters and mojibake."""
         return cascade.judge_damage
 
 
@@ -91,7 +91,7 @@ class Heuristics(DocumentStage):
     """Rejects documents by the quality rules of their language, which must have been identified."""
 
     def judge(self) -> Judge:
-        """Judges by length and by the rules for prose."""
+        """Judges by length, and by the rules for machine-made text and for prose."""
         return cascade.judge_prose
 
 

@@ -67,8 +67,9 @@ class PartWriter:
 
     def add_table(self, keys: np.ndarray, table: np.ndarray) -> Iterator[Parted]:
         """Adds rows of numbers by the key uint64 of each; a writer takes rows or tables."""
-        self._tables.append((keys % np.uint64(self._parts), table))
-        self._size += table.nbytes
+        if table.size:
+            self._tables.append((keys % np.uint64(self._parts), table))
+            self._size += table.nbytes
         if self._size > FLUSH_BYTES:
             yield from self.flush()
 

@@ -189,7 +189,7 @@ def _shortest(language: str) -> tuple[float, float]:
     return (SHORTEST_DENSE if language in ("zh", "ja", "ko") else SHORTEST), _NONE
 
 
-# Checked before language identification, which damaged or machine-made text would confuse.
+# Checked before language identification, which damaged text would confuse.
 DAMAGE = (
     Rule(
         "damaged",
@@ -198,6 +198,8 @@ DAMAGE = (
         _most(0.001),
     ),
     Rule("damaged", "mojibake", _damage, _most(0.01)),
+)
+MACHINE = (
     Rule("machine_text", "log", lambda text: text.share_of_lines(_LOG.search), _most(0.5)),
     Rule(
         "machine_text",
@@ -245,7 +247,7 @@ RULES = (
         lambda language: (STOP_WORDS.get(language, STOP_WORDS[""]), 1.0),
     ),
 )
-ALL_RULES = (*DAMAGE, LENGTH, *RULES)
+ALL_RULES = (*DAMAGE, LENGTH, *MACHINE, *RULES)
 
 
 def first_broken_rule(

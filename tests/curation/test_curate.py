@@ -7,9 +7,10 @@ import random
 
 import pytest
 
-from marco_jax.curation import inputs, stages
+from marco_jax.curation import beam_runs
 from marco_jax.curation.curate import curate
 from marco_jax.curation.curation_config import curation_config
+from marco_jax.curation.pipeline import PHASES
 from marco_jax.data.load import load_corpus
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.reports.curation_page import curation_page
@@ -130,52 +131,48 @@ def test_order_shards_and_bad_records_do_not_change_what_is_kept(tmp_path, rows)
     assert faults["the record has no text"] == 1
 
 
-def _killed_at(stage, count):
-    """`Job.finish` that stops everything when a stage has finished so often."""
-    real, done = stages.Job.finish, []
+def test_a_run_that_was_killed_goes_on_after_the_last_phase_that_ended(
+    tmp_path, rows, monkeypatch
+):
+    raw = (str(write(tmp_path / "raw.jsonl", rows)),)
+    curate(raw, tmp_path / "whole", curation_config(), sample=2)
+    real, ran = beam_runs._run_phase, []
 
-    def finish(job, name, number, tally):
-        done.append(name)
-        if done.count(stage) == count:
+    def stopped(name, *others):
+        ran.append(name)
+        outputs = real(name, *others)
+        # The files of the phase are there, but it has not been marked as done.
+        if name == stop:
             raise KeyboardInterrupt
-        real(job, name, number, tally)
+        return outputs
 
-    return finish
-
-
-def _noted_in(calls):
-    """`Job.finish` that notes which counts it leaves."""
-    real = stages.Job.finish
-
-    def finish(job, name, number, tally):
-        calls.add(f"{name}.{number}.json")
-        real(job, name, number, tally)
-
-    return finish
-
-
-def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, rows, monkeypatch):
-    many = [{**row, "id": f"{row['id']}{n}"} for n in range(3) for row in rows]
-    raw = write(tmp_path / "raw.jsonl", many)
-    monkeypatch.setattr(inputs, "PART_BYTES", 5000)
-    monkeypatch.setattr(stages, "CHUNK_BYTES", 2000)
-    curate((str(raw),), tmp_path / "whole", curation_config(), sample=2)
-    for stage in ("read", "judge", "finish"):
+    for number, stop in enumerate(PHASES):
+        out = tmp_path / stop
         with monkeypatch.context() as patch:
-            patch.setattr(stages.Job, "finish", _killed_at(stage, 3))
-            with pytest.raises(BaseException):  # noqa: B017
-                curate((str(raw),), tmp_path / stage, curation_config(), sample=2)
-        partial = tmp_path / f"{stage}.partial"
-        before = {path: path.stat().st_mtime_ns for path in (partial / "counts").glob("*")}
-        assert before and not (tmp_path / stage).exists()
-        calls = set()
-        with monkeypatch.context() as patch:
-            patch.setattr(stages.Job, "finish", _noted_in(calls))
-            curate((str(raw),), tmp_path / stage, curation_config(), sample=2)
-        assert calls and not calls & {path.name for path in before}
+            patch.setattr(beam_runs, "_run_phase", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                curate(raw, out, curation_config(), sample=2)
+            assert not out.exists() and ran.pop() == stop
+            ran.clear()
+            stop = ""
+            curate(raw, out, curation_config(), sample=2)
+        assert ran == list(PHASES)[number:]
+        ran.clear()
         for name in ("manifest.json", "report.json"):
-            text = [(tmp_path / run / name).read_bytes() for run in (stage, "whole")]
-            assert text[0] == text[1], (stage, name)
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert not out.with_name(f"{out.name}.partial").exists()
+
+
+def test_several_processes_and_one_pipeline_give_the_same_corpus(tmp_path, rows):
+    raw = (str(write(tmp_path / "raw.jsonl", rows)),)
+    one = curate(raw, tmp_path / "one", curation_config())
+    for name, options in (
+        ("processes", {"workers": 2}),
+        ("chained", {"runner": "DirectRunner"}),
+    ):
+        assert curate(raw, tmp_path / name, curation_config(), **options) == one
+        manifests = [(tmp_path / run / "manifest.json").read_bytes() for run in ("one", name)]
+        assert manifests[0] == manifests[1], name
 
 
 def test_boilerplate_caps_and_weights(tmp_path):
