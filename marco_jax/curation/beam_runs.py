@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from marco_jax.curation.beam_files import read_json, write_bytes
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.corpus_writer import MergeTallies
 from marco_jax.curation.documents import RawDocument
@@ -26,7 +27,6 @@ from marco_jax.runtime.progress import Progress
 
 with optional():
     import apache_beam as beam
-    from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -200,15 +200,9 @@ def _write_items(collection: beam.PCollection, name: str, path: str, job: Job) -
 
 
 def _write_json(path: str, items: Any) -> None:
-    if FileSystems.exists(path):
-        FileSystems.delete([path])
-    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        file.write(json.dumps(items, ensure_ascii=False).encode())
+    write_bytes(path, json.dumps(items, ensure_ascii=False).encode())
 
 
 def _read_items(path: str | pathlib.Path) -> list[Any]:
-    if not FileSystems.exists(str(path)):
-        return []
-    with FileSystems.open(str(path), compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        found = json.loads(file.read())
+    found = read_json(str(path)) or []
     return found if isinstance(found, list) else [found]

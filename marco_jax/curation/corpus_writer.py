@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from marco_jax.curation.beam_files import replace_file
 from marco_jax.curation.blobs import BlobStore, pack_rows
 from marco_jax.curation.documents import RawDocument
 from marco_jax.curation.exact_duplicates import record_hash
@@ -182,30 +183,31 @@ class WriteShards(beam.PTransform):
     """Merges the pieces of each shard into a file of JSON lines, sorted by id.
 
     From `pieces` of CollectOutcomes to the entries of a manifest: kind, file, documents, bytes and
-    fingerprint. Files have the same bytes whatever the order of the input and the number of workers.
+    fingerprint. Files have the same bytes whatever the order of the input and the workers.
     """
 
-    def __init__(self, folder: str, store: BlobStore) -> None:
-        """Writes `folder`/KIND/xx.NNNNN.jsonl.gz."""
+    def __init__(self, folder: str, store: BlobStore, rejects: str = "") -> None:
+        """Writes `folder`/KIND/xx.NNNNN.jsonl.gz, and the kind "rejects" to another folder."""
         super().__init__()
-        self._folder, self._store = folder, store
+        self._folders = folder, rejects or FileSystems.join(folder, "rejects")
+        self._store = store
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
         """From ((kind, shard), handle) to manifest entries."""
-        merge = beam.ParDo(_Merge(self._folder, self._store))
+        merge = beam.ParDo(_Merge(*self._folders, self._store))
         return pieces | "pieces of a shard" >> beam.GroupByKey() | "merge" >> merge
 
 
 class _Merge(beam.DoFn):
-    def __init__(self, folder: str, store: BlobStore) -> None:
-        self._folder, self._store = folder, store
+    def __init__(self, folder: str, rejects: str, store: BlobStore) -> None:
+        self._folder, self._rejects, self._store = folder, rejects, store
 
     def process(self, element: tuple[Shard, Iterable[bytes]]) -> Iterator[dict[str, Any]]:
         (kind, name), handles = element[0], sorted(element[1])
         while len(handles) > MERGED_AT_ONCE:
             merged = pack_rows(self._merged(handles[:MERGED_AT_ONCE]))
             handles = [*handles[MERGED_AT_ONCE:], *self._store.write([merged])]
-        folder = FileSystems.join(self._folder, kind)
+        folder = self._rejects if kind == "rejects" else FileSystems.join(self._folder, kind)
         path = FileSystems.join(folder, f"{name}.jsonl.gz")
         # A repeated bundle writes a file of its own, and the last one stays, whole.
         draft = FileSystems.join(folder, f"{name}.{uuid.uuid4().hex}.draft")
@@ -219,9 +221,7 @@ class _Merge(beam.DoFn):
                 line = json.dumps(row, ensure_ascii=False)
                 out.write(line.encode("utf-8", "replace") + b"\n")
                 number += 1
-        if FileSystems.exists(path):
-            FileSystems.delete([path])
-        FileSystems.rename([draft], [path])
+        replace_file(draft, path)
         yield {
             "kind": kind,
             "file": f"{kind}/{name}.jsonl.gz",

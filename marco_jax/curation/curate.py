@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
+import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from marco_jax import __version__
+from marco_jax.curation.beam_files import file_exists, is_remote, write_bytes
 from marco_jax.curation.beam_runs import LOCAL, Results, run_chained, run_in_phases
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.curation_config import check
@@ -18,50 +23,51 @@ from marco_jax.curation.curation_report import bounds_of, report_of
 from marco_jax.curation.document_stages import BitsPerByte
 from marco_jax.curation.documents import RawDocument
 from marco_jax.curation.grouping import parts_for
-from marco_jax.curation.inputs import benchmark_items, matching_files, sizes_of
+from marco_jax.curation.inputs import benchmark_items, matching_files, parts_of, read, sizes_of
 from marco_jax.curation.pair_stages import Similarity
 from marco_jax.curation.pipeline import Job
 from marco_jax.curation.tally import Tally
 from marco_jax.curation.thresholds import THRESHOLDS
 from marco_jax.extras import require
-from marco_jax.files import new_file, write_json
+from marco_jax.files import new_file
 from marco_jax.languages import names_in
 
 
 def curate(
     inputs: tuple[str, ...],
-    out: pathlib.Path,
+    out: str | os.PathLike,
     config: ConfigDict,
     *,
-    runner: str = LOCAL,
+    runner: Any = LOCAL,
     options: Sequence[str] = (),
     workers: int = 1,
-    rejects: pathlib.Path | None = None,
+    rejects: str | os.PathLike = "",
     sample: int = 0,
     explain: str = "",
     perplexity: BitsPerByte | None = None,
     similarity: Similarity | None = None,
     count_tokens: Callable[[str], int] | None = None,
 ) -> dict[str, Any]:
-    """Runs all curation stages and creates `out` atomically.
+    """Runs all curation stages and creates `out`.
 
     `out` holds the corpus, docs/xx.NNNNN.jsonl.gz and pairs/xx-yy.NNNNN.jsonl.gz, which training
-    reads as `config.data`, with manifest.json and report.json. A killed run resumes if it is
-    started again with the same input and settings.
+    reads as `config.data`, with manifest.json and report.json. A folder appears whole or not at
+    all; in an object store the manifest is written last. A killed run of the local runner resumes
+    if it is started again with the same input and settings.
 
     Args:
-        inputs: paths and globs.
-        out: a new directory; all workers must see it and the inputs.
+        inputs: paths and globs, local or of an object store.
+        out: a new directory, local or of an object store; all workers must see it and the inputs.
         config: fields of curation_config.py.
-        runner: "local", or the name of a Beam runner.
+        runner: "local", "dask", or the name of another Beam runner.
         options: options of that runner.
         workers: processes of the local runner.
         rejects: a new directory for rejected documents.
         sample: number of texts per language and outcome to show in the report.
         explain: the id of a document to trace.
         perplexity: computes bits per byte; must be picklable for runners with several processes.
-        similarity: similarity in meaning of two sentences, 0 to 1; by default from a lexicon that
-            is estimated from the pairs.
+        similarity: similarity in meaning of two sentences, 0 to 1; by default from a judge that
+            is trained on the pairs.
         count_tokens: counts the tokens of a text, for the report.
 
     Returns:
@@ -72,25 +78,21 @@ def curate(
         FileNotFoundError: there is no input.
         MissingExtra: a package of the extra "curation" is not installed.
     """
+    out, rejects = os.fspath(out), os.fspath(rejects)
     _check_request(out, config, rejects, perplexity)
     files = matching_files(inputs)
     # Raise for names that match nothing, and for items that cannot be read, before any work.
     matching_files(names_in(config.lexicon_pairs))
-    for _ in benchmark_items(config.benchmarks):
-        pass
-    blocked = frozenset()
-    if config.blocked_hosts:
-        lines = pathlib.Path(config.blocked_hosts).read_text(encoding="utf-8").split()
-        blocked = frozenset(line.lower() for line in lines)
-    work = out.with_name(f"{out.name}.partial").resolve()
+    collections.deque(benchmark_items(config.benchmarks), 0)
+    work = _work_directory(out)
     job = Job(
         settings=config.to_dict(),
         files=tuple(files),
         parts=parts_for(sum(sizes_of(files))),
-        final=str(work / "final"),
+        final=out if is_remote(out) else str(work / "final"),
+        rejects=rejects if is_remote(rejects) else rejects and str(work / "rejects"),
         pieces=BlobStore(str(work / "pieces") if runner == LOCAL else ""),
-        blocked=blocked,
-        with_rejects=rejects is not None,
+        blocked=frozenset(_hosts(config.blocked_hosts)),
         sample=sample,
         explain=explain,
         bits_per_byte=perplexity,
@@ -101,36 +103,65 @@ def curate(
     if runner == LOCAL:
         results = run_in_phases(job, work, workers)
     else:
-        results = run_chained(job, str(work / "results"), runner, options)
+        folder = f"{out}/results" if is_remote(out) else str(work / "results")
+        results = run_chained(job, folder, _runner(runner), options)
     report = report_of(_tally(results, sample), job.settings)
     report["pair_judges"] = sorted(results["judges"], key=lambda judge: judge["languages"])
     if explain:
         report["explained"] = _explain(results["explained"], explain, job.settings)
-    if rejects:
-        (work / "final" / "rejects").mkdir(parents=True, exist_ok=True)
-        shutil.move(work / "final" / "rejects", rejects)
-    _publish(work, out, report, config, results["shards"])
+    if rejects and not is_remote(rejects):
+        pathlib.Path(job.rejects).mkdir(exist_ok=True)
+        shutil.move(job.rejects, rejects)
+    _publish(job, out, report, results["shards"])
+    shutil.rmtree(work)
     return report
 
 
+def _runner(name: Any) -> Any:
+    """The runner of a name; Dask's is the repaired one."""
+    if name in ("dask", "DaskRunner"):
+        from marco_jax.curation.dask_runner import ClusterRunner
+
+        return ClusterRunner()
+    return name
+
+
+def _work_directory(out: str) -> pathlib.Path:
+    """The local directory of all that is stored until the corpus is written."""
+    if not is_remote(out):
+        return pathlib.Path(out).with_name(f"{pathlib.Path(out).name}.partial").resolve()
+    name = hashlib.blake2b(out.encode(), digest_size=8).hexdigest()
+    return pathlib.Path(tempfile.gettempdir()) / f"marco-curate-{name}"
+
+
 def _check_request(
-    out: pathlib.Path,
-    config: ConfigDict,
-    rejects: pathlib.Path | None,
-    perplexity: BitsPerByte | None,
+    out: str, config: ConfigDict, rejects: str, perplexity: BitsPerByte | None
 ) -> None:
     """Refuses settings and directories that cannot be used; see `curate`."""
     require("curation")
     check(config)
     for directory in filter(None, (out, rejects)):
-        if directory.exists():
+        local = not is_remote(directory) and pathlib.Path(directory).exists()
+        if local or file_exists(f"{directory}/manifest.json"):
             raise ValueError(f"{directory} exists: name a new directory")
-    if rejects and out.resolve() in rejects.resolve().parents:
+    if rejects and pathlib.Path(out).resolve() in pathlib.Path(rejects).resolve().parents:
         raise ValueError(
             f"--rejects={rejects} is inside --out and would be read as training text: move it"
         )
     if config.perplexity_model and perplexity is None:
         raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
+
+
+def _hosts(path: str) -> list[str]:
+    """The hosts of a file, one a line."""
+    if not path:
+        return []
+    return [
+        str(record.fields["text"]).strip().lower()
+        for part in parts_of(matching_files((path,)))
+        for record in read(part)
+        if record.fields
+    ]
 
 
 def _tally(results: Results, sample: int) -> Tally:
@@ -140,16 +171,8 @@ def _tally(results: Results, sample: int) -> Tally:
     return tally
 
 
-def _publish(
-    work: pathlib.Path,
-    out: pathlib.Path,
-    report: dict[str, Any],
-    config: ConfigDict,
-    shards: list[dict[str, Any]],
-) -> None:
-    """Adds manifest and report to the corpus in `work`, moves it to `out`, and removes `work`."""
-    final = work / "final"
-    final.mkdir(exist_ok=True)
+def _publish(job: Job, out: str, report: dict[str, Any], shards: list[dict[str, Any]]) -> None:
+    """Adds report and manifest to the corpus; a local one is then moved to `out`."""
     manifest = {
         "shards": [
             {name: value for name, value in shard.items() if name != "kind"}
@@ -157,18 +180,19 @@ def _publish(
             if shard["kind"] != "rejects"
         ],
         "total": report["total"],
-        "settings": config.to_dict(),
+        "settings": job.settings,
         "thresholds": {code: vars(row) for code, row in THRESHOLDS.items()},
     }
-    write_json(final / "manifest.json", manifest)
-    write_json(final / "report.json", report)
-    final.rename(out)
-    shutil.rmtree(work)
+    for name, value in (("report.json", report), ("manifest.json", manifest)):
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+        write_bytes(f"{job.final}/{name}", f"{text}\n".encode())
+    if not is_remote(out):
+        pathlib.Path(job.final).rename(out)
 
 
 def _begin(job: Job, work: pathlib.Path) -> None:
     """Prepares the work directory; removes the files of a job with other input or settings."""
-    switches = [job.with_rejects, job.sample, job.explain, bool(job.similarity)]
+    switches = [job.rejects, job.sample, job.explain, bool(job.similarity), __version__]
     switches += [bool(job.count_tokens), sorted(job.blocked)]
     about = [job.files, sizes_of(job.files, times=True), job.settings, *switches]
     text = json.dumps(about, ensure_ascii=False)

@@ -167,7 +167,7 @@ class _Pack(BundleDoFn):
 
 
 class GroupDocuments(beam.PTransform):
-    """Groups documents by part of a key: from documents to (part, handles); see `read_documents`."""
+    """Groups documents by part of a key, as blobs that `read_documents` reads."""
 
     def __init__(self, key: Callable[[RawDocument], int], store: BlobStore, parts: int) -> None:
         """Groups by `key`, a picklable function to uint64, into `parts` parts."""

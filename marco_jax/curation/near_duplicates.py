@@ -22,7 +22,6 @@ import numpy as np
 
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.components import EDGE, ConnectedComponents
-from marco_jax.curation.documents import RawDocument
 from marco_jax.curation.exact_duplicates import digest_of
 from marco_jax.curation.grouping import (
     BundleDoFn,

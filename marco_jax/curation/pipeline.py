@@ -34,16 +34,17 @@ class Job:
     """What a run of curation was asked for; see `curate.curate`.
 
     `parts` is the number of parts into which documents are divided by key, `pieces` keeps documents
-    until they are written, `final` is the folder of the corpus.
+    until they are written, `final` is the folder of the corpus,
+    `rejects` that of rejected documents, empty if they are not wanted.
     """
 
     settings: dict[str, Any]
     files: tuple[str, ...]
     parts: int
     final: str
+    rejects: str = ""
     pieces: BlobStore = BlobStore()
     blocked: frozenset[str] = frozenset()
-    with_rejects: bool = False
     sample: int = 0
     explain: str = ""
     bits_per_byte: BitsPerByte | None = None
@@ -62,7 +63,7 @@ class Outcomes:
     def passed(self, documents: Any, name: str, stage: beam.PTransform) -> Any:
         """Applies a stage; collects what it rejects and returns what it keeps."""
         outputs = documents | name >> stage
-        self.collect(outputs.rejected, f"{name}, rejected", self._job.with_rejects)
+        self.collect(outputs.rejected, f"{name}, rejected", bool(self._job.rejects))
         return outputs.kept
 
     def collect(self, documents: Any, name: str, written: bool) -> None:
@@ -166,7 +167,7 @@ def finish_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections
     outcomes.collect(inputs["pairs"], "pairs", written=True)
     found = outcomes.results("finish")
     pieces = [*inputs["pieces"], found.pop("pieces")] | "all pieces" >> beam.Flatten()
-    return found | {"shards": pieces | "write" >> WriteShards(job.final, job.pieces)}
+    return found | {"shards": pieces | "write" >> WriteShards(job.final, job.pieces, job.rejects)}
 
 
 def _kind_of_judge(element: tuple[str, Any]) -> dict[str, Any]:

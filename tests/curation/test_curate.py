@@ -131,9 +131,7 @@ def test_order_shards_and_bad_records_do_not_change_what_is_kept(tmp_path, rows)
     assert faults["the record has no text"] == 1
 
 
-def test_a_run_that_was_killed_goes_on_after_the_last_phase_that_ended(
-    tmp_path, rows, monkeypatch
-):
+def test_a_run_that_was_killed_goes_on_after_the_last_phase_that_ended(tmp_path, rows, monkeypatch):
     raw = (str(write(tmp_path / "raw.jsonl", rows)),)
     curate(raw, tmp_path / "whole", curation_config(), sample=2)
     real, ran = beam_runs._run_phase, []
