@@ -24,7 +24,7 @@ from marco_jax.curation.tally import Tally
 from marco_jax.curation.thresholds import THRESHOLDS
 from marco_jax.extras import require
 from marco_jax.files import new_file, write_json
-from marco_jax.languages import names_in
+from marco_jax.languages import language_code, names_in
 
 
 def curate(
@@ -154,14 +154,15 @@ def _begin(job: Job, parts: list[Part]) -> None:
 def _items(paths: str) -> Iterator[tuple[str, str]]:
     for path in names_in(paths):
         for part in parts_of(matching_files((path,))):
-            for record, fault in read(part):
-                if record is None:
-                    raise ValueError(f"config.benchmarks: {part.path}: {fault}")
-                language = str(record.get("language") or record.get("lang") or "")
-                names = set(record) - {"id", "language", "lang"}
+            for record in read(part):
+                if record.fields is None:
+                    raise ValueError(f"config.benchmarks: {part.path}: {record.fault}")
+                fields = record.fields
+                language = language_code(str(fields.get("language") or fields.get("lang") or ""))
+                names = set(fields) - {"id", "language", "lang"}
                 for name in sorted(names):
-                    if isinstance(record[name], str):
-                        yield record[name], language
+                    if isinstance(fields[name], str):
+                        yield fields[name], language
 
 
 def _explain(work: pathlib.Path, key: str, settings: dict[str, Any]) -> list[str]:

@@ -130,12 +130,12 @@ def _given_pairs(patterns: str, languages: str) -> Iterator[str]:
     """Yields the pairs of the user's files in two languages; skips faulty lines."""
     names = names_in(patterns)
     for part in parts_of(matching_files(names)):
-        for record, _ in read(part):
+        for record in read(part):
+            if record.fields is None:
+                continue
             with contextlib.suppress(ValueError):
-                if (
-                    record is not None
-                    and (pair := pair_of(record, part.path)).language == languages
-                ):
+                pair = pair_of(record.fields, part.path)
+                if pair.language == languages:
                     yield pair.text
 
 

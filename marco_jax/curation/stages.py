@@ -20,7 +20,7 @@ import numpy as np
 
 from marco_jax.curation import boilerplate, storage
 from marco_jax.curation.cascade import Perplexity, apply_rules, prepare
-from marco_jax.curation.curation_config import bits_by_language, codes
+from marco_jax.curation.curation_config import bits_by_language, codes, field_names
 from marco_jax.curation.decontamination import BenchmarkItems
 from marco_jax.curation.documents import RawDocument, document_of, is_tsv, pair_of
 from marco_jax.curation.duplicates import describe_text, hash64
@@ -263,14 +263,15 @@ def _describe_pair(pair: RawDocument) -> tuple:
 
 
 def _prepared(part: Part, job: Job, tally: Tally, pieces: _Pieces) -> Iterator[RawDocument]:
-    for record, fault in read(part):
+    names = field_names(job.settings["fields"])
+    for record in read(part):
         try:
-            if record is None:
-                raise ValueError(fault)
+            if record.fields is None:
+                raise ValueError(record.fault)
             if is_tsv(part.path):
-                yield pair_of(record, part.path)
+                yield pair_of(record.fields, part.path)
                 continue
-            document = prepare(document_of(record), job.blocked)
+            document = prepare(document_of(record.fields, names), job.blocked)
         except ValueError as error:
             tally.faults[str(error)] += 1
             continue

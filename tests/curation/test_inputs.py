@@ -13,12 +13,12 @@ TEXTS = ["one line", "zwei Zeilen", "три строки", "四行", "x" * 3000]
 
 
 def texts(path: pathlib.Path) -> list[str]:
-    found = [record for part in parts_of([str(path)]) for record, _ in read(part)]
-    return [record["text"] for record in found if record]
+    found = [record.fields for part in parts_of([str(path)]) for record in read(part)]
+    return [fields["text"] for fields in found if fields]
 
 
 def faults(path: pathlib.Path) -> list[str]:
-    return [fault for part in parts_of([str(path)]) for _, fault in read(part) if fault]
+    return [row.fault for part in parts_of([str(path)]) for row in read(part) if row.fault]
 
 
 def lines(rows: list[str]) -> bytes:
@@ -70,7 +70,7 @@ def test_warc_and_wet_as_another_library_writes_them(tmp_path):
                 "https://site.example/b", "conversion", payload=io.BytesIO(b"Ein Text")
             )
             writer.write_record(record)
-        found = [record for record, _ in read(Part(0, str(tmp_path / name)))]
+        found = [record.fields for record in read(Part(0, str(tmp_path / name)))]
         assert [record.get("html") or record.get("text") for record in found] == [page, "Ein Text"]
         assert found[0]["url"] == "https://site.example/a"
 
