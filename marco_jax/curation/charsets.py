@@ -11,6 +11,8 @@ import re
 import unicodedata
 
 UTF_8 = "utf-8"
+# Name of the field in which readers note the charset of a record, where it is not UTF-8.
+CHARSET = "_charset"
 
 # Bytes of a page that detection looks at.
 SAMPLE = 1 << 16
@@ -25,8 +27,8 @@ MOST_BAD = 0.02
 _CODECS = {
     "gb18030": "gb2312 gb_2312 gb_2312-80 gbk x-gbk cp936 ms936 chinese csgb2312 iso-ir-58 euc-cn",
     "big5hkscs": "big5 big5-hkscs cn-big5 csbig5 x-x-big5 cp950",
-    "cp949": "euc-kr ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 korean csksc56011987 iso-ir-149 "
-    "windows-949 uhc",
+    "cp949": "euc-kr ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 korean csksc56011987 "
+    "iso-ir-149 windows-949 uhc",
     "cp932": "shift_jis shift-jis sjis x-sjis ms_kanji windows-31j csshiftjis ms932",
     "euc_jp": "euc-jp x-euc-jp cseucpkdfmtjapanese",
     "iso2022_jp_ext": "iso-2022-jp csiso2022jp",
@@ -59,7 +61,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf_16"),
 )
 # Text codecs of Python that are not charsets of files.
-_NO_CHARSETS = ("utf-7", "punycode", "idna", "unicode_escape", "raw_unicode_escape", "mbcs", "oem")
+_NOT_WEB = ("utf_7", "punycode", "idna", "unicode_escape", "raw_unicode_escape", "mbcs", "oem")
 
 _NON_ASCII = re.compile(rb"[\x80-\xff]+")
 _MARKUP = re.compile(rb"<(?:script|style)\b.*?</(?:script|style)\s*>|<[^<>]*>", re.I | re.S)
@@ -78,10 +80,10 @@ def codec_of(label: str) -> str:
     try:
         name = codecs.lookup(label).name
         # Codecs from bytes to bytes, such as hex, raise LookupError here.
-        b"".decode(name)
+        b"a".decode(name)
     except (LookupError, ValueError, UnicodeError):
         return ""
-    if name in _NO_CHARSETS:
+    if name.replace("-", "_") in _NOT_WEB:
         return ""
     return _LABELS.get(name, name.replace("-", "_"))
 
@@ -92,7 +94,7 @@ def declared_charset(data: bytes) -> str:
     return (found[1] or found[2]).decode("ascii", "replace") if found else ""
 
 
-def decode(data: bytes, *labels: str) -> tuple[str, str]:
+def decode_text(data: bytes, *labels: str) -> tuple[str, str]:
     """Decodes the bytes of a page or file.
 
     A byte order mark decides, then validity as UTF-8, then the first of `labels` that can be
@@ -107,10 +109,10 @@ def decode(data: bytes, *labels: str) -> tuple[str, str]:
         The text without its byte order mark, and the name of the charset, "utf-8" or another.
     """
     codec = charset_of(data, *labels)
-    return decoded(data, codec).removeprefix("\ufeff"), name_of(codec)
+    return decoded(data, codec).removeprefix("\ufeff"), charset_name(codec)
 
 
-def name_of(codec: str) -> str:
+def charset_name(codec: str) -> str:
     """The web's name of a codec, such as "windows-1251" for "cp1251"."""
     if codec in _NAMES:
         return _NAMES[codec]
@@ -124,7 +126,7 @@ def decoded(data: bytes, codec: str) -> str:
 
 
 def charset_of(data: bytes, *labels: str) -> str:
-    """The codec of a text; see `decode`."""
+    """The codec of a text; see `decode_text`."""
     for mark, codec in _MARKS:
         if data.startswith(mark):
             return codec

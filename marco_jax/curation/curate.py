@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.curation import storage
 from marco_jax.curation.cascade import Perplexity
+from marco_jax.curation.charsets import CHARSET
 from marco_jax.curation.curation_config import check
 from marco_jax.curation.curation_report import bounds_of, report_of
 from marco_jax.curation.inputs import Part, matching_files, parts_of, read
@@ -159,7 +160,7 @@ def _items(paths: str) -> Iterator[tuple[str, str]]:
                     raise ValueError(f"config.benchmarks: {part.path}: {record.fault}")
                 fields = record.fields
                 language = language_code(str(fields.get("language") or fields.get("lang") or ""))
-                names = set(fields) - {"id", "language", "lang"}
+                names = set(fields) - {"id", "language", "lang", CHARSET}
                 for name in sorted(names):
                     if isinstance(fields[name], str):
                         yield fields[name], language

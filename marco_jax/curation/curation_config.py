@@ -15,7 +15,7 @@ def curation_config() -> ConfigDict:
     c = ConfigDict()
     # Codes of the languages to keep, comma-separated; empty for all.
     c.languages = ""
-    # Names of fields in JSON Lines and Parquet, where they differ: "text=body,id=doc_id,language=l";
+    # Names of fields in JSON Lines and Parquet, where they differ: "text=body,id=doc_id";
     # "content" and "lang" need no entry. Of text, html, id, url and language.
     c.fields = ""
     # A file with one host per line; pages of these hosts and their subdomains are rejected.

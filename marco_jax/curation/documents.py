@@ -11,6 +11,8 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
+from marco_jax.curation.charsets import CHARSET
+from marco_jax.curation.http_bodies import FORM
 from marco_jax.languages import LANGUAGES, language_code
 
 # Fields of records that are read without `config.fields`; of several the first that is there.
@@ -111,15 +113,13 @@ def document_of(record: Mapping[str, Any], fields: Mapping[str, str] | None = No
         key = hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=12).hexdigest()
     names = [fields["language"]] if "language" in fields else LANGUAGE_FIELDS
     page = text if text.strip() else html
-    form = record.get("form") if record.get("form") in ("html", "plain") else ""
-    # A record's own "form" is a field of the user's, such as "html" of a poem; it is harmless.
     return RawDocument(
         _encodable(str(key)),
         _encodable(page),
         url=_encodable(url),
         claimed=language_code(_first_text(record, names)),
-        charset=_first_text(record, ["charset"]),
-        form=str(form or ("" if text.strip() or "form" in record else "html")),
+        charset=_first_text(record, [CHARSET]),
+        form=str(record.get(FORM, "" if text.strip() else "html")),
     )
 
 
@@ -150,7 +150,7 @@ def pair_of(record: Mapping[str, Any], path: str) -> RawDocument:
         raise ValueError("not two columns")
     text = f"{codes}\t{record['text']}"
     key = hashlib.blake2b(text.encode("utf-8"), digest_size=12).hexdigest()
-    return RawDocument(key, record["text"], codes, charset=str(record.get("charset", "")))
+    return RawDocument(key, record["text"], codes, charset=str(record.get(CHARSET, "")))
 
 
 @functools.lru_cache(maxsize=256)

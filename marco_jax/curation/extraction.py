@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import re
 import unicodedata
+from typing import Any
 
 from marco_jax.curation.documents import RawDocument
 
@@ -24,7 +25,7 @@ _PAGE = re.compile(r"(?:\s|\ufeff|<\?xml[^>]*>|<!--.*?-->)*<(?:!doctype\s+html|h
                    re.I | re.S)  # fmt: skip
 _BLOCK = (
     "p|div|ul|ol|li|dl|table|tr|td|th|h[1-6]|section|article|main|nav|header|footer|blockquote"
-    "|pre|form|center|font|figure|aside|span|a|body"
+    "|pre|form|center|font|aside|span|a|body"
 )
 _OPENS = re.compile(rf"<(?:{_BLOCK}|b|i|em|strong|img|br|hr|title|meta|link|script|style)\b", re.I)
 _CLOSED = re.compile(rf"</(?:{_BLOCK})\s*>", re.I)
@@ -89,20 +90,32 @@ def _main_text(page: str) -> str:
     text = extract(fast=True) or ""
     if len(text) < SHORT_EXTRACT:
         text = extract() or text
+        # Of a page of links alone the extractors return the links.
+        text = "" if _without_spaces(text) in _linked(trafilatura.load_html(page)) else text
     return text
+
+
+def _linked(tree: Any) -> str:
+    """The text of all links, without spaces."""
+    links = () if tree is None else tree.iter("a")
+    return "".join(_without_spaces(link.text_content()) for link in links)
+
+
+def _without_spaces(text: str) -> str:
+    return "".join(text.split())
 
 
 def _fragment_text(page: str) -> str:
     """All text of a fragment, of which extraction finds no main part; "" if it is mostly links."""
-    import lxml.html
     import trafilatura
 
-    tree = lxml.html.fromstring(page)
+    tree = trafilatura.load_html(page)
+    if tree is None:
+        return ""
     for element in tree.xpath("//nav|//script|//style|//form|//footer|//header"):
         element.drop_tree()
-    linked = sum(len(link.text_content()) for link in tree.iter("a"))
-    total = len(tree.text_content().strip())
-    if linked > LINKED * total:
+    total = len(_without_spaces(tree.text_content()))
+    if len(_linked(tree)) > LINKED * total:
         return ""
     return trafilatura.html2txt(tree)
 

@@ -11,6 +11,8 @@ from marco_jax.extras import is_installed
 # A longer page is not a document: mostly a compressed body that expands without bound.
 PAGE_BYTES = 32 << 20
 
+# Name of the field in which readers note that a page is "html" or "plain", by its media type.
+FORM = "_form"
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 PLAIN_TYPES = ("text/plain", "text/markdown", "text/x-markdown")
 # Types of HTML pages and of data; the content decides.
@@ -159,7 +161,7 @@ def _brotli(body: bytes) -> bytes:
             if len(out) > PAGE_BYTES:
                 break
     except brotli.error:
-        # Every text is the start of some stream: a few bytes of output are no page.
+        # Every text is the start of some stream: a few bytes of output prove nothing.
         return out if len(out) > len(body) else body
     return out or body
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from marco_jax.curation import charsets, warc
+from marco_jax.curation.charsets import CHARSET
 from marco_jax.extras import optional
 
 with optional():
@@ -21,7 +22,7 @@ _BLOCK = 1 << 20
 # Bytes at the beginning of a file of text from which its charset is detected.
 _SAMPLE = 1 << 16
 
-# Files of lines and packed WARC files are read in parallel parts of this size; others by one worker.
+# Files of lines and packed WARC files are read in parallel parts of this size.
 PART_BYTES = 256 << 20
 
 _JSON = (".jsonl", ".json", ".ndjson")
@@ -211,18 +212,18 @@ def _wide_lines(stream: IO[bytes], codec: str) -> Iterator[tuple[int, bytes | _F
 def _text(position: int, line: bytes, charset: str) -> Record | None:
     """The text of a line; a line of a file that begins in ASCII is decoded by itself."""
     if not charset:
-        text, name = charsets.decode(line)
+        text, name = charsets.decode_text(line)
     elif _is_wide(charset):
-        text, name = line.decode("utf-8"), charsets.name_of(charset)
+        text, name = line.decode("utf-8"), charsets.charset_name(charset)
     else:
-        text, name = charsets.decoded(line, charset), charsets.name_of(charset)
+        text, name = charsets.decoded(line, charset), charsets.charset_name(charset)
     text = text.rstrip("\r")
     if position == 0:
         text = text.removeprefix("\ufeff")
     if not text.strip():
         return None
     fields = {"text": text}
-    return Record(position, fields if name == charsets.UTF_8 else {**fields, "charset": name})
+    return Record(position, fields if name == charsets.UTF_8 else {**fields, CHARSET: name})
 
 
 def _json(position: int, line: bytes, charset: str) -> Record | None:
@@ -244,7 +245,7 @@ def _json(position: int, line: bytes, charset: str) -> Record | None:
         )
     if isinstance(fields, dict):
         return Record(
-            position, {**fields, "charset": charsets.name_of(charset)} if charset else fields
+            position, {**fields, CHARSET: charsets.charset_name(charset)} if charset else fields
         )
     if position == 0 and isinstance(fields, list) and fields and isinstance(fields[0], dict):
         return Record(position, None, "one JSON value, not a line per record")
@@ -267,7 +268,7 @@ def _parquet(stream: IO[bytes]) -> Iterator[Record]:
 
 
 def _row(batch: Any) -> dict[str, Any] | None:
-    """The one row of a batch, or None if a value has no Python form, as bytes that are not UTF-8."""
+    """The one row of a batch, or None if a value has no Python form."""
     import pyarrow
 
     try:

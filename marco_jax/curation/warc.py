@@ -1,9 +1,9 @@
 """Reads pages of WARC files and texts of WET files (ISO 28500), also from parts of packed files.
 
 Packed WARC files have a gzip member for each record, so that a part of the file can start at any
-member. The first member of a part is found by its magic bytes, by "WARC/" at its beginning, and by
-the member that must follow it: compressed data may hold such bytes by chance, or a packed WARC file
-as a page.
+member. A member is found by its magic bytes and by "WARC/" at its beginning. Compressed data may
+hold both, as a page that is a packed WARC file: so a part is read from LOOK_BACK bytes before its
+start. The end of any longer member leads to the file's own members, which follow one another.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from marco_jax.curation import charsets
 from marco_jax.curation.http_bodies import (
+    FORM,
     HTML_TYPES,
     PAGE_BYTES,
     PLAIN_TYPES,
@@ -32,8 +33,8 @@ _BLOCK = 1 << 20
 _PACKED_BLOCK = 1 << 17
 _MAGIC = b"\x1f\x8b\x08"
 _START = re.compile(rb"WARC/\d\.\d\s*\n")
-# Compressed bytes over which a chain of members is followed to tell whether it is the file's own.
-CHAIN = 32 << 20
+# A part is read from so many bytes before its start, to find where members begin.
+LOOK_BACK = 32 << 20
 _DICTIONARY = b"\x5d\x2a\x4d\x18"
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
@@ -49,29 +50,27 @@ def packed_records(stream: IO[bytes], start: int, stop: int) -> Iterator[Found]:
         start: first byte.
         stop: end, or 0 for the end of the file.
     """
-    source = _Source(stream, start)
-    if not source.find(stop, checked=start > 0):
+    source = _Source(stream, max(0, start - LOOK_BACK))
+    if source.at and not source.find(stop):
         return
     while source.more() and not (stop and source.at >= stop):
         at = source.at
-        if not source.startswith(_MAGIC):
-            # Zero bytes fill up files on tapes and block devices.
-            if not source.only_zeros(stop):
-                yield at, None, "damaged gzip member"
-                source.seek(at + 1)
-                if source.find(stop, checked=False):
-                    continue
-            return
-        member = _Member(source)
         try:
-            for number, (_, fields, fault) in enumerate(records(io.BufferedReader(member, _BLOCK))):
+            member = _Member(source)
+            found = enumerate(records(io.BufferedReader(member, _BLOCK)) if at >= start else ())
+            for number, (_, fields, fault) in found:
                 if fields is not None or fault:
                     yield at + number, fields, fault
             member.drain()
         except (zlib.error, EOFError):
-            yield at, None, "damaged gzip member"
+            source.seek(at)
+            # Zero bytes fill up files on tapes and block devices.
+            if source.only_zeros():
+                return
+            if at >= start:
+                yield at, None, "damaged gzip member"
             source.seek(at + 1)
-            if not source.find(stop, checked=False):
+            if not source.find(stop):
                 return
 
 
@@ -122,7 +121,7 @@ def records(stream: IO[bytes]) -> Iterator[Found]:
 
 
 def _page(kind: str, fields: dict[str, str], body: bytes) -> dict[str, Any]:
-    """The record of a page: "html" or "text", with its "form" and "charset"."""
+    """The record of a page: "html" or "text", with its form and charset."""
     media, label = media_type(fields.get("content-type", ""))
     if kind == "response":
         if not media.startswith("application/http") and not body.startswith(b"HTTP/"):
@@ -134,15 +133,16 @@ def _page(kind: str, fields: dict[str, str], body: bytes) -> dict[str, Any]:
         check_page(media, body)
     if kind == "conversion":
         media = "text/plain"
-    text, charset = charsets.decode(body, label, charsets.declared_charset(body))
+    text, charset = charsets.decode_text(body, label, charsets.declared_charset(body))
     record: dict[str, Any] = {
         "id": fields.get("warc-record-id", "").strip("<>") or None,
         "url": fields.get("warc-target-uri", "").strip("<>"),
-        "charset": "" if charset == charsets.UTF_8 else charset,
     }
+    if charset != charsets.UTF_8:
+        record[charsets.CHARSET] = charset
     if media in PLAIN_TYPES:
-        return {**record, "text": text, "form": "plain"}
-    return {**record, "html": text, "form": "html" if media in HTML_TYPES else ""}
+        return {**record, "text": text, FORM: "plain"}
+    return {**record, "html": text, FORM: "html" if media in HTML_TYPES else ""}
 
 
 class _Counted:
@@ -186,11 +186,6 @@ class _Source:
         self._held += block
         return bool(block)
 
-    def startswith(self, magic: bytes) -> bool:
-        while len(self._held) < len(magic) and self._fill():
-            pass
-        return self._held.startswith(magic)
-
     def take(self) -> bytes:
         """The bytes that are held, or the next block."""
         self.more()
@@ -202,21 +197,15 @@ class _Source:
         self._held = data + self._held
         self.at -= len(data)
 
-    def only_zeros(self, stop: int) -> bool:
-        """Whether zero bytes are all that follows, up to `stop`."""
-        at = self.at
-        while (data := self.take()) and not (stop and self.at - len(data) >= stop):
+    def only_zeros(self) -> bool:
+        """Whether zero bytes are all that follows; takes them."""
+        while data := self.take():
             if data.strip(b"\0"):
-                self.seek(at)
                 return False
         return True
 
-    def find(self, stop: int, checked: bool) -> bool:
-        """Moves to the next member that begins a WARC record, before `stop`.
-
-        With `checked` the members behind it must follow one another, so that members within the
-        data of another member are not taken for the file's.
-        """
+    def find(self, stop: int) -> bool:
+        """Moves to the next member that begins a WARC record, before `stop`."""
         while True:
             found = self._held.find(_MAGIC)
             skipped = found if found >= 0 else max(0, len(self._held) - len(_MAGIC) + 1)
@@ -229,13 +218,10 @@ class _Source:
                     return False
                 continue
             at = self.at
-            if not self._begins_record():
-                self.seek(at + 1)
-            elif not checked or (after := self._chain_end(at)) < 0:
-                self.seek(at)
+            begins = self._begins_record()
+            self.seek(at if begins else at + 1)
+            if begins:
                 return True
-            else:
-                self.seek(after)
 
     def _begins_record(self) -> bool:
         with contextlib.suppress(zlib.error):
@@ -245,19 +231,6 @@ class _Source:
                 out += unpacker.decompress(data, 16)
             return bool(_START.match(out))
         return False
-
-    def _chain_end(self, at: int) -> int:
-        """Where a chain of members ends in other data; -1 if it goes on, or a member is damaged."""
-        self.seek(at)
-        try:
-            while self.at < at + CHAIN and self.more():
-                if not self.startswith(_MAGIC):
-                    after = self.at
-                    return -1 if self.only_zeros(0) else after
-                _Member(self).drain()
-        except (zlib.error, EOFError):
-            pass
-        return -1
 
 
 class _Member(io.RawIOBase):
