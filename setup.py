@@ -38,6 +38,8 @@ REQUIRES = [
     "regex>=2026.11.15",
     # Which language a model answers in; offline.
     "py3langid>=0.4.0",
+    # Codes of languages, as files write them.
+    "langcodes>=3.5.1",
     "seqio>=0.0.20",
     "tensorflow>=2.21.0",
     "tensorflow-datasets>=4.9.10",
@@ -66,6 +68,10 @@ CURATION = [
     # Tells Malay from Indonesian where words do not.
     "langidentify>=1.0.2",
     "zstandard>=0.25.0",
+    # Pages of WARC files as some servers send them.
+    "brotli>=1.2.1",
+    # Charsets of pages that do not declare one.
+    "chardet>=6.0.0",
 ]
 
 # The baseline fit of `marco sweep`.

@@ -36,7 +36,7 @@ EXTRAS = {
         "curation",
         (
             *("apache_beam", "trafilatura", "justext", "ftfy", "phonenumbers", "pycld2"),
-            *("langidentify", "zstandard"),
+            *("langidentify", "zstandard", "brotli", "chardet"),
         ),
     ),
     "sweep": Extra("the fit 'lightgbm' of a sweep", ("lightgbm",)),

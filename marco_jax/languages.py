@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -104,6 +105,7 @@ def add_languages(extra: str) -> None:
         found[language.code] = language
     new = {code: language for code, language in found.items() if code not in LANGUAGES}
     if new:
+        language_code.cache_clear()
         own = [language.code for language in _TABLE_1]
         new |= {code: LANGUAGES.pop(code) for code in tuple(LANGUAGES) if code not in own}
         LANGUAGES.update(sorted(new.items()))
@@ -153,6 +155,42 @@ def get_language(code: str) -> Language:
             f"language {code!r} is unknown: {hint}; config.languages.extra adds a language"
         )
     return LANGUAGES[code]
+
+
+# What files write for a text of an unknown language, or of none or several (ISO 639-2).
+_NO_LANGUAGE = ("und", "mul", "zxx", "mis", "unk", "none", "null", "nan", "other")
+
+
+@functools.lru_cache(maxsize=4096)
+def language_code(text: str) -> str:
+    """The code of a language that a file names, as "kk" for "kaz", "KK", "kk_KZ" and "kaz_Cyrl".
+
+    Deprecated codes ("iw") and the chief member of a macrolanguage ("cmn", "azj") become the code
+    that the mixture uses. Languages outside it keep their two or three letters.
+
+    Args:
+        text: a tag of ISO 639, BCP 47 or FLORES, or an English or native name of a known language.
+
+    Returns:
+        The code, or "" for none, such as "und" or "unknown".
+    """
+    text = text.strip().lower()
+    for language in LANGUAGES.values():
+        if text in (language.code, language.name.lower(), language.native_name.lower()):
+            return language.code
+    # "en_US.utf8" and "sr@latin" as systems name locales.
+    tag = re.split("[.@;,]", text)[0].replace("_", "-").strip()
+    code = tag.partition("-")[0]
+    if not _CODE.fullmatch(code) or code in _NO_LANGUAGE:
+        return ""
+    import langcodes
+
+    try:
+        code = langcodes.Language.get(langcodes.standardize_tag(code, macro=True)).language or ""
+    except ValueError:
+        return ""
+    # Identifiers of languages write Tagalog so.
+    return "tl" if code == "fil" else code if _CODE.fullmatch(code) else ""
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from marco_jax.languages import (
     add_languages,
     get_language,
     high_resource,
+    language_code,
     low_resource,
 )
 
@@ -86,3 +87,27 @@ def test_a_bad_item_is_named_and_adds_nothing(item, message):
 def test_an_unknown_code_names_the_field_that_adds_languages():
     with pytest.raises(ValueError, match="config.languages.extra adds a language"):
         get_language("sw")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("eng", "en"), ("EN", "en"), ("en_US", "en"), ("en_US.UTF-8", "en"), ("English", "en"),
+        ("kaz", "kk"), ("kaz_Cyrl", "kk"), ("cmn_Hani", "zh"), ("zho_Hant", "zh"), ("chi", "zh"),
+        ("zh-Hans", "zh"), ("zh-tw", "zh"), ("Azerbaijani", "az"), ("azj_Latn", "az"),
+        ("npi", "ne"), ("zsm_Latn", "ms"), ("arb_Arab", "ar"), ("iw", "he"), ("in", "id"),
+        ("tl", "tl"), ("fil", "tl"), ("sw", "sw"), ("swh_Latn", "sw"), ("yue", "yue"),
+        ("ron", "ro"), ("mo", "ro"), ("ell", "el"), ("urd_Arab", "ur"), (" kk ", "kk"),
+        ("", ""), ("und", ""), ("unknown", ""), ("mul", ""), ("e", ""), ("123", ""), ("a\0b", ""),
+    ],
+)  # fmt: skip
+def test_codes_of_languages_as_files_write_them(text, code):
+    assert language_code(text) == code
+
+
+def test_three_letters_of_every_language_are_its_code():
+    import langcodes
+
+    for code in LANGUAGES:
+        if len(code) == 2:
+            assert language_code(langcodes.Language.get(code).to_alpha3()) == code

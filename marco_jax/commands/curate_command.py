@@ -21,26 +21,26 @@ def curate_command(arguments: argparse.Namespace) -> int:
     # of what it raises besides.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    from marco_jax.curation.beam_files import write_bytes
     from marco_jax.curation.curate import curate
-    from marco_jax.files import write_text
     from marco_jax.reports.curation_page import curation_page
     from marco_jax.training.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
     report = curate(
         names_in(arguments.input),
-        pathlib.Path(arguments.out),
+        arguments.out,
         config,
         runner=arguments.runner,
         options=shlex.split(arguments.runner_options),
         workers=arguments.workers,
-        rejects=pathlib.Path(arguments.rejects) if arguments.rejects else None,
+        rejects=arguments.rejects or "",
         sample=arguments.sample,
         explain=arguments.explain or "",
         perplexity=_perplexity(config.perplexity_model) if config.perplexity_model else None,
         count_tokens=_counter(config.tokenizer) if config.tokenizer else None,
     )
-    write_text(pathlib.Path(arguments.out) / "report.html", curation_page(report))
+    write_bytes(f"{arguments.out}/report.html", curation_page(report).encode())
     for line in report.get("explained", []):
         print(line)
     total = report["total"]

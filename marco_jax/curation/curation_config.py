@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from marco_jax.languages import names_in
+from marco_jax.curation.documents import FIELDS
+from marco_jax.languages import language_code, names_in
 
 SHARES = ("foreign_lines", "near_duplicate", "containment", "pair_similarity")
 
@@ -14,6 +15,9 @@ def curation_config() -> ConfigDict:
     c = ConfigDict()
     # Codes of the languages to keep, comma-separated; empty for all.
     c.languages = ""
+    # Names of fields in JSON Lines and Parquet, where they differ: "text=body,id=doc_id";
+    # "content" and "lang" need no entry. Of text, html, id, url and language.
+    c.fields = ""
     # A file with one host per line; pages of these hosts and their subdomains are rejected.
     c.blocked_hosts = ""
     # Documents to keep per host; 0 for all.
@@ -66,11 +70,39 @@ def check(config: ConfigDict) -> None:
             "neither"
         )
     bits_by_language(config.most_bits_per_byte)
+    codes(config.languages)
+    field_names(config.fields)
 
 
 def codes(text: str) -> frozenset[str]:
-    """Language codes of a comma-separated list."""
-    return frozenset(names_in(text))
+    """Language codes of a comma-separated list, in any form that `language_code` reads.
+
+    Raises:
+        ValueError: an item is not a language.
+    """
+    found = {name: language_code(name) for name in names_in(text)}
+    for name, code in found.items():
+        if not code:
+            raise ValueError(f"config.languages={text!r}: {name!r} is not a language: write kk,ne")
+    return frozenset(found.values())
+
+
+def field_names(text: str) -> dict[str, str]:
+    """Parses "text=body,id=doc_id" into a record's names for the fields of a document.
+
+    Raises:
+        ValueError: an item is malformed or names another field.
+    """
+    names = {}
+    for item in names_in(text):
+        field, _, name = (part.strip() for part in item.partition("="))
+        if field not in FIELDS or not name or field in names:
+            raise ValueError(
+                f"config.fields={text!r}: {item!r} cannot be used: write text=body,id=doc_id, each "
+                f"of {', '.join(FIELDS)} at most once"
+            )
+        names[field] = name
+    return names
 
 
 def bits_by_language(text: str) -> dict[str, float]:

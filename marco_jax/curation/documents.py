@@ -1,6 +1,7 @@
 """The document or sentence pair that curation stages pass on, and its conversion from records."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -8,7 +9,18 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-HTML_START = ("<!doctype html", "<html")
+from marco_jax.curation.charsets import CHARSET
+from marco_jax.curation.http_bodies import FORM
+from marco_jax.languages import LANGUAGES, language_code
+
+# Fields of records that are read without `config.fields`; of several the first that is there.
+TEXT_FIELDS = ("text", "content")
+LANGUAGE_FIELDS = ("lang_hint", "language", "lang")
+FIELDS = ("text", "html", "id", "url", "language")
+
+# "eng", "en_US", "eng_Latn" and the like, twice.
+_CODE = "[A-Za-z]{2,3}(?:_[A-Za-z]{2,4})?"
+_PAIR = re.compile(rf"(?=(?<![A-Za-z_])({_CODE})-({_CODE})(?![A-Za-z_]))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +30,9 @@ class RawDocument:
     A sentence pair has the text "source TAB target" and a language "xx-yy". `claimed` is the
     language given by the file, `stage` and `reason` tell where and why a document was rejected,
     `cluster` is the number of its duplicates with itself, `masked` counts masked personal data,
-    `origin` is a hash of where it was read, and `scores` holds the measurements of rules. The
-    fields are a Beam schema.
+    `origin` is a hash of where it was read, and `scores` holds the measurements of rules. `form` is
+    "html" or "plain" where the file tells which, until the main content is extracted. `charset` is
+    empty for UTF-8. The fields are a Beam schema.
     """
 
     id: str
@@ -33,6 +46,8 @@ class RawDocument:
     masked: int = 0
     origin: int = 0
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    charset: str = ""
+    form: str = ""
 
     def rejected(self, stage: str, reason: str) -> "RawDocument":
         """The same document, marked as rejected."""
@@ -65,6 +80,8 @@ class RawDocument:
             row |= {"source_language": codes[0], "target_language": codes[1]}
         if self.url:
             row["url"] = self.url
+        if self.charset:
+            row["charset"] = self.charset
         if self.stage:
             return {**row, "stage": self.stage, "reason": self.reason, "scores": self.scores}
         return {**row, "cluster_size": self.cluster}
@@ -73,24 +90,48 @@ class RawDocument:
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(RawDocument)}
 
 
-def document_of(record: Mapping[str, Any]) -> RawDocument:
+def document_of(record: Mapping[str, Any], fields: Mapping[str, str] | None = None) -> RawDocument:
     """Makes a document of a file's record; a missing id becomes a hash of the content.
+
+    Args:
+        record: fields of TEXT_FIELDS or "html"; "id", "url", and one of LANGUAGE_FIELDS if known.
+            A URL or language that is not text is as good as none, and an id may be a number.
+        fields: names that the record has for some of FIELDS; see `config.fields`.
 
     Raises:
         ValueError: the record has neither text nor HTML.
     """
-    text, html = record.get("text"), record.get("html")
-    url = str(record.get("url") or "")
-    if not isinstance(text, str) and not isinstance(html, str):
+    fields = fields or {}
+    text = _first_text(record, [fields["text"]] if "text" in fields else TEXT_FIELDS)
+    html = _first_text(record, [fields.get("html", "html")])
+    if not text.strip() and not html.strip():
         raise ValueError("the record has no text")
-    key = record.get("id")
-    if key is None:
+    url = _first_text(record, [fields.get("url", "url")])
+    key = record.get(fields.get("id", "id"))
+    if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
         content = json.dumps([text, html, url], ensure_ascii=False)
         key = hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=12).hexdigest()
-    claimed = str(record.get("lang_hint") or record.get("language") or "").partition("-")[0]
-    # A truncated JSON escape leaves a lone surrogate, which UTF-8 cannot encode.
-    page = (text or html or "").encode("utf-8", "replace").decode("utf-8")
-    return RawDocument(str(key), page, url=url, claimed=claimed)
+    names = [fields["language"]] if "language" in fields else LANGUAGE_FIELDS
+    page = text if text.strip() else html
+    return RawDocument(
+        _encodable(str(key)),
+        _encodable(page),
+        url=_encodable(url),
+        claimed=language_code(_first_text(record, names)),
+        charset=_first_text(record, [CHARSET]),
+        form=str(record.get(FORM, "" if text.strip() else "html")),
+    )
+
+
+def _first_text(record: Mapping[str, Any], names: Any) -> str:
+    """The first field that is a text and not blank, or ""."""
+    found = (value for name in names if isinstance(value := record.get(name), str))
+    return next((value for value in found if value.strip()), "")
+
+
+def _encodable(text: str) -> str:
+    """A truncated JSON escape leaves a lone surrogate, which UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def is_tsv(path: str) -> bool:
@@ -104,11 +145,31 @@ def pair_of(record: Mapping[str, Any], path: str) -> RawDocument:
     Raises:
         ValueError: the line does not have two columns, or the name has no languages.
     """
-    codes = re.search(r"(?<![a-z])([a-z]{2})-([a-z]{2})(?![a-z])", path.rpartition("/")[2])
-    if not codes:
-        raise ValueError("the file's name does not contain two languages: name it as en-kk.tsv")
+    codes = pair_codes(path)
     if record["text"].count("\t") != 1:
         raise ValueError("not two columns")
-    text = f"{codes.group()}\t{record['text']}"
+    text = f"{codes}\t{record['text']}"
     key = hashlib.blake2b(text.encode("utf-8"), digest_size=12).hexdigest()
-    return RawDocument(key, record["text"], codes.group())
+    return RawDocument(key, record["text"], codes, charset=str(record.get(CHARSET, "")))
+
+
+@functools.lru_cache(maxsize=256)
+def pair_codes(path: str) -> str:
+    """The languages in a file's name as "en-kk": of "news.eng-kaz.tsv" or "en_US-kk_KZ.tsv" too.
+
+    Names such as "the-news.en-kk.tsv" hold several pairs of letters: known languages are preferred,
+    then codes of equal length, then the last ones.
+
+    Raises:
+        ValueError: the name has no two languages.
+    """
+    name = path.rpartition("/")[2]
+    found = []
+    for match in _PAIR.finditer(name):
+        codes = language_code(match[1]), language_code(match[2])
+        if all(codes) and codes[0] != codes[1]:
+            known = sum(code in LANGUAGES for code in codes)
+            found.append((known, len(match[1]) == len(match[2]), match.start(), "-".join(codes)))
+    if not found:
+        raise ValueError("the file's name does not contain two languages: name it as en-kk.tsv")
+    return max(found)[-1]

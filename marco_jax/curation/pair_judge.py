@@ -1,7 +1,9 @@
 """placeholder until the branch of pairs is merged"""
 
 from __future__ import annotations
+
 import dataclasses
+
 from marco_jax.curation.lexical import Lexicon, _Direction
 
 

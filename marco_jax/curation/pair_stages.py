@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from marco_jax.curation.documents import RawDocument, pair_of
@@ -63,13 +63,11 @@ def _known_pairs(patterns: str, languages: str) -> Iterator[str]:
     """Yields the pairs of the user's files in two languages; skips faulty lines."""
     names = names_in(patterns)
     for part in parts_of(matching_files(names)):
-        for record, _ in read(part):
+        for record in read(part):
             with contextlib.suppress(ValueError):
-                if (
-                    record is not None
-                    and (pair := pair_of(record, part.path)).language == languages
-                ):
-                    yield pair.text
+                if record.fields and (pair := pair_of(record.fields, part.path)).text:
+                    if pair.language == languages:
+                        yield pair.text
 
 
 class PairSimilarity(beam.PTransform):

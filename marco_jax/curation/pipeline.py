@@ -9,7 +9,7 @@ see `runs.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from marco_jax.curation import document_stages as stages
@@ -96,7 +96,7 @@ class Outcomes:
 def read_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
     """Reads the files, extracts texts, and finds boilerplate lines."""
     outcomes, settings = Outcomes(job), job.settings
-    records = inputs["pipeline"] | "read" >> ReadRecords(job.files)
+    records = inputs["pipeline"] | "read" >> ReadRecords(job.files, settings["fields"])
     outcomes.add("tallies", records.faults | "count faults" >> CountFaults())
     documents = outcomes.passed(records.documents, "address", stages.UrlRules(job.blocked))
     documents = outcomes.passed(documents, "extraction", stages.ExtractText())

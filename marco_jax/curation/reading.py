@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from marco_jax.curation.curation_config import field_names
 from marco_jax.curation.documents import RawDocument, document_of, is_tsv, pair_of
 from marco_jax.curation.inputs import Part, parts_of, read
 from marco_jax.curation.shingles import hash64
@@ -25,10 +26,15 @@ class ReadRecords(beam.PTransform):
     read, a text for each.
     """
 
-    def __init__(self, files: Iterable[str]) -> None:
-        """Takes paths of files, local or of an object store that Beam knows."""
+    def __init__(self, files: Iterable[str], fields: str = "") -> None:
+        """Sets what to read.
+
+        Args:
+            files: paths, local or of an object store that Beam knows.
+            fields: names of the records' fields, as `config.fields`.
+        """
         super().__init__()
-        self._files = tuple(files)
+        self._files, self._fields = tuple(files), field_names(fields)
 
     def expand(self, pipeline: beam.pvalue.PBegin) -> beam.pvalue.DoOutputsTuple:
         """From the start of a pipeline to the three outputs."""
@@ -37,7 +43,7 @@ class ReadRecords(beam.PTransform):
             | "files" >> beam.Create(self._files, reshuffle=False)
             | "parts" >> beam.FlatMap(_parts)
             | "spread" >> beam.Reshuffle()
-            | "read" >> beam.ParDo(_Read()).with_outputs(PAIRS, FAULTS, main=DOCUMENTS)
+            | "read" >> beam.ParDo(_Read(self._fields)).with_outputs(PAIRS, FAULTS, main=DOCUMENTS)
         )
 
 
@@ -46,18 +52,24 @@ def _parts(path: str) -> list[Part]:
 
 
 class _Read(beam.DoFn):
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
+
     def process(self, part: Part) -> Iterator[RawDocument]:
         pairs = is_tsv(part.path)
-        for number, (record, fault) in enumerate(read(part)):
+        for record in read(part):
             try:
-                if record is None:
-                    raise ValueError(fault)
-                document = pair_of(record, part.path) if pairs else document_of(record)
+                if record.fields is None:
+                    raise ValueError(record.fault)
+                if pairs:
+                    document = pair_of(record.fields, part.path)
+                else:
+                    document = document_of(record.fields, self._fields)
             except ValueError as error:
                 Metrics.counter("curation", f"unreadable: {error}").inc()
                 yield beam.pvalue.TaggedOutput(FAULTS, str(error))
                 continue
             # 63 bits, since the integers of a Beam row are signed.
-            origin = hash64(f"{part.path}\0{part.start}\0{number}") >> 1
+            origin = hash64(f"{part.path}\0{record.position}") >> 1
             document = dataclasses.replace(document, origin=origin)
             yield beam.pvalue.TaggedOutput(PAIRS, document) if pairs else document

@@ -6,8 +6,7 @@ document carries its stage and reason, and is counted by the Beam metric "curati
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from marco_jax.curation.documents import RawDocument

@@ -44,6 +44,7 @@ from marco_jax.data.texts import (
     join_neighbours,
     normalize,
 )
+from marco_jax.languages import language_code
 
 # Pairs of one direction that a parallel document may hold.
 PAIRS_A_DOCUMENT = 4
@@ -278,7 +279,8 @@ class Corpus:
             if english:
                 decides = english.get(name or str(index), decides)
             if is_held_out(decides, source.held_out) == (split == HELD_OUT):
-                language = source.language or str(record.get("language") or declared.language)
+                own = language_code(str(record.get("language") or ""))
+                language = source.language or own or declared.language
                 yield Document(text, language, source.name, name or text)
 
     def _conversations(self, source: Source, part: InputPart, split: str) -> Iterator[Document]:
@@ -300,7 +302,7 @@ class Corpus:
             last = max(n for n, turn in enumerate(sides[0]) if turn.trained)
             prompt = plain_text(sides[0][:last])
             name = str(record.get(source.inputs[part.number].id) or prompt)
-            language = source.language or str(record.get("language") or "")
+            language = source.language or language_code(str(record.get("language") or ""))
             if is_held_out(prompt, source.held_out) == (split == HELD_OUT):
                 for text, turns in zip(texts, sides, strict=True):
                     yield Document(text, language, source.name, name, turns, (prompt,))
@@ -319,11 +321,12 @@ class Corpus:
         declared, errors = source.inputs[part.number], self.errors
         for place, record in read_input(source, part, errors):
             first, second = declared.languages or (
-                record.get("source_language", ""),
-                record.get("target_language", ""),
+                str(record.get("source_language") or ""),
+                str(record.get("target_language") or ""),
             )
             x = record.get("source", record.get(first))
             y = record.get("target", record.get(second))
+            first, second = language_code(first) or first, language_code(second) or second
             if not isinstance(x, str) or not isinstance(y, str):
                 errors.report(
                     place,

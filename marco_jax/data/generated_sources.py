@@ -27,7 +27,7 @@ from marco_jax.data.readers import read_records
 from marco_jax.data.record_errors import RecordErrors
 from marco_jax.data.sources import Input, Source
 from marco_jax.data.texts import KNOWLEDGE, PARALLEL, SYNTHETIC, TEXT
-from marco_jax.languages import LANGUAGES, get_language
+from marco_jax.languages import LANGUAGES, get_language, language_code
 
 # Folders that are input for curation, not for training.
 SKIPPED = ("dirty_web_constructed",)
@@ -131,7 +131,8 @@ def _languages(file: pathlib.Path) -> list[str | None]:
     """The languages that a file's name gives: "kk", or "en-kk"; None for others."""
     stem = file.name.partition(".")[0].lower()
     parts = [stem] if stem in ALIASES else stem.split("-")
-    return [ALIASES.get(part, part if part in LANGUAGES else None) for part in parts]
+    codes = [ALIASES.get(part) or language_code(part) for part in parts]
+    return [code if code in LANGUAGES else None for code in codes]
 
 
 def _add_mono(files: Mapping[pathlib.Path, str], inputs: _Inputs) -> None:
@@ -180,7 +181,9 @@ def _add_jsonl(file: pathlib.Path, inputs: _Inputs, errors: RecordErrors) -> Non
             Input(
                 (str(file),),
                 format="jsonl",
-                languages=tuple(code for name, code in where if name.endswith("_language")),
+                languages=tuple(
+                    language_code(code) for name, code in where if name.endswith("_language")
+                ),
                 where=dict(where),
                 repeated=number > 0,
             )
@@ -191,14 +194,18 @@ def _kind_of(record: Mapping[str, object]) -> tuple[str, tuple[tuple[str, str], 
     """The source of a record, and the fields that all records like it have."""
     if "target" in record:
         names = ("source_language", "target_language")
-        return PARALLEL, tuple((name, _code(record, name)) for name in names)
+        for name in names:
+            _code(record, name)
+        return PARALLEL, tuple((name, str(record[name])) for name in names)
     code = _code(record, "language")
     source = record.get("source") or code
+    # A source may be the language as the record writes it.
+    source = code if source == record["language"] else source
     if source not in (code, KNOWLEDGE, PARALLEL, SYNTHETIC):
         raise ValueError(f"source {source!r} is not the language, {KNOWLEDGE} or {SYNTHETIC}")
     if not isinstance(record.get("text"), str):
         raise ValueError('no text under "text"')
-    where = [("language", code), ("source", str(record.get("source") or ""))]
+    where = [("language", str(record["language"])), ("source", str(record.get("source") or ""))]
     return str(source), tuple(where)
 
 
@@ -206,4 +213,4 @@ def _code(record: Mapping[str, object], name: str) -> str:
     code = record.get(name)
     if not isinstance(code, str):
         raise ValueError(f'no text under "{name}"')
-    return get_language(code).code
+    return get_language(language_code(code) or code).code

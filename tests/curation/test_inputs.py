@@ -13,12 +13,12 @@ TEXTS = ["one line", "zwei Zeilen", "три строки", "四行", "x" * 3000]
 
 
 def texts(path: pathlib.Path) -> list[str]:
-    found = [record for part in parts_of([str(path)]) for record, _ in read(part)]
-    return [record["text"] for record in found if record]
+    found = [record.fields for part in parts_of([str(path)]) for record in read(part)]
+    return [fields["text"] for fields in found if fields]
 
 
 def faults(path: pathlib.Path) -> list[str]:
-    return [fault for part in parts_of([str(path)]) for _, fault in read(part) if fault]
+    return [row.fault for part in parts_of([str(path)]) for row in read(part) if row.fault]
 
 
 def lines(rows: list[str]) -> bytes:
@@ -70,7 +70,7 @@ def test_warc_and_wet_as_another_library_writes_them(tmp_path):
                 "https://site.example/b", "conversion", payload=io.BytesIO(b"Ein Text")
             )
             writer.write_record(record)
-        found = [record for record, _ in read(Part(0, str(tmp_path / name)))]
+        found = [record.fields for record in read(Part(0, str(tmp_path / name)))]
         assert [record.get("html") or record.get("text") for record in found] == [page, "Ein Text"]
         assert found[0]["url"] == "https://site.example/a"
 
@@ -105,3 +105,76 @@ def test_globs_name_each_file_once(tmp_path):
     assert matching_files((pattern, str(tmp_path / "a.txt"))) == [str(tmp_path / "a.txt")]
     with pytest.raises(FileNotFoundError, match="no file matches"):
         matching_files((str(tmp_path / "none*"),))
+
+
+def rows(path: pathlib.Path) -> list[inputs.Record]:
+    return [row for part in parts_of([str(path)]) for row in read(part)]
+
+
+BAD_LINES = {
+    '{"id": ' + "7" * 5000 + ', "text": "a"}': "no JSON",
+    "[" * 100_000: "no JSON",
+    "null": "no JSON object",
+    '"text"': "no JSON object",
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=BAD_LINES.values())
+def test_a_bad_line_is_the_fault_of_that_line(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "one"}}\n{line}\n{{"text": "two", "n": NaN}}\n')
+    assert texts(path) == ["one", "two"] and faults(path) == [BAD_LINES[line]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_byte_order_marks_and_ends_of_lines(tmp_path, codec, end):
+    path = tmp_path / "a.jsonl"
+    mark = "\ufeff" if codec == "utf-16-le" else ""
+    path.write_bytes((mark + lines(TEXTS).decode().replace("\n", end)).encode(codec))
+    assert texts(path) == TEXTS and not faults(path)
+    for name in ("a.txt", "a.tsv"):
+        (tmp_path / name).write_bytes((mark + end.join(TEXTS) + end).encode(codec))
+        assert texts(tmp_path / name) == TEXTS, name
+
+
+def test_positions_do_not_depend_on_parts(tmp_path, monkeypatch):
+    for name, codec in (("a.jsonl", "utf-8"), ("b.jsonl", "utf-16"), ("c.txt", "cp1251")):
+        data = "".join(f'{{"text": "строка {"x" * (7 * n % 50)} {n}"}}\n' for n in range(99))
+        (tmp_path / name).write_bytes(data.encode(codec))
+        monkeypatch.setattr(inputs, "PART_BYTES", 1 << 20)
+        whole = rows(tmp_path / name)
+        assert len({row.position for row in whole}) == 99
+        for size in (50, 101, 999):
+            monkeypatch.setattr(inputs, "PART_BYTES", size)
+            assert rows(tmp_path / name) == whole, (name, size)
+    first = rows(tmp_path / "a.jsonl")[1].position
+    assert (tmp_path / "a.jsonl").read_bytes()[first - 1 : first + 1] == b"\n{"
+
+
+@pytest.mark.parametrize("codec", ["cp1251", "koi8_r", "utf_16", "iso8859_5"])
+@pytest.mark.parametrize("name", ["a.txt", "a.ru-kk.tsv.gz"])
+def test_a_file_of_text_in_one_charset(tmp_path, codec, name):
+    sentences = ["Старый город у реки.", "OK", "Каждое утро по мосту идёт учительница.", "Зима"]
+    data = "\r\n".join(sentences).encode(codec)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    found = rows(tmp_path / name)
+    assert [row.fields["text"] for row in found] == sentences
+    assert len({row.fields["_charset"] for row in found} - {"utf-8"}) == 1
+
+
+def test_one_json_value_in_a_file_is_a_clear_fault(tmp_path):
+    for text in ('[{"text": "a"}]', '[\n{"text": "a"},\n{"text": "b"}\n]', '{\n"text": "a"\n}'):
+        (tmp_path / "a.json").write_text(text)
+        assert faults(tmp_path / "a.json")[0] == "one JSON value, not a line per record"
+        assert not texts(tmp_path / "a.json")
+
+
+def test_a_bad_row_of_parquet_is_the_fault_of_that_row(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    broken = pyarrow.array([b"one", b"\xff\xfe", b"two"]).view(pyarrow.utf8())
+    pyarrow.parquet.write_table(pyarrow.table({"text": broken}), tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == ["one", "two"]
+    assert [row.position for row in rows(tmp_path / "a.parquet") if row.fault] == [1]
