@@ -27,6 +27,7 @@ _SAMPLE = 1 << 16
 PART_BYTES = 256 << 20
 
 _JSON = (".jsonl", ".json", ".ndjson")
+_ONE_VALUE = "one JSON value, not a line per record"
 _PACKED_WARC = (".warc.gz", ".wet.gz")
 _SPLIT = (*_JSON, ".txt", ".tsv", *_PACKED_WARC)
 
@@ -151,6 +152,8 @@ def _records(part: Part) -> Iterator[Record]:
                 yield Record(position, None, line)
             elif (record := make(position, line, charset)) is not None:
                 yield record
+                if record.fault == _ONE_VALUE:
+                    return
 
 
 def _warc_records(part: Part) -> Iterator[Record]:
@@ -270,16 +273,15 @@ def _json(position: int, line: bytes, charset: str) -> Record | None:
         fields = json.loads(text)
     # Numbers of more than 4,300 digits are ValueErrors, and deep nesting is a RecursionError.
     except (ValueError, RecursionError):
-        whole = position == 0 and text.strip() in ("[", "{")
-        return Record(
-            position, None, "one JSON value, not a line per record" if whole else "no JSON"
-        )
+        start = text.strip()
+        whole = position == 0 and (start == "{" or start.rstrip("{").strip() == "[")
+        return Record(position, None, _ONE_VALUE if whole else "no JSON")
     if isinstance(fields, dict):
         return Record(
             position, {**fields, CHARSET: charsets.charset_name(charset)} if charset else fields
         )
     if position == 0 and isinstance(fields, list) and fields and isinstance(fields[0], dict):
-        return Record(position, None, "one JSON value, not a line per record")
+        return Record(position, None, _ONE_VALUE)
     return Record(position, None, "no JSON object")
 
 

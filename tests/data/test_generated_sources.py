@@ -115,3 +115,14 @@ def test_the_real_corpora(shared_dir):
     assert len(corpus.pairs("en", "kk", TRAIN)) > 3000
     assert sum(len(text) for text in corpus.texts("kk", TRAIN)) > 1_500_000
     assert len(list(corpus.documents(KNOWLEDGE, HELD_OUT))) > 300
+
+
+def test_languages_of_records_may_be_written_in_any_usual_form(tmp_path):
+    rows = [
+        {"text": "Ein Satz.", "language": "deu_Latn"},
+        {"source": "One.", "target": "Бір.", "source_language": "en_US", "target_language": "kaz"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = load_corpus(str(tmp_path))
+    assert list(corpus.sources()) == ["de", "parallel"]
+    assert sum(len(corpus.pairs("en", "kk", split)) for split in (TRAIN, HELD_OUT)) == 1
