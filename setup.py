@@ -57,6 +57,9 @@ PLAN = ["libtpu>=0.0.42"]
 
 CURATION = [
     "apache-beam>=2.77.0",
+    # Clusters that the pipeline runs on.
+    "dask>=2026.8.0",
+    "distributed>=2026.8.0",
     "trafilatura>=2.3.1",
     # Its lists of stop words; trafilatura brings it along.
     "justext>=3.0.2",

@@ -36,7 +36,7 @@ EXTRAS = {
         "curation",
         (
             *("apache_beam", "trafilatura", "justext", "ftfy", "phonenumbers", "pycld2"),
-            *("langidentify", "zstandard", "brotli", "chardet"),
+            *("langidentify", "zstandard", "brotli", "chardet", "dask", "distributed"),
         ),
     ),
     "sweep": Extra("the fit 'lightgbm' of a sweep", ("lightgbm",)),

@@ -22,13 +22,16 @@ def check_path_flags(arguments: argparse.Namespace) -> None:
         ValueError: a path of an object store or a hub.
         OSError: an output that cannot be written.
     """
+    # Beam reads and writes object stores, and checks the paths itself.
+    beam = ("input", "out", "rejects") if arguments.command == "curate" else ()
     for name in _PATHS:
-        value = getattr(arguments, name, None)
+        value = getattr(arguments, name, None) if name not in beam else None
         for path in value if isinstance(value, list) else [value]:
             if path:
                 check_local(f"--{name}", path)
     for name in ("workdir", "out", "rejects", "verdicts", "hlo"):
-        if path := getattr(arguments, name, None):
+        path = getattr(arguments, name, None)
+        if path and not (name in beam and "://" in path):
             is_out_file = name == "out" and arguments.command in _OUT_IS_A_FILE
             check_writable(f"--{name}", path, file=is_out_file or name in ("verdicts", "hlo"))
 

@@ -314,12 +314,12 @@ def _add_curate(command: Command) -> None:
     )
     curate.add_argument("--out", required=True, help="a new directory, for config.data of `train`")
     curate.add_argument("--config", required=True, help="a file such as configs/curation.py")
-    curate.add_argument("--runner", default="local", help="local, or a Beam runner's name")
+    curate.add_argument("--runner", default="local", help="local, dask, or a Beam runner's name")
     curate.add_argument(
         "--runner_options",
         default="",
         metavar="'--NAME=VALUE ...'",
-        help="options of that runner, e.g. '--flink_master=HOST:8081'",
+        help="options of that runner, e.g. '--dask_client_address=tcp://HOST:8786'",
     )
     curate.add_argument("--workers", type=int, default=1, help="processes of the local runner")
     curate.add_argument("--rejects", help="a new directory for rejected documents and the reasons")

@@ -27,7 +27,6 @@ from marco_jax.runtime.progress import Progress
 
 with optional():
     import apache_beam as beam
-    from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
 # The runner of this machine.
@@ -86,7 +85,7 @@ def run_chained(job: Job, work: str, runner: Any, options: Sequence[str]) -> Res
     chain_phases(pipeline, job, work)
     with Progress("curating"):
         pipeline.run().wait_until_finish()
-    return {name: _read_items(FileSystems.join(work, f"{name}.json")) for name in RESULTS}
+    return {name: _read_items(f"{work}/{name}.json") for name in RESULTS}
 
 
 def chain_phases(pipeline: beam.Pipeline, job: Job, work: str) -> None:
@@ -101,7 +100,7 @@ def chain_phases(pipeline: beam.Pipeline, job: Job, work: str) -> None:
         inputs |= found
     for output, collections in results.items():
         whole = collections | f"whole {output}" >> beam.Flatten()
-        _write_items(whole, output, FileSystems.join(work, f"{output}.json"), job)
+        _write_items(whole, output, f"{work}/{output}.json", job)
 
 
 def _run_phase(

@@ -189,7 +189,7 @@ class WriteShards(beam.PTransform):
     def __init__(self, folder: str, store: BlobStore, rejects: str = "") -> None:
         """Writes `folder`/KIND/xx.NNNNN.jsonl.gz, and the kind "rejects" to another folder."""
         super().__init__()
-        self._folders = folder, rejects or FileSystems.join(folder, "rejects")
+        self._folders = folder, rejects or f"{folder}/rejects"
         self._store = store
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:

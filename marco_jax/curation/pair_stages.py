@@ -65,9 +65,9 @@ def _known_pairs(patterns: str, languages: str) -> Iterator[str]:
     for part in parts_of(matching_files(names)):
         for record in read(part):
             with contextlib.suppress(ValueError):
-                if record.fields and (pair := pair_of(record.fields, part.path)).text:
-                    if pair.language == languages:
-                        yield pair.text
+                pair = pair_of(record.fields or {"text": ""}, part.path)
+                if pair.language == languages:
+                    yield pair.text
 
 
 class PairSimilarity(beam.PTransform):
