@@ -21,7 +21,7 @@ def curate_command(arguments: argparse.Namespace) -> int:
     # of what it raises besides.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    from marco_jax.curation.beam_files import write_bytes
+    from marco_jax.curation.beam_files import write_whole
     from marco_jax.curation.curate import curate
     from marco_jax.reports.curation_page import curation_page
     from marco_jax.training.config import load_config
@@ -40,7 +40,7 @@ def curate_command(arguments: argparse.Namespace) -> int:
         perplexity=_perplexity(config.perplexity_model) if config.perplexity_model else None,
         count_tokens=_counter(config.tokenizer) if config.tokenizer else None,
     )
-    write_bytes(f"{arguments.out}/report.html", curation_page(report).encode())
+    write_whole(f"{arguments.out}/report.html", curation_page(report).encode())
     for line in report.get("explained", []):
         print(line)
     total = report["total"]

@@ -33,7 +33,7 @@ def file_exists(path: str) -> bool:
         raise ValueError(f"{path}: Beam has no file system for {scheme}://: {remedy}") from error
 
 
-def read_json(path: str) -> Any:
+def read_json_value(path: str) -> Any:
     """The value of a JSON file; None without one."""
     if not file_exists(path):
         return None
@@ -41,7 +41,7 @@ def read_json(path: str) -> Any:
         return json.loads(file.read())
 
 
-def write_bytes(path: str, data: bytes) -> None:
+def write_whole(path: str, data: bytes) -> None:
     """Writes a file, which appears whole, and in the place of an older one."""
     draft = f"{path}.{uuid.uuid4().hex}.draft"
     with FileSystems.create(draft, compression_type=CompressionTypes.UNCOMPRESSED) as file:

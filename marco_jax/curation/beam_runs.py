@@ -15,11 +15,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from marco_jax.curation.beam_files import read_json, write_bytes
+from marco_jax.curation.beam_files import read_json_value, write_whole
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.corpus_writer import MergeTallies
 from marco_jax.curation.documents import RawDocument
-from marco_jax.curation.grouping import BundleDoFn, PartWriter
+from marco_jax.curation.grouping import BlobWriter, BundleDoFn
 from marco_jax.curation.pipeline import PHASES, RESULTS, Collections, Job
 from marco_jax.extras import optional
 from marco_jax.files import write_text
@@ -156,7 +156,7 @@ class _Store(BundleDoFn):
         self._store = store
 
     def start_bundle(self) -> None:
-        self._writer = PartWriter(self._store, 1)
+        self._writer = BlobWriter(self._store, 1)
 
     def process(self, document: RawDocument) -> Iterator[str]:
         for _, handle in self._writer.add(0, document.to_state(), len(document.text)):
@@ -199,9 +199,9 @@ def _write_items(collection: beam.PCollection, name: str, path: str, job: Job) -
 
 
 def _write_json(path: str, items: Any) -> None:
-    write_bytes(path, json.dumps(items, ensure_ascii=False).encode())
+    write_whole(path, json.dumps(items, ensure_ascii=False).encode())
 
 
 def _read_items(path: str | pathlib.Path) -> list[Any]:
-    found = read_json(str(path)) or []
+    found = read_json_value(str(path)) or []
     return found if isinstance(found, list) else [found]

@@ -63,7 +63,7 @@ class BlobStore:
         return io.BufferedReader(_Region(file, size), _BUFFER)
 
     def rows(self, handle: bytes) -> Iterator[Any]:
-        """The rows of a blob that `pack_rows` made."""
+        """The rows of a blob that `pack_json_rows` made."""
         import zstandard
 
         with self.open(handle) as stream:
@@ -91,7 +91,7 @@ class _Region(io.RawIOBase):
         super().close()
 
 
-def pack_rows(rows: Iterable[Any]) -> bytes:
+def pack_json_rows(rows: Iterable[Any]) -> bytes:
     """JSON-able rows as one compressed blob."""
     import zstandard
 

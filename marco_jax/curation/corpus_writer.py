@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from marco_jax.curation.beam_files import replace_file
-from marco_jax.curation.blobs import BlobStore, pack_rows
+from marco_jax.curation.blobs import BlobStore, pack_json_rows
 from marco_jax.curation.documents import RawDocument
 from marco_jax.curation.exact_duplicates import record_hash
 from marco_jax.curation.grouping import FLUSH_BYTES, BundleDoFn
@@ -120,7 +120,7 @@ class _Collect(BundleDoFn):
 
     def _flushed(self) -> Iterator[tuple[Shard, bytes]]:
         shards = sorted(self._rows)
-        blobs = (pack_rows(sorted(self._rows[shard], key=_order)) for shard in shards)
+        blobs = (pack_json_rows(sorted(self._rows[shard], key=_order)) for shard in shards)
         yield from zip(shards, self._store.write(blobs), strict=True)
         self._rows.clear()
         self._size = 0
@@ -205,7 +205,7 @@ class _Merge(beam.DoFn):
     def process(self, element: tuple[Shard, Iterable[bytes]]) -> Iterator[dict[str, Any]]:
         (kind, name), handles = element[0], sorted(element[1])
         while len(handles) > MERGED_AT_ONCE:
-            merged = pack_rows(self._merged(handles[:MERGED_AT_ONCE]))
+            merged = pack_json_rows(self._merged(handles[:MERGED_AT_ONCE]))
             handles = [*handles[MERGED_AT_ONCE:], *self._store.write([merged])]
         folder = self._rejects if kind == "rejects" else FileSystems.join(self._folder, kind)
         path = FileSystems.join(folder, f"{name}.jsonl.gz")

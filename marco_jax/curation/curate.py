@@ -14,8 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from marco_jax import __version__
-from marco_jax.curation.beam_files import file_exists, is_remote, write_bytes
+from marco_jax.curation.beam_files import file_exists, is_remote, write_whole
 from marco_jax.curation.beam_runs import LOCAL, Results, run_chained, run_in_phases
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.curation_config import check
@@ -80,11 +79,8 @@ def curate(
     """
     out, rejects = os.fspath(out), os.fspath(rejects)
     _check_request(out, config, rejects, perplexity)
-    files = matching_files(inputs)
-    # Raise for names that match nothing, and for items that cannot be read, before any work.
-    matching_files(names_in(config.lexicon_pairs))
-    collections.deque(benchmark_items(config.benchmarks), 0)
     work = _work_directory(out)
+    files = _files(inputs, config)
     job = Job(
         settings=config.to_dict(),
         files=tuple(files),
@@ -105,16 +101,22 @@ def curate(
     else:
         folder = f"{out}/results" if is_remote(out) else str(work / "results")
         results = run_chained(job, folder, _runner(runner), options)
-    report = report_of(_tally(results, sample), job.settings)
-    report["pair_judges"] = sorted(results["judges"], key=lambda judge: judge["languages"])
-    if explain:
-        report["explained"] = _explain(results["explained"], explain, job.settings)
+    report = _report(results, job)
     if rejects and not is_remote(rejects):
         pathlib.Path(job.rejects).mkdir(exist_ok=True)
         shutil.move(job.rejects, rejects)
     _publish(job, out, report, results["shards"])
     shutil.rmtree(work)
     return report
+
+
+def _files(inputs: tuple[str, ...], config: ConfigDict) -> list[str]:
+    """The files to read, before any work is done; see `curate` for what is raised."""
+    files = matching_files(inputs)
+    matching_files(names_in(config.lexicon_pairs))
+    # Read once, for a fault of a record.
+    collections.deque(benchmark_items(config.benchmarks), 0)
+    return files
 
 
 def _runner(name: Any) -> Any:
@@ -164,11 +166,15 @@ def _hosts(path: str) -> list[str]:
     ]
 
 
-def _tally(results: Results, sample: int) -> Tally:
-    tally = Tally(sample)
+def _report(results: Results, job: Job) -> dict[str, Any]:
+    tally = Tally(job.sample)
     for one in results["tallies"]:
         tally.merge(json.loads(one))
-    return tally
+    report = report_of(tally, job.settings)
+    report["pair_judges"] = sorted(results["judges"], key=lambda judge: judge["languages"])
+    if job.explain:
+        report["explained"] = _explain(results["explained"], job.explain, job.settings)
+    return report
 
 
 def _publish(job: Job, out: str, report: dict[str, Any], shards: list[dict[str, Any]]) -> None:
@@ -185,14 +191,14 @@ def _publish(job: Job, out: str, report: dict[str, Any], shards: list[dict[str, 
     }
     for name, value in (("report.json", report), ("manifest.json", manifest)):
         text = json.dumps(value, ensure_ascii=False, indent=2)
-        write_bytes(f"{job.final}/{name}", f"{text}\n".encode())
+        write_whole(f"{job.final}/{name}", f"{text}\n".encode())
     if not is_remote(out):
         pathlib.Path(job.final).rename(out)
 
 
 def _begin(job: Job, work: pathlib.Path) -> None:
     """Prepares the work directory; removes the files of a job with other input or settings."""
-    switches = [job.rejects, job.sample, job.explain, bool(job.similarity), __version__]
+    switches = [job.rejects, job.sample, job.explain, bool(job.similarity)]
     switches += [bool(job.count_tokens), sorted(job.blocked)]
     about = [job.files, sizes_of(job.files, times=True), job.settings, *switches]
     text = json.dumps(about, ensure_ascii=False)

@@ -18,6 +18,7 @@ from typing import Any
 
 import apache_beam as beam
 import dask
+import distributed
 from apache_beam import pvalue
 from apache_beam.coders import FastPrimitivesCoder
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
@@ -29,7 +30,6 @@ from apache_beam.transforms.sideinputs import SideInputMap
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 from dask import bag as bags
-from dask import distributed
 
 # Partitions of a collection for each thread of the cluster.
 PARTITIONS_PER_THREAD = 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.curation.blobs import BlobStore, pack_rows
+from marco_jax.curation.blobs import BlobStore, pack_json_rows
 from marco_jax.curation.documents import RawDocument
 from marco_jax.extras import optional
 
@@ -48,7 +48,7 @@ class BundleDoFn(beam.DoFn):
             yield beam.pvalue.TaggedOutput(tag, windowed) if tag else windowed
 
 
-class PartWriter:
+class BlobWriter:
     """Collects rows by part, and writes one blob a part when enough are held."""
 
     def __init__(self, store: BlobStore, parts: int) -> None:
@@ -77,7 +77,7 @@ class PartWriter:
         """Writes what is held; yields the part and handle of each blob."""
         if self._rows:
             parts = sorted(self._rows)
-            blobs = (pack_rows(self._rows[part]) for part in parts)
+            blobs = (pack_json_rows(self._rows[part]) for part in parts)
             yield from zip(parts, self._store.write(blobs), strict=True)
         if self._tables:
             yield from self._flush_tables()
@@ -156,7 +156,7 @@ class _Pack(BundleDoFn):
         self._store, self._parts = store, parts
 
     def start_bundle(self) -> None:
-        self._writer = PartWriter(self._store, self._parts)
+        self._writer = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[np.ndarray, np.ndarray]) -> Iterator[Parted]:
         yield from self._writer.add_table(*element)
@@ -184,7 +184,7 @@ class _PackDocuments(BundleDoFn):
         self._key, self._store, self._parts = key, store, parts
 
     def start_bundle(self) -> None:
-        self._writer = PartWriter(self._store, self._parts)
+        self._writer = BlobWriter(self._store, self._parts)
 
     def process(self, document: RawDocument) -> Iterator[Parted]:
         key = self._key(document)

@@ -11,9 +11,9 @@ from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.documents import RawDocument
 from marco_jax.curation.exact_duplicates import digest_of
 from marco_jax.curation.grouping import (
+    BlobWriter,
     BundleDoFn,
     GroupTables,
-    PartWriter,
     group_starts,
     read_table,
 )
@@ -127,8 +127,8 @@ class _Candidates(BundleDoFn):
         self._store, self._parts = store, parts
 
     def start_bundle(self) -> None:
-        self._nodes = PartWriter(self._store, self._parts)
-        self._better = PartWriter(self._store, self._parts)
+        self._nodes = BlobWriter(self._store, self._parts)
+        self._better = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         table = read_table(element[1], PAIR, self._store)

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from marco_jax.curation.blobs import BlobStore
-from marco_jax.curation.components import EDGE, ConnectedComponents
+from marco_jax.curation.connected_components import EDGE, ConnectedComponents
 from marco_jax.curation.exact_duplicates import digest_of
 from marco_jax.curation.grouping import (
+    BlobWriter,
     BundleDoFn,
     GroupDocuments,
     GroupTables,
     JoinParts,
-    PartWriter,
     read_documents,
     read_rows,
     read_table,
@@ -110,7 +110,7 @@ class _Texts(BundleDoFn):
         self._store, self._parts = store, parts
 
     def start_bundle(self) -> None:
-        self._writer = PartWriter(self._store, self._parts)
+        self._writer = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[int, dict[str, list[bytes]]]) -> Iterator[Any]:
         handles = element[1]
@@ -154,7 +154,7 @@ class _Compared(BundleDoFn):
         self._bounds, self._store, self._parts = (near, containment), store, parts
 
     def start_bundle(self) -> None:
-        self._records = PartWriter(self._store, self._parts)
+        self._records = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         # Twice, so that a template's million copies stream past the text that they are held to.
@@ -193,7 +193,7 @@ class _ToGroups(BundleDoFn):
         self._store, self._parts = store, parts
 
     def start_bundle(self) -> None:
-        self._writer = PartWriter(self._store, self._parts)
+        self._writer = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[int, dict[str, list[bytes]]]) -> Iterator[Any]:
         handles = element[1]
@@ -220,7 +220,7 @@ class _Decided(BundleDoFn):
         self._store, self._parts = store, parts
 
     def start_bundle(self) -> None:
-        self._writer = PartWriter(self._store, self._parts)
+        self._writer = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         groups: dict[int, list[list]] = collections.defaultdict(list)

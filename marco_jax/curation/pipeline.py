@@ -20,7 +20,7 @@ from marco_jax.curation.document_stages import BitsPerByte
 from marco_jax.curation.exact_duplicates import ExactDuplicates, HostCap, PairDuplicates
 from marco_jax.curation.near_duplicates import NearDuplicates
 from marco_jax.curation.pair_stages import PairSimilarity, Similarity, TrainPairJudges
-from marco_jax.curation.reading import ReadRecords
+from marco_jax.curation.record_reading import ReadRecords
 from marco_jax.extras import optional
 
 with optional():
@@ -52,7 +52,7 @@ class Job:
     count_tokens: Callable[[str], int] | None = None
 
 
-class Outcomes:
+class Fates:
     """Collects what became of documents, over the stages of a phase."""
 
     def __init__(self, job: Job) -> None:
@@ -95,7 +95,7 @@ class Outcomes:
 
 def read_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
     """Reads the files, extracts texts, and finds boilerplate lines."""
-    outcomes, settings = Outcomes(job), job.settings
+    outcomes, settings = Fates(job), job.settings
     records = inputs["pipeline"] | "read" >> ReadRecords(job.files, settings["fields"])
     outcomes.add("tallies", records.faults | "count faults" >> CountFaults())
     documents = outcomes.passed(records.documents, "address", stages.UrlRules(job.blocked))
@@ -110,7 +110,7 @@ def read_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
 
 def judge_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
     """Judges each document by itself."""
-    outcomes, settings = Outcomes(job), job.settings
+    outcomes, settings = Fates(job), job.settings
     steps: list[tuple[str, beam.PTransform]] = [
         ("damage", stages.DamageRules()),
         ("language", stages.IdentifyLanguage(settings["languages"], settings["foreign_lines"])),
@@ -129,7 +129,7 @@ def judge_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
 
 def compare_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
     """Removes what is a copy of something else, and pairs that do not translate one another."""
-    outcomes, settings = Outcomes(job), job.settings
+    outcomes, settings = Fates(job), job.settings
     grouped = {"store": store, "parts": job.parts}
     near = NearDuplicates(settings["near_duplicate"], settings["containment"], **grouped)
     steps: list[tuple[str, beam.PTransform]] = [
@@ -156,7 +156,7 @@ def compare_phase(inputs: Collections, job: Job, store: BlobStore) -> Collection
 
 def finish_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections:
     """Masks personal data, removes benchmark items, and writes the corpus."""
-    outcomes, settings = Outcomes(job), job.settings
+    outcomes, settings = Fates(job), job.settings
     documents = inputs["documents"]
     if settings["mask_personal_data"]:
         documents = documents | "personal data" >> stages.MaskPersonal()

@@ -1,5 +1,6 @@
 """The pipeline is one that runners other than the local one take, and writes where Beam writes."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -205,3 +206,14 @@ def test_an_object_store_holds_input_and_corpus(tmp_path, raw, monkeypatch):
         curate(raw, "bucket://there", curation_config())
     with pytest.raises(ValueError, match="Beam has no file system for nowhere://"):
         curate(raw, "nowhere://there", curation_config())
+
+
+def test_the_example_of_the_docs_keeps_what_it_says(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (root / "docs" / "curation.md").read_text(encoding="utf-8")
+    example = page.partition("<!-- run -->\n```python\n")[2].partition("```")[0]
+    exec(compile(example, "example", "exec"), {"__name__": "example"})
+    files = list((tmp_path / "mine").rglob("*.gz"))
+    assert [file.name for file in files] == ["en.00000.jsonl.gz"]
+    rows = [json.loads(line) for line in gzip.decompress(files[0].read_bytes()).splitlines()]
+    assert [(row["id"][:5], row["cluster_size"]) for row in rows] == [("mine-", 2)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from marco_jax.curation.blobs import BlobStore
-from marco_jax.curation.components import EDGE, ConnectedComponents
+from marco_jax.curation.connected_components import EDGE, ConnectedComponents
 from marco_jax.curation.documents import RawDocument
 from marco_jax.curation.exact_duplicates import ExactDuplicates, HostCap
 from marco_jax.curation.near_duplicates import NearDuplicates, decide_group
