@@ -11,7 +11,9 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,9 +30,16 @@ from marco_jax.runtime.progress import Progress
 with optional():
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 # The runner of this machine.
 LOCAL = "local"
+# Beam's workers log each of their steps, whatever the options say; errors reach the caller anyway.
+_WORKER = (
+    "import logging, sys; logging.disable(logging.CRITICAL); "
+    "from apache_beam.runners.worker.sdk_worker_main import main; main(sys.argv)"
+)
 # Collections of documents, of which the store of a phase keeps the texts.
 _TEXTS = ("documents", "pairs")
 
@@ -107,7 +116,7 @@ def _run_phase(
     name: str, job: Job, folder: pathlib.Path, stored: dict[str, list[Any]], workers: int
 ) -> list[str]:
     """Runs one phase on its stored input, and stores its output; returns the names of that."""
-    pipeline = beam.Pipeline(runner="FnApiRunner", options=_local_options(workers))
+    pipeline = _local_pipeline(workers)
     inputs: Collections = {"pipeline": pipeline}
     for output, items in stored.items():
         created = pipeline | f"stored {output}" >> beam.Create(items)
@@ -130,12 +139,14 @@ def _run_phase(
     return list(found)
 
 
-def _local_options(workers: int) -> PipelineOptions:
-    options = ["--direct_running_mode=in_memory"]
-    if workers > 1:
-        mode = "--direct_running_mode=multi_processing"
-        options = [mode, f"--direct_num_workers={workers}"]
-    return PipelineOptions(options)
+def _local_pipeline(workers: int) -> beam.Pipeline:
+    """A pipeline on this machine, in this process or in several of its own."""
+    if workers == 1:
+        return beam.Pipeline(runner="FnApiRunner")
+    command = shlex.join([sys.executable, "-c", _WORKER])
+    environment = SubprocessSDKEnvironment.from_command_string(command)
+    options = PipelineOptions([f"--direct_num_workers={workers}"])
+    return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
 
 
 class StoreDocuments(beam.PTransform):

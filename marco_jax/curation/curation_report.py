@@ -71,6 +71,8 @@ def report_of(tally: Tally, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "total": {**total, "unreadable": sum(tally.faults.values())},
         "unreadable": dict(sorted(tally.faults.items())),
+        # Of documents that were not UTF-8.
+        "charsets": dict(sorted(tally.charsets.items())),
         "funnel": funnel,
         "languages": languages,
         "cluster_sizes": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),

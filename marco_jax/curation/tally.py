@@ -40,13 +40,14 @@ def fate_of(document: RawDocument) -> tuple[str, str, str]:
 
 
 class Tally:
-    """Documents, bytes and tokens by outcome, duplicate group sizes, histograms and samples."""
+    """Documents, bytes and tokens by outcome, sizes of groups, charsets, histograms and samples."""
 
     def __init__(self, sample: int = 0) -> None:
         """Starts empty; keeps `sample` texts per outcome."""
         self._sample = sample
         self.fates: dict[str, dict[str, Any]] = {}
         self.faults: collections.Counter[str] = collections.Counter()
+        self.charsets: collections.Counter[str] = collections.Counter()
         self.histograms: dict[str, collections.Counter[str]] = {}
 
     def add(self, document: RawDocument, tokens: int = 0) -> None:
@@ -59,6 +60,8 @@ class Tally:
         one["clusters"] = {} if document.stage else {str(document.cluster): 1}
         one["sample"] = [[draw, document.id, document.text[:SHOWN]]]
         self._add_fate("\t".join(fate), one)
+        if document.charset:
+            self.charsets[document.charset] += 1
         for name, value in document.scores.items():
             counts = self.histograms.setdefault(f"{language}\t{name}", collections.Counter())
             counts[str(bin_of(name, value))] += 1
@@ -68,12 +71,18 @@ class Tally:
         for fate, one in other["fates"].items():
             self._add_fate(fate, one)
         self.faults.update(other["faults"])
+        self.charsets.update(other["charsets"])
         for key, counts in other["histograms"].items():
             self.histograms.setdefault(key, collections.Counter()).update(counts)
 
     def to_json(self) -> dict[str, Any]:
         """All counts as plain data."""
-        return {"fates": self.fates, "faults": self.faults, "histograms": self.histograms}
+        return {
+            "fates": self.fates,
+            "faults": self.faults,
+            "charsets": self.charsets,
+            "histograms": self.histograms,
+        }
 
     def _add_fate(self, fate: str, one: dict[str, Any]) -> None:
         names = ("documents", "bytes", "tokens", "masked")

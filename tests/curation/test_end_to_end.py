@@ -1,11 +1,14 @@
 """From raw files to a trained model by three commands, with nothing done by hand between."""
 
+import gzip
 import json
 import random
 
 import pytest
 
 from marco_jax.__main__ import main
+from tests.curation.test_warc import http, record
+from tests.curation.web_texts import SENTENCES
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -43,6 +46,23 @@ GERMAN = (
 )
 
 
+# Languages and charsets of pages in a WARC file.
+CRAWLED = {
+    "zh": "gb18030",
+    "ja": "shift_jis",
+    "ko": "euc_kr",
+    "ru": "koi8-r",
+    "uk": "windows-1251",
+    "el": "windows-1253",
+    "he": "windows-1255",
+    "ar": "windows-1256",
+    "th": "tis-620",
+    "pl": "iso-8859-2",
+    "tr": "windows-1254",
+    "hu": "windows-1250",
+}
+
+
 def sentences(slots: tuple, seed: int, count: int) -> str:
     draw = random.Random(seed)
 
@@ -71,6 +91,11 @@ def raw(tmp_path):
     pairs = [
         "\t".join(sentences(slots, n, 1) for slots in (ENGLISH, GERMAN)) for n in range(100, 160)
     ]
+    crawled = [
+        record(http(f"<p>{SENTENCES[code]}</p>".encode(codec), media=f"text/html; charset={codec}"))
+        for code, codec in CRAWLED.items()
+    ]
+    (folder / "crawl.warc.gz").write_bytes(b"".join(map(gzip.compress, crawled)))
     (folder / "pairs.en-de.tsv").write_text("\n".join([*pairs, "no pair"]), encoding="utf-8")
     return folder
 
@@ -85,11 +110,13 @@ def test_raw_text_becomes_a_model(tmp_path, root, raw, capsys):
     assert report["unreadable"] == {"not two columns": 1}
     assert report["languages"]["en"]["kept"] + report["languages"]["de"]["kept"] == 120
     assert report["languages"]["en-de"]["kept"] > 40
+    assert len(report["charsets"]) == sum(report["charsets"].values()) == len(CRAWLED)
+    assert all(report["languages"][code]["kept"] for code in CRAWLED)
     (tmp_path / "config.py").write_text(CONFIG, encoding="utf-8")
     train = ["train", f"--config={tmp_path / 'config.py'}", f"--workdir={workdir}"]
     assert main([*train, f"--config.data={out}"]) == 0
     mixture = json.loads((workdir / "mixture.json").read_text(encoding="utf-8"))
-    assert {"en", "de", "parallel"} <= set(json.dumps(mixture).replace('"', " ").split())
+    assert {"en", "de", "parallel", *CRAWLED} <= set(json.dumps(mixture).replace('"', " ").split())
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last = json.loads(lines[-1])
     assert last["step"] == 4 and 0 < last["loss"] < 10

@@ -44,6 +44,8 @@ def curation():
             "funnel": funnel,
             "languages": {EVIL: entry, "kk": entry | {"kept": 0}},
             "unreadable": {EVIL: 1},
+            "charsets": {EVIL: 1},
+            "pair_judges": [{"languages": EVIL, "kind": "lexicon", "pairs": 2}],
             "cluster_sizes": {"2": 1},
             "histograms": [{"language": EVIL, "counts": [[0.5, 2]], **limits}],
             "samples": [{"language": "kk", "fate": "kept", "id": EVIL, "text": EVIL}],
