@@ -194,7 +194,7 @@ def _judged_url(document: RawDocument, blocked: frozenset[str]) -> RawDocument:
 
 
 def _masked(document: RawDocument) -> RawDocument:
-    text, count = mask(document.text)
+    text, count = mask(document.text, document.language)
     return dataclasses.replace(document, text=text, masked=document.masked + count)
 
 
