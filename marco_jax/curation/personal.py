@@ -33,7 +33,7 @@ _ADDRESS = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 _ADDRESS_6 = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
 )
-_PHONE = re.compile(r"(?<![\w+])(?:\+|00)[1-9][\d ().\u00a0-]{5,18}\d(?![\w])")
+_PHONE = re.compile(r"(?<![\w+.])(?:\+|00)[1-9][\d ().\u00a0-]{5,18}\d(?![\w])")
 _NATIONAL = re.compile(r"(?<![\w.,+/-])\(?\d[\d ()./\u00a0-]{5,16}\d(?![\w/]|[.,]\d)")
 
 
@@ -176,7 +176,8 @@ def _is_national(match: re.Match, language: str) -> str | None:
     if not 7 <= len(digits) <= 13 or re.fullmatch(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}", found):
         return None
     announced = _says(_before(match), PHONE_WORDS)
-    grouped = len(re.findall(r"\d+", found)) >= 2 and len(digits) >= 9
+    # A slash is that of a date, unless a word says otherwise.
+    grouped = len(re.findall(r"\d+", found)) >= 2 and len(digits) >= 9 and "/" not in found
     if not announced and not (grouped and re.match(r"\(?0[1-9]|\(\d{2,4}\)", found)):
         return None
     for region in REGIONS.get(language, ()):
