@@ -36,8 +36,8 @@ STOP_WORDS = {"zh": 0.04, "ja": 0.1, "th": 0.25, "": 0.15}
 # A Markdown link, of which the group is the text shown, or a URL.
 _TARGET = r"\]\([^()]*(?:\([^()]*\)[^()]*)*\)"
 _LINK = re.compile(rf"\[([^\[\]]*){_TARGET}|{_TARGET}|https?://\S+|www\.\S+")
-# A line with links is prose if it has so many letters beside them, and more than they show. Items of
-# lists that begin with a link are not, nor lines that end in a URL, as headlines do.
+# A line with links is prose if it has so many letters beside them, and more than they show. Items
+# of lists that begin with a link are not, nor lines that end in a URL, as headlines do.
 PROSE_LETTERS, PROSE_LETTERS_DENSE = 40, 15
 # After a URL, these end a sentence or a Markdown link.
 _ENDS_OF_PROSE = (")", "]", *FINAL)
