@@ -146,7 +146,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["marco_jax", "marco_jax.*"]),
-    package_data={"marco_jax.reports": ["templates/*.jinja"]},
+    package_data={
+        "marco_jax.reports": ["templates/*.jinja"],
+        "marco_jax.curation": ["malay_words.txt"],
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["marco = marco_jax.__main__:main"]},

@@ -6,7 +6,7 @@ import functools
 import re
 from typing import Any
 
-from marco_jax.curation.malay import malay_balance
+from marco_jax.curation.malay import malay_evidence
 
 # Languages so similar in writing that short texts are ambiguous.
 CLOSE = ({"id", "ms"}, {"hi", "ne"}, {"cs", "sk"}, {"az", "tr"}, {"ru", "uk"})
@@ -18,8 +18,10 @@ MAX_CHARACTERS = 1000
 # logarithm). On sentences of news and the web, pycld2 is right in four of five cases below this
 # margin, and seldom above.
 MARGIN = 10.0
-# A single word that only one of Malay and Indonesian has may be borrowed; more are evidence.
-MALAY_WORDS = 2
+# Evidence (nats) of words for Malay or Indonesian that decides over a model of characters, over the
+# identifiers' answer for a line, and over a claim that an identifier agrees with. A line of the
+# right language has as much against it in one of 300, and a document's first 1000 characters never.
+TEXT_EVIDENCE, LINE_EVIDENCE, CLAIM_EVIDENCE = 2.0, 4.0, 8.0
 # pycld2 codes that differ from ours, and py3langid codes of varieties, which become the standard
 # language if pycld2 identifies that.
 _CODES = {"zh-Hant": "zh", "iw": "he", "jw": "jv", "un": "", "xxx": ""}
@@ -61,18 +63,11 @@ def identify(text: str, claimed: str = "") -> str:
     """
     text = text[:MAX_CHARACTERS]
     first, second = candidate_languages(text)
-    contradicted = (
-        claimed in CLOSE[0] and malay_balance(text) * (1 if claimed == "ms" else -1) <= -3
-    )
+    contradicted = claimed in CLOSE[0] and _against(text, claimed) >= CLAIM_EVIDENCE
     if claimed and claimed in (first, second) and not contradicted:
         return claimed
-    if first in CLOSE[0] and second in CLOSE[0] | {""}:
-        return _malay_or_indonesian(text)
-    if not second or first == second:
-        return first
-    if _VARIETIES.get(first) == second:
-        return second
-    return second if _gap(text, first, second) < MARGIN else first
+    found = _decided(text, first, second)
+    return _malay_or_indonesian(text) if found in CLOSE[0] else found
 
 
 def script_share(text: str, script: str) -> float:
@@ -106,7 +101,7 @@ def _is_foreign(line: str, language: str) -> bool:
     # pycld2 is faster; py3langid is not needed if pycld2 confirms the language.
     second = _pycld2_code(line)
     if language in CLOSE[0] and second in CLOSE[0]:
-        return malay_balance(line) * (1 if language == "ms" else -1) <= -MALAY_WORDS
+        return _against(line, language) >= LINE_EVIDENCE
     if second in ("", language):
         return False
     return str(py3langid.classify(line)[0]) == second
@@ -123,10 +118,24 @@ def _pycld2_code(text: str) -> str:
     return _CODES.get(code, code) if reliable else ""
 
 
+def _decided(text: str, first: str, second: str) -> str:
+    """The likelier of py3langid's and pycld2's language; Malay and Indonesian count as one."""
+    if not second or first == second or (first in CLOSE[0] and second in CLOSE[0]):
+        return first
+    if _VARIETIES.get(first) == second:
+        return second
+    return second if _gap(text, first, second) < MARGIN else first
+
+
+def _against(text: str, language: str) -> float:
+    """The evidence (nats) of words against one of Malay and Indonesian, for the other."""
+    return -malay_evidence(text) if language == "ms" else malay_evidence(text)
+
+
 def _malay_or_indonesian(text: str) -> str:
-    words = malay_balance(text)
-    if abs(words) >= MALAY_WORDS:
-        return "ms" if words > 0 else "id"
+    evidence = malay_evidence(text)
+    if abs(evidence) > TEXT_EVIDENCE:
+        return "ms" if evidence > 0 else "id"
     return str(_malay_detector().detect(text).iso_code)
 
 

@@ -23,6 +23,7 @@ FINAL = tuple(".!?…。！？।॥؟۔።:;\"”»)」』'’")
 # Minimum number of visible characters. A Chinese or Japanese character carries about as much
 # information as three letters.
 SHORTEST, SHORTEST_DENSE = 120, 40
+DENSE = frozenset({"zh", "ja", "ko"})
 # Prose has fewer ellipses and similar breaks than one in so many characters.
 TEASER_CHARACTERS = 200
 # Shares of words are not measured in texts with fewer words.
@@ -32,7 +33,18 @@ FEWEST_WORDS = 40
 # letters at most 0.17. In languages without spaces these are shares of characters.
 STOP_WORDS = {"zh": 0.04, "ja": 0.1, "th": 0.25, "": 0.15}
 
-_LINK = re.compile(r"\]\([^)]*\)|https?://|www\.")
+# A Markdown link, of which the group is the text shown, or a URL.
+_TARGET = r"\]\([^()]*(?:\([^()]*\)[^()]*)*\)"
+_LINK = re.compile(rf"\[([^\[\]]*){_TARGET}|{_TARGET}|https?://\S+|www\.\S+")
+# A line with links is prose if it has so many letters beside them, and more than they show. Items
+# of lists that begin with a link are not, nor lines that end in a URL, as headlines do.
+PROSE_LETTERS, PROSE_LETTERS_DENSE = 40, 15
+# After a URL, these end a sentence or a Markdown link.
+_ENDS_OF_PROSE = (")", "]", *FINAL)
+_LINKED_ITEM = re.compile(
+    r"(?:[-*+•‣▪·>|]|\d+[.)])[\s*_`|]*(?:\[?!?\[[^\[\]]*\]\(|https?://|www\.)"
+)
+_URL = re.compile(r"https?://|www\.")
 _LOG = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d|\b(INFO|WARN|ERROR|DEBUG)\b")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]{60,}")
 _CODE = re.compile(r"[{};]|=>|==|\(\)|\bfunction\b|\bvar\b|\bconst\b")
@@ -63,6 +75,11 @@ class MeasuredText:
     def visible(self) -> int:
         """Number of characters without spaces."""
         return sum(map(len, self.words))
+
+    @functools.cached_property
+    def navigation(self) -> frozenset[str]:
+        """The lines that are mostly links."""
+        return frozenset(line for line in self.lines if _is_navigation(line, self.language))
 
     def share_of_lines(self, found: Callable[[str], bool]) -> float:
         """The share of lines for which `found` is true."""
@@ -100,14 +117,35 @@ def _letters(text: MeasuredText) -> float:
     return letters / max(1, text.visible)
 
 
+def _is_navigation(line: str, language: str) -> bool:
+    """Whether a line is mostly links, rather than a sentence with links in it."""
+    shown = "".join(found[1] or "" for found in _LINK.finditer(line))
+    beside, matches = _LINK.subn("", line)
+    if not matches:
+        return False
+    last = line.split()[-1]
+    if _LINKED_ITEM.match(line) or (_URL.search(last) and last[-1] not in _ENDS_OF_PROSE):
+        return True
+    least = PROSE_LETTERS_DENSE if language in DENSE else PROSE_LETTERS
+    letters = sum(map(str.isalpha, beside))
+    return letters < least or letters <= sum(map(str.isalpha, shown))
+
+
 def _links(text: MeasuredText) -> float:
-    return text.share_of_lines(_LINK.search) if len(text.lines) >= 3 else 0.0
+    """The share of lines that are mostly links."""
+    return text.share_of_lines(text.navigation.__contains__) if len(text.lines) >= 3 else 0.0
 
 
 def _linked(text: MeasuredText) -> float:
-    """The share of characters in URLs and in Markdown links."""
-    spans = re.findall(r"\[[^\]]*\]\([^)]*\)|https?://\S+|www\.\S+", text.text)
-    return sum(map(len, spans)) / max(1, len(text.text))
+    """The share of characters in links; those of a link in a sentence are only the text shown."""
+    total = linked = 0
+    for line in text.lines:
+        if line in text.navigation:
+            linked += sum(len(found[0]) for found in _LINK.finditer(line))
+        else:
+            line = _LINK.sub(r"\1", line)
+        total += len(line)
+    return linked / max(1, total)
 
 
 def _teasers(text: MeasuredText) -> float:
@@ -186,7 +224,7 @@ def _most(value: float) -> Callable[[str], tuple[float, float]]:
 
 
 def _shortest(language: str) -> tuple[float, float]:
-    return (SHORTEST_DENSE if language in ("zh", "ja", "ko") else SHORTEST), _NONE
+    return (SHORTEST_DENSE if language in DENSE else SHORTEST), _NONE
 
 
 # Checked before language identification, which damaged text would confuse.

@@ -3,6 +3,7 @@
 import pytest
 
 from marco_jax.curation.language import identify, lines_in_language, script_share
+from marco_jax.curation.malay import malay_evidence
 
 MALAY = "Kerajaan berkata syarikat itu akan membuka pejabat baharu kerana permintaan yang tinggi."
 INDONESIAN = (
@@ -48,6 +49,23 @@ def test_lines_in_a_language_written_alike_are_taken_out(one, two, code):
     text, share = lines_in_language(f"{one}\n{two}\n{one}", code)
     assert text == f"{one}\n{one}" and 0.25 < share < 0.45
     assert lines_in_language(f"{one}\n{one}", code) == (f"{one}\n{one}", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("malay", "indonesian"),
+    [
+        ("Bila awak nak balik ke kampung?", "Kapan kamu mau pulang ke kampung?"),
+        ("Sila pilih fail untuk dimuat turun.", "Silakan pilih berkas untuk diunduh."),
+        ("Beliau bekerja di hospital sejak Jun.", "Beliau bekerja di rumah sakit sejak Juni."),
+    ],
+)
+def test_short_sentences_of_malay_and_indonesian(malay, indonesian):
+    assert malay_evidence(malay) > malay_evidence(indonesian)
+    assert (identify(malay), identify(indonesian)) == ("ms", "id")
+
+
+def test_words_of_neither_language_are_evidence_of_nothing():
+    assert malay_evidence("") == malay_evidence(RUSSIAN) == 0.0
 
 
 def test_scripts():
