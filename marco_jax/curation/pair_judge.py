@@ -26,10 +26,18 @@ FEWEST = 150
 FEWEST_FITTED = 40
 # Maximum number of pairs that the classifier is fitted to.
 FITTED = 3000
-# Maximum share of pairs, and their usual number, that are replaced by made ones.
-REPLACED, USUAL = 0.3, 0.12
+# Shares of the pairs that are replaced by made ones, at most and at least, and a sufficient number.
+REPLACED, USUAL, ENOUGH = 0.3, 0.1, 900
 # Rounds of weighting the input and fitting the classifier.
-ROUNDS = 4
+ROUNDS = 6
+# Penalty of the regressions' squared weights.
+PENALTY = 3.0
+# Minimum probability of input pairs that the classifier is fitted to as good ones.
+TRUSTED = 0.7
+# How often a part of few pairs is replaced.
+REPEATS = 5
+# So many pairs are copied with letters in random order, for each side, and with exchanged columns.
+LETTERS = 200
 # Words' measurements: see `_word_measurements`.
 _WORDS = 13
 
@@ -77,9 +85,24 @@ class PairJudge:
         judge = cls(languages, Columns.of([*rows, *good], languages), count=len(rows) + len(good))
         if len(rows) + len(good) < FEWEST_FITTED:
             return judge
-        made, at, kinds = _made(rows)
-        judge._learn(made, good, at[kinds == 0])
-        judge._fit(made, at, kinds)
+        real, made, kinds, folds = [], [], [], ([], [])
+        size = max(1, len(rows))
+        for seed in range(max(1, min(REPEATS, FITTED // size))):
+            mixed, at, sorts = _made(rows, seed)
+            judge._learn(mixed, good, at[sorts == 0])
+            others = np.setdiff1d(np.arange(size), at)[:FITTED].tolist()
+            real += [judge._measure(*mixed[one]) for one in others]
+            made += [judge._measure(*mixed[one]) for one in at[:FITTED].tolist()]
+            kinds += sorts[:FITTED].tolist()
+            folds[0].extend(others)
+            folds[1].extend(at[:FITTED].tolist())
+            draw = np.random.default_rng(seed)
+            for kind in (5, 6, 7):
+                for one in draw.permutation(others)[:LETTERS].tolist():
+                    made.append(judge._measure(*_misspelt(mixed[one], kind, draw)))
+                    kinds.append(kind)
+                    folds[1].append(one)
+        judge._fit(np.array(real), np.array(made), np.array(kinds), [np.array(f) % 2 for f in folds])
         kept = [row for row in rows if judge.similarity(*row) >= 0.5]
         judge._learn(kept if len(kept) >= FEWEST else rows, good, at[:0])
         return judge
@@ -144,55 +167,65 @@ class PairJudge:
         forward, backward = self.words.gains(one, two, own)
         return np.concatenate([surface, _word_measurements(forward, backward)])
 
-    def _fit(self, rows: list[Pair], made: np.ndarray, kinds: np.ndarray) -> None:
-        """Fits the classifier; `made` has the positions of made pairs in rows, and their kinds."""
-        real = np.setdiff1d(np.arange(len(rows)), made)[:FITTED]
-        made, kinds = made[:FITTED], kinds[:FITTED]
-        values = np.array([self._measure(*rows[at]) for at in [*real.tolist(), *made.tolist()]])
+    def _fit(
+        self, real: np.ndarray, made: np.ndarray, kinds: np.ndarray, folds: Sequence[np.ndarray]
+    ) -> None:
+        """Fits the classifier to measurements of input pairs and of made pairs, by kind.
+
+        Odds are always of a half that the regression was not fitted to; `folds` has the halves, 0
+        or 1, of both.
+        """
+        values = np.concatenate([real, made])
         self.scale = np.stack([values.mean(0), values.std(0) + 1e-3])
-        x = _standard(values, self.scale)
-        real_x, made_x = x[: len(real)], x[len(real) :]
-        weights = np.ones(len(real_x))
-        names = np.unique(kinds)
+        real, made = _standard(real, self.scale), _standard(made, self.scale)
+        weights = np.ones(len(real))
+        names = np.unique(kinds).tolist()
         for number in range(ROUNDS):
-            fitted = [_regression(real_x, weights, made_x[kinds == kind]) for kind in names]
-            odds = np.exp(-np.clip(real_x @ np.array(fitted).T, -30, 30))
-            if not number:
-                weights = _first_weights(odds[:, 0], np.exp(-np.clip(made_x[kinds == names[0]] @ fitted[0], -30, 30)))
-                continue
-            priors = _priors(odds, weights)
-            weights = 1 / (1 + odds @ priors)
-        self.weights = np.array(fitted)
+            odds, shares, left = np.zeros((len(real), len(names))), [], np.ones(len(real))
+            for column, kind in enumerate(names):
+                wrong, half = made[kinds == kind], folds[1][kinds == kind]
+                own = np.zeros(len(wrong))
+                for one in (0, 1):
+                    here, there = folds[0] == one, half == one
+                    beta = _regression(real[~here], weights[~here], wrong[~there])
+                    odds[here, column] = _odds(real[here], beta[None])[:, 0]
+                    own[there] = _odds(wrong[there], beta[None])[:, 0]
+                shares.append(_share(odds[:, column], left, own))
+                found = shares[-1] * odds[:, column]
+                left = left / (1 + found)
+            priors = np.array(shares) / max(0.05, 1 - sum(shares))
+            likely = 1 / (1 + odds @ priors)
+            if number == 0:
+                likely = 1 - np.minimum(1, odds @ priors)
+            weights = (likely >= TRUSTED).astype(np.float64)
+            if weights.sum() < 0.05 * len(weights):
+                weights[np.argsort(-likely)[: len(weights) // 10 + 1]] = 1.0
+        self.weights = np.array([_regression(real, weights, made[kinds == k]) for k in names])
         self.weights[:, 0] -= np.log(priors)
-        self.wrong = float(1 - weights.mean())
+        self.wrong = float(1 - likely.mean())
 
     def _likely(self, values: np.ndarray) -> np.ndarray:
-        odds = np.exp(-np.clip(_standard(values, self.scale) @ self.weights.T, -30, 30))
-        return 1 / (1 + odds.sum(1))
+        return 1 / (1 + _odds(_standard(values, self.scale), self.weights).sum(1))
 
 
-def _first_weights(odds: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """Which pairs of the input look good, 0 or 1, by the odds of exchanged targets.
+def _odds(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Odds of each kind of wrong pairs against good ones: float64 [rows, kinds]."""
+    return np.exp(-np.clip(x @ weights.T, -30, 30))
 
-    The share of wrong pairs is at most the share of the input in any part of the odds over the
-    share of the exchanged pairs in it.
+
+def _share(odds: np.ndarray, weights: np.ndarray, made: np.ndarray) -> float:
+    """The share of a kind of wrong pairs in the input, from the odds of both.
+
+    It is at most the input's share of any range of odds over the share of the made pairs that have
+    these odds. Good pairs rarely have the odds of wrong ones, so that the least of these quotients
+    is near the share.
     """
-    share = 1.0
-    for part in np.linspace(0.3, 0.8, 11):
-        least = np.quantile(made, part)
-        share = min(share, np.mean(odds >= least) / max(1e-9, np.mean(made >= least)))
-    return (odds <= np.quantile(odds, 1 - min(0.9, share))).astype(np.float64)
-
-
-def _priors(odds: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Shares of the kinds of wrong pairs over the share of good ones: float64 [kinds]."""
-    priors = np.full(odds.shape[1], (1.05 - weights.mean()) / weights.mean() / odds.shape[1])
-    for _ in range(100):
-        likely = odds * priors
-        likely = likely / (1 + likely.sum(1, keepdims=True))
-        shares = np.maximum(1e-3, likely.mean(0))
-        priors = shares / max(0.02, 1 - shares.sum())
-    return priors
+    least = np.quantile(made, np.linspace(0.3, 0.8, 11))
+    quotients = [
+        (weights @ (odds >= bound)) / len(odds) / max(1e-9, np.mean(made >= bound))
+        for bound in least
+    ]
+    return min(0.9, max(1e-3, min(quotients)))
 
 
 def _standard(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -201,18 +234,18 @@ def _standard(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _regression(good: np.ndarray, weights: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Log-odds of good against wrong rows, both sides of equal weight, by Newton's method."""
+    """Log-odds of good against wrong rows, if both were equally many, by Newton's method."""
     x = np.concatenate([good, wrong])
-    total = min(weights.sum(), len(wrong))
-    weight = np.concatenate([weights * total / weights.sum(), np.full(len(wrong), total / len(wrong))])
+    weight = np.concatenate([weights, np.ones(len(wrong))])
     y = np.concatenate([np.ones(len(good)), np.zeros(len(wrong))])
-    penalty = np.diag(np.r_[1e-6, np.full(x.shape[1] - 1, 1.0)])
+    penalty = np.diag(np.r_[1e-6, np.full(x.shape[1] - 1, PENALTY)])
     beta = np.zeros(x.shape[1])
-    for _ in range(15):
+    for _ in range(10):
         p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
         slope = x.T @ (weight * (y - p)) - penalty @ beta
         curve = (x * (weight * p * (1 - p) + 1e-9)[:, None]).T @ x + penalty
         beta = beta + np.linalg.solve(curve, slope)
+    beta[0] -= np.log(max(1.0, weights.sum()) / len(wrong))
     return beta
 
 
@@ -234,18 +267,19 @@ def _word_measurements(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     return np.array([*found, min(scores)])
 
 
-def _made(rows: list[Pair]) -> tuple[list[Pair], np.ndarray, np.ndarray]:
+def _made(rows: list[Pair], seed: int) -> tuple[list[Pair], np.ndarray, np.ndarray]:
     """Replaces a part of the pairs by wrong ones, made from the same sentences.
 
     Returns:
-        The pairs, the positions of the made ones, and their kinds: 0 for exchanged targets, 1 for
-        a longer or shorter side, 2 for exchanged columns, 3 for letters in random order.
+        The pairs, the positions of the made ones, and their kinds: 0 for exchanged targets, 1 and 2
+        for a longer side (target, source), 3 and 4 for a shorter one.
     """
     count = len(rows)
-    size = int(max(USUAL * count, min(REPLACED * count, 400)))
-    draw = np.random.default_rng(0)
+    size = int(min(REPLACED * count, max(USUAL * count, ENOUGH)))
+    draw = np.random.default_rng(seed)
     at = np.sort(draw.choice(count, size, replace=False))
-    kinds = draw.choice([0, 0, 0, 1, 1, 1, 2, 3], size)
+    # Two fifths have exchanged targets; the other kinds are equally many.
+    kinds = np.maximum(0, draw.integers(-2, 5, size))
     result = list(rows)
     moved = at[kinds == 0]
     # Half of the targets go to a source of similar length.
@@ -254,21 +288,24 @@ def _made(rows: list[Pair]) -> tuple[list[Pair], np.ndarray, np.ndarray]:
     for group in (near, moved[moved.size // 2 :]):
         for one, two in zip(group.tolist(), np.roll(group, 1).tolist(), strict=True):
             result[one] = rows[one][0], rows[two][1]
-    for one in at[kinds == 1].tolist():
-        side, way, other = draw.integers(2), draw.integers(3), int(draw.integers(count))
-        sides = list(rows[one])
-        if way == 0:
+    for one, kind in zip(at.tolist(), kinds.tolist(), strict=True):
+        sides, side = list(rows[one]), kind % 2
+        if kind in (1, 2):
+            sides[side] = f"{sides[side].rstrip()} {rows[int(draw.integers(count))][side]}"
+        elif kind in (3, 4):
             sides[side] = _half_of(sides[side])
-        else:
-            sides[side] = f"{sides[side].rstrip()} {rows[other][side]}"
-        result[one] = tuple(sides)
-    for one in at[kinds == 2].tolist():
-        result[one] = rows[one][::-1]
-    for one in at[kinds == 3].tolist():
-        sides, side = list(rows[one]), draw.integers(2)
-        sides[side] = _scrambled(sides[side], draw)
-        result[one] = tuple(sides)
+        if kind:
+            result[one] = tuple(sides)
     return result, at, kinds
+
+
+def _misspelt(pair: Pair, kind: int, draw: np.random.Generator) -> Pair:
+    """A pair with exchanged columns (kind 7), or the letters of one side in random order."""
+    if kind == 7:
+        return pair[::-1]
+    sides, side = list(pair), kind % 2
+    sides[side] = _scrambled(sides[side], draw)
+    return tuple(sides)
 
 
 def _scrambled(text: str, draw: np.random.Generator) -> str:

@@ -32,8 +32,8 @@ REPEATED_WORDS, REPEATED = 4, 0.4
 
 _TOKEN = re.compile(r"https?://\S+|%\(\w+\)\w|%[sd]|\{\w*\}")
 _NUMBER = re.compile(r"\d+(?:[.,   ٬٫:]\d+)*")
-# UTF-8 that was read as Latin-1 has control characters, which texts lack.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
+# UTF-8 that was read as Latin-1 has control characters, or signs right behind accented letters.
+_GARBLED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]|[\u00c2-\u00f4][\u00a1-\u00a9\u00ac-\u00b6\u00b8\u00b9\u00bc-\u00be]|[\u00c2-\u00c6\u00d0\u00d1][\u00a0-\u00bf]")
 
 # Similarity in meaning of two texts, 0 to 1, such as the cosine of sentence embeddings.
 Similarity = Callable[[str, str], float]
@@ -53,7 +53,7 @@ def bad_pair(source: str, target: str, languages: tuple[str, str]) -> str:
         return "empty"
     if _copied(" ".join(words[0]), " ".join(words[1])):
         return "copy"
-    if any(_CONTROL.search(side) or _symbols(side) > SYMBOLS for side in pair):
+    if any(_GARBLED.search(side) or _symbols(side) > SYMBOLS for side in pair):
         return "symbols"
     if _repeats(words[0], words[1]) or _repeats(words[1], words[0]):
         return "repetition"
