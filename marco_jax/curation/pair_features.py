@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,10 +24,13 @@ from marco_jax.ngrams import CHARACTERS, normalized_words
 _ENDS = re.compile(r"[.!?。！？।॥؟۔።։…]+(?=\s|$|[\"'”’»」』)])|[。！？]")
 _FINAL = re.compile(r"[.。।۔።։…]|([!！])|([?？؟;])|([:：])|([,，、،])")
 _CLOSING = "\"'”’»」』)]* "
-_MARKS = ("([{（「『", "\"“”«»„", ":：", ",，、،", "?？؟", "!！", "%％٪", "-–—", "/\\|<>=_*#@&$€")
+_MARKS = ("([{（「『", '"“”«»„', ":：", ",，、،", "?？؟", "!！", "%％٪", "-–—", "/\\|<>=_*#@&$€")
 # So many letter groups of each column are remembered.
 GROUPS = 4000
-# Numbers of names, and the words of a sentence that are compared as names.
+# Minimum share of a side's letters in the script of its column.
+OWN_SCRIPT = 0.2
+# Scripts of Japanese count as one.
+_WRITTEN_TOGETHER = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "KATAKANA-HIRAGANA": "CJK"}
 FEATURES = (
     "length", "length squared", "log ratio", "shorter", "longer", "ends", "fewer ends", "final",
     "marks", "numbers", "source numbers", "target numbers", "same words", "names", "lost names",
@@ -39,7 +44,7 @@ class Columns:
 
     `ratio` is target characters per source character, `spread` the deviation of length differences
     per root of length, `logs` (median, deviation) of the log-ratio, and `letters` the logarithms of
-    the shares of letter groups in each column.
+    the shares of letter groups in each column. `scripts` are the scripts of most of their letters.
     """
 
     languages: tuple[str, str]
@@ -49,6 +54,8 @@ class Columns:
     letters: tuple[dict[str, float], dict[str, float]] = dataclasses.field(
         default_factory=lambda: ({}, {})
     )
+
+    scripts: tuple[str, str] = ("", "")
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[str, str]], languages: tuple[str, str]) -> Columns:
@@ -64,7 +71,8 @@ class Columns:
         spread = max(0.5, 1.48 * float(np.median(np.abs(apart))))
         deviation = max(0.1, 1.48 * float(np.median(np.abs(logs - middle))))
         letters = [_shares(pair[side] for pair in pairs) for side in (0, 1)]
-        return cls(languages, ratio, spread, (middle, deviation), tuple(letters))
+        scripts = tuple(_main_script(pair[side] for pair in pairs) for side in (0, 1))
+        return cls(languages, ratio, spread, (middle, deviation), tuple(letters), scripts)
 
     def measure(self, source: str, target: str) -> np.ndarray:
         """float64 [len(FEATURES)]: the measurements of a pair."""
@@ -101,6 +109,19 @@ class Columns:
             np.float64,
         )
 
+    def in_other_script(self, source: str, target: str) -> bool:
+        """Whether a side has letters, and hardly any in the script of its column.
+
+        Columns in the same script are not told apart.
+        """
+        if self.scripts[0] == self.scripts[1]:
+            return False
+        for text, script in zip((source, target), self.scripts, strict=True):
+            found = _scripts([text])
+            if found.total() > 2 and found[script] < OWN_SCRIPT * found.total():
+                return True
+        return False
+
     def _names(self, source: str, target: str) -> tuple[float, float, float, float]:
         """Shared words, shared and lost names, and the share of words with related consonants."""
         words = [normalized_words(side)[:60] for side in (source, target)]
@@ -133,18 +154,46 @@ class Columns:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         values = dataclasses.asdict(self)
-        return {**values, "languages": list(self.languages), "logs": list(self.logs),
-                "letters": [dict(side) for side in self.letters]}
+        return {
+            **values,
+            "languages": list(self.languages),
+            "logs": list(self.logs),
+            "letters": [dict(side) for side in self.letters],
+            "scripts": list(self.scripts),
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Columns:
         """The columns that `to_json` described."""
-        languages, logs, letters = (tuple(values[name]) for name in ("languages", "logs", "letters"))
-        return cls(languages, values["ratio"], values["spread"], logs, letters)
+        names = ("languages", "logs", "letters", "scripts")
+        languages, logs, letters, scripts = (tuple(values[name]) for name in names)
+        return cls(languages, values["ratio"], values["spread"], logs, letters, scripts)
 
 
 # Logarithm of the share of letter groups that are not remembered.
 _RARE = -13.0
+
+
+def _main_script(texts: Iterable[str]) -> str:
+    found = _scripts(texts)
+    return min(found, key=lambda script: (-found[script], script), default="")
+
+
+def _scripts(texts: Iterable[str]) -> collections.Counter[str]:
+    """Numbers of letters by script."""
+    found: collections.Counter[str] = collections.Counter()
+    for text in texts:
+        found.update(script for script in map(_script, text) if script)
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _script(char: str) -> str:
+    """The script of a letter, by the first word of its Unicode name; "" for other characters."""
+    if not char.isalpha():
+        return ""
+    script = unicodedata.name(char, "").partition(" ")[0]
+    return _WRITTEN_TOGETHER.get(script, script)
 
 
 def _groups(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from marco_jax.curation.duplicates import hash64
-from marco_jax.curation.pair_features import FEATURES, Columns
+from marco_jax.curation.pair_features import Columns
 from marco_jax.curation.word_translations import WordTranslations, train_translations, word_list
 
 # Minimum numbers of pairs for word translations, and for a classifier.
@@ -34,12 +34,13 @@ ROUNDS = 6
 PENALTY = 3.0
 # Minimum probability of input pairs that the classifier is fitted to as good ones.
 TRUSTED = 0.7
+# How many good pairs may be lost to be rid of a wrong one. The shares of wrong pairs are estimated
+# too low where these resemble good ones, and a wrong pair harms training more.
+CAUTION = 30.0
 # How often a part of few pairs is replaced.
 REPEATS = 5
 # So many pairs are copied with letters in random order, for each side, and with exchanged columns.
 LETTERS = 200
-# Words' measurements: see `_word_measurements`.
-_WORDS = 13
 
 Pair = tuple[str, str]
 
@@ -102,13 +103,20 @@ class PairJudge:
                     made.append(judge._measure(*_misspelt(mixed[one], kind, draw)))
                     kinds.append(kind)
                     folds[1].append(one)
-        judge._fit(np.array(real), np.array(made), np.array(kinds), [np.array(f) % 2 for f in folds])
+        judge._fit(
+            np.array(real), np.array(made), np.array(kinds), [np.array(f) % 2 for f in folds]
+        )
         kept = [row for row in rows if judge.similarity(*row) >= 0.5]
         judge._learn(kept if len(kept) >= FEWEST else rows, good, at[:0])
         return judge
 
     def similarity(self, source: str, target: str) -> float:
-        """The probability, 0 to 1, that two sentences are translations of each other."""
+        """The probability, 0 to 1, that two sentences are translations of each other.
+
+        It is on the careful side: see CAUTION.
+        """
+        if self.columns.in_other_script(source, target):
+            return 0.0
         if self.weights is None:
             surface = self.columns.measure(source, target)
             length, ends = surface[1], surface[5] + surface[6]
@@ -133,7 +141,8 @@ class PairJudge:
         """The judge that `to_json` described."""
         words = values["words"] and WordTranslations.from_json(values["words"])
         scale, weights = (
-            None if values[name] is None else np.array(values[name]) for name in ("scale", "weights")
+            None if values[name] is None else np.array(values[name])
+            for name in ("scale", "weights")
         )
         return cls(
             tuple(values["languages"]),
@@ -178,30 +187,19 @@ class PairJudge:
         values = np.concatenate([real, made])
         self.scale = np.stack([values.mean(0), values.std(0) + 1e-3])
         real, made = _standard(real, self.scale), _standard(made, self.scale)
-        weights = np.ones(len(real))
         names = np.unique(kinds).tolist()
+        weights = np.ones(len(real))
         for number in range(ROUNDS):
-            odds, shares, left = np.zeros((len(real), len(names))), [], np.ones(len(real))
-            for column, kind in enumerate(names):
-                wrong, half = made[kinds == kind], folds[1][kinds == kind]
-                own = np.zeros(len(wrong))
-                for one in (0, 1):
-                    here, there = folds[0] == one, half == one
-                    beta = _regression(real[~here], weights[~here], wrong[~there])
-                    odds[here, column] = _odds(real[here], beta[None])[:, 0]
-                    own[there] = _odds(wrong[there], beta[None])[:, 0]
-                shares.append(_share(odds[:, column], left, own))
-                found = shares[-1] * odds[:, column]
-                left = left / (1 + found)
-            priors = np.array(shares) / max(0.05, 1 - sum(shares))
-            likely = 1 / (1 + odds @ priors)
-            if number == 0:
-                likely = 1 - np.minimum(1, odds @ priors)
+            odds, shares = _compared(real, weights, made, kinds, folds)
+            priors = shares / max(0.05, 1 - shares.sum())
+            # At first, odds are against all of the input instead of its good pairs.
+            wrong = odds @ priors
+            likely = 1 / (1 + wrong) if number else 1 - np.minimum(1, wrong)
             weights = (likely >= TRUSTED).astype(np.float64)
             if weights.sum() < 0.05 * len(weights):
                 weights[np.argsort(-likely)[: len(weights) // 10 + 1]] = 1.0
         self.weights = np.array([_regression(real, weights, made[kinds == k]) for k in names])
-        self.weights[:, 0] -= np.log(priors)
+        self.weights[:, 0] -= np.log(priors * CAUTION)
         self.wrong = float(1 - likely.mean())
 
     def _likely(self, values: np.ndarray) -> np.ndarray:
@@ -211,6 +209,29 @@ class PairJudge:
 def _odds(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Odds of each kind of wrong pairs against good ones: float64 [rows, kinds]."""
     return np.exp(-np.clip(x @ weights.T, -30, 30))
+
+
+def _compared(
+    real: np.ndarray,
+    weights: np.ndarray,
+    made: np.ndarray,
+    kinds: np.ndarray,
+    folds: Sequence[np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Odds of input pairs, float64 [pairs, kinds], and the shares of the kinds in the input."""
+    names = np.unique(kinds).tolist()
+    odds, shares, left = np.zeros((len(real), len(names))), [], np.ones(len(real))
+    for column, kind in enumerate(names):
+        wrong, half = made[kinds == kind], folds[1][kinds == kind]
+        own = np.zeros(len(wrong))
+        for one in (0, 1):
+            here, there = folds[0] == one, half == one
+            beta = _regression(real[~here], weights[~here], wrong[~there])
+            odds[here, column] = _odds(real[here], beta[None])[:, 0]
+            own[there] = _odds(wrong[there], beta[None])[:, 0]
+        shares.append(_share(odds[:, column], left, own))
+        left = left / (1 + shares[-1] * odds[:, column])
+    return odds, np.array(shares)
 
 
 def _share(odds: np.ndarray, weights: np.ndarray, made: np.ndarray) -> float:
@@ -250,7 +271,7 @@ def _regression(good: np.ndarray, weights: np.ndarray, wrong: np.ndarray) -> np.
 
 
 def _word_measurements(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """float64 [_WORDS]: gains of the words of both sides, their parts, and the unknown words."""
+    """float64 [13]: gains of the words of both sides, their parts, and the unknown words."""
     found, scores = [], []
     for gains in (forward, backward):
         known = gains[~np.isnan(gains)]

@@ -33,7 +33,9 @@ REPEATED_WORDS, REPEATED = 4, 0.4
 _TOKEN = re.compile(r"https?://\S+|%\(\w+\)\w|%[sd]|\{\w*\}")
 _NUMBER = re.compile(r"\d+(?:[.,   ٬٫:]\d+)*")
 # UTF-8 that was read as Latin-1 has control characters, or signs right behind accented letters.
-_GARBLED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]|[\u00c2-\u00f4][\u00a1-\u00a9\u00ac-\u00b6\u00b8\u00b9\u00bc-\u00be]|[\u00c2-\u00c6\u00d0\u00d1][\u00a0-\u00bf]")
+_GARBLED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]|[\u00c2-\u00f4][\u00a1-\u00a9\u00ac-\u00b6\u00b8\u00b9\u00bc-\u00be]|[\u00c2-\u00c6\u00d0\u00d1][\u00a0-\u00bf]"
+)
 
 # Similarity in meaning of two texts, 0 to 1, such as the cosine of sentence embeddings.
 Similarity = Callable[[str, str], float]
@@ -57,9 +59,7 @@ def bad_pair(source: str, target: str, languages: tuple[str, str]) -> str:
         return "symbols"
     if _repeats(words[0], words[1]) or _repeats(words[1], words[0]):
         return "repetition"
-    sizes = [
-        len(side) * DENSE.get(code, 1.0) for side, code in zip(pair, languages, strict=True)
-    ]
+    sizes = [len(side) * DENSE.get(code, 1.0) for side, code in zip(pair, languages, strict=True)]
     if max(sizes) > RATIO * min(sizes) and max(sizes) > LANGUAGE_CHARACTERS:
         return "length ratio"
     if reason := _wrong_language(pair, languages):
@@ -119,7 +119,9 @@ def _wrong_language(pair: tuple[str, ...], languages: tuple[str, str]) -> str:
     scripts = [_script(code) for code in languages]
     if scripts[0] != scripts[1] and all(scripts):
         own = [script_share(side, script) for side, script in zip(pair, scripts, strict=True)]
-        other = [script_share(side, script) for side, script in zip(pair, scripts[::-1], strict=True)]
+        other = [
+            script_share(side, script) for side, script in zip(pair, scripts[::-1], strict=True)
+        ]
         if other[0] > own[0] and other[1] > own[1]:
             return "swapped"
         for code, share in zip(languages, own, strict=True):

@@ -300,7 +300,9 @@ class _Model:
             *(self._links / (self._totals[s][self._head[s]] + DOUBT) for s in (0, 1))
         )
         kept = np.flatnonzero(likely >= LEAST)
-        links = dict(zip(self._keys[kept].tolist(), np.round(self._links[kept], 3).tolist(), strict=True))
+        links = dict(
+            zip(self._keys[kept].tolist(), np.round(self._links[kept], 3).tolist(), strict=True)
+        )
         return WordTranslations(self._numbers, tuple(self._counts), tuple(self._totals), links)
 
 
