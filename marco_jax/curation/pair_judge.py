@@ -39,8 +39,8 @@ TRUSTED = 0.7
 CAUTION = 30.0
 # How often a part of few pairs is replaced.
 REPEATS = 5
-# So many pairs are copied with letters in random order, for each side, and with exchanged columns.
-LETTERS = 200
+# Shares of the kinds of made pairs: see `_made`.
+KINDS = (0.3, 0.13, 0.13, 0.13, 0.13, 0.06, 0.06, 0.06)
 
 Pair = tuple[str, str]
 
@@ -81,34 +81,34 @@ class PairJudge:
             languages: the codes of both languages.
             given: further pairs that are known to be good.
         """
-        good = sorted(set(given))
-        rows = sorted(set(pairs) - set(good), key=lambda pair: hash64("\t".join(pair)))
-        judge = cls(languages, Columns.of([*rows, *good], languages), count=len(rows) + len(good))
-        if len(rows) + len(good) < FEWEST_FITTED:
+        rows = sorted({*pairs, *given}, key=lambda pair: (hash64("\t".join(pair)), pair))
+        judge = cls(languages, Columns.of(rows, languages), count=len(rows))
+        if len(rows) < FEWEST_FITTED:
             return judge
-        real, made, kinds, folds = [], [], [], ([], [])
-        size = max(1, len(rows))
-        for seed in range(max(1, min(REPEATS, FITTED // size))):
-            mixed, at, sorts = _made(rows, seed)
-            judge._learn(mixed, good, at[sorts == 0])
-            others = np.setdiff1d(np.arange(size), at)[:FITTED].tolist()
-            real += [judge._measure(*mixed[one]) for one in others]
-            made += [judge._measure(*mixed[one]) for one in at[:FITTED].tolist()]
-            kinds += sorts[:FITTED].tolist()
-            folds[0].extend(others)
-            folds[1].extend(at[:FITTED].tolist())
-            draw = np.random.default_rng(seed)
-            for kind in (5, 6, 7):
-                for one in draw.permutation(others)[:LETTERS].tolist():
-                    made.append(judge._measure(*_misspelt(mixed[one], kind, draw)))
-                    kinds.append(kind)
-                    folds[1].append(one)
-        judge._fit(
-            np.array(real), np.array(made), np.array(kinds), [np.array(f) % 2 for f in folds]
-        )
-        kept = [row for row in rows if judge.similarity(*row) >= 0.5]
-        judge._learn(kept if len(kept) >= FEWEST else rows, good, at[:0])
+        trusted = np.arange(len(rows))
+        for caution in (1.0, CAUTION):
+            judge._train_once(rows, trusted, caution)
+            likely = np.array([judge.similarity(*row) >= 0.5 for row in rows])
+            # At first any pair may be damaged, then only pairs that look good.
+            trusted = np.flatnonzero(likely) if likely.sum() >= FEWEST_FITTED else trusted
+        judge._learn([rows[at] for at in trusted.tolist()], trusted[:0])
         return judge
+
+    def _train_once(self, rows: list[Pair], trusted: np.ndarray, caution: float) -> None:
+        """Makes wrong pairs of the trusted rows, and fits the classifier to them and the others."""
+        real, made, kinds, folds = [], [], [], ([], [])
+        seeds = max(1, min(REPEATS, FITTED // max(1, len(rows))))
+        for seed in range(seeds):
+            mixed, at, sorts = _made(rows, trusted, seed)
+            self._learn(mixed, at[sorts == 0])
+            others = np.setdiff1d(np.arange(len(rows)), at)[:FITTED].tolist()
+            real += [self._measure(*mixed[one]) for one in others]
+            made += [self._measure(*mixed[one]) for one in at.tolist()]
+            kinds.append(sorts)
+            folds[0].extend(others)
+            folds[1].extend(at.tolist())
+        halves = [np.array(fold) % 2 for fold in folds]
+        self._fit(np.array(real), np.array(made), np.concatenate(kinds), halves, caution)
 
     def similarity(self, source: str, target: str) -> float:
         """The probability, 0 to 1, that two sentences are translations of each other.
@@ -155,14 +155,12 @@ class PairJudge:
             values["wrong"],
         )
 
-    def _learn(self, rows: Sequence[Pair], good: Sequence[Pair], wrong: np.ndarray) -> None:
-        """Estimates word translations from the rows, of which some are wrong, and good pairs."""
-        rows = [*rows, *good]
+    def _learn(self, rows: Sequence[Pair], wrong: np.ndarray) -> None:
+        """Estimates word translations from the rows; `wrong` are positions of wrong ones."""
         if self.count < FEWEST:
             return
         sides = [tuple(map(word_list, row, self.languages)) for row in rows]
-        given = np.arange(len(rows)) >= len(rows) - len(good)
-        self.words, used = train_translations(sides, given, wrong)
+        self.words, used = train_translations(sides, wrong)
         self.known = frozenset(
             hash64("\t".join(row)) for row, own in zip(rows, used.tolist(), strict=True) if own
         )
@@ -177,7 +175,12 @@ class PairJudge:
         return np.concatenate([surface, _word_measurements(forward, backward)])
 
     def _fit(
-        self, real: np.ndarray, made: np.ndarray, kinds: np.ndarray, folds: Sequence[np.ndarray]
+        self,
+        real: np.ndarray,
+        made: np.ndarray,
+        kinds: np.ndarray,
+        folds: Sequence[np.ndarray],
+        caution: float,
     ) -> None:
         """Fits the classifier to measurements of input pairs and of made pairs, by kind.
 
@@ -187,10 +190,12 @@ class PairJudge:
         values = np.concatenate([real, made])
         self.scale = np.stack([values.mean(0), values.std(0) + 1e-3])
         real, made = _standard(real, self.scale), _standard(made, self.scale)
-        names = np.unique(kinds).tolist()
+        # Kinds with fewer made pairs than two in each half are left out.
+        counts = np.stack([np.bincount(kinds[folds[1] == half], minlength=8) for half in (0, 1)])
+        names = np.flatnonzero(counts.min(0) > 1).tolist()
         weights = np.ones(len(real))
         for number in range(ROUNDS):
-            odds, shares = _compared(real, weights, made, kinds, folds)
+            odds, shares = _compared(real, weights, made, kinds, folds, names)
             priors = shares / max(0.05, 1 - shares.sum())
             # At first, odds are against all of the input instead of its good pairs.
             wrong = odds @ priors
@@ -199,7 +204,7 @@ class PairJudge:
             if weights.sum() < 0.05 * len(weights):
                 weights[np.argsort(-likely)[: len(weights) // 10 + 1]] = 1.0
         self.weights = np.array([_regression(real, weights, made[kinds == k]) for k in names])
-        self.weights[:, 0] -= np.log(priors * CAUTION)
+        self.weights[:, 0] -= np.log(priors * caution)
         self.wrong = float(1 - likely.mean())
 
     def _likely(self, values: np.ndarray) -> np.ndarray:
@@ -217,9 +222,9 @@ def _compared(
     made: np.ndarray,
     kinds: np.ndarray,
     folds: Sequence[np.ndarray],
+    names: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Odds of input pairs, float64 [pairs, kinds], and the shares of the kinds in the input."""
-    names = np.unique(kinds).tolist()
     odds, shares, left = np.zeros((len(real), len(names))), [], np.ones(len(real))
     for column, kind in enumerate(names):
         wrong, half = made[kinds == kind], folds[1][kinds == kind]
@@ -241,7 +246,7 @@ def _share(odds: np.ndarray, weights: np.ndarray, made: np.ndarray) -> float:
     these odds. Good pairs rarely have the odds of wrong ones, so that the least of these quotients
     is near the share.
     """
-    least = np.quantile(made, np.linspace(0.3, 0.8, 11))
+    least = np.quantile(made, np.linspace(0.1, 0.6, 11))
     quotients = [
         (weights @ (odds >= bound)) / len(odds) / max(1e-9, np.mean(made >= bound))
         for bound in least
@@ -288,19 +293,20 @@ def _word_measurements(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     return np.array([*found, min(scores)])
 
 
-def _made(rows: list[Pair], seed: int) -> tuple[list[Pair], np.ndarray, np.ndarray]:
-    """Replaces a part of the pairs by wrong ones, made from the same sentences.
+def _made(
+    rows: list[Pair], trusted: np.ndarray, seed: int
+) -> tuple[list[Pair], np.ndarray, np.ndarray]:
+    """Replaces a part of the trusted pairs by wrong ones, made from the same sentences.
 
     Returns:
         The pairs, the positions of the made ones, and their kinds: 0 for exchanged targets, 1 and 2
-        for a longer side (target, source), 3 and 4 for a shorter one.
+        for a longer side (target, source), 3 and 4 for a shorter one, 5 and 6 for letters in random
+        order, 7 for exchanged columns.
     """
-    count = len(rows)
-    size = int(min(REPLACED * count, max(USUAL * count, ENOUGH)))
+    size = int(min(REPLACED * len(trusted), max(USUAL * len(trusted), ENOUGH)))
     draw = np.random.default_rng(seed)
-    at = np.sort(draw.choice(count, size, replace=False))
-    # Two fifths have exchanged targets; the other kinds are equally many.
-    kinds = np.maximum(0, draw.integers(-2, 5, size))
+    at = np.sort(draw.choice(trusted, size, replace=False))
+    kinds = draw.choice(8, size, p=KINDS)
     result = list(rows)
     moved = at[kinds == 0]
     # Half of the targets go to a source of similar length.
@@ -310,22 +316,23 @@ def _made(rows: list[Pair], seed: int) -> tuple[list[Pair], np.ndarray, np.ndarr
         for one, two in zip(group.tolist(), np.roll(group, 1).tolist(), strict=True):
             result[one] = rows[one][0], rows[two][1]
     for one, kind in zip(at.tolist(), kinds.tolist(), strict=True):
-        sides, side = list(rows[one]), kind % 2
-        if kind in (1, 2):
-            sides[side] = f"{sides[side].rstrip()} {rows[int(draw.integers(count))][side]}"
-        elif kind in (3, 4):
-            sides[side] = _half_of(sides[side])
         if kind:
-            result[one] = tuple(sides)
+            more = rows[int(draw.choice(trusted))]
+            result[one] = _damaged(rows[one], kind, more, draw)
     return result, at, kinds
 
 
-def _misspelt(pair: Pair, kind: int, draw: np.random.Generator) -> Pair:
-    """A pair with exchanged columns (kind 7), or the letters of one side in random order."""
+def _damaged(pair: Pair, kind: int, more: Pair, draw: np.random.Generator) -> Pair:
+    """A pair with a damage of kinds 1 to 7 of `_made`; `more` has a further sentence."""
     if kind == 7:
         return pair[::-1]
     sides, side = list(pair), kind % 2
-    sides[side] = _scrambled(sides[side], draw)
+    if kind in (1, 2):
+        sides[side] = f"{sides[side].rstrip()} {more[side]}"
+    elif kind in (3, 4):
+        sides[side] = _half_of(sides[side])
+    else:
+        sides[side] = _scrambled(sides[side], draw)
     return tuple(sides)
 
 

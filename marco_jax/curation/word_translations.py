@@ -132,13 +132,12 @@ class WordTranslations:
 
 
 def train_translations(
-    sides: Sequence[tuple[list[str], list[str]]], given: np.ndarray, wrong: np.ndarray
+    sides: Sequence[tuple[list[str], list[str]]], wrong: np.ndarray
 ) -> tuple[WordTranslations, np.ndarray]:
     """Trains on pairs, and chooses those that look like translations.
 
     Args:
         sides: words of both sides of each pair.
-        given: bool [pairs], which pairs are known to be good.
         wrong: int [some pairs], pairs that are known to be wrong, and show how these score; if
             there are none, all pairs are used.
 
@@ -151,7 +150,7 @@ def train_translations(
         model.iterate(weights)
         scores = model.scores()
         likely = good_share(scores, scores[wrong])[1]
-        weights = np.where(given, 1.0, likely >= 0.5).astype(np.float64)
+        weights = (likely >= 0.5).astype(np.float64)
         if weights.sum() < 20:
             weights[:] = 1.0
     model.iterate(weights)
@@ -303,7 +302,8 @@ class _Model:
         links = dict(
             zip(self._keys[kept].tolist(), np.round(self._links[kept], 3).tolist(), strict=True)
         )
-        return WordTranslations(self._numbers, tuple(self._counts), tuple(self._totals), links)
+        totals = tuple(np.round(totals, 3) for totals in self._totals)
+        return WordTranslations(self._numbers, tuple(self._counts), totals, links)
 
 
 def _numbered(sides: Sequence[list[str]]) -> tuple[dict[str, int], list[np.ndarray]]:
