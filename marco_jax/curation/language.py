@@ -20,7 +20,7 @@ MAX_CHARACTERS = 1000
 MARGIN = 10.0
 # Evidence (nats) of words for Malay or Indonesian that decides over a model of characters, over the
 # identifiers' answer for a line, and over a claim that an identifier agrees with. A line of the
-# right language has as much against it in one of 300, and a document's first 1000 characters never.
+# right language has as much against it in one of 600 of news and one of 70 of articles.
 TEXT_EVIDENCE, LINE_EVIDENCE, CLAIM_EVIDENCE = 2.0, 4.0, 8.0
 # pycld2 codes that differ from ours, and py3langid codes of varieties, which become the standard
 # language if pycld2 identifies that.

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.curation.duplicates import hash64
 from marco_jax.curation.pair_features import Columns
+from marco_jax.curation.shingles import hash64
 from marco_jax.curation.word_translations import WordTranslations, train_translations, word_list
 
 # Minimum numbers of pairs for word translations, and for a classifier.

@@ -7,7 +7,6 @@ import difflib
 import functools
 import re
 import unicodedata
-from collections.abc import Callable
 
 from marco_jax.curation.language import CLOSE, candidate_languages, script_share
 from marco_jax.languages import LANGUAGES
@@ -36,9 +35,6 @@ _NUMBER = re.compile(r"\d+(?:[.,   ٬٫:]\d+)*")
 _GARBLED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]|[\u00c2-\u00f4][\u00a1-\u00a9\u00ac-\u00b6\u00b8\u00b9\u00bc-\u00be]|[\u00c2-\u00c6\u00d0\u00d1][\u00a0-\u00bf]"
 )
-
-# Similarity in meaning of two texts, 0 to 1, such as the cosine of sentence embeddings.
-Similarity = Callable[[str, str], float]
 
 
 def bad_pair(source: str, target: str, languages: tuple[str, str]) -> str:

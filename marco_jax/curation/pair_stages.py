@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ Similarity = Callable[[str, str], float]
 
 
 class TrainPairJudges(beam.PTransform):
-    """Trains a judge for each two languages: from pairs to ("xx-yy", judge as plain data).
+    """Trains a judge for each two languages: from pairs to ("xx-yy", the judge and what is told of it).
 
     The pairs with the smallest hashes are a sample that does not depend on the order of the input.
     """
@@ -56,7 +57,9 @@ def _train(element: tuple[str, list[tuple[int, str]]], known: str) -> tuple[str,
     texts = sorted((hash64(text), text) for text in set(_known_pairs(known, languages)))
     given = [tuple(text.split("\t")) for _, text in texts[:TRAINED_PAIRS]]
     judge = PairJudge.train(pairs, tuple(languages.split("-")), given)
-    return languages, judge.to_json()
+    about = {"languages": languages, "kind": judge.kind, "pairs": len(pairs)}
+    about["wrong"] = round(judge.wrong, 4)
+    return languages, about | {"judge": json.dumps(judge.to_json(), ensure_ascii=False)}
 
 
 def _known_pairs(patterns: str, languages: str) -> Iterator[str]:
@@ -109,7 +112,8 @@ class _JudgePairs(beam.DoFn):
     def process(self, pair: RawDocument, judges: dict[str, Any]) -> Iterator[RawDocument]:
         measure = self._similarity or self._measures.get(pair.language)
         if measure is None:
-            measure = PairJudge.from_json(judges[pair.language]).similarity
+            judge = json.loads(judges[pair.language]["judge"])
+            measure = PairJudge.from_json(judge).similarity
             self._measures[pair.language] = measure
         value = round(float(measure(*pair.text.split("\t"))), 4)
         pair = dataclasses.replace(pair, scores={"similarity": value})

@@ -117,8 +117,9 @@ VERSION_WORDS = _words(
 ADDRESS_WORDS = _words(
     """
     ip ipv4 address addresses server servers host hosts dns ping gateway router proxy login
-    from serveur servidor serwer szerver server sunucu máy chủ adresse adresi adres dirección endereço indirizzo adresa cím địa chỉ alamat adresă
-    адрес адреса сервер сервера сервері мекенжайы ünvanı ünvan διεύθυνση διακομιστής כתובת שרת
-    عنوان خادم پتہ سرور ठेगाना सर्भर ঠিকানা সার্ভার ที่อยู่ เซิร์ฟเวอร์ 地址 服务器 アドレス サーバー 주소 서버
+    from serveur servidor serwer szerver server sunucu máy chủ adresse adresi adres
+    dirección endereço indirizzo adresa cím địa chỉ alamat adresă адрес адреса сервер
+    сервера сервері мекенжайы ünvanı ünvan διεύθυνση διακομιστής כתובת שרת عنوان خادم پتہ
+    سرور ठेगाना सर्भर ঠিকানা সার্ভার ที่อยู่ เซิร์ฟเวอร์ 地址 服务器 アドレス サーバー 주소 서버
     """
 )

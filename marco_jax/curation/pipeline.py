@@ -146,7 +146,7 @@ def compare_phase(inputs: Collections, job: Job, store: BlobStore) -> Collection
     if job.similarity is None:
         trainer = TrainPairJudges(settings["lexicon_pairs"])
         judges = pairs | "pair judges" >> trainer
-        found["judges"] = judges | "kinds of judges" >> beam.Map(_kind_of_judge)
+        found["judges"] = judges | "kinds of judges" >> beam.Map(_about_judge)
     similar = PairSimilarity(settings["pair_similarity"], judges, job.similarity)
     pairs = outcomes.passed(pairs, "similarity", similar)
     for side, name in enumerate(("sources", "targets")):
@@ -170,9 +170,8 @@ def finish_phase(inputs: Collections, job: Job, store: BlobStore) -> Collections
     return found | {"shards": pieces | "write" >> WriteShards(job.final, job.pieces, job.rejects)}
 
 
-def _kind_of_judge(element: tuple[str, Any]) -> dict[str, Any]:
-    languages, judge = element
-    return {"languages": languages, "kind": judge["kind"], "pairs": judge["pairs"]}
+def _about_judge(element: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in element[1].items() if name != "judge"}
 
 
 # In order; each takes the `documents` and `pairs` of those before it.

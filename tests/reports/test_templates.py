@@ -45,7 +45,7 @@ def curation():
             "languages": {EVIL: entry, "kk": entry | {"kept": 0}},
             "unreadable": {EVIL: 1},
             "charsets": {EVIL: 1},
-            "pair_judges": [{"languages": EVIL, "kind": "lexicon", "pairs": 2}],
+            "pair_judges": [{"languages": EVIL, "kind": "lexicon", "pairs": 2, "wrong": 0.1}],
             "cluster_sizes": {"2": 1},
             "histograms": [{"language": EVIL, "counts": [[0.5, 2]], **limits}],
             "samples": [{"language": "kk", "fate": "kept", "id": EVIL, "text": EVIL}],
