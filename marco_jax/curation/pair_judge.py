@@ -36,7 +36,7 @@ PENALTY = 3.0
 TRUSTED = 0.7
 # How many good pairs may be lost to be rid of a wrong one. The shares of wrong pairs are estimated
 # too low where these resemble good ones, and a wrong pair harms training more.
-CAUTION = 30.0
+CAUTION = 9.0
 # How often a part of few pairs is replaced.
 REPEATS = 5
 # Shares of the kinds of made pairs: see `_made`.
@@ -90,7 +90,10 @@ class PairJudge:
             judge._train_once(rows, trusted, caution)
             likely = np.array([judge.similarity(*row) >= 0.5 for row in rows])
             # At first any pair may be damaged, then only pairs that look good.
-            trusted = np.flatnonzero(likely) if likely.sum() >= FEWEST_FITTED else trusted
+            if likely.sum() >= FEWEST_FITTED:
+                trusted = np.flatnonzero(likely)
+            if caution == 1.0:
+                judge.columns = Columns.of([rows[at] for at in trusted.tolist()], languages)
         judge._learn([rows[at] for at in trusted.tolist()], trusted[:0])
         return judge
 
