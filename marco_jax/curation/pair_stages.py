@@ -27,7 +27,7 @@ Similarity = Callable[[str, str], float]
 
 
 class TrainPairJudges(beam.PTransform):
-    """Trains a judge for each two languages: from pairs to ("xx-yy", the judge and what is told of it).
+    """Trains a judge for each two languages: from pairs to ("xx-yy", its data).
 
     The pairs with the smallest hashes are a sample that does not depend on the order of the input.
     """

@@ -104,7 +104,7 @@ PHONE_WORDS = _words(
 VERSION_WORDS = _words(
     """
     v ver version versions release build firmware rev revision patch update kernel driver section
-    sections sec chapter clause article paragraph step figure table § ausgabe abschnitt kapitel
+    sections sec chapter clause article paragraph step table § ausgabe abschnitt kapitel
     versión sección capítulo versão seção secção chapitre article sürüm sürümü bölüm madde versi
     bagian bab seksyen phiên bản mục chương điều wersja sekcja rozdział verze kapitola oddíl verzió
     szakasz fejezet versiunea secțiunea capitolul versione sezione capitolo versie sectie hoofdstuk
