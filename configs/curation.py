@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     c.containment = 0.8
     c.rehydrate = False
 
-    # Pairs: how far their words must translate one another, estimated from these pairs alone.
+    # Pairs: the least probability of being translations, by a judge that these pairs train.
     c.pair_similarity = 0.5
     c.lexicon_pairs = ""
 

@@ -78,7 +78,7 @@ def curate(
         MissingExtra: a package of the extra "curation" is not installed.
     """
     out, rejects = os.fspath(out), os.fspath(rejects)
-    _check_request(out, config, rejects, perplexity)
+    _check_request(out, config, rejects, perplexity, workers)
     work = _work_directory(out)
     files = _files(inputs, config)
     job = Job(
@@ -95,7 +95,7 @@ def curate(
         similarity=similarity,
         count_tokens=count_tokens,
     )
-    _begin(job, work)
+    _begin(job, work, resumed=runner == LOCAL)
     if runner == LOCAL:
         results = run_in_phases(job, work, workers)
     else:
@@ -137,7 +137,7 @@ def _work_directory(out: str) -> pathlib.Path:
 
 
 def _check_request(
-    out: str, config: ConfigDict, rejects: str, perplexity: BitsPerByte | None
+    out: str, config: ConfigDict, rejects: str, perplexity: BitsPerByte | None, workers: int
 ) -> None:
     """Refuses settings and directories that cannot be used; see `curate`."""
     require("curation")
@@ -150,6 +150,8 @@ def _check_request(
         raise ValueError(
             f"--rejects={rejects} is inside --out and would be read as training text: move it"
         )
+    if workers < 1:
+        raise ValueError(f"--workers={workers}: write 1 or more")
     if config.perplexity_model and perplexity is None:
         raise ValueError("config.perplexity_model needs a model: pass `perplexity`")
 
@@ -196,15 +198,19 @@ def _publish(job: Job, out: str, report: dict[str, Any], shards: list[dict[str, 
         pathlib.Path(job.final).rename(out)
 
 
-def _begin(job: Job, work: pathlib.Path) -> None:
+def _begin(job: Job, work: pathlib.Path, resumed: bool) -> None:
     """Prepares the work directory; removes the files of a job with other input or settings."""
+    settings = job.settings
     switches = [job.rejects, job.sample, job.explain, bool(job.similarity)]
     switches += [bool(job.count_tokens), sorted(job.blocked)]
-    about = [job.files, sizes_of(job.files, times=True), job.settings, *switches]
+    other = matching_files(names_in(f"{settings['benchmarks']},{settings['lexicon_pairs']}"))
+    files = [*job.files, *other]
+    about = [files, sizes_of(files, times=True), settings, *switches]
     text = json.dumps(about, ensure_ascii=False)
     name = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
     mark = work / "job"
-    if not mark.exists() or mark.read_text() != name or (work / "final" / "report.json").exists():
+    resumed &= mark.exists() and mark.read_text() == name
+    if not resumed or (work / "final" / "report.json").exists():
         shutil.rmtree(work, ignore_errors=True)
         with new_file(mark) as file:
             file.write(name.encode())

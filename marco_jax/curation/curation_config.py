@@ -37,10 +37,10 @@ def curation_config() -> ConfigDict:
     c.containment = 0.8
     # Write `weight` with each kept document: how often to repeat it, by its number of duplicates.
     c.rehydrate = False
-    # Pairs whose translation probability, 0 to 1, is less are rejected.
+    # Pairs with a smaller probability, 0 to 1, of being translations are rejected.
     c.pair_similarity = 0.5
-    # Further good pairs to estimate word translations from: TSV files named as in en-kk.tsv,
-    # comma-separated. With fewer than a thousand pairs in all, pairs are not scored.
+    # Further good pairs to train the judge of pairs with: TSV files named as in en-kk.tsv,
+    # comma-separated.
     c.lexicon_pairs = ""
     # Benchmark items to keep out: JSONL files, comma-separated; every text field is matched.
     c.benchmarks = ""

@@ -188,7 +188,9 @@ class _PackDocuments(BundleDoFn):
 
     def process(self, document: RawDocument) -> Iterator[Parted]:
         key = self._key(document)
-        yield from self._writer.add(key, [key, document.to_state()], len(document.text))
+        # Documents without a key have no rival, and need not meet in one part.
+        part = key or document.origin
+        yield from self._writer.add(part, [key, document.to_state()], len(document.text))
 
     def rest(self) -> Iterator[tuple[str, Any]]:
         for parted in self._writer.flush():

@@ -269,10 +269,12 @@ def _regression(good: np.ndarray, weights: np.ndarray, wrong: np.ndarray) -> np.
     y = np.concatenate([np.ones(len(good)), np.zeros(len(wrong))])
     penalty = np.diag(np.r_[1e-6, np.full(x.shape[1] - 1, PENALTY)])
     beta = np.zeros(x.shape[1])
+    # By einsum: at this size threads of BLAS cost more than they gain.
     for _ in range(10):
-        p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
-        slope = x.T @ (weight * (y - p)) - penalty @ beta
-        curve = (x * (weight * p * (1 - p) + 1e-9)[:, None]).T @ x + penalty
+        p = 1 / (1 + np.exp(-np.clip(np.einsum("ni,i->n", x, beta), -30, 30)))
+        slope = np.einsum("ni,n->i", x, weight * (y - p)) - penalty @ beta
+        scaled = x * (weight * p * (1 - p) + 1e-9)[:, None]
+        curve = np.einsum("ni,nj->ij", scaled, x) + penalty
         beta = beta + np.linalg.solve(curve, slope)
     beta[0] -= np.log(max(1.0, weights.sum()) / len(wrong))
     return beta

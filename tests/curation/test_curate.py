@@ -141,6 +141,8 @@ def test_a_run_that_was_killed_goes_on_after_the_last_phase_that_ended(tmp_path,
         outputs = real(name, *others)
         # The files of the phase are there, but it has not been marked as done.
         if name == stop:
+            (out.with_name(f"{stop}.partial") / "final" / "docs").mkdir(parents=True, exist_ok=True)
+            (out.with_name(f"{stop}.partial") / "final" / "docs" / "en.1.draft").write_text("cut")
             raise KeyboardInterrupt
         return outputs
 
@@ -159,6 +161,7 @@ def test_a_run_that_was_killed_goes_on_after_the_last_phase_that_ended(tmp_path,
         for name in ("manifest.json", "report.json"):
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
         assert not out.with_name(f"{out.name}.partial").exists()
+        assert not list(out.rglob("*.draft"))
 
 
 def test_several_processes_and_one_pipeline_give_the_same_corpus(tmp_path, rows):
@@ -241,6 +244,8 @@ def test_an_output_that_exists_is_left_alone(tmp_path, rows):
         curate((str(raw),), tmp_path, curation_config())
     with pytest.raises(FileNotFoundError, match="no file matches"):
         curate((str(tmp_path / "none*"),), tmp_path / "out", curation_config())
+    with pytest.raises(ValueError, match="--workers=0: write 1 or more"):
+        curate((str(raw),), tmp_path / "out", curation_config(), workers=0)
 
 
 def test_pairs_are_a_corpus_with_one_pair_for_a_text(tmp_path):
