@@ -43,8 +43,6 @@ def test_local_paths_pass(path):
         ["import", "--hf=hf://Qwen/Qwen2-0.5B", "--out=o"],
         ["import", "--hf=h", "--out=gs://b/o"],
         ["export", "--model=m", "--out=s3://b/o"],
-        ["curate", "--input=s3://b/*.gz", "--out=o", "--config={root}/configs/curation.py"],
-        ["curate", "--input=x", "--out=gs://b/o", "--config={root}/configs/curation.py"],
         ["plan", "--config={root}/configs/qwen2_7b.py", "--out=gs://b/plan.json"],
         ["sweep", "--config={root}/configs/mixture_ablation.py", "--workdir=gs://b/s"],
         ["report", "--workdir=gs://b/run"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import uuid
 from typing import Any
@@ -13,24 +14,44 @@ with optional():
     from apache_beam.io.filesystems import FileSystems
 
 
+# What Beam needs for a scheme: a module, and the command that installs it.
+_SCHEMES = {
+    "gs": ("google.cloud.storage", "pip install 'apache-beam[gcp]'"),
+    "s3": ("boto3", "pip install 'apache-beam[aws]'"),
+}
+
+
 def is_remote(path: str) -> bool:
     """Whether a path is in an object store."""
     return "://" in path
+
+
+def check_file_system(path: str) -> None:
+    """Checks that what reads and writes a path is installed.
+
+    Raises:
+        ValueError: the path has a scheme that Beam does not know, or that needs packages.
+    """
+    if not is_remote(path):
+        return
+    scheme = path.partition(":")[0]
+    module, remedy = _SCHEMES.get(scheme, ("", "use gs:// or s3://"))
+    try:
+        found = importlib.util.find_spec(module) if module else FileSystems.get_filesystem(path)
+    except (ModuleNotFoundError, ValueError):
+        found = None
+    if found is None:
+        raise ValueError(f"{path}: Beam has no file system for {scheme}://: {remedy}")
 
 
 def file_exists(path: str) -> bool:
     """Whether there is a file.
 
     Raises:
-        ValueError: the path has a scheme that needs packages which are not installed.
+        ValueError: as `check_file_system`.
     """
-    try:
-        return FileSystems.exists(path)
-    except ValueError as error:
-        scheme = path.partition(":")[0]
-        names = {"gs": "apache-beam[gcp]", "s3": "apache-beam[aws]"}
-        remedy = f"pip install '{names[scheme]}'" if scheme in names else "use gs:// or s3://"
-        raise ValueError(f"{path}: Beam has no file system for {scheme}://: {remedy}") from error
+    check_file_system(path)
+    return FileSystems.exists(path)
 
 
 def read_json_value(path: str) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from marco_jax.curation import charsets, warc
+from marco_jax.curation.beam_files import check_file_system
 from marco_jax.curation.charsets import CHARSET
 from marco_jax.extras import optional
 from marco_jax.languages import language_code, names_in
@@ -50,9 +51,11 @@ def matching_files(patterns: tuple[str, ...]) -> list[str]:
 
     Raises:
         FileNotFoundError: a pattern matches nothing.
+        ValueError: packages for the scheme of a pattern are not installed.
     """
     files: set[str] = set()
     for pattern in patterns:
+        check_file_system(pattern)
         matched = {found.path for found in FileSystems.match([pattern])[0].metadata_list}
         if not matched:
             raise FileNotFoundError(f"no file matches {pattern!r}")

@@ -1,4 +1,4 @@
-"""Tables by which personal data is told from other numbers."""
+"""Tables that distinguish personal data from other numbers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The pipeline is one that runners other than the local one take, and writes where Beam writes."""
 
+import contextlib
 import gzip
 import importlib.util
 import json
@@ -204,8 +205,24 @@ def test_an_object_store_holds_input_and_corpus(tmp_path, raw, monkeypatch):
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".draft", ".partial")]
     with pytest.raises(ValueError, match="bucket://there exists: name a new directory"):
         curate(raw, "bucket://there", curation_config())
-    with pytest.raises(ValueError, match="Beam has no file system for nowhere://"):
+    with pytest.raises(ValueError, match="Beam has no file system for nowhere://: use gs://"):
         curate(raw, "nowhere://there", curation_config())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "module", "extra"),
+    [("gs", "google.cloud.storage", "gcp"), ("s3", "boto3", "aws")],
+)
+def test_a_store_without_its_packages_is_one_line(tmp_path, raw, scheme, module, extra):
+    with contextlib.suppress(ModuleNotFoundError):
+        if importlib.util.find_spec(module):
+            pytest.skip(f"apache-beam[{extra}] is installed")
+    says = rf"{scheme}://: pip install 'apache-beam\[{extra}\]'"
+    with pytest.raises(ValueError, match=says):
+        curate((f"{scheme}://bucket/*.jsonl",), tmp_path / "out", curation_config())
+    with pytest.raises(ValueError, match=says):
+        curate(raw, f"{scheme}://bucket/out", curation_config())
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_the_example_of_the_docs_keeps_what_it_says(tmp_path, root, monkeypatch):
