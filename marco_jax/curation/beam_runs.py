@@ -17,11 +17,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from marco_jax.curation.beam_files import is_remote, read_json_value, write_whole
+from marco_jax.curation.beam_files import file_exists, is_remote, read_json_value, write_whole
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.corpus_writer import MergeTallies
 from marco_jax.curation.documents import RawDocument
-from marco_jax.curation.grouping import BlobWriter, BundleDoFn
+from marco_jax.curation.grouping import PackDocuments, read_documents
 from marco_jax.curation.pipeline import PHASES, RESULTS, Collections, Job
 from marco_jax.extras import optional
 from marco_jax.files import write_text
@@ -29,6 +29,7 @@ from marco_jax.runtime.progress import Progress
 
 with optional():
     import apache_beam as beam
+    from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
@@ -97,7 +98,10 @@ def run_chained(job: Job, work: str, runner: Any, options: Sequence[str]) -> Res
     chain_phases(pipeline, job, work)
     with Progress("curating"):
         pipeline.run().wait_until_finish()
-    return {name: _read_items(f"{work}/{name}.json") for name in RESULTS}
+    files = {name: f"{work}/{name}.json" for name in RESULTS}
+    results = {name: _read_items(file) for name, file in files.items()}
+    FileSystems.delete([file for file in files.values() if file_exists(file)])
+    return results
 
 
 def chain_phases(pipeline: beam.Pipeline, job: Job, work: str) -> None:
@@ -153,7 +157,7 @@ def _local_pipeline(workers: int) -> beam.Pipeline:
 
 
 class StoreDocuments(beam.PTransform):
-    """Stores documents: from documents to the handles, as text, of their blobs."""
+    """Stores documents: from documents to the handles of their blobs, as text."""
 
     def __init__(self, store: BlobStore) -> None:
         """Stores in a folder."""
@@ -161,24 +165,17 @@ class StoreDocuments(beam.PTransform):
         self._store = store
 
     def expand(self, documents: beam.PCollection) -> beam.PCollection:
-        """From documents to [handle, folder]."""
-        return documents | beam.ParDo(_Store(self._store))
+        """From documents to handles."""
+        packed = documents | beam.ParDo(PackDocuments(_any_key, self._store, 1))
+        return packed | "as text" >> beam.Map(_handle_as_text)
 
 
-class _Store(BundleDoFn):
-    def __init__(self, store: BlobStore) -> None:
-        self._store = store
+def _any_key(document: RawDocument) -> int:
+    return 0
 
-    def start_bundle(self) -> None:
-        self._writer = BlobWriter(self._store, 1)
 
-    def process(self, document: RawDocument) -> Iterator[str]:
-        for _, handle in self._writer.add(0, document.to_state(), len(document.text)):
-            yield handle.decode()
-
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for _, handle in self._writer.flush():
-            yield "", handle.decode()
+def _handle_as_text(parted: tuple[int, bytes]) -> str:
+    return parted[1].decode()
 
 
 class LoadDocuments(beam.PTransform):
@@ -190,8 +187,8 @@ class LoadDocuments(beam.PTransform):
 
 
 def _loaded(handle: str) -> Iterator[RawDocument]:
-    for state in BlobStore().rows(handle.encode()):
-        yield RawDocument(**state)
+    for _, document in read_documents([handle.encode()], BlobStore()):
+        yield document
 
 
 def _piece(item: list) -> tuple:

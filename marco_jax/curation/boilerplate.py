@@ -7,13 +7,12 @@ same longest line count as duplicates, and once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.documents import RawDocument
-from marco_jax.curation.grouping import BundleDoFn, GroupTables, group_starts, read_table
+from marco_jax.curation.grouping import GroupTables, group_starts, read_table
 from marco_jax.curation.shingles import hash64
 from marco_jax.extras import optional
 
@@ -24,8 +23,6 @@ with optional():
 LONGEST = 120
 # A line, and the longest line of a document that has it.
 LINE = np.dtype([("line", np.uint64), ("longest", np.uint64)])
-# Lines that a worker collects before it passes them on.
-_HELD = 1 << 20
 
 
 class SharedLines(beam.PTransform):
@@ -46,34 +43,10 @@ class SharedLines(beam.PTransform):
         """From documents to lists of int."""
         return (
             documents
-            | "lines" >> beam.ParDo(_Lines())
+            | "lines" >> beam.Map(_lines_of)
             | "group lines" >> GroupTables(self._store, self._parts)
             | "count lines" >> beam.ParDo(_Counted(self._store, self._least))
         )
-
-
-class _Lines(BundleDoFn):
-    """Collects the lines of a bundle, each with the documents that have it, as tables."""
-
-    def start_bundle(self) -> None:
-        self._tables: list[np.ndarray] = []
-        self._held = 0
-
-    def process(self, document: RawDocument) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        self._tables.append(line_keys(document.text))
-        self._held += len(self._tables[-1])
-        if self._held > _HELD:
-            yield from self._flushed()
-
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for element in self._flushed():
-            yield "", element
-
-    def _flushed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self._tables:
-            table = np.unique(np.concatenate(self._tables))
-            self._tables, self._held = [], 0
-            yield table["line"], table
 
 
 class _Counted(beam.DoFn):
@@ -86,6 +59,11 @@ class _Counted(beam.DoFn):
         common = np.diff(starts) >= self._least
         # Signed, as Beam encodes integers.
         yield table["line"][starts[:-1][common]].view(np.int64).tolist()
+
+
+def _lines_of(document: RawDocument) -> tuple[np.ndarray, np.ndarray]:
+    table = line_keys(document.text)
+    return table["line"], table
 
 
 def line_keys(text: str) -> np.ndarray:

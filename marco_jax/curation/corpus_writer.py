@@ -157,26 +157,28 @@ class MergeTallies(beam.CombineFn):
 
     def __init__(self, sample: int = 0) -> None:
         """Keeps `sample` texts per outcome."""
+        super().__init__()
         self._sample = sample
 
-    def create_accumulator(self) -> str:
+    def create_accumulator(self) -> Tally:
         """The counts of nothing."""
-        return json.dumps(Tally().to_json())
+        return Tally(self._sample)
 
-    def add_input(self, accumulator: str, element: str) -> str:
+    def add_input(self, accumulator: Tally, element: str) -> Tally:
         """Adds counts."""
-        return self.merge_accumulators([accumulator, element])
+        accumulator.merge(json.loads(element))
+        return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[str]) -> str:
+    def merge_accumulators(self, accumulators: Iterable[Tally]) -> Tally:
         """Adds counts."""
         total = Tally(self._sample)
         for one in accumulators:
-            total.merge(json.loads(one))
-        return json.dumps(total.to_json(), ensure_ascii=False)
+            total.merge(one.to_json())
+        return total
 
-    def extract_output(self, accumulator: str) -> str:
-        """The counts."""
-        return accumulator
+    def extract_output(self, accumulator: Tally) -> str:
+        """The counts as JSON."""
+        return json.dumps(accumulator.to_json(), ensure_ascii=False)
 
 
 class WriteShards(beam.PTransform):

@@ -157,15 +157,12 @@ def _check_request(
 
 
 def _hosts(path: str) -> list[str]:
-    """The hosts of a file, one a line."""
+    """The hosts of a file, between white space."""
     if not path:
         return []
-    return [
-        str(record.fields["text"]).strip().lower()
-        for part in parts_of(matching_files((path,)))
-        for record in read(part)
-        if record.fields
-    ]
+    records = (record for part in parts_of(matching_files((path,))) for record in read(part))
+    texts = (record.fields["text"] for record in records if record.fields)
+    return [host for text in texts for host in text.lower().split()]
 
 
 def _report(results: Results, job: Job) -> dict[str, Any]:

@@ -62,9 +62,10 @@ class KeepBest(beam.PTransform):
 
 @dataclasses.dataclass
 class _Rivals:
-    """The documents of one key: the best ones, and the sum of their `cluster`."""
+    """The documents of one key: the best ones, their number, and the sum of their `cluster`."""
 
     best: list[tuple[Rank, str]]
+    number: int = 0
     size: int = 0
 
 
@@ -90,9 +91,10 @@ class _KeepBest(beam.DoFn):
                 found = rivals.setdefault(key, _Rivals([]))
                 bisect.insort(found.best, (self._rank(document), document.id))
                 del found.best[self._most :]
+                found.number += 1
                 found.size += document.cluster
         for key, document in read_documents(handles, self._store):
-            if not key:
+            if not key or rivals[key].number <= self._most:
                 yield document
                 continue
             found = rivals[key]

@@ -94,8 +94,28 @@ class BlobWriter:
         yield from zip(parts.tolist(), self._store.write(blobs), strict=True)
 
 
+class WritingDoFn(BundleDoFn):
+    """A DoFn that writes rows by part to `_writer`; the output OUTPUT has (part, handle)."""
+
+    OUTPUT = ""
+
+    def __init__(self, store: BlobStore, parts: int) -> None:
+        """Writes to a store, in `parts` parts."""
+        super().__init__()
+        self._store, self._parts = store, parts
+
+    def start_bundle(self) -> None:
+        """Starts with nothing held."""
+        self._writer = BlobWriter(self._store, self._parts)
+
+    def rest(self) -> Iterator[tuple[str, Any]]:
+        """Writes what is held."""
+        for parted in self._writer.flush():
+            yield self.OUTPUT, parted
+
+
 def read_table(handles: Iterable[bytes], dtype: np.dtype, store: BlobStore) -> np.ndarray:
-    """The rows of all blobs of a part, sorted, whatever the order of the blobs."""
+    """The rows of all blobs of a part, in no order that a caller may rely on."""
     tables = [np.frombuffer(store.read(handle), dtype) for handle in handles]
     return np.concatenate([np.zeros(0, dtype), *tables])
 
@@ -151,19 +171,9 @@ def _by_name(element: tuple[int, Iterable]) -> tuple[int, dict[str, list[bytes]]
     return element[0], found
 
 
-class _Pack(BundleDoFn):
-    def __init__(self, store: BlobStore, parts: int) -> None:
-        self._store, self._parts = store, parts
-
-    def start_bundle(self) -> None:
-        self._writer = BlobWriter(self._store, self._parts)
-
+class _Pack(WritingDoFn):
     def process(self, element: tuple[np.ndarray, np.ndarray]) -> Iterator[Parted]:
         yield from self._writer.add_table(*element)
-
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for parted in self._writer.flush():
-            yield "", parted
 
 
 class GroupDocuments(beam.PTransform):
@@ -176,25 +186,23 @@ class GroupDocuments(beam.PTransform):
 
     def expand(self, documents: beam.PCollection) -> beam.PCollection:
         """From documents to (part, iterable of handles)."""
-        return documents | beam.ParDo(_PackDocuments(*self._settings)) | beam.GroupByKey()
+        return documents | beam.ParDo(PackDocuments(*self._settings)) | beam.GroupByKey()
 
 
-class _PackDocuments(BundleDoFn):
+class PackDocuments(WritingDoFn):
+    """Writes documents with their key by part: from documents to (part, handle)."""
+
     def __init__(self, key: Callable[[RawDocument], int], store: BlobStore, parts: int) -> None:
-        self._key, self._store, self._parts = key, store, parts
-
-    def start_bundle(self) -> None:
-        self._writer = BlobWriter(self._store, self._parts)
+        """Divides by `key`, a picklable function to uint64, into `parts` parts."""
+        super().__init__(store, parts)
+        self._key = key
 
     def process(self, document: RawDocument) -> Iterator[Parted]:
+        """Adds a document."""
         key = self._key(document)
         # Documents without a key have no rival, and need not meet in one part.
         part = key or document.origin
         yield from self._writer.add(part, [key, document.to_state()], len(document.text))
-
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for parted in self._writer.flush():
-            yield "", parted
 
 
 def group_starts(values: np.ndarray) -> np.ndarray:

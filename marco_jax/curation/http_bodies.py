@@ -125,27 +125,25 @@ def _uncompressed(body: bytes, coding: str) -> bytes:
 
 def _inflated(body: bytes, window: int) -> bytes:
     """Unpacks up to a byte more than PAGE_BYTES; "" if the body is not of this form."""
-    out = b""
+    out = bytearray()
     while body and len(out) <= PAGE_BYTES:
         unpacker = zlib.decompressobj(window)
-        parts, size = [], len(out)
         try:
             # Small pieces, so that what precedes damage is kept.
             for start in range(0, len(body), 1024):
-                parts.append(unpacker.decompress(body[start : start + 1024], 1 << 20))
-                while unpacker.unconsumed_tail and size + sum(map(len, parts)) <= PAGE_BYTES:
-                    parts.append(unpacker.decompress(unpacker.unconsumed_tail, 1 << 20))
-                if unpacker.eof or size + sum(map(len, parts)) > PAGE_BYTES:
+                out += unpacker.decompress(body[start : start + 1024], 1 << 20)
+                while unpacker.unconsumed_tail and len(out) <= PAGE_BYTES:
+                    out += unpacker.decompress(unpacker.unconsumed_tail, 1 << 20)
+                if unpacker.eof or len(out) > PAGE_BYTES:
                     rest = unpacker.unused_data + body[start + 1024 :]
                     break
             else:
                 rest = b""
         except zlib.error:
             rest = b""
-        out += b"".join(parts)
         # Further members of gzip.
         body = rest if window == 31 and rest.startswith(b"\x1f\x8b") else b""
-    return out[: PAGE_BYTES + 1]
+    return bytes(out[: PAGE_BYTES + 1])
 
 
 def _brotli(body: bytes) -> bytes:
@@ -154,7 +152,7 @@ def _brotli(body: bytes) -> bytes:
     import brotli
 
     unpacker = brotli.Decompressor()
-    out = b""
+    out = bytearray()
     try:
         for start in range(0, len(body), 1024):
             out += unpacker.process(body[start : start + 1024])
@@ -162,8 +160,8 @@ def _brotli(body: bytes) -> bytes:
                 break
     except brotli.error:
         # Every text is the start of some stream: a few bytes of output prove nothing.
-        return out if len(out) > len(body) else body
-    return out or body
+        return bytes(out) if len(out) > len(body) else body
+    return bytes(out) or body
 
 
 def _zstandard(body: bytes) -> bytes:

@@ -9,7 +9,6 @@ import numpy as np
 
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.documents import RawDocument
-from marco_jax.curation.exact_duplicates import digest_of
 from marco_jax.curation.grouping import (
     BlobWriter,
     BundleDoFn,
@@ -17,7 +16,7 @@ from marco_jax.curation.grouping import (
     group_starts,
     read_table,
 )
-from marco_jax.curation.shingles import candidate_keys, folded
+from marco_jax.curation.shingles import candidate_keys, folded, hash64
 from marco_jax.extras import optional
 
 with optional():
@@ -31,8 +30,6 @@ PAIR = np.dtype([("node", np.uint64), ("shorter", np.uint32), ("better", np.uint
 REPRESENTATIVES = 8
 # A node is compared with so many better ones: those that share most keys with it.
 RIVALS = 8
-# Documents whose keys a worker collects before it passes them on.
-_HELD = 4096
 _MOST = (1 << 32) - 1
 
 
@@ -54,7 +51,7 @@ class CandidatePairs(beam.PTransform):
         choose = beam.ParDo(_Candidates(self._store, self._parts))
         return (
             documents
-            | "keys" >> beam.ParDo(_Keys())
+            | "keys" >> beam.Map(_keys)
             | "by key" >> tables
             | "pairs of keys" >> beam.ParDo(_Pairs(self._store))
             | "by node" >> tables
@@ -62,31 +59,15 @@ class CandidatePairs(beam.PTransform):
         )
 
 
-class _Keys(BundleDoFn):
-    """Yields tables KEY of a bundle's documents."""
-
-    def start_bundle(self) -> None:
-        self._tables: list[np.ndarray] = []
-
-    def process(self, document: RawDocument) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        text = folded(document.text)
-        keys = candidate_keys(text, document.language)
-        table = np.empty(keys.size, KEY)
-        table["key"], table["node"] = keys, digest_of(document)
-        table["shorter"] = _MOST - min(len(text), _MOST)
-        self._tables.append(table)
-        if len(self._tables) >= _HELD:
-            yield from self._flushed()
-
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for element in self._flushed():
-            yield "", element
-
-    def _flushed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self._tables:
-            table = np.concatenate(self._tables)
-            self._tables = []
-            yield table["key"], table
+def _keys(document: RawDocument) -> tuple[np.ndarray, np.ndarray]:
+    """The keys of a document, uint64 [KEYS], and its rows of the table KEY."""
+    text = folded(document.text)
+    keys = candidate_keys(text, document.language)
+    table = np.empty(keys.size, KEY)
+    # The hash is `digest_of` the document, of which the text is folded once here.
+    table["key"], table["node"] = keys, hash64(text)
+    table["shorter"] = _MOST - min(len(text), _MOST)
+    return keys, table
 
 
 class _Pairs(beam.DoFn):

@@ -24,11 +24,10 @@ from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.connected_components import EDGE, ConnectedComponents
 from marco_jax.curation.exact_duplicates import digest_of
 from marco_jax.curation.grouping import (
-    BlobWriter,
-    BundleDoFn,
     GroupDocuments,
     GroupTables,
     JoinParts,
+    WritingDoFn,
     read_documents,
     read_rows,
     read_table,
@@ -83,7 +82,7 @@ class NearDuplicates(beam.PTransform):
             | "by better" >> beam.GroupByKey()
         )
         compare = beam.ParDo(_Compared(*self._bounds, store, parts))
-        copies = texts | "compare" >> compare.with_outputs("records", main="edges")
+        copies = texts | "compare" >> compare.with_outputs(_Compared.OUTPUT, main="edges")
         centres = copies.edges | "components" >> ConnectedComponents(store, parts)
         centres = centres | "key centres" >> beam.Map(_by_node) | "by member" >> tables
         verdicts = (
@@ -100,17 +99,11 @@ class NearDuplicates(beam.PTransform):
         )
 
 
-class _Texts(BundleDoFn):
+class _Texts(WritingDoFn):
     """Sends the folded texts of candidates to the parts of the nodes that they are compared with.
 
     A row is [node that receives it, node, cluster, id, folded text].
     """
-
-    def __init__(self, store: BlobStore, parts: int) -> None:
-        self._store, self._parts = store, parts
-
-    def start_bundle(self) -> None:
-        self._writer = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[int, dict[str, list[bytes]]]) -> Iterator[Any]:
         handles = element[1]
@@ -127,10 +120,6 @@ class _Texts(BundleDoFn):
                 row = [receiver, node, document.cluster, document.id, text]
                 yield from self._writer.add(receiver, row, len(text))
 
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for parted in self._writer.flush():
-            yield "", parted
-
 
 @dataclasses.dataclass(frozen=True)
 class _Node:
@@ -143,21 +132,21 @@ class _Node:
     text: ShingledText
 
 
-class _Compared(BundleDoFn):
+class _Compared(WritingDoFn):
     """Compares texts exactly.
 
     The main output has tables EDGE of copies; "records" has, by part of the worse node, rows
     [worse, better, their lengths, their clusters, id of the better one].
     """
 
-    def __init__(self, near: float, containment: float, store: BlobStore, parts: int) -> None:
-        self._bounds, self._store, self._parts = (near, containment), store, parts
+    OUTPUT = "records"
 
-    def start_bundle(self) -> None:
-        self._records = BlobWriter(self._store, self._parts)
+    def __init__(self, near: float, containment: float, store: BlobStore, parts: int) -> None:
+        super().__init__(store, parts)
+        self._bounds = near, containment
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        # Twice, so that a template's million copies stream past the text that they are held to.
+        # Twice, so that a million copies of a template are not held, only the text they copy.
         handles = list(element[1])
         better = {node.digest: node for node in self._nodes(handles, best=True)}
         edges = []
@@ -168,8 +157,8 @@ class _Compared(BundleDoFn):
             edges.append((node.digest, best.digest))
             row = [node.digest, best.digest, len(node.text.text), len(best.text.text)]
             row += [node.cluster, best.cluster, best.id]
-            for parted in self._records.add(node.digest, row):
-                yield beam.pvalue.TaggedOutput("records", parted)
+            for parted in self._writer.add(node.digest, row):
+                yield beam.pvalue.TaggedOutput(self.OUTPUT, parted)
         yield np.array(edges, EDGE)
 
     def _nodes(self, handles: list[bytes], best: bool) -> Iterator[_Node]:
@@ -177,23 +166,13 @@ class _Compared(BundleDoFn):
             if (receiver == digest) == best:
                 yield _Node(receiver, digest, cluster, name, ShingledText(text))
 
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for parted in self._records.flush():
-            yield "records", parted
-
 
 def _by_node(centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centres["node"], centres
 
 
-class _ToGroups(BundleDoFn):
+class _ToGroups(WritingDoFn):
     """Sends the records of copies to the part of their group's centre."""
-
-    def __init__(self, store: BlobStore, parts: int) -> None:
-        self._store, self._parts = store, parts
-
-    def start_bundle(self) -> None:
-        self._writer = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[int, dict[str, list[bytes]]]) -> Iterator[Any]:
         handles = element[1]
@@ -204,23 +183,13 @@ class _ToGroups(BundleDoFn):
             centre = centres.get(record[0], record[0])
             yield from self._writer.add(centre, [centre, *record])
 
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for parted in self._writer.flush():
-            yield "", parted
 
-
-class _Decided(BundleDoFn):
+class _Decided(WritingDoFn):
     """Decides which documents of each group stay.
 
     A verdict is a row by part of the node: [node, id of the document that is kept instead] or
     [node, size of its cluster].
     """
-
-    def __init__(self, store: BlobStore, parts: int) -> None:
-        self._store, self._parts = store, parts
-
-    def start_bundle(self) -> None:
-        self._writer = BlobWriter(self._store, self._parts)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         groups: dict[int, list[list]] = collections.defaultdict(list)
@@ -229,10 +198,6 @@ class _Decided(BundleDoFn):
         for centre in sorted(groups):
             for node, verdict in decide_group(groups[centre]):
                 yield from self._writer.add(node, [node, verdict])
-
-    def rest(self) -> Iterator[tuple[str, Any]]:
-        for parted in self._writer.flush():
-            yield "", parted
 
 
 def decide_group(records: list[list]) -> Iterator[tuple[int, str | int]]:

@@ -3,7 +3,7 @@
 A phase takes and returns a dict of PCollections. `documents` and `pairs` pass on to the next phase;
 `pieces`, `tallies`, `explained` and `judges` are results, which the last phase writes or the caller
 reads. Phases can be chained in one pipeline, or run one after another with their results stored:
-see `runs.py`.
+see `beam_runs.py`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Collections = dict[str, Any]
 class Job:
     """What a run of curation was asked for; see `curate.curate`.
 
-    `parts` is the number of parts into which documents are divided by key, `pieces` keeps documents
-    until they are written, `final` is the folder of the corpus,
-    `rejects` that of rejected documents, empty if they are not wanted.
+    `parts` is the number of parts into which documents are divided by key, `final` the folder of
+    the corpus, `rejects` that of rejected documents ("" if they are not wanted), and `pieces` keeps
+    documents until they are written.
     """
 
     settings: dict[str, Any]

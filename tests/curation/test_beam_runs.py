@@ -185,7 +185,8 @@ class BucketFileSystem(LocalFileSystem):
         super().rename(*([self._local(path) for path in paths] for paths in (sources, targets)))
 
     def delete(self, paths):
-        super().delete([self._local(path) for path in paths])
+        for path in paths:
+            os.remove(self._local(path))
 
 
 def test_an_object_store_holds_input_and_corpus(tmp_path, raw, monkeypatch):
@@ -203,6 +204,7 @@ def test_an_object_store_holds_input_and_corpus(tmp_path, raw, monkeypatch):
     files = [sorted(path.name for path in (tmp_path / n).iterdir()) for n in ("gone", "rejected")]
     assert files[0] == files[1] and files[0]
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".draft", ".partial")]
+    assert not [path for path in (tmp_path / "chained" / "results").glob("*") if path.is_file()]
     with pytest.raises(ValueError, match="bucket://there exists: name a new directory"):
         curate(raw, "bucket://there", curation_config())
     with pytest.raises(ValueError, match="Beam has no file system for nowhere://: use gs://"):
