@@ -21,6 +21,7 @@ def curate_command(arguments: argparse.Namespace) -> int:
     # of what it raises besides.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     from marco_jax.curation.beam_files import write_whole
     from marco_jax.curation.curate import curate
     from marco_jax.reports.curation_page import curation_page
