@@ -184,6 +184,26 @@ def cmmlu(data: pathlib.Path, subject: str) -> LocalTask:
     return LocalTask("cmmlu", "zh", f"cmmlu/cmmlu_{subject}.yaml", splits, tuple(files.values()))
 
 
+def arc(data: pathlib.Path, config: str = "ARC-Easy") -> LocalTask:
+    """The test split, with shots from the training split, in the authors' layout."""
+    splits, files = {}, []
+    for split, name in (("train", "Train"), ("validation", "Dev"), ("test", "Test")):
+        files.append(f"arc/ARC-V1-Feb2018-2/{config}/{config}-{name}.jsonl")
+        splits[split] = [
+            {
+                "question": row["question"]["stem"],
+                "choices": {
+                    name: [choice[name] for choice in row["question"]["choices"]]
+                    for name in ("text", "label")
+                },
+                "answerKey": row["answerKey"],
+            }
+            for row in jsonl(data / files[-1])
+        ]
+    name = config.lower().replace("-", "_")
+    return LocalTask(name, "en", f"arc/{name}.yaml", splits, tuple(files))
+
+
 def tydiqa(data: pathlib.Path, split: str = "validation") -> LocalTask:
     """Swahili, the language with a training split; asks about that split or the other."""
     files = {

@@ -1,0 +1,133 @@
+"""The commands of the study as data: what the base is asked, how each arm is trained and asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+BASE, STAGES, NAIVE = "base", "two_stages", "low_resource_only"
+# English, Chinese, and the low-resource languages of configs/real_base.py.
+LANGUAGES = "en,zh,kk,ne,he,ur,uk,bn"
+CONFIG = "configs/real_base.py"
+
+# What differs between the arms; the tokens are the same.
+_ARMS = {
+    STAGES: {},
+    # Fine-tuning without a mixture: one stage that reads the six languages and nothing else.
+    NAIVE: {
+        "stages": "stage1",
+        "mixture.name": "flat",
+        "mixture.override": "low-resource=1,"
+        "id=0,it=0,ms=0,nl=0,pl=0,ru=0,th=0,vi=0,cs=0,el=0,hu=0,ro=0,az=0",
+    },
+}
+# Fields of a machine, over those of the config. A GPU of 80 GB reads 4.2 million tokens an arm.
+DEVICES = {
+    "cpu": {},
+    "gpu": {
+        "dtype": "bfloat16",
+        "batch.length": 4096,
+        "steps": 128,
+        "checkpoint.every": 64,
+        "evaluation.tokens_per_batch": 65_536,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One `marco eval`: its tasks, languages and number of items a language and subject."""
+
+    name: str
+    tasks: str
+    languages: str
+    items: int
+    flags: tuple[str, ...] = ()
+
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether it asks for held-out text, rather than a benchmark."""
+        return self.name in ("bits", "translation")
+
+
+# Asked before training, and of every arm.
+PAIRED = (
+    Question("bits", "bits_per_byte", LANGUAGES, 24),
+    Question("xcopa", "xcopa:0", "en,zh", 500),
+    Question("translation", "translation", LANGUAGES, 16, ("--shots=3", "--max_new_tokens=64")),
+    Question("belebele", "belebele:cloze:0", LANGUAGES, 60),
+)
+# What the base knows besides.
+ALONE = (
+    Question("xcopa_others", "xcopa:0", "et,ht,id,sw,tr", 500),
+    Question("bits_others", "bits_per_byte", "", 16),
+    Question("mmlu", "mmlu:5", "en", 16),
+    Question("xstorycloze", "xstorycloze:0", "es,id,sw,zh,my", 400),
+    Question("belebele_letters", "belebele:1", "en,zh,de,ja,az,kk,ne,he,ur,bn", 70),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where the study finds and writes: the user's base, corpus, benchmarks, and its workdir."""
+
+    init_from: str
+    data: str
+    benchmarks: str
+    workdir: pathlib.Path
+
+    def results(self, model: str, question: Question) -> pathlib.Path:
+        """Results of a question to the base or an arm."""
+        return self.workdir / "results" / model / f"{question.name}.json"
+
+    def difference(self, arm: str, question: Question) -> pathlib.Path:
+        """What an arm changed in the base's results, item by item."""
+        return self.workdir / "results" / arm / f"{question.name}.difference.json"
+
+    def arm(self, arm: str) -> pathlib.Path:
+        """The workdir of an arm."""
+        return self.workdir / arm
+
+
+def arm_names(seeds: int) -> list[str]:
+    """The arms over all seeds."""
+    return [f"{arm}-seed{seed}" for seed in range(seeds) for arm in _ARMS]
+
+
+def ask(places: Places, model: str, question: Question) -> list[str]:
+    """`marco eval` of the base or an arm."""
+    data = places.data if question.reads_corpus else places.benchmarks
+    languages = [f"--languages={question.languages}"] if question.languages else []
+    return [
+        "eval",
+        f"--model={places.init_from if model == BASE else places.arm(model)}",
+        f"--tasks={question.tasks}",
+        *languages,
+        f"--limit={question.items}",
+        *question.flags,
+        f"--data_dir={data}",
+        f"--out={places.results(model, question)}",
+    ]
+
+
+def compare(places: Places, arm: str, question: Question) -> list[str]:
+    """`marco eval --compare` of the base and an arm."""
+    before, after = (places.results(model, question) for model in (BASE, arm))
+    out = places.difference(arm, question)
+    return ["eval", "--compare", str(before), str(after), f"--out={out}"]
+
+
+def train(places: Places, arm: str, device: str, fields: list[str]) -> list[str]:
+    """`marco train` of an arm; `fields` are the user's own, which come last and so count."""
+    name, _, seed = arm.partition("-seed")
+    changes = {
+        "init_from": places.init_from,
+        "data": places.data,
+        "data_cache": places.workdir / "data",
+        "seed": seed,
+        **DEVICES[device],
+        **_ARMS[name],
+    }
+    given = [f"--config.{field}={value}" for field, value in changes.items()]
+    own = [f"--config.{field}" for field in fields]
+    return ["train", f"--config={CONFIG}", f"--workdir={places.arm(arm)}", *given, *own]
