@@ -26,17 +26,17 @@ WARM_UP = 2
 DOCUMENTS = 4  # packed in a sequence
 
 
-def find_gpu() -> jax.Device:
-    """The first NVIDIA GPU.
+def find_device(platform: str) -> jax.Device:
+    """The first NVIDIA GPU; of "cpu" a CPU, to try the script where there is no GPU.
 
     Raises:
-        SystemExit: there is none, or its peak is not known.
+        SystemExit: there is none, or a GPU's peak is not known.
     """
     try:
-        device = jax.devices("cuda")[0]
+        device = jax.devices(platform)[0]
     except RuntimeError:
         sys.exit("no NVIDIA GPU here: run this where jax[cuda12] finds one")
-    if device.device_kind not in PEAK_FLOPS:
+    if device.device_kind not in PEAK_FLOPS and platform != "cpu":
         sys.exit(f"the peak of {device.device_kind!r} is not known: add it to PEAK_FLOPS")
     return device
 
@@ -56,9 +56,10 @@ def measure(name: str, length: int, device: jax.Device, args: argparse.Namespace
         return result | {"error": str(error).splitlines()[0]}
     rate = rows * length / seconds
     peak = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
+    peak_flops = PEAK_FLOPS.get(device.device_kind)
     return result | {
         "tokens_per_second": round(rate),
-        "mfu": round(rate * model.flops_per_token(length) / PEAK_FLOPS[device.device_kind], 4),
+        "mfu": peak_flops and round(rate * model.flops_per_token(length) / peak_flops, 4),
         # Since the process started.
         "peak_memory_gib": round(peak / 2**30, 2),
     }
@@ -72,8 +73,9 @@ def main() -> None:
         lengths=((4096, 8192), "of a sequence"),
         tokens=(16_384, "tokens a step"),
         steps=(10, "timed steps"),
+        platform=("cuda", "or cpu, without MFU"),
     )
-    device = find_gpu()
+    device = find_device(args.platform)
     results = [measure(name, size, device, args) for name in args.models for size in args.lengths]
     print_json({"device": device.device_kind, "results": results})
 
