@@ -1,1 +1,1 @@
-"""What one lent GPU is used for: figures of training, decoding and attention, then the study."""
+"""What one lent GPU is used for: numbers of training, decoding and attention, then the study."""

@@ -1,6 +1,6 @@
-"""All figures of a GPU in one command: training, decoding, attention, then the study.
+"""All numbers of a GPU in one command: training, decoding, attention, then the study.
 
-    python -m benchmarks.gpu --kit=/tmp/kit/kit --out=OUT --workdir=/tmp/figures --minutes=9
+    python -m benchmarks.gpu --kit=/tmp/kit/kit --out=OUT --workdir=/tmp/numbers --minutes=9
 
 The parts run one after the other, each in a process of its own: MFU and memory of training, tokens
 a second of decoding, cuDNN's attention beside plain attention, and with the time that is left the
@@ -57,7 +57,7 @@ def study(kit: pathlib.Path, workdir: pathlib.Path, minutes: float, seeds: int) 
 
 
 def copy_out(workdir: pathlib.Path, out: pathlib.Path) -> None:
-    """The figures, logs and the study's results, as few small files."""
+    """The numbers, logs and the study's results, as few small files."""
     out.mkdir(parents=True, exist_ok=True)
     for path in workdir.glob("*.*"):
         shutil.copyfile(path, out / path.name)

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments import parse_overrides
 from experiments.real_base import commands, tables
-from experiments.real_base.commands import ALONE, BASE, PAIRED, Places
+from experiments.real_base.commands import ALONE, BASE, PAIRED, Paths
 from marco_jax.files import write_text
 from marco_jax.runtime.logs import configure_logging
 
@@ -32,28 +32,28 @@ _log = logging.getLogger(__name__)
 
 DONE, BAD_INPUT, STOPPED = 0, 2, 143
 PARTS = (BASE, "arms", "knowledge")
-# A run that is told to stop saves its state first.
+# A run that is stopped saves its state first.
 _GRACE = 600
 
 
 def plan(
-    places: Places, parts: Sequence[str], device: str, seeds: int, fields: list[str]
+    paths: Paths, parts: Sequence[str], device: str, seeds: int, fields: list[str]
 ) -> Iterator[tuple[list[str], pathlib.Path]]:
     """The commands in order, each with the file or folder that shows that it is done."""
     if BASE in parts:
         for question in PAIRED:
-            yield commands.ask(places, BASE, question), places.results(BASE, question)
+            yield commands.ask(paths, BASE, question), paths.results(BASE, question)
     if "arms" in parts:
         for arm in commands.arm_names(seeds):
-            done = places.arm(arm) / "trained"
-            yield commands.train(places, arm, device, fields), done
+            done = paths.arm(arm) / "trained"
+            yield commands.train(paths, arm, device, fields), done
             for question in PAIRED:
-                yield commands.ask(places, arm, question), places.results(arm, question)
-                found = places.difference(arm, question)
-                yield commands.compare(places, arm, question), found
+                yield commands.ask(paths, arm, question), paths.results(arm, question)
+                found = paths.difference(arm, question)
+                yield commands.compare(paths, arm, question), found
     if "knowledge" in parts:
         for question in ALONE:
-            yield commands.ask(places, BASE, question), places.results(BASE, question)
+            yield commands.ask(paths, BASE, question), paths.results(BASE, question)
 
 
 def run(command: Sequence[str], until: float) -> int:
@@ -92,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not pathlib.Path(getattr(given, flag)).is_dir():
             parser.error(f"--{flag} is {getattr(given, flag)!r}, which is not a directory")
     until = time.monotonic() + 60 * given.minutes if given.minutes else 0.0
-    places = Places(given.init_from, given.data, given.benchmarks, given.workdir)
-    code = _run_all(plan(places, parts, given.device, given.seeds, fields), until)
-    text = tables.markdown(places, commands.arm_names(given.seeds))
+    paths = Paths(given.init_from, given.data, given.benchmarks, given.workdir)
+    code = _run_all(plan(paths, parts, given.device, given.seeds, fields), until)
+    text = tables.markdown(paths, commands.arm_names(given.seeds))
     write_text(given.workdir / "tables.md", text)
     print(text)
     return code

@@ -68,7 +68,7 @@ ALONE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
+class Paths:
     """Where the study finds and writes: the user's base, corpus, benchmarks, and its workdir."""
 
     init_from: str
@@ -94,40 +94,40 @@ def arm_names(seeds: int) -> list[str]:
     return [f"{arm}-seed{seed}" for seed in range(seeds) for arm in _ARMS]
 
 
-def ask(places: Places, model: str, question: Question) -> list[str]:
+def ask(paths: Paths, model: str, question: Question) -> list[str]:
     """`marco eval` of the base or an arm."""
-    data = places.data if question.reads_corpus else places.benchmarks
+    data = paths.data if question.reads_corpus else paths.benchmarks
     languages = [f"--languages={question.languages}"] if question.languages else []
     return [
         "eval",
-        f"--model={places.init_from if model == BASE else places.arm(model)}",
+        f"--model={paths.init_from if model == BASE else paths.arm(model)}",
         f"--tasks={question.tasks}",
         *languages,
         f"--limit={question.items}",
         *question.flags,
         f"--data_dir={data}",
-        f"--out={places.results(model, question)}",
+        f"--out={paths.results(model, question)}",
     ]
 
 
-def compare(places: Places, arm: str, question: Question) -> list[str]:
+def compare(paths: Paths, arm: str, question: Question) -> list[str]:
     """`marco eval --compare` of the base and an arm."""
-    before, after = (places.results(model, question) for model in (BASE, arm))
-    out = places.difference(arm, question)
+    before, after = (paths.results(model, question) for model in (BASE, arm))
+    out = paths.difference(arm, question)
     return ["eval", "--compare", str(before), str(after), f"--out={out}"]
 
 
-def train(places: Places, arm: str, device: str, fields: list[str]) -> list[str]:
+def train(paths: Paths, arm: str, device: str, fields: list[str]) -> list[str]:
     """`marco train` of an arm; `fields` are the user's own, which come last and so count."""
     name, _, seed = arm.partition("-seed")
     changes = {
-        "init_from": places.init_from,
-        "data": places.data,
-        "data_cache": places.workdir / "data",
+        "init_from": paths.init_from,
+        "data": paths.data,
+        "data_cache": paths.workdir / "data",
         "seed": seed,
         **DEVICES[device],
         **_ARMS[name],
     }
     given = [f"--config.{field}={value}" for field, value in changes.items()]
     own = [f"--config.{field}" for field in fields]
-    return ["train", f"--config={CONFIG}", f"--workdir={places.arm(arm)}", *given, *own]
+    return ["train", f"--config={CONFIG}", f"--workdir={paths.arm(arm)}", *given, *own]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from experiments.real_base.commands import ALONE, BASE, PAIRED, Places, Question
+from experiments.real_base.commands import ALONE, BASE, PAIRED, Paths, Question
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, read_results
 from marco_jax.reports.run_data import name_of
 
@@ -13,31 +13,31 @@ from marco_jax.reports.run_data import name_of
 _METRICS = {"bits": "bits_per_byte", "translation": "chrf++"}
 
 
-def markdown(places: Places, arms: Sequence[str]) -> str:
+def markdown(paths: Paths, arms: Sequence[str]) -> str:
     """What the base knows, and what each arm changed; parts that have no results are named."""
-    lines = ["## The base", "", *_base(places)]
+    lines = ["## The base", "", *_base(paths)]
     for question in PAIRED:
         lines += [
             "",
             f"## {question.tasks}, before and after",
             "",
-            *_changes(places, arms, question),
+            *_changes(paths, arms, question),
         ]
     missing = [
         f"{model} {question.name}"
         for model, questions in ((BASE, (*PAIRED, *ALONE)), *((arm, PAIRED) for arm in arms))
         for question in questions
-        if not places.results(model, question).exists()
+        if not paths.results(model, question).exists()
     ]
     lines += ["", f"Not measured yet: {', '.join(missing) or 'nothing'}.", ""]
     return "\n".join(lines)
 
 
-def _base(places: Places) -> list[str]:
+def _base(paths: Paths) -> list[str]:
     """A row a task and language: value, standard error, items."""
     lines = ["| task | language | metric | value | standard error | items |", "|---" * 6 + "|"]
     for question in (*PAIRED, *ALONE):
-        path = places.results(BASE, question)
+        path = paths.results(BASE, question)
         for row in _main_rows(read_results(path), question) if path.exists() else ():
             lines.append(
                 f"| {row.task}, {row.shots} shots | {_language(row.language)} | {row.metric} "
@@ -51,11 +51,11 @@ def _main_rows(rows: Sequence[Result], question: Question) -> list[Result]:
     return [row for row in rows if row.metric == metric and not row.part]
 
 
-def _changes(places: Places, arms: Sequence[str], question: Question) -> list[str]:
+def _changes(paths: Paths, arms: Sequence[str], question: Question) -> list[str]:
     """A row a language: the base, and the difference of each arm with its paired error."""
     metric, found = _METRICS.get(question.name, "accuracy"), {}
     for arm in arms:
-        path = places.difference(arm, question)
+        path = paths.difference(arm, question)
         if path.exists():
             rows = json.loads(path.read_text(encoding="utf-8"))
             found[arm] = {row["language"]: row for row in rows if row["metric"] == metric}

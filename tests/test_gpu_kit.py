@@ -1,0 +1,64 @@
+"""Pieces of a kit: cut, carried in any order, joined; damage is named."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.gpu.pieces import INDEX, cut, join
+
+
+@pytest.fixture
+def folder(tmp_path):
+    kit = tmp_path / "kit"
+    (kit / "wheels").mkdir(parents=True)
+    (kit / "wheels/one.whl").write_bytes(bytes(range(256)) * 40)
+    (kit / "empty").touch()
+    return kit
+
+
+@pytest.fixture
+def pieces(folder, tmp_path):
+    out = tmp_path / "pieces"
+    names = cut(folder, out, 4096)
+    assert len(names) > 3 and all((out / name).stat().st_size <= 4096 for name in names)
+    return out
+
+
+def test_pieces_join_in_any_order(folder, pieces, tmp_path):
+    store, carried = tmp_path / "store", tmp_path / "carried"
+    names = sorted(path.name for path in pieces.glob("piece0*"))
+    carried.mkdir()
+    (pieces / INDEX).rename(carried / INDEX)
+    for number, name in enumerate(reversed(names)):
+        (pieces / name).rename(carried / name)
+        missing = join(carried, store)
+        assert missing == names[: len(names) - number - 1]
+        (carried / name).unlink()
+    for path in ("wheels/one.whl", "empty"):
+        assert (store / "kit" / path).read_bytes() == (folder / path).read_bytes()
+
+
+def test_a_damaged_piece_is_named(pieces, tmp_path):
+    (pieces / "piece001").write_bytes(b"other")
+    with pytest.raises(ValueError, match="piece001 is damaged"):
+        join(pieces, tmp_path / "store")
+
+
+def test_the_index_comes_first(pieces, tmp_path):
+    (pieces / INDEX).unlink()
+    with pytest.raises(ValueError, match="carry it with the first pieces"):
+        join(pieces, tmp_path / "store")
+
+
+def test_what_a_gpu_runs_imports_no_tensorflow(root):
+    """With JAX, Flax, Optax, Orbax and the kit's wheels alone."""
+    code = (
+        "import sys\n"
+        "import marco_jax.training.loop, marco_jax.evaluation.evaluator, benchmarks.gpu_training\n"
+        "import benchmarks.gpu.decode, benchmarks.gpu.attention, experiments.real_base.__main__\n"
+        "heavy = {'tensorflow', 'seqio', 'tensorflow_datasets', 'apache_beam'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(root), check=True, timeout=240)
