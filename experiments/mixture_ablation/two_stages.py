@@ -21,7 +21,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import parse_overrides
-from marco_jax.ablation.proxies import STOPPED, Proxy, Runs, target_values
+from marco_jax.ablation.proxies import STOPPED, Proxy, Runs
+from marco_jax.ablation.run_metrics import target_values
 from marco_jax.files import write_json, write_text
 from marco_jax.languages import low_resource
 from marco_jax.reports.charts import PALETTE, axis, bars, chart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import pathlib
 import shlex
 from collections.abc import Iterator
@@ -15,13 +16,13 @@ from ml_collections import ConfigDict
 
 from marco_jax.ablation.fit import Fit, fit_target
 from marco_jax.ablation.propose import Objective, Proposal, propose, trade_off
-from marco_jax.ablation.proxies import Runs, target_values
+from marco_jax.ablation.proxies import Runs
+from marco_jax.ablation.run_metrics import find_targets, target_values, usable_series
 from marco_jax.ablation.swarm import Swarm
 from marco_jax.ablation.sweep_config import FITS, confirm_steps, parse_shares, resolve_targets
 from marco_jax.ablation.trees import TreeFit, fit_trees, propose_by_search
 from marco_jax.files import write_json, write_text
-from marco_jax.languages import LANGUAGES, names_in
-from marco_jax.training.config import ConfigError
+from marco_jax.runtime.errors import RunFailed
 
 _FITS = dict(zip(FITS, (fit_target, fit_trees), strict=True))
 
@@ -38,6 +39,8 @@ class Analysis:
         objective: the objective, with weights and bounds by target.
         proposal: the proposed mixture.
         curve: (allowed rise of the first bound, weights) pairs.
+        runs: names of the runs behind each fit, by target.
+        faults: a line for each metric that is left out of a fit.
     """
 
     swarm: Swarm
@@ -47,22 +50,26 @@ class Analysis:
     objective: Objective
     proposal: Proposal
     curve: list[tuple[float, np.ndarray]]
+    runs: dict[str, tuple[str, ...]]
+    faults: list[str]
 
     def lines(self, config: ConfigDict, source: str) -> Iterator[str]:
         """Lines of text that summarise the analysis."""
         width = max(len(name) for name in self.fits)
         yield f"{'target':<{width}}  rank correlation  error, left out   of the mean"
         for name, fit in self.fits.items():
-            q, note = fit.quality, "" if fit.quality.predicts() else "  no better than the mean"
+            q = fit.quality
             yield (
                 f"{name:<{width}}  {q.rank_correlation:>16.3f}  {q.error:>15.4f}"
-                f"  {q.error_of_mean:>12.4f}{note}"
+                f"  {q.error_of_mean:>12.4f}"
             )
+        yield from self.faults
         found = self.proposal
-        for name in found.left_out:
-            yield f"{name} is left out of the objective: its fit predicts nothing"
-        for name in self.unsure:
-            yield f"warning: the fit behind the bound on {name} does not beat the mean"
+        for name, fit in self.fits.items():
+            if failure := self.failure(name):
+                kind = "left out of the objective: " if name in found.left_out else ""
+                kind = "warning, bounded by this fit: " if name in self.objective.bounds else kind
+                yield f"{name}: {kind}{failure}"
         if found.weights is None:
             yield f"no proposal: {found.reason}"
             return
@@ -74,12 +81,36 @@ class Analysis:
         for name in {**self.objective.targets, **self.objective.bounds}:
             change, (low, high) = found.change(name)
             yield f"{name}: predicted {change:+.2%} ({low:+.2%} to {high:+.2%})"
+        yield from self._bound_lines()
         yield f"ready to run: {self.command(config, source)}"
 
+    def _bound_lines(self) -> Iterator[str]:
+        """The probability that each bound breaks, and what kind of bounds they are."""
+        for name, rise in self.objective.bounds.items():
+            yield (
+                f"bound {rise:+.2%} on {name}: broken with a probability of "
+                f"{self.proposal.breaks[name]:.1%}"
+            )
+        if self.objective.bounds and self.posterior:
+            yield (
+                "all bounds hold together with a probability of "
+                f"{self.objective.quantile:.0%} or more (sweep.bound_quantile)"
+            )
+        elif self.objective.bounds:
+            yield (
+                "bounds are on the estimates of sweep.fit='lightgbm', whose refits are too few for "
+                "sweep.bound_quantile: probabilities above are shares of its bootstrap"
+            )
+
     @property
-    def unsure(self) -> list[str]:
-        """Bounds whose fits predict nothing: only a run can show whether they hold."""
-        return [name for name in self.objective.bounds if not self.fits[name].quality.predicts()]
+    def posterior(self) -> bool:
+        """Whether the fits have posterior draws, so that bounds hold with a probability."""
+        return all(isinstance(fit, Fit) for fit in self.fits.values())
+
+    def failure(self, name: str) -> str:
+        """Which test the fit of a target fails; "" if none."""
+        count = len(self.objective.targets) if name in self.objective.targets else 1
+        return self.fits[name].quality.failure(count)
 
     def command(self, config: ConfigDict, source: str) -> str:
         """The command that trains on the proposal, with the base and steps of the confirmation."""
@@ -97,17 +128,23 @@ class Analysis:
         """Fits, proposal and trade-off as plain data."""
         components, found = list(self.swarm.components.members), self.proposal
         runs = [name for name in self.swarm.design.names if name in self.measured]
+        start = {name: value for name, value in self.start.items() if math.isfinite(value)}
 
         def by_component(row: np.ndarray | None) -> dict[str, float] | None:
             return None if row is None else dict(zip(components, row.tolist(), strict=True))
 
         return {
             "runs": runs,
+            "faults": self.faults,
+            "bounds_on": "quantile" if self.posterior else "estimate",
             "fits": {
                 name: {
                     **dataclasses.asdict(fit.quality),
-                    "predicts": fit.quality.predicts(),
-                    "left_out": dict(zip(runs, fit.quality.left_out.tolist(), strict=True)),
+                    "predicts": not self.failure(name),
+                    "failure": self.failure(name),
+                    "left_out": dict(
+                        zip(self.runs[name], fit.quality.left_out.tolist(), strict=True)
+                    ),
                     "effects": self._effects(fit),
                 }
                 for name, fit in self.fits.items()
@@ -132,7 +169,7 @@ class Analysis:
                 }
                 for rise, row in self.curve
             ],
-            "start": self.start,
+            "start": start,
         }
 
     def _effects(self, fit: Fit | TreeFit) -> dict[str, list[float]] | None:
@@ -147,7 +184,7 @@ class Analysis:
         write_json(directory / "analysis.json", self.to_json())
         components = list(self.swarm.components.members)
         weights = dict(zip(self.swarm.design.names, self.swarm.design.weights, strict=True))
-        targets = list(next(iter(self.measured.values())))
+        targets = list(dict.fromkeys(name for run in self.measured.values() for name in run))
         text = io.StringIO(newline="")
         table = csv.writer(text)
         table.writerow(["run", *(f"weight/{component}" for component in components), *targets])
@@ -162,23 +199,32 @@ def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
 
     Raises:
         ConfigError: a field of the fit names an unknown target.
+        RunFailed: no target has enough usable metrics.
     """
     fields = config.sweep
-    measured = {p.name: target_values(runs.results(p)) for p in swarm.proxies if runs.results(p)}
+    results = {p.name: runs.results(p) for p in swarm.proxies if runs.results(p)}
+    measured = {name: target_values(rows) for name, rows in results.items()}
     start = target_values(runs.results(swarm.proxies[0], 0))
-    rows = [n for n, name in enumerate(swarm.design.names) if name in measured]
-    done = [measured[swarm.design.names[n]] for n in rows]
-    names = _targets(fields.targets, done)
+    results = {name: results[name] for name in swarm.design.names if name in results}
+    found = find_targets(fields.targets, [measured[name] for name in results])
+    series, faults = usable_series(found, results)
+    if not series:
+        raise RunFailed("; ".join(faults))
     targets = parse_shares(fields.objective, "sweep.objective", 1.0)
     bounds = parse_shares(fields.bounds, "sweep.bounds")
+    names = list(series)
     objective = Objective(
         resolve_targets(targets, names, "sweep.objective"),
         resolve_targets(bounds, names, "sweep.bounds"),
         fields.closeness,
         tuple(swarm.caps.tolist()),
+        fields.bound_quantile,
     )
-    weights = swarm.design.weights[rows]
-    fits = {name: _FITS[fields.fit](weights, np.array([f[name] for f in done])) for name in names}
+    weights = dict(zip(swarm.design.names, swarm.design.weights, strict=True))
+    fits = {
+        name: _FITS[fields.fit](np.array([weights[run] for run in s.runs]), s.values, s.errors)
+        for name, s in series.items()
+    }
     curve = []
     if fields.fit == "log-linear":
         proposal = propose(fits, swarm.prior, objective, draws=fields.draws)
@@ -187,26 +233,5 @@ def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
             curve = trade_off(fits, swarm.prior, objective, first)
     else:
         proposal = propose_by_search(fits, swarm.prior, objective)
-    return Analysis(swarm, measured, start, fits, objective, proposal, curve)
-
-
-def _targets(text: str, done: list[dict[str, float]]) -> list[str]:
-    """Targets of the tasks in `sweep.targets`, in the languages that every run has."""
-    everywhere = [name for name in done[0] if all(name in run for run in done)]
-    found = []
-    for item in names_in(text):
-        task, _, metric = item.partition("/")
-        matching = [
-            name
-            for name in everywhere
-            if name.split("/")[0] == task
-            and (not metric or name.split("/")[1] == metric)
-            and name.rpartition("/")[2] in LANGUAGES
-        ]
-        if not matching:
-            known = sorted({name.rpartition("/")[0] for name in everywhere})
-            raise ConfigError(f"sweep.targets: no run has {item!r}; there are {', '.join(known)}")
-        # Without a metric, take the first one of the task, its main metric.
-        main = matching[0].rpartition("/")[0]
-        found += [name for name in matching if name.rpartition("/")[0] == main]
-    return found
+    used = {name: s.runs for name, s in series.items()}
+    return Analysis(swarm, measured, start, fits, objective, proposal, curve, used, faults)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +15,12 @@ import scipy.stats
 from ml_collections import ConfigDict
 
 from marco_jax.ablation.analysis import Analysis
-from marco_jax.ablation.proxies import Proxy, Runs, target_values
+from marco_jax.ablation.proxies import Proxy, Runs
+from marco_jax.ablation.run_metrics import target_values
 from marco_jax.ablation.swarm import Swarm
 from marco_jax.ablation.sweep_config import confirm_steps
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,14 +128,17 @@ def confirm(
     found = {key: target_values(runs.results(proxy)) for key, proxy in proxies.items()}
     whole = tuple(seed for seed in seeds if found[seed, "prior"] and found[seed, "proposed"])
     names = dict.fromkeys([*objective.targets, *objective.bounds, *proposal.ranges])
-    changes = tuple(
-        Change(
-            name,
-            *proposal.change(name),
-            tuple(found[n, "proposed"][name] / found[n, "prior"][name] - 1 for n in whole),
-        )
-        for name in names
-        if whole
-    )
+    changes = []
+    for name in names:
+        ratios = [
+            found[n, "proposed"].get(name, math.nan) / (found[n, "prior"].get(name) or math.nan)
+            for n in whole
+        ]
+        # A target without a usable metric in every run has no mean that others compare with.
+        if ratios and all(map(math.isfinite, ratios)):
+            measured = tuple(ratio - 1 for ratio in ratios)
+            changes.append(Change(name, *proposal.change(name), measured))
+        elif ratios:
+            _log.warning(f"confirmation: {name} is left out, a run has no usable metric of it")
     measured = {proxies[key].name: values for key, values in found.items() if values}
-    return code, Confirmation(steps, whole, changes, measured)
+    return code, Confirmation(steps, whole, tuple(changes), measured)

@@ -11,7 +11,11 @@ standard deviations of linear coefficients, of pair coefficients and of the nois
 marginal likelihood (empirical Bayes), so interactions that the data does not show shrink to zero.
 
 Intervals come from posterior draws with a sparse prior of pairs (sparse.py). A bootstrap over runs
-would not show the uncertainty in directions that no run has tried.
+would not show the uncertainty in directions that no run has tried. Left-out runs are predicted by
+the same regression with everything chosen without them (nested.py).
+
+A value may have a known standard error, such as an accuracy on 100 items. Divided by (value -
+floor), the slope of the logarithm, its square is added to that run's variance (delta method).
 """
 
 from __future__ import annotations
@@ -21,8 +25,9 @@ import dataclasses
 import numpy as np
 import scipy.linalg
 import scipy.optimize
-import scipy.stats
 
+from marco_jax.ablation.fit_quality import Quality, assess_fit
+from marco_jax.ablation.nested import Setting, predict_left_out, signal_p_value
 from marco_jax.ablation.sparse import draw_coefficients
 
 # Powers of the weights. _SHIFT, a design's smallest weight, keeps the slopes of roots finite.
@@ -34,54 +39,6 @@ _FLOORS = (0.0, 0.4, 0.6, 0.75, 0.85, 0.92, 0.96)
 _CENTRE, _SPREAD = np.array((1.0, -1.0, -1.5)), 2.0
 _STARTS = ((1.0, -1.0, -1.5), (1.0, -4.0, -2.5), (1.0, 0.5, -2.5), (-2.0, -4.0, 0.0))
 _BOUNDS = ((-6.0, 5.0), (-7.0, 5.0), (-6.0, 1.0))
-# Significance level of `Quality.predicts`, over all targets of an objective together.
-SIGNIFICANCE = 0.02
-
-
-@dataclasses.dataclass(frozen=True)
-class Quality:
-    """How well a fit predicts runs that it was not fitted to (leave-one-out).
-
-    Attributes:
-        left_out: prediction for each run from the others, [runs].
-        rank_correlation: Spearman's correlation of predictions and measured values.
-        error: root mean square error of the predictions.
-        error_of_mean: root mean square error if each run is predicted by the mean of the others.
-        p_value: one-sided p-value of the rank correlation.
-    """
-
-    left_out: np.ndarray
-    rank_correlation: float
-    error: float
-    error_of_mean: float
-    p_value: float
-
-    def predicts(self, targets: int = 1) -> bool:
-        """Whether the fit is better than the mean, significantly among so many targets."""
-        return self.error < self.error_of_mean and self.p_value < SIGNIFICANCE / targets
-
-    def describe(self) -> str:
-        """One line for a log."""
-        return (
-            f"left-out error {self.error:.4g}, of the mean {self.error_of_mean:.4g}, "
-            f"rank correlation {self.rank_correlation:.2f}"
-        )
-
-
-def assess_fit(left_out: np.ndarray, values: np.ndarray) -> Quality:
-    """Compares predictions for left-out runs with the measured values, both [runs]."""
-    others = (values.sum() - values) / (len(values) - 1)
-    rank, p_value = 0.0, 1.0
-    if np.ptp(left_out) > 1e-12 * abs(left_out).max() and np.ptp(values) > 0:
-        found = scipy.stats.spearmanr(left_out, values, alternative="greater")
-        rank, p_value = float(found.statistic), float(found.pvalue)
-    return Quality(
-        left_out=left_out,
-        rank_correlation=rank,
-        error=float(np.sqrt(np.mean((left_out - values) ** 2))),
-        error_of_mean=float(np.sqrt(np.mean((others - values) ** 2))),
-        p_value=p_value,
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +65,9 @@ class Fit:
         drawn = [
             model.response(row)
             for model, own in zip(self._models, counts, strict=True)
-            for row in draw_coefficients(model.inputs, model.targets, model.components, own, rng)
+            for row in draw_coefficients(
+                model.inputs, model.targets, model.components, own, rng, model.known
+            )
         ]
         # Shuffled, because callers combine draws of several targets by index: without it, draws
         # with low floors would be combined with each other.
@@ -175,30 +134,38 @@ def features(weights: np.ndarray) -> np.ndarray:
     return np.concatenate([weights, pairs], axis=-1)
 
 
-def fit_target(weights: np.ndarray, values: np.ndarray) -> Fit:
+def fit_target(weights: np.ndarray, values: np.ndarray, errors: np.ndarray | None = None) -> Fit:
     """Fits one target.
 
     Args:
         weights: [runs, components], mixtures.
         values: [runs], positive, lower is better, such as bits per byte.
+        errors: known standard errors of the values, [runs], which come on top of noise that the
+            fit estimates; by default 0.
 
     Raises:
-        ValueError: a value is not a positive number.
+        ValueError: a value is not a positive number, or an error is negative or not finite.
     """
     values = np.asarray(values, np.float64)
+    errors = np.zeros_like(values) if errors is None else np.asarray(errors, np.float64)
     if not (np.isfinite(values).all() and values.min() > 0):
         raise ValueError("values must be positive numbers, one per run")
+    if not (np.isfinite(errors).all() and errors.min() >= 0):
+        raise ValueError("errors must be numbers from 0, one per run")
     models = tuple(
-        _Model(weights, values, share * values.min(), power)
+        _Model(weights, values, errors, share * values.min(), power)
         for power in _POWERS
         for share in _FLOORS
     )
     evidence = np.array([model.evidence for model in models])
     chances = np.exp(evidence - evidence.max())
     best = models[int(np.argmax(evidence))]
+    inputs = [features(raised(weights, power)[0]) for power in _POWERS]
+    setting = Setting(_FLOORS, inputs, weights.shape[1], _CENTRE, _SPREAD)
+    left_out = predict_left_out(setting, values, errors)
     return Fit(
         response=best.response(best.estimate()),
-        quality=assess_fit(best.left_out(), values),
+        quality=assess_fit(left_out, values, signal_p_value(setting, values)),
         _models=models,
         _chances=chances / chances.sum(),
     )
@@ -209,16 +176,24 @@ class _Model:
 
     It is solved in the space of runs, as a Gaussian process: with coefficients integrated out, the
     standardised targets are normal with the covariance sum_k exp(2 * sizes[k]) * parts[k]. The
-    parts are the Gram matrices of linear and pair features and the identity (noise). `sizes` are
-    found by gradient descent from several starts; coefficients and leave-one-out predictions follow
-    in closed form.
+    parts are the Gram matrices of linear and pair features and the identity (noise); known
+    variances of the runs come on top. `sizes` are found by gradient descent from several starts;
+    coefficients follow in closed form.
     """
 
-    def __init__(self, weights: np.ndarray, values: np.ndarray, floor: float, power: float) -> None:
+    def __init__(
+        self,
+        weights: np.ndarray,
+        values: np.ndarray,
+        errors: np.ndarray,
+        floor: float,
+        power: float,
+    ) -> None:
         self.floor, self.power, self.components = floor, power, weights.shape[1]
         self.inputs, logs = features(raised(weights, power)[0]), np.log(values - floor)
         self.mean, self.scale = logs.mean(), max(logs.std(), 1e-12)
         self.targets = (logs - self.mean) / self.scale
+        self.known = (errors / (values - floor) / self.scale) ** 2
         linear, pairs = np.split(self.inputs, [self.components], axis=1)
         self.parts = (linear @ linear.T, pairs @ pairs.T, np.eye(len(logs)))
         options = {"method": "L-BFGS-B", "jac": True, "bounds": _BOUNDS}
@@ -248,19 +223,14 @@ class _Model:
     def covariance(self, sizes: np.ndarray | None = None) -> np.ndarray:
         """Covariance of the targets, [runs, runs]; by default with the most likely sizes."""
         sizes = self.sizes if sizes is None else sizes
-        return sum(np.exp(2 * size) * part for size, part in zip(sizes, self.parts, strict=True))
+        found = sum(np.exp(2 * size) * part for size, part in zip(sizes, self.parts, strict=True))
+        return found + np.diag(self.known)
 
     def estimate(self) -> np.ndarray:
         """The most likely coefficients, [components + pairs]."""
         pairs = self.inputs.shape[1] - self.components
         variances = np.repeat(np.exp(2 * self.sizes[:2]), [self.components, pairs])
         return variances * (self.inputs.T @ np.linalg.solve(self.covariance(), self.targets))
-
-    def left_out(self) -> np.ndarray:
-        """Prediction for each run from the others, [runs]."""
-        inverse = np.linalg.inv(self.covariance())
-        residuals = inverse @ self.targets / np.diag(inverse)
-        return self.floor + np.exp(self.mean + self.scale * (self.targets - residuals))
 
     def response(self, coefficients: np.ndarray) -> Response:
         """The function of mixtures with given coefficients."""

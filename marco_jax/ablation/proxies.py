@@ -176,20 +176,3 @@ class Runs:
         step = self._steps(proxy) if step is None else step
         path = self.workdir(proxy) / "eval" / f"{step}.json"
         return read_results(path) if path.exists() else []
-
-
-def target_values(results: Sequence[Result]) -> dict[str, float]:
-    """Targets by "TASK/METRIC/LANGUAGE", as positive values of which lower is better.
-
-    Accuracies become error rates, and BLEU and chrF are subtracted from 100.
-    """
-    found = {}
-    for result in results:
-        if result.part:
-            continue
-        value = result.value
-        if result.metric != "bits_per_byte":
-            whole = 100 if "chrf" in result.metric or "bleu" in result.metric else 1
-            value = whole - value
-        found[f"{result.task}/{result.metric}/{result.language}"] = value
-    return found

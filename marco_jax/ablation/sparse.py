@@ -20,16 +20,30 @@ _TINY, _HUGE = 1e-10, 1e10
 
 
 def draw_coefficients(
-    inputs: np.ndarray, targets: np.ndarray, components: int, count: int, rng: np.random.Generator
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    components: int,
+    count: int,
+    rng: np.random.Generator,
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws `count` times from the posterior of targets = inputs . coefficients + noise.
 
-    Inputs are [runs, features], of which the first `components` are weights and the others pairs;
-    targets are [runs], standardised; coefficients are [count, features].
+    Args:
+        inputs: [runs, features], of which the first `components` are weights, the others pairs.
+        targets: [runs], standardised.
+        components: number of components.
+        count: number of draws.
+        rng: source of randomness.
+        known: known variances of the targets, [runs], on top of a common one that is drawn, too.
+
+    Returns:
+        coefficients, [count, features].
     """
     if not count:
         return np.zeros((0, inputs.shape[1]))
     runs, features = inputs.shape
+    known = np.zeros(runs) if known is None else known
     pairs = features - components
     noise, linear, common = 0.05, 4.0, 0.1
     linear_help = common_help = 1.0
@@ -45,14 +59,20 @@ def draw_coefficients(
         # exact draw from the posterior, and solves a system of the size of the runs, not of the
         # features (Bhattacharya et al. 2016).
         prior = rng.standard_normal(features) * np.sqrt(variances)
-        remaining = targets + np.sqrt(noise) * rng.standard_normal(runs) - inputs @ prior
-        covariance = (inputs * variances) @ inputs.T + noise * np.eye(runs)
+        whole = noise + known
+        remaining = targets + np.sqrt(whole) * rng.standard_normal(runs) - inputs @ prior
+        covariance = (inputs * variances) @ inputs.T + np.diag(whole)
         solved = scipy.linalg.solve(covariance, remaining, assume_a="pos", check_finite=False)
         return prior + variances * (inputs.T @ solved)
 
     for step in range(_BURN_IN + count * _APART):
         row = regress(np.concatenate([np.full(components, linear), common * own]))
         left = targets - inputs @ row
+        if known.any():
+            # Draw the part of each residual that is due to the known variance; the rest informs
+            # the common one.
+            share = known / (known + noise)
+            left = left * (1 - share) - np.sqrt(noise * share) * rng.standard_normal(runs)
         # A weak conjugate prior, which keeps the noise above about a hundredth of the deviation.
         noise = inverse_gamma(2 + runs / 2, 2e-3 + left @ left / 2)
         squares = row**2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from marco_jax.ablation.proxies import STATUS, target_values
+from marco_jax.ablation.proxies import STATUS
+from marco_jax.ablation.run_metrics import target_values
 from marco_jax.evaluation.results import read_results
 from marco_jax.files import write_text
 from marco_jax.reports import charts
@@ -97,7 +99,11 @@ def _left_out(
     """Predicted against measured metrics of left-out runs, each relative to the prior's."""
     traces, ends = [], [0.0]
     for number, (target, fit) in enumerate(fits.items()):
-        measured = {name: results[target] for name, results in runs.items() if target in results}
+        measured = {
+            name: results[target]
+            for name, results in runs.items()
+            if math.isfinite(results.get(target, math.nan))
+        }
         names = [name for name in fit["left_out"] if name in measured]
         whole = measured.get("prior") or sum(measured.values()) / len(measured)
         x = [measured[name] / whole - 1 for name in names]

@@ -1,7 +1,8 @@
 """Fits targets by LightGBM, the regression of RegMix (arXiv 2407.01492), as a baseline.
 
 Trees have no gradients and do not extrapolate: the proposal is the mean of the best among many
-random mixtures. Intervals come from a bootstrap over runs.
+random mixtures. Intervals come from a bootstrap over runs. Refits to resampled runs do not show what
+no run has tried, so bounds are on the estimate here, and known errors of values are not used.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from marco_jax.ablation.design import cap_weights
-from marco_jax.ablation.fit import Quality, assess_fit
+from marco_jax.ablation.fit_quality import Quality, assess_fit
 from marco_jax.ablation.propose import Objective, Problem, Proposal, propose_by
 from marco_jax.extras import optional
 
@@ -58,8 +59,10 @@ class TreeFit:
         return dataclasses.replace(self, model=model)
 
 
-def fit_trees(weights: np.ndarray, values: np.ndarray) -> TreeFit:
-    """Fits one target by LightGBM; the arguments are those of `fit.fit_target`.
+def fit_trees(
+    weights: np.ndarray, values: np.ndarray, errors: np.ndarray | None = None
+) -> TreeFit:
+    """Fits one target by LightGBM; the arguments are those of `fit.fit_target`, errors unused.
 
     Raises:
         MissingExtra: LightGBM is not installed.

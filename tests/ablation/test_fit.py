@@ -7,8 +7,10 @@ import pytest
 
 from experiments.mixture_ablation.worlds import KINDS, OBJECTIVE, PRIOR, planted, try_world
 from marco_jax.ablation.design import cap_weights, draw_design
-from marco_jax.ablation.fit import Response, assess_fit, fit_target
-from marco_jax.ablation.propose import Objective, minimise, propose, trade_off
+from marco_jax.ablation.fit import Response, features, fit_target
+from marco_jax.ablation.fit_quality import Quality, assess_fit
+from marco_jax.ablation.nested import Setting, signal_p_value
+from marco_jax.ablation.propose import Objective, chance_of, minimise, propose, trade_off
 
 
 def test_a_design_is_seeded_and_keeps_its_caps():
@@ -55,21 +57,57 @@ def test_a_response_has_its_gradient(power):
 
 
 def test_left_out_predictions_are_those_of_fits_without_the_run():
-    """The closed form against the coefficients that the other runs alone lead to."""
+    """A run's own value must not matter to its prediction, by no choice of floor or power."""
     design, world = draw_design(PRIOR, 24, 0), planted("log-linear", 0)["low"]
     values = world.value(design.weights)
-    fit = fit_target(design.weights, values)
-    model = next(
-        m for m in fit._models if (m.floor, m.power) == (fit.response.floor, fit.response.power)
-    )
-    variances = np.diag(model.covariance()) * 0 + np.exp(2 * model.sizes[2])
-    inputs, targets = model.inputs[1:], model.targets[1:]
-    components = design.weights.shape[1]
-    sizes = np.repeat(np.exp(2 * model.sizes[:2]), [components, inputs.shape[1] - components])
-    kernel = (inputs * sizes) @ inputs.T + np.diag(variances[1:])
-    row = model.inputs[0] * sizes @ inputs.T @ np.linalg.solve(kernel, targets)
-    expected = model.floor + np.exp(model.mean + model.scale * row)
-    np.testing.assert_allclose(fit.quality.left_out[0], expected, rtol=1e-6)
+    first = fit_target(design.weights, values).quality.left_out
+    assert abs(first / values - 1).max() < 0.05
+    values[5] *= 0.6
+    second = fit_target(design.weights, values).quality.left_out
+    assert second[5] == pytest.approx(first[5], rel=1e-9)
+    assert abs(second / first - 1).max() > 0.01
+
+
+def test_known_errors_keep_noisy_runs_from_the_fit():
+    design, world = draw_design(PRIOR, 24, 0), planted("log-linear", 0)["low"]
+    exact = world.value(design.weights)
+    errors = np.zeros(24)
+    errors[3:9] = 0.3 * exact[3:9]
+    values = exact + errors * np.random.default_rng(0).standard_normal(24)
+    trusted, weighed = fit_target(design.weights, values), fit_target(design.weights, values, errors)
+    off = [abs(fit.predict(design.weights) / exact - 1).mean() for fit in (trusted, weighed)]
+    assert off[1] < 0.01 < off[0]
+    spread = [
+        np.std([r.value(design.prior) for r in fit.draw(100, np.random.default_rng(0))])
+        for fit in (trusted, weighed)
+    ]
+    assert spread[1] < spread[0]
+
+
+def test_a_test_of_pure_noise_is_exact():
+    rng, p_values = np.random.default_rng(0), []
+    design = draw_design(PRIOR, 16, 0)
+    for _ in range(20):
+        inputs = [features(design.weights)]
+        setting = Setting((0.0, 0.9), inputs, len(PRIOR), np.array((1.0, -1.0, -1.5)), 2.0)
+        p_values.append(signal_p_value(setting, rng.normal(1, 0.01, 16)))
+    assert 0.02 < min(p_values) and 0.3 < np.mean(p_values) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("runs", "p_value", "targets", "message"),
+    [
+        (10, 0.023, 2, "too few runs to tell: p=0.023, 0.01 needed; about 14 runs would do"),
+        (32, 0.4, 1, "32 runs show no effect of the mixture (p=0.4, 0.02 needed)"),
+        (32, 0.9, 1, "32 runs show no effect"),
+        (32, 0.001, 1, "left-out runs are predicted worse than by the mean"),
+    ],
+)
+def test_a_fit_that_is_not_trusted_says_which_test_failed(runs, p_value, targets, message):
+    better = p_value != 0.001
+    quality = Quality(np.ones(runs), 0.3, 0.9 if better else 1.1, 1.0, p_value)
+    assert message in quality.failure(targets) and not quality.predicts(targets)
+    assert "no better than the mean" not in quality.failure(targets)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,20 +115,59 @@ def test_a_planted_optimum_is_found_and_nothing_where_nothing_is(kind):
     trials = [try_world(kind, seed, draws=100) for seed in range(2)]
     if kind == "none":
         assert all(trial.proposal.weights is None for trial in trials)
-        assert all("better than the mean" in trial.proposal.reason for trial in trials)
+        assert all("runs" in trial.proposal.reason for trial in trials)
     else:
-        assert all(trial.inside for trial in trials)
+        assert all(trial.inside and not trial.broken for trial in trials)
         assert all(trial.proposal.weights.sum() == pytest.approx(1) for trial in trials)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_at_least_18_of_20_planted_worlds_come_out_right(kind):
-    trials = [try_world(kind, seed) for seed in range(20)]
+def test_planted_worlds_come_out_right(kind):
+    """At least 18 of 20 optima inside, at most 2 of 20 bounds broken, 3% of proposals of noise."""
+    trials = [try_world(kind, seed) for seed in range(35 if kind == "none" else 20)]
     if kind == "none":
-        assert sum(trial.proposal.weights is None for trial in trials) >= 18
+        assert sum(trial.proposal.weights is not None for trial in trials) <= 1
     else:
         assert sum(trial.inside for trial in trials) >= 18
+        assert sum(trial.broken for trial in trials) <= 2
+
+
+def test_bounds_hold_together_in_nine_of_ten_draws():
+    """The proposal's own draws, and a tighter probability costs some of the gain."""
+    world, design = planted("log-linear", 1), draw_design(PRIOR, 24, 1)
+    rng = np.random.default_rng(0)
+    fits = {
+        name: fit_target(design.weights, f.value(design.weights) * rng.normal(1, 0.02, 24))
+        for name, f in world.items()
+    }
+    predicted = []
+    for quantile in (0.6, 0.9, 0.99):
+        objective = Objective({"low": 1.0}, {"en": 0.01, "mid": 0.02}, quantile=quantile)
+        found = propose(fits, design.prior, objective, draws=20)
+        drawn = {n: fits[n].draw(500, np.random.default_rng(5)) for n in objective.bounds}
+        held = np.all(
+            [
+                [r.value(found.weights) <= (1 + rise) * r.value(design.prior) for r in drawn[n]]
+                for n, rise in objective.bounds.items()
+            ],
+            axis=0,
+        )
+        assert held.mean() > quantile - 0.04
+        assert max(found.breaks.values()) <= 1 - quantile + 1e-9
+        predicted.append(found.predicted["low"])
+    assert predicted[0] < predicted[1] < predicted[2] <= found.before["low"]
+
+
+def test_a_smoothed_quantile_has_its_gradient():
+    world, design = planted("interactions", 0), draw_design(PRIOR, 24, 0)
+    fits = {n: fit_target(design.weights, f.value(design.weights)) for n, f in world.items()}
+    objective = Objective({"low": 1.0}, {"en": 0.01, "mid": 0.05})
+    chance = chance_of(fits, design.prior, objective)
+    point, steps = design.weights[1], 1e-6 * np.eye(len(PRIOR))
+    numeric = [(chance.smooth(point + s) - chance.smooth(point - s)) / 2e-6 for s in steps]
+    np.testing.assert_allclose(chance.slope(point), numeric, rtol=1e-3, atol=1e-4)
+    assert chance.excess(design.prior[None])[0] == 0
 
 
 def test_a_language_that_improves_early_is_fitted_by_roots():
@@ -108,7 +185,7 @@ def test_bounds_and_caps_hold_and_a_looser_bound_gains_more():
     objective = Objective({"low": 1.0}, {"en": 0.01}, closeness=0.0, caps=caps)
     found = propose(fits, prior, objective, draws=20)
     assert (found.weights <= np.array(caps) + 1e-6).all()
-    assert found.predicted["en"] <= 1.0101 * found.before["en"]
+    assert found.predicted["en"] <= 1.01 * found.before["en"]
     curve = trade_off(fits, prior, objective, "en")
     before = found.before["en"]
     assert len(curve) > 5

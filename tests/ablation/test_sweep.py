@@ -14,7 +14,7 @@ import pytest
 from marco_jax.__main__ import main
 from marco_jax.ablation import sweep as sweep_module
 from marco_jax.ablation.components import find_components
-from marco_jax.ablation.proxies import target_values
+from marco_jax.ablation.run_metrics import target_values
 from marco_jax.ablation.sweep_config import parse_shares, resolve_targets
 from marco_jax.data.mixtures import get_mixture
 from marco_jax.data.overrides import apply_override
