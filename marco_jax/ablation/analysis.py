@@ -8,7 +8,7 @@ import io
 import math
 import pathlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from marco_jax.ablation.fit import Fit, fit_target
 from marco_jax.ablation.propose import Objective, Proposal, propose, trade_off
 from marco_jax.ablation.proxies import Runs
-from marco_jax.ablation.run_metrics import find_targets, target_values, usable_series
+from marco_jax.ablation.run_metrics import Series, find_targets, target_values, usable_series
 from marco_jax.ablation.swarm import Swarm
 from marco_jax.ablation.sweep_config import FITS, confirm_steps, parse_shares, resolve_targets
 from marco_jax.ablation.trees import TreeFit, fit_trees, propose_by_search
@@ -65,7 +65,7 @@ class Analysis:
             )
         yield from self.faults
         found = self.proposal
-        for name, fit in self.fits.items():
+        for name in self.fits:
             if failure := self.failure(name):
                 kind = "left out of the objective: " if name in found.left_out else ""
                 kind = "warning, bounded by this fit: " if name in self.objective.bounds else kind
@@ -199,7 +199,8 @@ def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
 
     Raises:
         ConfigError: a field of the fit names an unknown target.
-        RunFailed: no target has enough usable metrics.
+        RunFailed: too few runs have usable metrics of all targets, of the whole objective or of a
+            bounded target.
     """
     fields = config.sweep
     results = {p.name: runs.results(p) for p in swarm.proxies if runs.results(p)}
@@ -210,16 +211,7 @@ def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
     series, faults = usable_series(found, results)
     if not series:
         raise RunFailed("; ".join(faults))
-    targets = parse_shares(fields.objective, "sweep.objective", 1.0)
-    bounds = parse_shares(fields.bounds, "sweep.bounds")
-    names = list(series)
-    objective = Objective(
-        resolve_targets(targets, names, "sweep.objective"),
-        resolve_targets(bounds, names, "sweep.bounds"),
-        fields.closeness,
-        tuple(swarm.caps.tolist()),
-        fields.bound_quantile,
-    )
+    objective = _objective(config, swarm, found, series, faults)
     weights = dict(zip(swarm.design.names, swarm.design.weights, strict=True))
     fits = {
         name: _FITS[fields.fit](np.array([weights[run] for run in s.runs]), s.values, s.errors)
@@ -235,3 +227,28 @@ def analyse(config: ConfigDict, swarm: Swarm, runs: Runs) -> Analysis:
         proposal = propose_by_search(fits, swarm.prior, objective)
     used = {name: s.runs for name, s in series.items()}
     return Analysis(swarm, measured, start, fits, objective, proposal, curve, used, faults)
+
+
+def _objective(
+    config: ConfigDict,
+    swarm: Swarm,
+    targets: list[str],
+    series: Mapping[str, Series],
+    faults: list[str],
+) -> Objective:
+    """The objective over targets that have a series; names mean targets of `targets`."""
+    fields = config.sweep
+    shares = parse_shares(fields.objective, "sweep.objective", 1.0)
+    wanted = resolve_targets(shares, targets, "sweep.objective")
+    bounds = resolve_targets(parse_shares(fields.bounds, "sweep.bounds"), targets, "sweep.bounds")
+    usable = {name: share for name, share in wanted.items() if name in series}
+    # A bound that cannot be kept is not dropped in silence.
+    lost = [name for name in bounds if name not in series]
+    if not usable or lost:
+        field, names = ("sweep.bounds", lost) if lost else ("sweep.objective", list(wanted))
+        raise RunFailed(
+            f"{field}: {', '.join(names)} cannot be fitted; leave it out, or train the runs again "
+            f"({'; '.join(faults)})"
+        )
+    caps = tuple(swarm.caps.tolist())
+    return Objective(usable, bounds, fields.closeness, caps, fields.bound_quantile)

@@ -92,7 +92,10 @@ class Confirmation:
             "steps": self.steps,
             "seeds": list(self.seeds),
             "changes": changes,
-            "metrics": self.measured,
+            "metrics": {
+                run: {name: value if math.isfinite(value) else None for name, value in own.items()}
+                for run, own in self.measured.items()
+            },
         }
 
 

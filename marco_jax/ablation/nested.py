@@ -24,8 +24,9 @@ _NOISE = np.linspace(-6.0, 0.6, 17)
 # With a known variance of each run the grid of the remaining noise may be coarser.
 _EXTRA_NOISE = np.array([-6.0, -3.0, -2.0, -1.2, -0.6, 0.0])
 PERMUTATIONS = 1999
-# Permutations that are evaluated at once.
-_BLOCK = 250
+# Permutations that are evaluated at once, and how many as likely as the measured order end the
+# test early: by then the p-value is above any level of interest.
+_BLOCK, _ENOUGH = 250, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Setting:
     spread: float
 
     def kernels(self) -> np.ndarray:
-        """Gram matrices by power and ratio of pair to linear coefficients: [powers, ratios, n, n]."""
+        """Gram matrices by power and ratio of pairs to linear: [powers, ratios, runs, runs]."""
         found = []
         for inputs in self.inputs:
             linear, pairs = np.split(inputs, [self.components], axis=1)
@@ -142,22 +143,27 @@ def signal_p_value(setting: Setting, values: np.ndarray, seed: int = 0) -> float
 
     The statistic is the marginal likelihood, averaged over the grid, of values that are dealt out
     to the runs at random, against that of the values as measured. The test is exact whatever the
-    grid and the noise: without signal all orders are equally likely.
+    grid and the noise: without signal all orders are equally likely. It ends early where the
+    p-value is large, which leaves it valid (Besag and Clifford 1991). Known errors of values do not
+    enter: they only make it less sharp.
     """
     if np.ptp(values) <= 1e-12 * abs(values).max():
         return 1.0
     rng = np.random.default_rng(seed)
-    orders = [np.arange(len(values))]
-    orders += [rng.permutation(len(values)) for _ in range(PERMUTATIONS)]
     floors = np.array(setting.floors) * values.min()
     logs = np.log(values - floors[:, None])
     scale = logs.std(axis=1)
     targets = (logs - logs.mean(axis=1, keepdims=True)) / scale[:, None]
     jacobian = -len(values) * np.log(scale) - logs.sum(axis=1)
     evidence = _evidence_of(setting, targets, jacobian)
-    found = [evidence(np.array(orders[n : n + _BLOCK])) for n in range(0, len(orders), _BLOCK)]
-    found = np.concatenate(found)
-    return float(np.mean(found >= found[0] - 1e-9))
+    measured = evidence(np.arange(len(values))[None])[0]
+    tried, beyond = 0, 0
+    while tried < PERMUTATIONS and beyond < _ENOUGH:
+        count = min(_BLOCK, PERMUTATIONS - tried)
+        orders = np.array([rng.permutation(len(values)) for _ in range(count)])
+        beyond += int(np.sum(evidence(orders) >= measured - 1e-9))
+        tried += count
+    return (beyond + 1) / (tried + 1)
 
 
 def _evidence_of(

@@ -100,10 +100,11 @@ def propose(
     `objective.quantile` of posterior draws. The interval has the optima of `draws` posterior draws,
     each under the bounds as they are for that draw. `prior` is [components].
     """
-    chance = chance_of(fits, prior, objective, seed)
+    chances: list[Chance | None] = []
 
     def search(objective: Objective) -> tuple[np.ndarray, list[dict[str, Response]], np.ndarray]:
-        weights = minimise(_responses(fits), prior, objective, chance=chance)
+        chances.append(chance_of(fits, prior, objective, seed))
+        weights = minimise(_responses(fits), prior, objective, chance=chances[0])
         rng = np.random.default_rng(seed)
         drawn = {name: fit.draw(draws, rng) for name, fit in fits.items()}
         functions = [{name: drawn[name][n] for name in fits} for n in range(draws)]
@@ -112,9 +113,10 @@ def propose(
 
     # A joint interval: all components lie in theirs in about 95% of the draws (Bonferroni).
     found = propose_by(search, fits, prior, objective, tail=0.025 / len(prior))
-    if found.weights is None or chance is None:
+    # Nothing is searched where nothing can be predicted.
+    if not chances or chances[0] is None:
         return found
-    return dataclasses.replace(found, breaks=chance.breaks(found.weights))
+    return dataclasses.replace(found, breaks=chances[0].breaks(found.weights))
 
 
 def chance_of(

@@ -99,9 +99,7 @@ def find_targets(text: str, runs: Sequence[Mapping[str, float]]) -> list[str]:
         ]
         if not matching:
             metrics = sorted({name.rpartition("/")[0] for name in known})
-            raise ConfigError(
-                f"sweep.targets: no run has {item!r}; there are {', '.join(metrics)}"
-            )
+            raise ConfigError(f"sweep.targets: no run has {item!r}; there are {', '.join(metrics)}")
         # Without a metric, take the first one of the task, its main metric.
         main = matching[0].rpartition("/")[0]
         found += [name for name in matching if name.rpartition("/")[0] == main]

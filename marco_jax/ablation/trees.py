@@ -1,8 +1,8 @@
 """Fits targets by LightGBM, the regression of RegMix (arXiv 2407.01492), as a baseline.
 
 Trees have no gradients and do not extrapolate: the proposal is the mean of the best among many
-random mixtures. Intervals come from a bootstrap over runs. Refits to resampled runs do not show what
-no run has tried, so bounds are on the estimate here, and known errors of values are not used.
+random mixtures. Intervals come from a bootstrap over runs. Refits to resampled runs do not show
+what no run has tried, so bounds are on the estimate here, and known errors of values are not used.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ class TreeFit:
         return dataclasses.replace(self, model=model)
 
 
-def fit_trees(
-    weights: np.ndarray, values: np.ndarray, errors: np.ndarray | None = None
-) -> TreeFit:
+def fit_trees(weights: np.ndarray, values: np.ndarray, errors: np.ndarray | None = None) -> TreeFit:
     """Fits one target by LightGBM; the arguments are those of `fit.fit_target`, errors unused.
 
     Raises:

@@ -1,7 +1,9 @@
 """A sweep without training: what runs, what it leaves behind, and how it goes on."""
 
 import csv
+import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -54,10 +56,14 @@ def arguments(root, data, tmp_path):
 
 
 class FakeTraining:
-    """Writes metrics that follow from the mixture; may die or fail at a run."""
+    """Writes metrics that follow from the mixture; may die or fail at a run.
 
-    def __init__(self, sources, *, die_at=None, fail=()):
+    `spoil` replaces the results of a run, given its name and its results.
+    """
+
+    def __init__(self, sources, *, die_at=None, fail=(), spoil=None):
         self.sources, self.die_at, self.fail, self.ran = sources, die_at, fail, []
+        self.spoil = spoil or (lambda name, results: results)
 
     def __call__(self, config, workdir):
         name = pathlib.Path(workdir).name
@@ -76,6 +82,7 @@ class FakeTraining:
                    1 + np.exp(-3 * share) + 0.5 * shares["en"] * (code == "kk"), 0.01, 9)
             for code, share in shares.items()
         ]  # fmt: skip
+        results = self.spoil(name, results)
         write_results(pathlib.Path(workdir) / "eval" / f"{config.steps}.json", results)
         return 0
 
@@ -107,6 +114,8 @@ def test_a_sweep_runs_fits_proposes_confirms_and_reports(fake, arguments, tmp_pa
     analysis = json.loads((workdir / "analysis.json").read_text("utf-8"))
     assert analysis["fits"]["bits_per_byte/bits_per_byte/kk"]["rank_correlation"] > 0.8
     proposal = analysis["proposal"]
+    breaks = proposal["breaks"]
+    assert set(breaks) == set(analysis["objective"]["bounds"]) and max(breaks.values()) <= 0.1
     assert proposal["weights"]["kk"] > analysis["prior"]["kk"]
     confirmation = json.loads((workdir / "confirmation.json").read_text("utf-8"))
     assert confirmation["steps"] == 200 and len(confirmation["changes"][0]["measured"]) == 2
@@ -118,7 +127,11 @@ def test_a_sweep_runs_fits_proposes_confirms_and_reports(fake, arguments, tmp_pa
         "Confirmation",
     ):
         assert title in page
-    command = re.search(r"ready to run: (.*)", capsys.readouterr().out)[1]
+    assert "probability that it breaks" in page
+    text = capsys.readouterr().out
+    assert "bound +1.00% on bits_per_byte/bits_per_byte/en: broken with a probability of" in text
+    assert "hold together with a probability of 90% or more" in text
+    command = re.search(r"ready to run: (.*)", text)[1]
     override = re.search(r"--config.mixture.override=(\S+)", command)[1]
     sources = [SourceInfo(code, "text", code) for code in CODES]
     made = apply_override(get_mixture("flat", sources).shares, override, sources)
@@ -176,6 +189,77 @@ def test_a_run_that_fails_does_not_sink_the_others(fake, arguments, tmp_path, ca
     assert "random003" in [row[0] for row in table_of(tmp_path / "sweep")]
 
 
+def test_a_bad_metric_leaves_out_one_run_of_one_fit(fake, arguments, tmp_path, capsys):
+    bad = {("random003", "kk"): math.nan, ("random004", "ne"): 0.0, ("random005", "en"): None}
+
+    def spoil(name, results):
+        values = [(r, bad.get((name, r.language), r.value)) for r in results]
+        return [dataclasses.replace(r, value=value) for r, value in values if value is not None]
+
+    fake(spoil=spoil)
+    assert main([*arguments, "--config.sweep.confirm.seeds=0"]) == 0
+    text = capsys.readouterr().out
+    target = "bits_per_byte/bits_per_byte"
+    assert f"{target}/kk of random003 is nan" in text
+    assert f"{target}/ne of random004 is 0" in text
+    assert f"{target}/en of random005 is missing" in text
+    analysis = json.loads((tmp_path / "sweep/analysis.json").read_text("utf-8"))
+    assert len(analysis["faults"]) == 3 and analysis["proposal"]["weights"]
+    left_out = {code: analysis["fits"][f"{target}/{code}"]["left_out"] for code in CODES}
+    assert [len(left_out[code]) for code in CODES] == [15, 16, 16, 15, 15]
+    assert "random003" not in left_out["kk"] and "random003" in left_out["ne"]
+    page = (tmp_path / "sweep/report.html").read_text("utf-8")
+    assert "random004 is 0" in page
+
+
+def test_a_bound_that_cannot_be_fitted_ends_in_one_line(fake, arguments, capsys):
+    def spoil(name, results):
+        lost = name.startswith("random")
+        return [
+            dataclasses.replace(r, value=math.nan) if lost and r.language == "en" else r
+            for r in results
+        ]
+
+    fake(spoil=spoil)
+    assert main([*arguments, "--config.sweep.confirm.seeds=0"]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "sweep.bounds: bits_per_byte/bits_per_byte/en cannot be fitted" in line
+    assert "2 of 16 runs" in line
+
+
+def test_accuracies_may_be_targets_beside_bits_per_byte(fake, arguments, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+
+    def spoil(name, results):
+        found = list(results)
+        for result in results:
+            rate = min(0.99, 0.3 * result.value)
+            right = rng.binomial(2000, 1 - rate) / 2000
+            error = (right * (1 - right) / 2000) ** 0.5
+            found.append(Result("belebele", result.language, 5, "accuracy", right, error, 2000))
+        return found
+
+    fake(spoil=spoil)
+    mixed = [
+        "--config.evaluation.tasks=bits_per_byte,belebele",
+        "--config.sweep.targets=bits_per_byte,belebele/accuracy",
+        "--config.sweep.objective=ne,belebele/accuracy/kk=2",
+        "--config.sweep.bounds=en=0.02,belebele/accuracy/en=0.1",
+        "--config.sweep.confirm.seeds=0",
+    ]
+    assert main([*arguments, *mixed]) == 0
+    analysis = json.loads((tmp_path / "sweep/analysis.json").read_text("utf-8"))
+    objective = analysis["objective"]
+    assert objective["targets"] == {
+        "bits_per_byte/bits_per_byte/ne": 1.0,
+        "belebele/accuracy/kk": 2.0,
+    }
+    assert analysis["proposal"]["weights"]["kk"] > analysis["prior"]["kk"]
+    breaks = analysis["proposal"]["breaks"]
+    assert set(breaks) == set(objective["bounds"]) and max(breaks.values()) <= 0.1
+    assert "on belebele/accuracy/en: broken with a probability of" in capsys.readouterr().out
+
+
 def test_a_run_that_takes_the_process_with_it_is_left_out_in_the_end(fake, arguments, tmp_path):
     for _ in range(3):
         fake(die_at="random001")
@@ -205,6 +289,7 @@ def test_a_sweep_whose_runs_would_be_others_is_refused(fake, arguments, capsys):
         ("sweep.bounds=en", "sweep.bounds"),
         ("sweep.targets=belebele", "belebele"),
         ("sweep.fit=forest", "log-linear"),
+        ("sweep.bound_quantile=1.2", "sweep.bound_quantile is 1.2"),
         ("sweep.max_epochs=0.001", "sweep.max_epochs"),
         ("mixture.override=kk=0.1", "mixture.override"),
     ],
