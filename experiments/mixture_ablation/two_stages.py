@@ -6,7 +6,7 @@
 From one base, with the same tokens each: Marco-LLM's Stage-I and Stage-II; low-resource text alone
 (naive fine-tuning); and one flat stage with the totals of both. Bits per byte by language before,
 after Stage-I and at the end of each, over seeds, as a table, JSON and a page. A killed run goes on
-with the same command.
+with the same command. With --dry_run it prints the mixtures and tokens of each, and trains nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import itertools
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -25,6 +25,7 @@ from marco_jax.ablation.proxies import STOPPED, Proxy, Runs
 from marco_jax.ablation.run_metrics import target_values
 from marco_jax.files import write_json, write_text
 from marco_jax.languages import low_resource
+from marco_jax.planning.dry_run import describe_run
 from marco_jax.reports.charts import PALETTE, axis, bars, chart
 from marco_jax.reports.page import render_page
 from marco_jax.reports.run_data import name_of
@@ -60,12 +61,7 @@ def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, 
     workdir.mkdir(parents=True, exist_ok=True)
     if not config.data_cache:
         config.data_cache = str(workdir / "data")
-    proxies = {}
-    for number, (arm, changes) in itertools.product(range(seeds), ARMS.items()):
-        # All arms share the base: its metrics are read once.
-        first = (arm, number) == (STAGES, 0)
-        own = {**changes, "seed": config.seed + number, "evaluation.at_start": first}
-        proxies[arm, number] = Proxy(f"{arm}-seed{number}", own)
+    proxies = _arms(config, seeds)
     runs = Runs(workdir / "runs", config, list(proxies.values()), train)
     with locked(workdir):
         if runs.run() == STOPPED:
@@ -85,6 +81,30 @@ def compare(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> dict[str, 
         for column, found in measured.items()
     }
     return {"seeds": seeds, "steps": config.steps, "before": before, "changes": changes}
+
+
+def _arms(config: ConfigDict, seeds: int) -> dict[tuple[str, int], Proxy]:
+    """The runs by arm and number of the seed."""
+    found = {}
+    for number, (arm, changes) in itertools.product(range(seeds), ARMS.items()):
+        # All arms share the base: its metrics are read once.
+        first = (arm, number) == (STAGES, 0)
+        own = {**changes, "seed": config.seed + number, "evaluation.at_start": first}
+        found[arm, number] = Proxy(f"{arm}-seed{number}", own)
+    return found
+
+
+def describe(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> Iterator[str]:
+    """Checks all arms and yields a description of each: steps, tokens and mixtures by stage.
+
+    Raises:
+        ValueError, OSError: as `compare`, of the config and the data.
+    """
+    arms = _arms(config, 1)
+    yield f"{len(arms)} arms with {seeds} seeds each: {len(arms) * seeds} runs"
+    for (arm, _), proxy in arms.items():
+        run = describe_run(proxy.config(config), str(workdir / "runs" / proxy.name))
+        yield f"\n## {arm}\n\n{run}"
 
 
 def _bits(runs: Runs, proxy: Proxy, step: int | None) -> dict[str, float]:
@@ -153,11 +173,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--dry_run", action="store_true", help="print the arms, train nothing")
     arguments, overrides = parse_overrides(parser, argv)
     enable_compilation_cache()
     workdir = pathlib.Path(arguments.workdir)
     try:
-        found = compare(load_config(arguments.config, overrides), workdir, arguments.seeds)
+        config = load_config(arguments.config, overrides)
+        if arguments.dry_run:
+            print("\n".join(describe(config, workdir, arguments.seeds)))
+            return 0
+        found = compare(config, workdir, arguments.seeds)
     except (ValueError, OSError, RunFailed) as error:
         print(f"two_stages: {' '.join(str(error).split())}", file=sys.stderr)
         return 1 if isinstance(error, RunFailed) else 2

@@ -26,7 +26,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-from marco_jax.ablation.fit_quality import Quality, assess_fit
+from marco_jax.ablation.fit_quality import Quality, assess_fit, shrink
 from marco_jax.ablation.nested import Setting, predict_left_out, signal_p_value
 from marco_jax.ablation.sparse import draw_coefficients
 
@@ -163,9 +163,10 @@ def fit_target(weights: np.ndarray, values: np.ndarray, errors: np.ndarray | Non
     inputs = [features(raised(weights, power)[0]) for power in _POWERS]
     setting = Setting(_FLOORS, inputs, weights.shape[1], _CENTRE, _SPREAD)
     left_out = predict_left_out(setting, values, errors)
+    trust, shrunk = shrink(values, errors)
     return Fit(
         response=best.response(best.estimate()),
-        quality=assess_fit(left_out, values, signal_p_value(setting, values)),
+        quality=assess_fit(left_out, values, signal_p_value(setting, shrunk), trust),
         _models=models,
         _chances=chances / chances.sum(),
     )

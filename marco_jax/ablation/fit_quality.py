@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import numpy as np
+import scipy.optimize
 import scipy.stats
 
 from marco_jax.ablation.nested import PERMUTATIONS
@@ -26,8 +27,8 @@ class Quality:
     Attributes:
         left_out: prediction for each run from the others, [runs].
         rank_correlation: Spearman's correlation of predictions and measured values.
-        error: root mean square error of the predictions.
-        error_of_mean: root mean square error if each run is predicted by the mean of the others.
+        error: root mean square error of the predictions; runs with large known errors count less.
+        error_of_mean: the same if each run is predicted by the mean of the others.
         p_value: of the test whether the target depends on the mixture at all; see `assess_fit`.
     """
 
@@ -80,21 +81,64 @@ def needed_runs(runs: int, p_value: float, level: float) -> int | None:
     return max(runs + 1, math.ceil(runs * ratio)) if ratio <= _MOST_TIMES else None
 
 
-def assess_fit(left_out: np.ndarray, values: np.ndarray, p_value: float | None = None) -> Quality:
+def shrink(values: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each value may be trusted, and the values drawn to their mean as far as they may not.
+
+    The trust in a value is s^2 / (s^2 + error^2) with the variance s^2 of runs beyond their errors,
+    for which the squared deviations over s^2 + error^2 add up to the runs less one (Paule and
+    Mandel 1982). s^2 is at least a tenth of the median squared error, so that trust stays relative
+    where runs differ less than by their errors.
+
+    Args:
+        values: [runs].
+        errors: known standard errors, [runs].
+
+    Returns:
+        trust from 0 to 1, [runs], and shrunk values, [runs]; 1 and the values where no error is
+        known.
+    """
+    known = errors**2
+    if not errors.any():
+        return np.ones_like(values), values
+
+    def excess(between: float) -> float:
+        weights = 1 / (between + known)
+        mean = np.average(values, weights=weights)
+        return float(np.sum(weights * (values - mean) ** 2) - len(values) + 1)
+
+    low, high = max(0.1 * np.median(known), 1e-6 * known.max()), max(values.var(), known.max())
+    between = low
+    if high > low and excess(low) > 0:
+        while excess(high) > 0:
+            high *= 2
+        between = scipy.optimize.brentq(excess, low, high)
+    trust = between / (between + known)
+    mean = np.average(values, weights=trust)
+    return trust, mean + trust * (values - mean)
+
+
+def assess_fit(
+    left_out: np.ndarray,
+    values: np.ndarray,
+    p_value: float | None = None,
+    trust: np.ndarray | None = None,
+) -> Quality:
     """Compares predictions for left-out runs with the measured values, both [runs].
 
     `p_value` is that of a test for any dependence on the mixture; by default the one-sided test of
-    the rank correlation.
+    the rank correlation. `trust`, [runs], weighs the squared errors and the mean; by default 1.
     """
-    others = (values.sum() - values) / (len(values) - 1)
+    trust = np.ones(len(values)) if trust is None else trust
+    others = ((trust * values).sum() - trust * values) / (trust.sum() - trust)
     rank, own = 0.0, 1.0
     if np.ptp(left_out) > 1e-12 * abs(left_out).max() and np.ptp(values) > 0:
         found = scipy.stats.spearmanr(left_out, values, alternative="greater")
         rank, own = float(found.statistic), float(found.pvalue)
+    errors = [np.average((one - values) ** 2, weights=trust) for one in (left_out, others)]
     return Quality(
         left_out=left_out,
         rank_correlation=rank,
-        error=float(np.sqrt(np.mean((left_out - values) ** 2))),
-        error_of_mean=float(np.sqrt(np.mean((others - values) ** 2))),
+        error=float(np.sqrt(errors[0])),
+        error_of_mean=float(np.sqrt(errors[1])),
         p_value=own if p_value is None else p_value,
     )

@@ -144,8 +144,8 @@ def signal_p_value(setting: Setting, values: np.ndarray, seed: int = 0) -> float
     The statistic is the marginal likelihood, averaged over the grid, of values that are dealt out
     to the runs at random, against that of the values as measured. The test is exact whatever the
     grid and the noise: without signal all orders are equally likely. It ends early where the
-    p-value is large, which leaves it valid (Besag and Clifford 1991). Known errors of values do not
-    enter: they only make it less sharp.
+    p-value is large, which leaves it valid (Besag and Clifford 1991). Values with known errors are
+    given as `fit_quality.shrink` makes them: each with its own error is dealt out as one.
     """
     if np.ptp(values) <= 1e-12 * abs(values).max():
         return 1.0

@@ -1,4 +1,4 @@
-"""Metrics of runs: a bad one leaves out one run of one fit, and accuracies count with their error."""
+"""A bad metric leaves out one run of one fit, and accuracies count with their error."""
 
 import math
 
