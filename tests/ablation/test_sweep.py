@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from marco_jax.__main__ import main
+from marco_jax.ablation import propose as propose_module
 from marco_jax.ablation import sweep as sweep_module
 from marco_jax.ablation.components import find_components
 from marco_jax.ablation.run_metrics import target_values
@@ -93,6 +94,8 @@ def fake(monkeypatch):
 
     def use(**faults):
         training = FakeTraining([SourceInfo(c, "text", c) for c in CODES], **faults)
+        # Fewer draws behind the bounds, for speed.
+        monkeypatch.setattr(propose_module, "_BOUND_DRAWS", 200)
         monkeypatch.setattr(sweep_module, "train", training)
         return training
 
@@ -236,15 +239,17 @@ def test_accuracies_may_be_targets_beside_bits_per_byte(fake, arguments, tmp_pat
             rate = min(0.99, 0.3 * result.value)
             right = rng.binomial(2000, 1 - rate) / 2000
             error = (right * (1 - right) / 2000) ** 0.5
-            found.append(Result("belebele", result.language, 5, "accuracy", right, error, 2000))
+            found.append(
+                Result("pick_translation", result.language, 5, "accuracy", right, error, 2000)
+            )
         return found
 
     fake(spoil=spoil)
     mixed = [
-        "--config.evaluation.tasks=bits_per_byte,belebele",
-        "--config.sweep.targets=bits_per_byte,belebele/accuracy",
-        "--config.sweep.objective=ne,belebele/accuracy/kk=2",
-        "--config.sweep.bounds=en=0.02,belebele/accuracy/en=0.1",
+        "--config.evaluation.tasks=bits_per_byte,pick_translation",
+        "--config.sweep.targets=bits_per_byte,pick_translation/accuracy",
+        "--config.sweep.objective=ne,pick_translation/accuracy/kk=2",
+        "--config.sweep.bounds=en=0.02,pick_translation/accuracy/en=0.1",
         "--config.sweep.confirm.seeds=0",
     ]
     assert main([*arguments, *mixed]) == 0
@@ -252,12 +257,14 @@ def test_accuracies_may_be_targets_beside_bits_per_byte(fake, arguments, tmp_pat
     objective = analysis["objective"]
     assert objective["targets"] == {
         "bits_per_byte/bits_per_byte/ne": 1.0,
-        "belebele/accuracy/kk": 2.0,
+        "pick_translation/accuracy/kk": 2.0,
     }
     assert analysis["proposal"]["weights"]["kk"] > analysis["prior"]["kk"]
     breaks = analysis["proposal"]["breaks"]
     assert set(breaks) == set(objective["bounds"]) and max(breaks.values()) <= 0.1
-    assert "on belebele/accuracy/en: broken with a probability of" in capsys.readouterr().out
+    assert (
+        "on pick_translation/accuracy/en: broken with a probability of" in capsys.readouterr().out
+    )
 
 
 def test_a_run_that_takes_the_process_with_it_is_left_out_in_the_end(fake, arguments, tmp_path):
