@@ -8,7 +8,7 @@ import pytest
 from experiments.mixture_ablation.worlds import KINDS, OBJECTIVE, PRIOR, planted, try_world
 from marco_jax.ablation.design import cap_weights, draw_design
 from marco_jax.ablation.fit import Response, features, fit_target
-from marco_jax.ablation.fit_quality import Quality, assess_fit
+from marco_jax.ablation.fit_quality import Quality, assess_fit, shrink
 from marco_jax.ablation.nested import Setting, signal_p_value
 from marco_jax.ablation.propose import Objective, chance_of, minimise, propose, trade_off
 
@@ -83,6 +83,20 @@ def test_known_errors_keep_noisy_runs_from_the_fit():
         for fit in (trusted, weighed)
     ]
     assert spread[1] < spread[0]
+
+
+def test_values_are_trusted_as_far_as_runs_differ_by_more_than_their_errors():
+    rng = np.random.default_rng(0)
+    errors = np.repeat([0.001, 0.1], 200)
+    values = 1 + rng.normal(0, 0.02, 400) + errors * rng.standard_normal(400)
+    trust, shrunk = shrink(values, errors)
+    assert trust[0] > 0.99 and trust[-1] == pytest.approx(0.04 / 1.04, rel=0.3)
+    assert abs(shrunk[200:] - 1).max() < 0.03 < abs(values[200:] - 1).max()
+    trust, shrunk = shrink(values, np.zeros(400))
+    assert (trust == 1).all() and (shrunk == values).all()
+    # Runs that differ by less than their errors: trust is still relative.
+    trust, _ = shrink(np.full(4, 0.5), np.array([0.1, 0.1, 0.2, 0.2]))
+    assert trust[0] > 2 * trust[2] > 0
 
 
 def test_a_test_of_pure_noise_is_exact():

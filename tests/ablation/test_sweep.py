@@ -215,6 +215,23 @@ def test_a_bad_metric_leaves_out_one_run_of_one_fit(fake, arguments, tmp_path, c
     assert "random004 is 0" in page
 
 
+def test_bounds_of_trees_are_on_the_estimate(fake, arguments, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("lightgbm")
+    from marco_jax.ablation import trees
+
+    monkeypatch.setattr(trees, "_CANDIDATES", 500)
+    monkeypatch.setattr(trees, "_BOOTSTRAP", 3)
+    fake()
+    flags = ["--config.sweep.fit=lightgbm", "--config.sweep.confirm.seeds=0"]
+    loose = "--config.sweep.bounds=en=0.5"
+    assert main([*arguments, *flags, loose, "--config.sweep.runs=32"]) == 0
+    text = capsys.readouterr().out
+    if "no proposal" not in text:
+        assert "bounds are on the estimates of sweep.fit='lightgbm'" in text
+    analysis = json.loads((tmp_path / "sweep/analysis.json").read_text("utf-8"))
+    assert analysis["bounds_on"] == "estimate" and analysis["trade_off"] == []
+
+
 def test_a_bound_that_cannot_be_fitted_ends_in_one_line(fake, arguments, capsys):
     def spoil(name, results):
         lost = name.startswith("random")
