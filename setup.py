@@ -24,6 +24,7 @@ REQUIRES = [
     "numpy>=2.4.6",
     # Optima and rank correlations of mixture ablations.
     "scipy>=1.17.1",
+    "threadpoolctl>=3.8.0",
     "tokenizers>=0.23.3",
     # 0.2.3 needs protobuf 7.36.1, which it does not declare; apache-beam needs protobuf below 7.
     "sentencepiece>=0.2.2,<0.2.3",

@@ -193,8 +193,8 @@ def arc(data: pathlib.Path, config: str = "ARC-Easy") -> LocalTask:
             {
                 "question": row["question"]["stem"],
                 "choices": {
-                    name: [choice[name] for choice in row["question"]["choices"]]
-                    for name in ("text", "label")
+                    field: [choice[field] for choice in row["question"]["choices"]]
+                    for field in ("text", "label")
                 },
                 "answerKey": row["answerKey"],
             }

@@ -10,8 +10,6 @@ import random
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# NumPy's small systems of equations are many times slower where threads wait for busy cores.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest

@@ -25,6 +25,10 @@ BENCHMARKS = {
     "attention": ["benchmarks.gpu.attention"],
 }
 STUDY = "study"
+DONE, FAILED, STOPPED = 0, 1, 3
+_WORDS = {DONE: "done", FAILED: "failed", STOPPED: "stopped"}
+# Exit code of a run that SIGTERM has ended.
+_TERMINATED = 143
 
 
 def install(wheels: pathlib.Path, folder: pathlib.Path) -> None:
@@ -41,8 +45,8 @@ def study(kit: pathlib.Path, workdir: pathlib.Path, minutes: float, seeds: int) 
     """The command of the study, with the kit's model, tokens, corpus and benchmarks."""
     data = workdir / STUDY / "data"
     if not data.exists():
-        # The cache may be written to.
-        shutil.copytree(kit / "data", data)
+        data.parent.mkdir(parents=True, exist_ok=True)
+        data.symlink_to(kit / "data")
     return [
         "experiments.real_base",
         f"--init_from={kit / 'model'}",
@@ -70,7 +74,7 @@ def copy_out(workdir: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def main() -> int:
-    """Runs the parts that are left; returns 0 when all are done, 3 when time ran out."""
+    """Runs the parts that are left; returns 0 when all are done, 1 for a failure, 3 for no time."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kit", type=pathlib.Path, required=True, help="as pieces.py joins it")
     parser.add_argument("--out", type=pathlib.Path, required=True)
@@ -87,24 +91,25 @@ def main() -> int:
     source, flags = given.kit / "source", json.loads(given.flags)
     path = os.pathsep.join([str(packages), str(source)])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    code = 0
+    codes = []
     for part in given.parts.split(","):
         left = until - time.monotonic()
         # The study tells itself when it is time; saving takes a minute at the most.
         module = BENCHMARKS.get(part) or study(
             given.kit, given.workdir, max(0.1, left / 60 - 1), given.seeds
         )
-        code = run(part, [*module, *flags.get(part, [])], given.workdir, environment, source, left)
+        command = [sys.executable, "-m", *module, *flags.get(part, [])]
+        codes.append(run(part, command, given.workdir, environment, source, left))
         copy_out(given.workdir, given.out)
-        print(f"{part}: {['failed', 'done', 'stopped'][(code == 0) + 2 * (code == 3)]}", flush=True)
-        if code == 3:
+        print(f"{part}: {_WORDS[codes[-1]]}", flush=True)
+        if codes[-1] == STOPPED:
             break
-    return code
+    return max(codes)
 
 
 def run(
     part: str,
-    module: list[str],
+    command: list[str],
     workdir: pathlib.Path,
     environment: dict[str, str],
     source: pathlib.Path,
@@ -113,22 +118,20 @@ def run(
     """Runs a part unless its result is there; returns 0, 1 where it failed, 3 without time."""
     result = workdir / f"{part}.json"
     if result.exists():
-        return 0
+        return DONE
     if seconds < 20:
-        return 3
+        return STOPPED
     with open(workdir / f"{part}.log", "a") as log, open(workdir / f"{part}.part", "w") as out:
-        command = [sys.executable, "-m", *module]
         try:
-            done = subprocess.run(
-                *(command,),
-                **{"env": environment, "cwd": source, "stdout": out, "stderr": log},
-                timeout=seconds,
-            )
+            code = subprocess.run(
+                command, env=environment, cwd=source, stdout=out, stderr=log, timeout=seconds
+            ).returncode
         except subprocess.TimeoutExpired:
-            return 3
-    if done.returncode == 0:
+            return STOPPED
+    if code == 0:
         (workdir / f"{part}.part").rename(result)
-    return {0: 0, 143: 3}.get(done.returncode, 1)
+        return DONE
+    return STOPPED if code == _TERMINATED else FAILED
 
 
 if __name__ == "__main__":

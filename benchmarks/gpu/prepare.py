@@ -21,9 +21,10 @@ from benchmarks.gpu.pieces import cut
 
 # Besides what comes with JAX, Flax and Orbax.
 PACKAGES = (
-    *("ml-collections", "regex", "scipy", "py3langid", "langcodes", "sacrebleu", "tensorboardX"),
-    *("tqdm", "PyYAML", "portalocker", "tabulate", "colorama", "tokenizers", "jinja2"),
-    *("MarkupSafe", "huggingface-hub", "plotly", "narwhals", "lxml", "packaging", "protobuf"),
+    *("ml-collections", "regex", "scipy", "threadpoolctl", "py3langid", "langcodes", "sacrebleu"),
+    *("tensorboardX", "tqdm", "PyYAML", "portalocker", "tabulate", "colorama", "tokenizers"),
+    *("jinja2", "MarkupSafe", "huggingface-hub", "plotly", "narwhals", "lxml", "packaging"),
+    "protobuf",
 )
 SOURCE = ("marco_jax", "benchmarks", "experiments", "configs")
 BENCHMARKS = ("xcopa", "belebele")

@@ -6,7 +6,7 @@
 prints, a kind of world a line: how often there is a proposal, how often the planted optimum lies
 within its 95% interval, and how often the true response breaks the bound, with the largest true
 rise. Where nothing is planted there should be no proposal. Seeds from 300 were not looked at while
-the method was made. OPENBLAS_NUM_THREADS=1 in front makes it faster on a machine that others use.
+the method was made.
 """
 
 from __future__ import annotations

@@ -45,8 +45,7 @@ def plan(
             yield commands.ask(paths, BASE, question), paths.results(BASE, question)
     if "arms" in parts:
         for arm in commands.arm_names(seeds):
-            done = paths.arm(arm) / "trained"
-            yield commands.train(paths, arm, device, fields), done
+            yield commands.train(paths, arm, device, fields)
             for question in PAIRED:
                 yield commands.ask(paths, arm, question), paths.results(arm, question)
                 found = paths.difference(arm, question)
@@ -110,9 +109,6 @@ def _run_all(steps: Iterator[tuple[list[str], pathlib.Path]], until: float) -> i
         code = run(command, until)
         if code != DONE:
             return code
-        if not done.exists():
-            # Training leaves a workdir that is there before its last step is.
-            write_text(done, "")
     return DONE
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from marco_jax.evaluation.benchmark_tasks import is_benchmark
+from marco_jax.languages import LANGUAGES
+from marco_jax.training.config import load_config
+from marco_jax.weights.checkpoints import CHECKPOINTS
+
 BASE, STAGES, NAIVE = "base", "two_stages", "low_resource_only"
 # English, Chinese, and the low-resource languages of configs/real_base.py.
-LANGUAGES = "en,zh,kk,ne,he,ur,uk,bn"
+TRAINED = "en,zh,kk,ne,he,ur,uk,bn"
+_OTHERS = ",".join(code for code in LANGUAGES if code not in TRAINED.split(","))
 CONFIG = "configs/real_base.py"
 
 # What differs between the arms; the tokens are the same.
@@ -47,20 +53,20 @@ class Question:
     @property
     def reads_corpus(self) -> bool:
         """Whether it asks for held-out text, rather than a benchmark."""
-        return self.name in ("bits", "translation")
+        return not is_benchmark(self.tasks)
 
 
 # Asked before training, and of every arm.
 PAIRED = (
-    Question("bits", "bits_per_byte", LANGUAGES, 24),
+    Question("bits", "bits_per_byte", TRAINED, 24),
     Question("xcopa", "xcopa:0", "en,zh", 500),
-    Question("translation", "translation", LANGUAGES, 16, ("--shots=3", "--max_new_tokens=64")),
-    Question("belebele", "belebele:cloze:0", LANGUAGES, 60),
+    Question("translation", "translation", TRAINED, 16, ("--shots=3", "--max_new_tokens=64")),
+    Question("belebele", "belebele:cloze:0", TRAINED, 60),
 )
 # What the base knows besides.
 ALONE = (
     Question("xcopa_others", "xcopa:0", "et,ht,id,sw,tr", 500),
-    Question("bits_others", "bits_per_byte", "", 16),
+    Question("bits_others", "bits_per_byte", _OTHERS, 16),
     Question("mmlu", "mmlu:5", "en", 16),
     Question("xstorycloze", "xstorycloze:0", "es,id,sw,zh,my", 400),
     Question("belebele_letters", "belebele:1", "en,zh,de,ja,az,kk,ne,he,ur,bn", 70),
@@ -97,12 +103,11 @@ def arm_names(seeds: int) -> list[str]:
 def ask(paths: Paths, model: str, question: Question) -> list[str]:
     """`marco eval` of the base or an arm."""
     data = paths.data if question.reads_corpus else paths.benchmarks
-    languages = [f"--languages={question.languages}"] if question.languages else []
     return [
         "eval",
         f"--model={paths.init_from if model == BASE else paths.arm(model)}",
         f"--tasks={question.tasks}",
-        *languages,
+        f"--languages={question.languages}",
         f"--limit={question.items}",
         *question.flags,
         f"--data_dir={data}",
@@ -117,8 +122,12 @@ def compare(paths: Paths, arm: str, question: Question) -> list[str]:
     return ["eval", "--compare", str(before), str(after), f"--out={out}"]
 
 
-def train(paths: Paths, arm: str, device: str, fields: list[str]) -> list[str]:
-    """`marco train` of an arm; `fields` are the user's own, which come last and so count."""
+def train(paths: Paths, arm: str, device: str, fields: list[str]) -> tuple[list[str], pathlib.Path]:
+    """`marco train` of an arm, and its last checkpoint; `fields` are the user's own and come last.
+
+    Raises:
+        ConfigError: an unknown field.
+    """
     name, _, seed = arm.partition("-seed")
     changes = {
         "init_from": paths.init_from,
@@ -128,6 +137,7 @@ def train(paths: Paths, arm: str, device: str, fields: list[str]) -> list[str]:
         **DEVICES[device],
         **_ARMS[name],
     }
-    given = [f"--config.{field}={value}" for field, value in changes.items()]
-    own = [f"--config.{field}" for field in fields]
-    return ["train", f"--config={CONFIG}", f"--workdir={paths.arm(arm)}", *given, *own]
+    given = [*(f"{field}={value}" for field, value in changes.items()), *fields]
+    last = paths.arm(arm) / CHECKPOINTS / str(load_config(CONFIG, given).steps)
+    command = ["train", f"--config={CONFIG}", f"--workdir={paths.arm(arm)}"]
+    return [*command, *(f"--config.{field}" for field in given)], last

@@ -9,9 +9,6 @@ from experiments.real_base.commands import ALONE, BASE, PAIRED, Paths, Question
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, read_results
 from marco_jax.reports.run_data import name_of
 
-# One metric a task: sums of log-probabilities for letters and sentences, per byte for long options.
-_METRICS = {"bits": "bits_per_byte", "translation": "chrf++"}
-
 
 def markdown(paths: Paths, arms: Sequence[str]) -> str:
     """What the base knows, and what each arm changed; parts that have no results are named."""
@@ -38,7 +35,7 @@ def _base(paths: Paths) -> list[str]:
     lines = ["| task | language | metric | value | standard error | items |", "|---" * 6 + "|"]
     for question in (*PAIRED, *ALONE):
         path = paths.results(BASE, question)
-        for row in _main_rows(read_results(path), question) if path.exists() else ():
+        for row in _main_rows(read_results(path)) if path.exists() else ():
             lines.append(
                 f"| {row.task}, {row.shots} shots | {_language(row.language)} | {row.metric} "
                 f"| {row.value:.3f} | {row.stderr:.3f} | {row.examples} |"
@@ -46,18 +43,19 @@ def _base(paths: Paths) -> list[str]:
     return lines
 
 
-def _main_rows(rows: Sequence[Result], question: Question) -> list[Result]:
-    metric = _METRICS.get(question.name, "accuracy")
-    return [row for row in rows if row.metric == metric and not row.part]
+def _main_rows(rows: Sequence[Result]) -> list[Result]:
+    """Rows of the task's main metric, which is the first one, without those of subjects."""
+    return [row for row in rows if row.metric == rows[0].metric and not row.part]
 
 
 def _changes(paths: Paths, arms: Sequence[str], question: Question) -> list[str]:
     """A row a language: the base, and the difference of each arm with its paired error."""
-    metric, found = _METRICS.get(question.name, "accuracy"), {}
+    found = {}
     for arm in arms:
         path = paths.difference(arm, question)
         if path.exists():
             rows = json.loads(path.read_text(encoding="utf-8"))
+            metric = rows[0]["metric"]
             found[arm] = {row["language"]: row for row in rows if row["metric"] == metric}
     if not found:
         return ["Not measured yet."]

@@ -25,6 +25,7 @@ import dataclasses
 import numpy as np
 import scipy.linalg
 import scipy.optimize
+from threadpoolctl import threadpool_limits
 
 from marco_jax.ablation.fit_quality import Quality, assess_fit, shrink
 from marco_jax.ablation.nested import Setting, predict_left_out, signal_p_value
@@ -39,6 +40,9 @@ _FLOORS = (0.0, 0.4, 0.6, 0.75, 0.85, 0.92, 0.96)
 _CENTRE, _SPREAD = np.array((1.0, -1.0, -1.5)), 2.0
 _STARTS = ((1.0, -1.0, -1.5), (1.0, -4.0, -2.5), (1.0, 0.5, -2.5), (-2.0, -4.0, 0.0))
 _BOUNDS = ((-6.0, 5.0), (-7.0, 5.0), (-6.0, 1.0))
+# Systems of some tens of equations are many times slower where BLAS divides them among threads that
+# wait for busy cores.
+one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +138,7 @@ def features(weights: np.ndarray) -> np.ndarray:
     return np.concatenate([weights, pairs], axis=-1)
 
 
+@one_thread
 def fit_target(weights: np.ndarray, values: np.ndarray, errors: np.ndarray | None = None) -> Fit:
     """Fits one target.
 

@@ -18,7 +18,7 @@ import scipy.optimize
 
 from marco_jax.ablation.chance import Chance
 from marco_jax.ablation.design import cap_weights
-from marco_jax.ablation.fit import Fit, Response
+from marco_jax.ablation.fit import Fit, Response, one_thread
 
 # Random mixtures; the search starts at the best of them.
 _CANDIDATES = 256
@@ -86,6 +86,7 @@ class Proposal:
         return self.predicted[name] / self.before[name] - 1, (low - 1, high - 1)
 
 
+@one_thread
 def propose(
     fits: Mapping[str, Fit],
     prior: np.ndarray,
@@ -179,6 +180,7 @@ def _predictable(fits: Mapping[str, Any], objective: Objective) -> Objective:
     return dataclasses.replace(objective, targets=targets)
 
 
+@one_thread
 def trade_off(
     fits: Mapping[str, Fit], prior: np.ndarray, objective: Objective, bound: str, points: int = 9
 ) -> list[tuple[float, np.ndarray]]:

@@ -44,7 +44,7 @@ def draw_coefficients(
         return np.zeros((0, inputs.shape[1]))
     runs, features = inputs.shape
     known = np.zeros(runs) if known is None else known
-    diagonal = np.diag_indices(runs)
+    diagonal, any_known = np.diag_indices(runs), bool(known.any())
     pairs = features - components
     noise, linear, common = 0.05, 4.0, 0.1
     linear_help = common_help = 1.0
@@ -73,7 +73,7 @@ def draw_coefficients(
     for step in range(_BURN_IN + count * _APART):
         row = regress(np.concatenate([np.full(components, linear), common * own]))
         left = targets - inputs @ row
-        if known.any():
+        if any_known:
             # Draw the part of each residual that is due to the known variance; the rest informs
             # the common one.
             share = known / (known + noise)

@@ -19,7 +19,9 @@ from marco_jax.training.checks import check_config
 from marco_jax.training.config import load_config, plan_stages
 
 PATHS = commands.Paths("hf", "corpus", "files", pathlib.Path("work"))
-STUDIED = commands.LANGUAGES.split(",")
+DIFFERENCE = {"language": "kk", "metric": "bits_per_byte", "items": 24, "first": 2.0604}
+DIFFERENCE |= {"difference": -0.0312, "stderr": 0.0041}
+STUDIED = commands.TRAINED.split(",")
 
 
 def steps(paths=PATHS, parts=study.PARTS, seeds=1):
@@ -31,6 +33,9 @@ def test_every_command_is_one_that_marco_takes():
     for command, _ in steps():
         plain = [word for word in command if not word.startswith("--config.")]
         parser.parse_args(plain)
+    for question in (*commands.PAIRED, *commands.ALONE):
+        place = "corpus" if "bits" in question.name or question.name == "translation" else "files"
+        assert f"--data_dir={place}" in commands.ask(PATHS, commands.BASE, question)
     # Nothing is done twice, and every arm is asked what the base was asked.
     done = [path for _, path in steps(seeds=3)]
     assert len(done) == len(set(done))
@@ -39,7 +44,8 @@ def test_every_command_is_one_that_marco_takes():
 @pytest.mark.parametrize("device", commands.DEVICES)
 @pytest.mark.parametrize("arm", commands.arm_names(1))
 def test_arms_train_on_the_shares_of_table_2(arm, device, root):
-    command = commands.train(PATHS, arm, device, ["steps=70"])
+    command, last = commands.train(PATHS, arm, device, ["steps=70"])
+    assert last == PATHS.arm(arm) / "checkpoints/70"
     fields = [word.removeprefix("--config.") for word in command if word.startswith("--config.")]
     config = load_config(str(root / commands.CONFIG), fields)
     check_config(config)
@@ -94,8 +100,14 @@ def test_the_study_stops_at_a_failure_and_goes_on_there(paths, monkeypatch, caps
         if len(ran) == 4:
             return study.STOPPED
         for word in command:
-            if word.startswith("--out="):
+            if word.startswith("--out=") and "--compare" in command:
+                write_json(pathlib.Path(word.removeprefix("--out=")), [DIFFERENCE])
+            elif word.startswith("--out="):
                 write_results(word.removeprefix("--out="), [])
+            if word.startswith("--workdir="):
+                (pathlib.Path(word.removeprefix("--workdir=")) / "checkpoints/98").mkdir(
+                    parents=True
+                )
         return 0
 
     monkeypatch.setattr(study, "run", run)
@@ -126,10 +138,8 @@ def test_tables_have_values_errors_and_what_is_missing(paths):
     path.parent.mkdir(parents=True)
     write_results(path, rows)
     arm = commands.arm_names(1)[0]
-    row = {"language": "kk", "metric": "bits_per_byte", "items": 24, "first": 2.0604}
-    row |= {"difference": -0.0312, "stderr": 0.0041}
     paths.difference(arm, bits).parent.mkdir(parents=True)
-    write_json(paths.difference(arm, bits), [row])
+    write_json(paths.difference(arm, bits), [DIFFERENCE])
     text = tables.markdown(paths, commands.arm_names(1))
     assert "| bits_per_byte, 0 shots | Kazakh | bits_per_byte | 2.060 | 0.030 | 24 |" in text
     assert "| Kazakh | 24 | 2.060 | -0.031 ± 0.004 |" in text
