@@ -53,6 +53,10 @@ _handler = _Handler()
 def configure_logging() -> None:
     """Shows messages of this project from INFO on, and of other packages from WARNING on."""
     root = logging.getLogger()
+    # Orbax logs while it is imported, for which absl installs a handler of its own where there is
+    # none yet: every line would be shown twice.
+    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
+        root.removeHandler(handler)
     if _handler not in root.handlers:
         root.addHandler(_handler)
     for name in _PACKAGES:

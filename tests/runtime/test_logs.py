@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -96,3 +98,16 @@ def test_bytes_and_times_are_for_people():
     work(1_500_000_000)
     assert "1.5 GB of 4.0 GB" in work.line()
     assert [duration(s) for s in (8, 600, 7200)] == ["8 s", "10 min", "2.0 h"]
+
+
+def test_lines_are_shown_once_though_a_package_has_configured_logging():
+    """As absl does where Orbax is imported first."""
+    code = (
+        "import logging\n"
+        "logging.basicConfig()\n"
+        "from marco_jax.runtime.logs import configure_logging\n"
+        "configure_logging()\n"
+        "logging.getLogger('marco_jax.data').info('one line')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr.count("one line") == 1
