@@ -29,6 +29,9 @@ CONFIG_AXES = ("num_slices", "data", "fsdp", "tensor", "context")
 # not span a slice. The loss also splits the vocabulary over the minor one.
 MESH_AXES = ("slice", "data", "fsdp", "fsdp_minor", "tensor", "context")
 
+# The leading axis of a mesh whose groups of devices train different runs (`lane_sharding`).
+LANE_AXIS = "lane"
+
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
 
 # Parameters: `embed` is split over fsdp and context (context ranks would otherwise be replicas),
@@ -122,6 +125,39 @@ def create_mesh(
     grid = _device_grid(sizes["num_slices"], shape, devices)
     # Auto axes: with Explicit ones (jax.make_mesh's default) constraints would become assertions.
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def lane_sharding(sharding: Sharding, lanes: int) -> Sharding:
+    """Divides a mesh into `lanes` groups of devices, along a leading axis LANE_AXIS.
+
+    The groups are parts of the slices, data and fsdp axes, in this order; each group keeps the
+    whole tensor and context axes. Devices keep their order, so that one program may use arrays of
+    both meshes.
+
+    Raises:
+        ValueError: the lanes do not divide these axes.
+    """
+    shape, left = dict(sharding.mesh.shape), lanes
+    sizes = {"slice": shape["slice"], "data": shape["data"]}
+    sizes["fsdp"] = shape["fsdp"] * shape["fsdp_minor"]
+    for name, size in sizes.items():
+        taken = math.gcd(size, left)
+        sizes[name], left = size // taken, left // taken
+        # Otherwise a group would hold parts of two ranks of this axis.
+        if sizes[name] > 1:
+            break
+    if left > 1:
+        parts = math.prod((shape["slice"], shape["data"], shape["fsdp"], shape["fsdp_minor"]))
+        axes = ", ".join(f"{name} {size}" for name, size in shape.items() if size > 1) or "1 device"
+        raise ValueError(
+            f"{lanes} lanes do not divide the mesh ({axes}): choose a divisor of {parts} that "
+            "takes whole ranks of the slices, then of data, then of fsdp"
+        )
+    minor = _minor(sizes["fsdp"])
+    new = (sizes["slice"], sizes["data"], sizes["fsdp"] // minor, minor)
+    grid = sharding.mesh.devices.reshape(lanes, *new, shape["tensor"], shape["context"])
+    names = (LANE_AXIS, *MESH_AXES)
+    return Sharding(Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names)), sharding.rules)
 
 
 def _minor(fsdp: int) -> int:

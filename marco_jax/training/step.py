@@ -63,7 +63,7 @@ class Trainer:
         )
         self.batch_sharding = sharding.named("batch", "length")
         self.step = jax.jit(
-            self._step,
+            self.update,
             in_shardings=(self.state_shardings, self.batch_sharding),
             out_shardings=(self.state_shardings, sharding.named()),
             donate_argnums=0,
@@ -205,7 +205,8 @@ class Trainer:
             check_vma=False,
         )(params, batch, frozen, sft)
 
-    def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        """The state after a step on a global batch, and its metrics; `step` is this, compiled."""
         sums, grads = self.gradients(state.params, batch, state.frozen)
         count = jnp.maximum(sums.loss_counts.sum(), 1.0)
         grads = jax.tree.map(lambda grad: grad.astype(jnp.float32) / count, grads)
