@@ -1,14 +1,16 @@
-"""Trains the runs of a sweep one after the other, each as an ordinary run in its own workdir.
+"""Trains the runs of a sweep, each as an ordinary run in its own workdir.
 
-A run already uses the whole mesh, evaluates itself and saves checkpoints. Runs in parallel, by
-`vmap` over parameters, would share one data feed and one checkpoint and fail together; they would
-gain only if a proxy leaves the mesh idle. In one process, equal programs are compiled once (JAX's
-cache), and JAX and TensorFlow start once.
+A run evaluates itself, saves checkpoints and resumes from them, whether it has the devices to
+itself or shares them. A small model leaves most of a large mesh idle: with `config.sweep.parallel`
+the runs of one shape, which differ only in mixture and seed, train at once in lanes (lanes.py). A
+run that has another shape (the one with two stages) trains alone, and so does one in which the
+process has died twice. In one process JAX and TensorFlow start once.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import logging
@@ -21,9 +23,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from marco_jax.ablation.lanes import Abandoned, Lanes
 from marco_jax.evaluation.results import Result, read_results
 from marco_jax.files import write_json
+from marco_jax.runtime.logs import tagged
 from marco_jax.runtime.processes import agree
+from marco_jax.training.assemble import create_sharding
+from marco_jax.training.lane_choice import fitting_lanes
+from marco_jax.training.seat import Seat
 from marco_jax.weights.checkpoints import CHECKPOINTS
 from marco_jax.weights.manifest import finished_steps
 
@@ -33,6 +40,8 @@ STATUS = "status.json"
 DONE, STOPPED = 0, 143
 # A run counts as failed after its process has died so often without a new checkpoint.
 _ATTEMPTS = 3
+# What may differ between runs that train in lanes together.
+_OWN_FIELDS = ("mixture.override", "seed", "evaluation.at_start")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +82,8 @@ class State:
 class Runs:
     """The runs below a directory `root`, a workdir each, with what differs from the sweep's config.
 
-    `train` trains a config in a workdir: `marco_jax.training.loop.train`.
+    `train` trains a config in a workdir: `marco_jax.training.loop.train`. With `lanes` above 1, so
+    many runs train at once.
     """
 
     def __init__(
@@ -81,9 +91,20 @@ class Runs:
         root: pathlib.Path,
         config: ConfigDict,
         proxies: Sequence[Proxy],
-        train: Callable[[ConfigDict, str], int],
+        train: Callable[..., int],
+        lanes: int = 1,
     ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            root: where the workdirs are.
+            config: of the sweep.
+            proxies: the runs.
+            train: called with a config, a workdir and, for runs in lanes, a Seat.
+            lanes: the most runs that train at once.
+        """
         self.root, self.base, self.proxies, self._train = root, config, list(proxies), train
+        self._lanes = lanes
         self._keep = "sweep" in config and config.sweep.keep
 
     def workdir(self, proxy: Proxy) -> pathlib.Path:
@@ -104,18 +125,63 @@ class Runs:
 
         A failed run is logged and skipped; the next start of the sweep tries it again.
         """
-        for proxy in self.proxies:
-            if agree("done" if self.state(proxy).status == "done" else ""):
-                continue
-            changes = (f"{field}={value}" for field, value in proxy.changes.items())
-            _log.info(f"{proxy.name}: {', '.join(changes)}")
-            if self._run(proxy) == STOPPED:
+        waiting = [
+            proxy
+            for proxy in self.proxies
+            if not agree("done" if self.state(proxy).status == "done" else "")
+        ]
+        for group in self._groups(waiting):
+            if self._run_group(group) == STOPPED:
                 return STOPPED
-            for line in self.table():
-                _log.info(line)
+            # Free the memory of programs that later runs do not use.
+            jax.clear_caches()
         return DONE
 
-    def _run(self, proxy: Proxy) -> int:
+    def _groups(self, proxies: Sequence[Proxy]) -> list[list[Proxy]]:
+        """The runs in order, those that train in lanes together in one list."""
+        if self._lanes == 1:
+            return [[proxy] for proxy in proxies]
+        groups: dict[str, list[Proxy]] = {}
+        for proxy in proxies:
+            shape = {n: value for n, value in proxy.changes.items() if n not in _OWN_FIELDS}
+            # Where the process dies in every start, it may be because of one of the runs.
+            alone = agree(proxy.name if self.state(proxy).attempts >= _ATTEMPTS - 1 else "")
+            groups.setdefault(alone or json.dumps(shape, sort_keys=True), []).append(proxy)
+        return list(groups.values())
+
+    def _run_group(self, group: Sequence[Proxy]) -> int:
+        """Trains runs of one shape."""
+        config, lanes = self.base, 1
+        if self._lanes > 1 and len(group) > 1:
+            parallel, sharding = config.sweep.parallel, create_sharding(config)
+            lanes = fitting_lanes(parallel, sharding, self._lanes, len(group))
+        if lanes == 1:
+            for proxy in group:
+                if self._run_and_report(proxy) == STOPPED:
+                    return STOPPED
+            return DONE
+        _log.info(f"{len(group)} runs in {lanes} lanes (sweep.parallel={parallel})")
+        shared = Lanes(
+            parallel,
+            lanes,
+            steps=self._steps(group[0]),
+            grace_seconds=config.preemption_grace_seconds,
+            stall_seconds=config.stall_seconds,
+        )
+        return shared.run(group, self._run_and_report)
+
+    def _run_and_report(self, proxy: Proxy, seat: Seat | None = None) -> int:
+        """Trains a run, by default alone, and logs the state of all runs."""
+        changes = (f"{field}={value}" for field, value in proxy.changes.items())
+        _log.info(f"{proxy.name}: {', '.join(changes)}")
+        with tagged(proxy.name) if seat else contextlib.nullcontext():
+            code = self._run(proxy, seat)
+        if code != STOPPED:
+            for line in self.table():
+                _log.info(line)
+        return code
+
+    def _run(self, proxy: Proxy, seat: Seat | None) -> int:
         before, start = self.state(proxy), time.perf_counter()
         saved = self.workdir(proxy) / CHECKPOINTS
         newest = max(finished_steps(saved), default=0) if saved.is_dir() else 0
@@ -130,9 +196,10 @@ class Runs:
         self._record(proxy, State("running", before.seconds, attempts + 1, "", newest))
         code, status, reason = DONE, "done", ""
         try:
-            code = self._train(proxy.config(self.base), str(self.workdir(proxy)))
+            arguments = (proxy.config(self.base), str(self.workdir(proxy)))
+            code = self._train(*arguments, seat) if seat else self._train(*arguments)
             status = "left" if code == STOPPED else "done"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Abandoned):
             self._record(proxy, dataclasses.replace(before, status="left"))
             raise
         except Exception as error:  # A failed run must not end the sweep.
@@ -140,8 +207,6 @@ class Runs:
             _log.warning(f"{proxy.name} has failed: {reason}")
         seconds = before.seconds + time.perf_counter() - start
         self._record(proxy, State(status, seconds, 0, reason))
-        # Free the memory of programs that later runs do not use.
-        jax.clear_caches()
         if status == "done" and not self._keep and jax.process_index() == 0:
             shutil.rmtree(saved, ignore_errors=True)
         return code
@@ -167,6 +232,7 @@ class Runs:
         waiting = [proxy for proxy, state in states if state.status in ("left", "running")]
         if paces and waiting:
             seconds = sum(map(self._steps, waiting)) * sum(paces) / len(paces)
+            seconds /= min(self._lanes, len(waiting))
             line += f"; {seconds / 60:.0f} min to go"
         failed = [f"  {proxy.name} failed: {s.reason}" for proxy, s in states if s.reason]
         return [f"runs: {line}", *failed]

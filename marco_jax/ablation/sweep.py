@@ -16,13 +16,21 @@ from marco_jax.ablation.proxies import DONE, STOPPED, Runs
 from marco_jax.ablation.swarm import Swarm, check_same, design_lines, frozen_plan, plan_swarm
 from marco_jax.ablation.sweep_config import check_fields
 from marco_jax.files import write_json
+from marco_jax.planning.memory import device_bytes, lanes_bytes
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
+from marco_jax.tokenizers.tokenizer import load_tokenizer
+from marco_jax.training.assemble import create_sharding
 from marco_jax.training.checks import check_config
-from marco_jax.training.config import ConfigError
+from marco_jax.training.config import ConfigError, model_config
+from marco_jax.training.lane_choice import choose_lanes
 from marco_jax.training.loop import train
+from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)
+
+# Of a device's memory, that the estimate of lanes may take.
+_SHARE = 0.8
 
 PLAN, PROXIES, CONFIRMATION = "sweep.json", "proxies", "confirm"
 
@@ -54,6 +62,9 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
         config.data_cache = str(directory / "data")
     swarm = plan_swarm(config, directory)
     _print(design_lines(swarm, config))
+    lanes = _lanes(config, swarm)
+    if lanes > 1:
+        _print([f"{lanes} runs at once (sweep.parallel={config.sweep.parallel})"])
     plan = frozen_plan(swarm, config)
     check_same(directory / PLAN, plan)
     if dry_run:
@@ -61,14 +72,19 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
     with locked(directory):
         if jax.process_index() == 0:
             write_json(directory / PLAN, plan)
-        runs = Runs(directory / PROXIES, config, swarm.proxies, train)
+        runs = Runs(directory / PROXIES, config, swarm.proxies, train, lanes)
         if runs.run() == STOPPED:
             return STOPPED
-        return _conclude(config, directory, source, swarm, runs)
+        return _conclude(config, directory, source, swarm, runs, lanes)
 
 
 def _conclude(
-    config: ConfigDict, directory: pathlib.Path, source: str, swarm: Swarm, runs: Runs
+    config: ConfigDict,
+    directory: pathlib.Path,
+    source: str,
+    swarm: Swarm,
+    runs: Runs,
+    lanes: int,
 ) -> int:
     """Fits finished runs, proposes and confirms a mixture, and writes the report."""
     from marco_jax.ablation.analysis import analyse
@@ -84,7 +100,7 @@ def _conclude(
         analysis.write(directory)
     code = DONE
     if analysis.proposal.weights is not None and config.sweep.confirm.seeds:
-        confirmed = Runs(directory / CONFIRMATION, config, (), train)
+        confirmed = Runs(directory / CONFIRMATION, config, (), train, lanes)
         code, confirmation = confirm(config, swarm, analysis, confirmed)
         _print(confirmation.lines())
         if jax.process_index() == 0:
@@ -92,6 +108,20 @@ def _conclude(
     if jax.process_index() == 0:
         _log.info(f"report: {write_sweep_report(directory)}")
     return code
+
+
+def _lanes(config: ConfigDict, swarm: Swarm) -> int:
+    """The number of runs that train at once."""
+    sharding, limit = create_sharding(config), device_bytes()
+    if config.init_from:
+        model = find_model(config.init_from).config
+    else:
+        model = model_config(config, load_tokenizer(config.tokenizer.path).vocab_size)
+
+    def fits(lanes: int) -> bool:
+        return limit is None or lanes_bytes(config, model, sharding, lanes) <= _SHARE * limit
+
+    return choose_lanes(config, sharding, len(swarm.design.names), fits)
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -16,10 +16,10 @@ from marco_jax.training.defaults import training_config, training_stage
 
 # Regressions; see fit.py and trees.py.
 FITS = ("log-linear", "lightgbm")
-# Fields that may change between starts, since they affect the fit and not the runs.
+# Fields that may change between starts, since they do not affect what the runs compute.
 FIT_FIELDS = (
     *("fit", "targets", "objective", "bounds", "bound_quantile", "closeness", "draws"),
-    *("confirm", "keep"),
+    *("confirm", "keep", "parallel", "lanes"),
 )
 
 
@@ -79,6 +79,13 @@ def sweep_config() -> ConfigDict:
             "draws": 400,
             # Whether finished proxies keep their checkpoint.
             "keep": False,
+            # How runs of one shape share the devices (training/lane_step.py): "none", one run after
+            # the other; "vmap", the steps of several runs are one program on all devices; "slices",
+            # each of several groups of devices computes the step of one run.
+            "parallel": "none",
+            # Number of runs at once; 0 for as many as fit in memory ("vmap", at most 16) or as the
+            # mesh can be divided into ("slices").
+            "lanes": 0,
             # Confirmation runs of proposal and prior: number of seeds (0 for none) and steps (0
             # for twice those of a proxy).
             "confirm": {"seeds": 3, "steps": 0},

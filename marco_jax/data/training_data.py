@@ -8,10 +8,11 @@ a run whose mixture was another one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -129,6 +130,11 @@ class TrainingData:
         options = AdaptiveOptions(**config.mixture.adaptive.to_dict())
         self._adaptive = Adaptive(options) if options.every else None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and positions of a global batch."""
+        return self._rows, self._config.batch.length
+
     def batch(self, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """Rows of the global batch of a step (counted from 0): see `Feed.batch`."""
         return self._feed.batch(step, rows)
@@ -145,22 +151,24 @@ class TrainingData:
             stop: the step after the last one.
             layout: of arrays [batch, length].
         """
-        shape = (self._rows, self._config.batch.length)
-        rows = _local_rows(layout, shape)
-        fields = self._config.feed
-        batches = self._feed.iterate(
-            first, stop, rows, prefetch=fields.prefetch, timeout=fields.timeout_seconds or None
-        )
-        try:
+        rows = _local_rows(layout, self.shape)
+        with contextlib.closing(self.host_batches(first, stop, rows)) as batches:
             for arrays in batches:
                 yield {
                     name: jax.make_array_from_callback(
-                        shape, layout, lambda index, a=array: a[_within(index, rows)]
+                        self.shape, layout, lambda index, a=array: a[_within(index, rows)]
                     )
                     for name, array in arrays.items()
                 }
-        finally:
-            batches.close()
+
+    def host_batches(
+        self, first: int, stop: int, rows: slice
+    ) -> Generator[dict[str, np.ndarray], None, None]:
+        """Rows of the global batches of the steps first..stop, made ahead in a thread."""
+        fields = self._config.feed
+        return self._feed.iterate(
+            first, stop, rows, prefetch=fields.prefetch, timeout=fields.timeout_seconds or None
+        )
 
     def describe_batch(self, step: int) -> list[str]:
         """Source and documents of each row of the global batch of a step (counted from 0)."""

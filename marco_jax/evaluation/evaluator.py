@@ -7,7 +7,7 @@ import itertools
 import logging
 import pathlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from marco_jax.data.corpus import Corpus
@@ -223,7 +223,12 @@ class Evaluator:
         return SavedRounds(results, f"{model} {self._seed}", self._suites)
 
     def run(
-        self, params: Any, *, max_seconds: float = 0.0, saved: SavedRounds | None = None
+        self,
+        params: Any,
+        *,
+        max_seconds: float = 0.0,
+        saved: SavedRounds | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> Evaluation:
         """Evaluates parameters without moving them off their mesh.
 
@@ -233,6 +238,7 @@ class Evaluator:
                 language is left out where the time does not suffice for all. A sixteenth is
                 evaluated in any case.
             saved: keeps finished rounds; those that it has already are not asked again.
+            between: called after each batch of requests; what it raises ends the evaluation.
         """
         if saved:
             rounds = blocks(self._suites)
@@ -250,7 +256,7 @@ class Evaluator:
                     if number < len(finished):
                         continue
                     started = time.perf_counter()
-                    finished.append(self._ask(params, one, seconds, progress))
+                    finished.append(self._ask(params, one, seconds, progress, between))
                     if saved:
                         saved.add(finished[-1])
                     now = time.perf_counter()
@@ -272,7 +278,12 @@ class Evaluator:
         )
 
     def _ask(
-        self, params: Any, asked: Round, seconds: dict[str, float], progress: Progress
+        self,
+        params: Any,
+        asked: Round,
+        seconds: dict[str, float],
+        progress: Progress,
+        between: Callable[[], None],
     ) -> dict[SuiteKey, Outcomes]:
         """Asks the engine the items of a round."""
         chosen = {
@@ -289,9 +300,12 @@ class Evaluator:
             started = time.perf_counter()
             requests = [request for suite in suites.values() for request in suite.requests]
             items = sum(suite.examples for suite in suites.values()) / len(requests)
-            answers = iter(
-                ask(params, requests, finished=lambda count, items=items: progress(count * items))
-            )
+
+            def finished(count: int, items: float = items) -> None:
+                progress(count * items)
+                between()
+
+            answers = iter(ask(params, requests, finished=finished))
             for key, suite in suites.items():
                 own = list(itertools.islice(answers, len(suite.requests)))
                 outcomes[key] = suite.outcomes(own)

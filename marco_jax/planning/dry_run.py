@@ -6,7 +6,6 @@ import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
 
-import jax
 from ml_collections import ConfigDict
 
 from marco_jax.data.corpus import Corpus
@@ -17,7 +16,7 @@ from marco_jax.files import check_local, check_space, check_writable, nearest_ex
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
-from marco_jax.planning.memory import estimate_memory
+from marco_jax.planning.memory import device_bytes, device_memory
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.tokenizer import TOKENIZER, load_tokenizer
 from marco_jax.training.assemble import check_run, create_sharding, global_rows
@@ -29,7 +28,6 @@ from marco_jax.training.checks import (
 )
 from marco_jax.training.config import RunPlan, StagePlan, changed_fields, model_config, plan_run
 from marco_jax.training.defaults import training_config
-from marco_jax.training.losses import default_logits_mib
 from marco_jax.weights.models import find_model
 
 _GIB = 2**30
@@ -140,12 +138,7 @@ def _mixture_lines(
 
 
 def _memory_lines(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> Iterator[str]:
-    sizes = {"tensor": sharding.ways("heads"), "context": sharding.ways("length")}
-    sizes["fsdp"] = sharding.ways("embed") // sizes["context"]
-    rows = max(1, global_rows(config, sharding) // sharding.mesh.size)
-    logits = config.loss.logits_mib or default_logits_mib(sharding.platform)
-    found = estimate_memory(model, config, sizes, rows, config.remat, logits)
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    found, limit = device_memory(model, config, sharding), device_bytes()
     of = f" of {limit / _GIB:,.1f} GiB" if limit else ""
     yield f"memory per device, a rough estimate: {sum(found.values()) / _GIB:,.2f} GiB{of}"
     yield from (f"  {size / _GIB:8,.2f} GiB {name}" for name, size in found.items())

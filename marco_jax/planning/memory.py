@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.training.assemble import global_rows
+from marco_jax.training.losses import default_logits_mib
 
 KEPT_ACTIVATIONS = "activations kept for the backward pass"
 
@@ -42,3 +46,22 @@ def estimate_memory(
         "gathered weights of a layer": 4 * (parameters / layers) * size,
         "logits": 4 * min(logits_mib * 2**20, 4 * tokens * model.vocab_size),
     }
+
+
+def device_memory(model: Qwen2Config, config: ConfigDict, sharding: Sharding) -> dict[str, float]:
+    """`estimate_memory` of a run of `config` on a mesh."""
+    sizes = {"tensor": sharding.ways("heads"), "context": sharding.ways("length")}
+    sizes["fsdp"] = sharding.ways("embed") // sizes["context"]
+    rows = max(1, global_rows(config, sharding) // sharding.mesh.size)
+    logits = config.loss.logits_mib or default_logits_mib(sharding.platform)
+    return estimate_memory(model, config, sizes, rows, config.remat, logits)
+
+
+def lanes_bytes(config: ConfigDict, model: Qwen2Config, sharding: Sharding, lanes: int) -> float:
+    """Estimates a device's peak memory in a step of `lanes` runs, which all devices share."""
+    return lanes * sum(device_memory(model, config, sharding).values())
+
+
+def device_bytes() -> int | None:
+    """The memory of a local device in bytes; None where it has no limit of its own (CPU)."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")

@@ -8,14 +8,17 @@ that are logged with `extra=EVERY_PROCESS`.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import logging
 import sys
 import time
+from collections.abc import Iterator
 
 # Passed as `extra` to a log call, so that every process shows the line.
 EVERY_PROCESS = {"every_process": True}
 
-_FORMAT = "%(asctime)sZ %(process_index)d %(levelname)s %(message)s"
+_FORMAT = "%(asctime)sZ %(process_index)d %(levelname)s %(tag)s%(message)s"
 # Packages whose messages are shown from INFO on.
 _PACKAGES = ("marco_jax", "experiments")
 
@@ -32,6 +35,7 @@ class _Handler(logging.Handler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.process_index = self.process_index
+        record.tag = _tag.get()
         ours = record.name.partition(".")[0] in _PACKAGES
         shared = ours and record.levelno < logging.ERROR
         everywhere = getattr(record, "every_process", False)
@@ -47,6 +51,8 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
+# In front of every message that a thread logs.
+_tag = contextvars.ContextVar("tag", default="")
 _handler = _Handler()
 
 
@@ -61,6 +67,16 @@ def configure_logging() -> None:
         root.addHandler(_handler)
     for name in _PACKAGES:
         logging.getLogger(name).setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def tagged(name: str) -> Iterator[None]:
+    """Puts a name in front of the messages that this thread logs inside the block."""
+    token = _tag.set(f"{name}: ")
+    try:
+        yield
+    finally:
+        _tag.reset(token)
 
 
 def set_process_index(index: int) -> None:

@@ -14,6 +14,8 @@ COMPILE, EVALUATION, CHECKPOINT = "compile", "evaluation", "checkpoint"
 _APART = (COMPILE, EVALUATION, CHECKPOINT)
 # Part of a step: the host waits for the next batch.
 INPUT = "input"
+# Part of a step: other runs of the process have their turn.
+OTHERS = "others"
 # Everything else.
 STEP = "step"
 
@@ -30,7 +32,7 @@ class Clock:
         """Starts at once; `now` returns seconds."""
         self._now = now
         self._start = self._lap_start = now()
-        self._totals = dict.fromkeys((INPUT, *_APART), 0.0)
+        self._totals = dict.fromkeys((INPUT, OTHERS, *_APART), 0.0)
         self._lap = dict(self._totals)
         self.doing = (STEP, self._start)
         self.step = 0
@@ -57,6 +59,15 @@ class Clock:
             if batch is None:
                 return
             yield batch
+
+    @property
+    def apart_seconds(self) -> float:
+        """Seconds so far of the parts that do not count for the speed of steps."""
+        return sum(self._totals[name] for name in _APART)
+
+    def leave_out(self, seconds: float) -> None:
+        """Takes seconds out of the lap, in which other runs compiled, evaluated or saved."""
+        self._lap_start += seconds
 
     def lap(self, steps: int) -> dict[str, float]:
         """Ends a lap of `steps` steps.

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.runtime.logs import EVERY_PROCESS
 from marco_jax.runtime.processes import leave
-from marco_jax.training.clock import EVALUATION, Clock
+from marco_jax.training.clock import EVALUATION, OTHERS, Clock
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ class Preemption:
 class Watchdog:
     """Ends the process when one part of a step takes longer than any should.
 
-    A collective that waits for a lost host raises no error and blocks the main thread.
+    A collective that waits for a lost host raises no error and blocks the main thread. The turns of
+    other runs in the process are not watched here.
     """
 
     def __init__(self, clock: Clock, stall_seconds: float) -> None:
@@ -116,7 +117,7 @@ class Watchdog:
         while not self._ended.wait(min(self._limit / 10, 5.0)):
             what, since = self._clock.doing
             waited = time.perf_counter() - since
-            if waited > self._limit:
+            if waited > self._limit and what != OTHERS:
                 _log.warning(
                     f"waited {waited:.0f} s for {what} after step {self._clock.step}, longer than "
                     f"config.stall_seconds ({self._limit:g}): another process or the storage does "

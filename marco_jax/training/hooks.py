@@ -91,11 +91,17 @@ class ProgressHook:
     """A live line on a terminal; a plain line now and then in a log."""
 
     def __init__(
-        self, metrics: MetricsHook, steps: int, first_step: int, evaluated: Callable[[], str]
+        self,
+        metrics: MetricsHook,
+        steps: int,
+        first_step: int,
+        evaluated: Callable[[], str],
+        *,
+        shown: bool = True,
     ) -> None:
         """Counts from `first_step` to `steps`; `evaluated` has the newest evaluation in print."""
-        self.metrics, self.evaluated = metrics, evaluated
-        self.live = sys.stderr.isatty()
+        self.metrics, self.evaluated, self.shown = metrics, evaluated, shown
+        self.live = sys.stderr.isatty() and shown
         self.bar = tqdm(
             total=steps, initial=first_step, disable=not self.live, dynamic_ncols=True, unit="step"
         )
@@ -109,7 +115,7 @@ class ProgressHook:
             return
         self.bar.update(1)
         row, now = self.metrics.last, time.perf_counter()
-        if row is None:
+        if row is None or not self.shown:
             return
         if self.live:
             self.bar.set_description(event.stage)

@@ -37,6 +37,7 @@ from marco_jax.training.outputs import (
 )
 from marco_jax.training.references import cached_references, pairs_per_row
 from marco_jax.training.restore import Restorer, record_config
+from marco_jax.training.seat import Seat
 from marco_jax.training.state import Batch, StepMetrics, TrainState
 from marco_jax.training.step import Trainer
 from marco_jax.weights.checkpoints import METRICS, Checkpoints, Meta
@@ -47,8 +48,13 @@ _log = logging.getLogger(__name__)
 DONE, STOPPED = 0, 143
 
 
-def train(config: ConfigDict, workdir: str) -> int:
+def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
     """Trains as `config` says in `workdir`, from its newest whole checkpoint if it has one.
+
+    Args:
+        config: of the run.
+        workdir: of the run alone.
+        seat: how the run shares its process with others; by default it is alone.
 
     Returns:
         0 when all steps are done, 143 when a SIGTERM ended the run after saving.
@@ -59,7 +65,7 @@ def train(config: ConfigDict, workdir: str) -> int:
         FloatingPointError: too many steps without a finite loss.
     """
     check_local("--workdir", workdir)
-    directory = pathlib.Path(workdir)
+    directory, seat = pathlib.Path(workdir), seat or Seat()
     # Before anything is created.
     check_config(config)
     check_writable("--workdir", directory)
@@ -103,10 +109,13 @@ def train(config: ConfigDict, workdir: str) -> int:
         writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards)
         outputs = _Outputs(
             ProfileHook(directory, config.profile),
-            _evaluation_hooks(config, evaluators, trainer, directory, writer),
+            _evaluation_hooks(config, evaluators, trainer, directory, writer, seat),
             ExportHook(config, trainer, tokenizer, directory, writer),
         )
-        loop = _Loop(config, plan, data, trainer, restorer, checkpoints, writer, outputs, state)
+        seat.take(trainer, data, writer.clock)
+        loop = _Loop(
+            *(config, plan, data, trainer, restorer, checkpoints, writer, outputs, state, seat)
+        )
 
         # Steps.
         with _failures(writer.clock), contextlib.closing(data), contextlib.closing(loop):
@@ -135,16 +144,19 @@ class _Loop:
         writer: MetricsWriter,
         outputs: _Outputs,
         state: TrainState,
+        seat: Seat,
     ) -> None:
         self.config, self.plan, self.data, self.trainer = config, plan, data, trainer
         self.restorer, self.checkpoints, self.writer = restorer, checkpoints, writer
-        self.state = state
+        self.state, self.seat = state, seat
         # Finished steps, and the step whose batch is read next: after a rollback it is earlier.
         self.first = self.read_from = writer.clock.step
         self.anomalies = Anomalies(config.anomaly, data.describe_batch, self._has_checkpoint)
         writer.inspect = self._inspect
         self.metrics = MetricsHook(writer, config.log_every, plan.tokens_per_step)
-        self.progress = ProgressHook(self.metrics, config.steps, self.first, self._headline)
+        self.progress = ProgressHook(
+            *(self.metrics, config.steps, self.first, self._headline), shown=seat.is_alone
+        )
         self.save = CheckpointHook(
             checkpoints, trainer.config, writer, config.checkpoint.every, self._describe
         )
@@ -161,7 +173,7 @@ class _Loop:
     def run(self) -> int:
         """Takes all steps that are left; returns 0, or 143 after a SIGTERM."""
         clock = self.writer.clock
-        preemption = Preemption(clock, self.config.preemption_grace_seconds)
+        preemption = self.seat.preemption(self.config.preemption_grace_seconds)
         watchdog = Watchdog(clock, self.config.stall_seconds)
         with contextlib.closing(watchdog), preemption.handled():
             while True:
@@ -185,7 +197,7 @@ class _Loop:
             stack.callback(self.progress.close)
 
     def _steps(self, preemption: Preemption) -> int:
-        clock, layout = self.writer.clock, self.trainer.batch_sharding
+        clock = self.writer.clock
         clock.step = self.first
         self._call(self._event(self.first))
         if preemption.received:
@@ -194,12 +206,12 @@ class _Loop:
         while start < self.config.steps:
             self._adapt(start)
             stop = self.data.next_change(start)
-            with contextlib.closing(self.data.batches(start, stop, layout)) as batches:
-                for step, arrays in enumerate(clock.waiting(batches), start=start + 1):
+            with contextlib.closing(self.seat.batches(start, stop)) as batches:
+                for step, batch in enumerate(clock.waiting(batches), start=start + 1):
                     # After a rollback the batches up to it are passed over.
                     if step <= self.first:
                         continue
-                    if self._step(step, Batch(**arrays), preemption) == STOPPED:
+                    if self._step(step, batch, preemption) == STOPPED:
                         return STOPPED
             start = stop
         return STOPPED if any(hook.cut for hook in self.evaluations) else DONE
@@ -210,8 +222,9 @@ class _Loop:
         if step - 1 in self.plan.ends:
             self.state = self.trainer.forget_losses(self.state)
         # The first call compiles, and its time is booked as compilation, its own step included.
-        with self._compiling() if step == self.first + 1 else contextlib.nullcontext():
-            self.state, metrics = self.trainer.step(self.state, batch)
+        compiles = step == self.first + 1 and self.seat.is_alone
+        with self._compiling() if compiles else contextlib.nullcontext():
+            self.state, metrics = self.seat.step(self.state, batch)
         clock.step = step
         last = step == self.config.steps
         event = self._event(step, metrics, preemption.reached(step) and not last)
@@ -289,6 +302,7 @@ def _evaluation_hooks(
     trainer: Trainer,
     directory: pathlib.Path,
     writer: MetricsWriter,
+    seat: Seat,
 ) -> list[EvaluationHook]:
     if evaluators is None:
         return []
@@ -302,6 +316,7 @@ def _evaluation_hooks(
         at_start=at_start,
         max_seconds=config.evaluation.max_seconds,
         model_params=trainer.model_params,
+        between=seat.between_batches,
     )
     return [hook]
 

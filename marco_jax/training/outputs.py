@@ -131,6 +131,7 @@ class EvaluationHook:
         at_start: bool,
         max_seconds: float = 0.0,
         model_params: Callable[[TrainState], Params] = lambda state: state.params,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         """Runs all tasks at stage ends (and before step 1 if `at_start`), some more often.
 
@@ -143,11 +144,12 @@ class EvaluationHook:
             at_start: whether the parameters that the run starts from are evaluated.
             max_seconds: of an evaluation, as in `Evaluator.run`; 0: no limit.
             model_params: of a state, those of the model.
+            between: called between the batches of an evaluation; may raise Preempted.
         """
         self.evaluator, self.frequent = evaluator, frequent
         self.workdir, self.writer = workdir, writer
         self.every, self.at_start, self.model_params = every, at_start, model_params
-        self.max_seconds = max_seconds
+        self.max_seconds, self.between = max_seconds, between
         # The metrics of the step that was evaluated last, by name, with its `step`.
         self.last: dict[str, Any] = {}
         # Whether a signal ended the last evaluation.
@@ -172,7 +174,9 @@ class EvaluationHook:
             with self.writer.clock.part(EVALUATION):
                 evaluator = self.evaluator if whole else self.frequent
                 params = self.model_params(event.state)
-                evaluation = evaluator.run(params, max_seconds=self.max_seconds)
+                evaluation = evaluator.run(
+                    params, max_seconds=self.max_seconds, between=self.between
+                )
         except Preempted:
             _log.info(f"SIGTERM: the evaluation at step {event.step} is left to the restart")
             self.cut = True

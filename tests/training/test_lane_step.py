@@ -77,7 +77,9 @@ def test_each_lane_is_a_run_alone(parallel, axes, options):
         found = LaneState(program, stack, lane)
         assert int(found.step) == steps
         start = jax.tree.leaves(trainer.init(seed=lane).params)
-        leaves = zip(jax.tree.leaves(found.params), jax.tree.leaves(state.params), start, strict=True)
+        leaves = zip(
+            jax.tree.leaves(found.params), jax.tree.leaves(state.params), start, strict=True
+        )
         for leaf, want, before in leaves:
             assert leaf.sharding == want.sharding
             # Sums in another order.
