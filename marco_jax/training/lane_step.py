@@ -108,7 +108,9 @@ class LaneStep:
 
     def put(self, stack: TrainState, lane: int, state: TrainState) -> TrainState:
         """The stack with one lane's state replaced; both arguments are used up."""
-        stack = self._put(stack, np.int32(lane), state)
+        stack = jax.block_until_ready(self._put(stack, np.int32(lane), state))
+        # Now, not when the caller lets go of it: two copies of all lanes may not fit. On a CPU an
+        # array may be the memory of a NumPy array, which must outlive the copy.
         jax.tree.map(lambda leaf: leaf.delete(), state)
         return stack
 

@@ -8,6 +8,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from marco_jax.ablation.proxies import Proxy, Runs
 from marco_jax.evaluation.results import read_results
@@ -26,6 +27,23 @@ PROXIES = [
     Proxy(f"run{number}", {"mixture.override": override, "seed": number})
     for number, override in enumerate(OVERRIDES)
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Programs are compiled once for all runs of this file, as in `marco sweep`."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,13 @@
 """A step of several runs at once is, for each of them, the step that it takes alone."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from marco_jax.model.mesh import Sharding, create_mesh, lane_sharding
+from marco_jax.model.qwen2 import init_params
 from marco_jax.training.lane_step import LaneBatch, LaneMetrics, LaneState, LaneStep
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.state import GuardOptions
@@ -27,9 +30,20 @@ def trainer_on(axes, **options):
     return Trainer(TINY, optimizer, schedule, sharding, SOURCES, options)
 
 
+@functools.cache
+def random_params():
+    return jax.device_get(init_params(TINY, seed=0))
+
+
+def first_state(trainer, seed):
+    """A run's first state. Other seeds have other numbers, of one program that makes them."""
+    params = jax.tree.map(lambda x: x * np.float32(1 + 0.1 * seed), random_params())
+    return trainer.init(seed, params)
+
+
 def alone(trainer, seed, first, steps):
     """A run's state and metrics after `steps` steps on batches that begin with `first`."""
-    state = trainer.init(seed=seed)
+    state = first_state(trainer, seed)
     for step in range(steps):
         batch = jax.device_put(random_batch(first + step), trainer.batch_sharding)
         state, metrics = trainer.step(state, batch)
@@ -44,11 +58,8 @@ def host_batch(program, lane, number):
 @pytest.mark.parametrize(
     ("parallel", "axes", "options"),
     [
-        ("vmap", {"fsdp": 8}, {}),
         ("vmap", {"data": 2, "fsdp": 2, "tensor": 2}, {"accumulation_steps": 2}),
-        ("slices", {"fsdp": 8}, {}),
-        ("slices", {"data": 4, "context": 2}, {"remat": "minimal"}),
-        ("slices", {"fsdp": 4, "tensor": 2}, {"accumulation_steps": 2}),
+        ("slices", {"data": 4, "context": 2}, {"remat": "minimal", "accumulation_steps": 2}),
     ],
 )
 def test_each_lane_is_a_run_alone(parallel, axes, options):
@@ -57,17 +68,17 @@ def test_each_lane_is_a_run_alone(parallel, axes, options):
     program = LaneStep(trainer, 4, parallel)
     stack = program.empty()
     for lane in (0, 1, 3):
-        stack = program.put(stack, lane, trainer.init(seed=lane))
+        stack = program.put(stack, lane, first_state(trainer, lane))
     # Lane 3 diverges; lane 2 comes a step later.
     broken = program.take(stack, 3, "params")
     broken = jax.tree.map(lambda x: x * np.nan, broken)
-    stack = program.put(stack, 3, trainer.init(seed=3)._replace(params=broken))
+    stack = program.put(stack, 3, first_state(trainer, 3)._replace(params=broken))
     for step in range(3):
         batches = [host_batch(program, lane, 10 * lane + step) for lane in range(4)]
         if step == 0:
             batches[2] = None
         if step == 1:
-            stack = program.put(stack, 2, trainer.init(seed=2))
+            stack = program.put(stack, 2, first_state(trainer, 2))
             batches[2] = host_batch(program, 2, 20)
         if step == 2:
             batches[2] = host_batch(program, 2, 21)
@@ -76,14 +87,14 @@ def test_each_lane_is_a_run_alone(parallel, axes, options):
         state, expected = alone(trainer, lane, 10 * lane, steps)
         found = LaneState(program, stack, lane)
         assert int(found.step) == steps
-        start = jax.tree.leaves(trainer.init(seed=lane).params)
+        start = jax.tree.leaves(first_state(trainer, lane).params)
         leaves = zip(
             jax.tree.leaves(found.params), jax.tree.leaves(state.params), start, strict=True
         )
         for leaf, want, before in leaves:
             assert leaf.sharding == want.sharding
             # Sums in another order.
-            np.testing.assert_allclose(leaf, want, atol=1e-5)
+            np.testing.assert_allclose(leaf, want, atol=1e-5, err_msg=f"lane {lane}")
             assert np.abs(np.asarray(want) - before).max() > 1e-3
         read = jax.device_get(LaneMetrics(metrics, lane))
         np.testing.assert_allclose(read.loss_sums, expected.loss_sums, rtol=1e-5)
