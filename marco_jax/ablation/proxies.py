@@ -188,7 +188,8 @@ class Runs:
         # A start that reached a new checkpoint does not count as an attempt.
         stuck = before.status == "running" and newest == before.step
         attempts = before.attempts if stuck else 0
-        if attempts >= _ATTEMPTS:
+        # Read by all processes before the first of them writes it anew.
+        if agree(proxy.name if attempts >= _ATTEMPTS else ""):
             self._record(proxy, State("failed", before.seconds, 0, "the process died in it"))
             _log.warning(f"{proxy.name} is skipped: the process has died in it {attempts} times")
             return DONE
@@ -203,7 +204,10 @@ class Runs:
             self._record(proxy, dataclasses.replace(before, status="left"))
             raise
         except Exception as error:  # A failed run must not end the sweep.
-            status, reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        # A run that has failed in one process has failed in all.
+        if reason := agree(reason):
+            code, status = DONE, "failed"
             _log.warning(f"{proxy.name} has failed: {reason}")
         seconds = before.seconds + time.perf_counter() - start
         self._record(proxy, State(status, seconds, 0, reason))

@@ -9,7 +9,7 @@ import time
 import pytest
 
 
-def command(root, data, workdir):
+def command(root, data, workdir, parallel):
     fields = {
         "data": data / "corpus.jsonl",
         "tokenizer.path": data / "tokenizer",
@@ -28,6 +28,7 @@ def command(root, data, workdir):
         "sweep.runs": 5,
         "sweep.max_epochs": 1000000,
         "sweep.confirm.seeds": 0,
+        "sweep.parallel": parallel,
     }
     config = f"--config={root / 'configs/mixture_ablation.py'}"
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
@@ -35,18 +36,22 @@ def command(root, data, workdir):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_ends_with_the_table_of_one_that_was_not(root, data, tmp_path):
+@pytest.mark.parametrize("parallel", ["none", "vmap"])
+def test_a_killed_sweep_ends_with_the_table_of_one_that_was_not(root, data, tmp_path, parallel):
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "XLA_FLAGS": ""}
     options = {"cwd": root, "env": os.environ | cache}
     whole = subprocess.run(
-        command(root, data, tmp_path / "whole"), **options, capture_output=True, text=True
+        command(root, data, tmp_path / "whole", parallel), **options, capture_output=True, text=True
     )
     assert whole.returncode == 0, whole.stderr[-2000:]
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        command(root, data, killed), **options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(root, data, killed, parallel),
+        **options,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    # In the middle of the third run, past its first checkpoint.
+    # In the middle of the third run (in lanes: of them all), past its first checkpoint.
     wanted = killed / "proxies/random000/checkpoints/3/manifest.json"
     deadline = time.monotonic() + 300
     while not wanted.exists():
@@ -55,7 +60,9 @@ def test_a_killed_sweep_ends_with_the_table_of_one_that_was_not(root, data, tmp_
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "runs.csv").exists()
-    again = subprocess.run(command(root, data, killed), **options, capture_output=True, text=True)
+    again = subprocess.run(
+        command(root, data, killed, parallel), **options, capture_output=True, text=True
+    )
     assert again.returncode == 0, again.stderr[-2000:]
     assert "resuming at step" in again.stderr
     for name in ("runs.csv", "analysis.json"):
