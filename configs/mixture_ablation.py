@@ -37,6 +37,11 @@ def get_config() -> ConfigDict:
     c.sweep.two_stages = True
     c.sweep.keep = False
 
+    # One run after the other; on a mesh that a proxy leaves idle "vmap" or "slices" train several
+    # at once, see docs/mixtures.md.
+    c.sweep.parallel = "none"
+    c.sweep.lanes = 0
+
     # The fit: bits per byte by language; low-resource ones are to improve, English and Chinese may
     # lose 1%: with a probability of 90%, both do not lose more.
     c.sweep.fit = "log-linear"

@@ -16,21 +16,17 @@ from marco_jax.ablation.proxies import DONE, STOPPED, Runs
 from marco_jax.ablation.swarm import Swarm, check_same, design_lines, frozen_plan, plan_swarm
 from marco_jax.ablation.sweep_config import check_fields
 from marco_jax.files import write_json
-from marco_jax.planning.memory import device_bytes, lanes_bytes
+from marco_jax.planning.memory import device_bytes, sweep_lanes
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
 from marco_jax.tokenizers.tokenizer import load_tokenizer
 from marco_jax.training.assemble import create_sharding
 from marco_jax.training.checks import check_config
 from marco_jax.training.config import ConfigError, model_config
-from marco_jax.training.lane_choice import choose_lanes
 from marco_jax.training.loop import train
 from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)
-
-# Of a device's memory, that the estimate of lanes may take.
-_SHARE = 0.8
 
 PLAN, PROXIES, CONFIRMATION = "sweep.json", "proxies", "confirm"
 
@@ -112,16 +108,13 @@ def _conclude(
 
 def _lanes(config: ConfigDict, swarm: Swarm) -> int:
     """The number of runs that train at once."""
-    sharding, limit = create_sharding(config), device_bytes()
     if config.init_from:
         model = find_model(config.init_from).config
     else:
         model = model_config(config, load_tokenizer(config.tokenizer.path).vocab_size)
 
-    def fits(lanes: int) -> bool:
-        return limit is None or lanes_bytes(config, model, sharding, lanes) <= _SHARE * limit
-
-    return choose_lanes(config, sharding, len(swarm.design.names), fits)
+    runs = len(swarm.design.names)
+    return sweep_lanes(config, model, create_sharding(config), runs, device_bytes())
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -11,8 +11,11 @@ from ml_collections import ConfigDict
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.training.assemble import global_rows
+from marco_jax.training.lane_choice import choose_lanes
 from marco_jax.training.losses import default_logits_mib
 
+# Of a device's memory, that the rough estimate of a sweep's lanes may take.
+_LANES_SHARE = 0.8
 KEPT_ACTIVATIONS = "activations kept for the backward pass"
 
 
@@ -60,6 +63,28 @@ def device_memory(model: Qwen2Config, config: ConfigDict, sharding: Sharding) ->
 def lanes_bytes(config: ConfigDict, model: Qwen2Config, sharding: Sharding, lanes: int) -> float:
     """Estimates a device's peak memory in a step of `lanes` runs, which all devices share."""
     return lanes * sum(device_memory(model, config, sharding).values())
+
+
+def sweep_lanes(
+    config: ConfigDict, model: Qwen2Config, sharding: Sharding, runs: int, limit: float | None
+) -> int:
+    """How many runs of a sweep train at once: `choose_lanes` with the memory that there is.
+
+    Args:
+        config: of the sweep.
+        model: the sizes of its runs.
+        sharding: of all devices.
+        runs: runs of one shape.
+        limit: a device's memory in bytes; None: any number of lanes fits.
+
+    Raises:
+        ConfigError: the fields of the sweep do not fit together, the devices or the batch.
+    """
+
+    def fits(lanes: int) -> bool:
+        return limit is None or lanes_bytes(config, model, sharding, lanes) <= _LANES_SHARE * limit
+
+    return choose_lanes(config, sharding, runs, fits)
 
 
 def device_bytes() -> int | None:

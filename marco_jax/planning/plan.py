@@ -17,12 +17,16 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from marco_jax.data.mixtures import FLAT_SHARES
+from marco_jax.model.mesh import LANE_AXIS
 from marco_jax.planning.hlo import COLLECTIVES, ProgramCost, analyze
+from marco_jax.planning.memory import sweep_lanes
 from marco_jax.planning.topology import topology_devices
 from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
-from marco_jax.training.config import model_config
+from marco_jax.training.config import ConfigError, model_config, plan_run
+from marco_jax.training.lane_step import ALONE, LaneStep
 
 # Number of sources that losses are summed by; it does not affect the plan.
 _SOURCES = 40
@@ -37,14 +41,17 @@ def plan_step(
 ) -> dict[str, Any]:
     """Compiles the training step of `config` for a topology and reports its needs per chip.
 
+    For a sweep with `config.sweep.parallel` it is the step of all runs that train at once, and all
+    numbers are of them together.
+
     Args:
-        config: a training config whose mesh fills the topology.
+        config: a training config whose mesh fills the topology, or that of a sweep.
         topology: such as "v5p:4x4x4"; there are `config.mesh.num_slices` of them.
         hlo_path: file to write the optimized HLO text to.
 
     Returns:
         JSON-ready numbers under `memory`, `flops`, `wire` and `predicted`; `planned` describes the
-        run.
+        run; `sweep`, of runs that train at once, has the time of all.
 
     Raises:
         ValueError: the topology is unknown, or the mesh does not fit it, the model or the batch.
@@ -54,17 +61,23 @@ def plan_step(
     model = model_config(config, config.tokenizer.vocab_size)
     sharding = create_sharding(config, topology_devices(topology, config.mesh.num_slices))
     trainer = create_trainer(config, model, sharding, _SOURCES)
-    state = trainer.abstract_state()
-    batch = trainer.abstract_batch(global_rows(config, sharding), config.batch.length)
+    lanes, step = 1, trainer
+    if parallel := "sweep" in config and config.sweep.parallel != ALONE:
+        runs = _sweep_runs(config)
+        lanes = sweep_lanes(config, model, sharding, runs, chip.hbm_bytes)
+        step = LaneStep(trainer, lanes, config.sweep.parallel)
+    state = step.abstract_state()
+    batch = step.abstract_batch(global_rows(config, sharding), config.batch.length)
     with Progress(f"compiling the train step for {topology}"):
-        program = compile_program(trainer.step.lower(state, batch), sharding.mesh, chip)
+        program = compile_program(step.step.lower(state, batch), step.sharding.mesh, chip)
     if hlo_path:
         hlo_path.write_text(program.hlo, encoding="utf-8")
     cost, mesh = program.cost, dict(sharding.mesh.shape)
-    tokens = config.batch.sequences_per_chip * config.batch.length
+    tokens = lanes * config.batch.sequences_per_chip * config.batch.length
     model_flops = model.flops_per_token(config.batch.length) * tokens
     model_flops *= trainer.options.model_flops
-    return {
+    predicted = _predict(cost, chip, model_flops, tokens, sharding.mesh.size)
+    plan = {
         "planned": {
             "topology": topology,
             "num_slices": config.mesh.num_slices,
@@ -88,8 +101,45 @@ def plan_step(
             "hlo_over_model": cost.flops / model_flops,
         },
         "wire": _wire(cost),
-        "predicted": _predict(cost, chip, model_flops, tokens, sharding.mesh.size),
+        "predicted": predicted,
         "compile_seconds": program.seconds,
+    }
+    if parallel:
+        plan["sweep"] = _sweep(config, runs, lanes, sharding.mesh.size, step, predicted)
+    return plan
+
+
+def _sweep_runs(config: ConfigDict) -> int:
+    """The runs of one shape of a sweep whose data is not here."""
+    if not config.sweep.runs and config.sweep.units != "groups":
+        raise ConfigError(
+            f"sweep.runs is 0, four for each component, and sweep.units {config.sweep.units!r}: "
+            "the components depend on the data, set sweep.runs to plan without it"
+        )
+    return config.sweep.runs or 4 * len(FLAT_SHARES)
+
+
+def _sweep(
+    config: ConfigDict,
+    runs: int,
+    lanes: int,
+    devices: int,
+    step: LaneStep,
+    predicted: dict[str, Any],
+) -> dict[str, Any]:
+    """The time of a sweep's proxies, without compiling, evaluation, and runs of other shapes."""
+    rows = global_rows(config, step.sharding)
+    steps, rounds = plan_run(config, rows).steps, math.ceil(runs / lanes)
+    kinds = ("if_all_overlaps", "as_scheduled")
+    seconds = {kind: rounds * steps * predicted[f"step_seconds_{kind}"] for kind in kinds}
+    return {
+        "parallel": config.sweep.parallel,
+        "lanes": lanes,
+        "devices_per_lane": devices // dict(step.sharding.mesh.shape).get(LANE_AXIS, 1),
+        "runs": runs,
+        "rounds": rounds,
+        "steps_per_run": steps,
+        **{f"hours_{kind}": value / 3600 for kind, value in seconds.items()},
     }
 
 
