@@ -36,9 +36,7 @@ def get_config() -> ConfigDict:
     c.sweep.target_tokens = 0.0
     c.sweep.two_stages = True
     c.sweep.keep = False
-
-    # One run after the other; on a mesh that a proxy leaves idle "vmap" or "slices" train several
-    # at once, see docs/mixtures.md.
+    # Several proxies at once: "vmap" or "slices", where one leaves most of the devices idle.
     c.sweep.parallel = "none"
     c.sweep.lanes = 0
 
