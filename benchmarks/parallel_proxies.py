@@ -26,11 +26,20 @@ from benchmarks.common import packed_batch, print_json, read_flags, take_turns
 VOCABULARY = 8_000
 
 
+def copied(state: Any) -> Any:
+    """A copy on the same devices; all proxies of a sweep start from one base."""
+    import jax
+    import jax.numpy as jnp
+
+    return jax.tree.map(jnp.copy, state)
+
+
 def alone(trainer: Any, lanes: int, steps: int, batch: Callable[[int, int], Any]) -> Any:
     """A turn of proxies that train one after the other; returns the last losses, [lanes]."""
     import jax
 
-    states, starts = [trainer.init(seed=lane) for lane in range(lanes)], itertools.count(0, steps)
+    state, starts = trainer.init(seed=0), itertools.count(0, steps)
+    states = [copied(state) for _ in range(lanes)]
 
     def turn() -> np.ndarray:
         start, losses = next(starts), []
@@ -53,7 +62,7 @@ def together(
     from marco_jax.training.lane_step import LaneBatch, LaneStep
 
     program, starts = LaneStep(trainer, lanes, parallel), itertools.count(0, steps)
-    stack = program.empty()
+    stack, state = program.empty(), trainer.init(seed=0)
     for lane in range(lanes):
         stack = program.put(stack, lane, copied(state))
 

@@ -65,6 +65,31 @@ def test_a_small_step_on_two_slices(root, tmp_path):
     assert kernel["largest_gathered_gib"] * GIB < 4 * 512 * 1408
 
 
+def test_the_runs_of_a_sweep_are_planned_together(root, tmp_path):
+    out = tmp_path / "plan.json"
+    done = plan(
+        root,
+        f"--config={root}/configs/mixture_ablation.py",
+        "--topology=v5e:2x2",
+        "--only=train",
+        f"--out={out}",
+        "--config.sweep.parallel=slices",
+        "--config.sweep.runs=10",
+        "--config.model.num_hidden_layers=1",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    sweep, predicted = found["sweep"], found["predicted"]
+    assert (sweep["lanes"], sweep["devices_per_lane"], sweep["rounds"]) == (4, 1, 3)
+    assert sweep["steps_per_run"] == 100
+    seconds = 300 * predicted["step_seconds_as_scheduled"]
+    assert sweep["hours_as_scheduled"] == pytest.approx(seconds / 3600)
+    # A chip holds one run, and what it computes stays on it.
+    whole = found["planned"]["parameters"] * 4 / GIB
+    assert found["memory"]["parameters_gib"] == pytest.approx(whole, rel=1e-3)
+    assert found["wire"]["total_gib"] < 0.01 * whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
