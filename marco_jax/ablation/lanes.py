@@ -174,7 +174,7 @@ class Lanes(Generic[Task]):
         for lane in waiting:
             lane.batch = None
             lane.answer = (
-                LaneState(self._program, self._stack, lane.number),
+                LaneState(self._program, lambda: self._stack, lane.number),
                 LaneMetrics(metrics, lane.number),
             )
         self._done += len(waiting)

@@ -14,7 +14,7 @@ mask the leading axis instead of slicing it, since XLA would gather an axis that
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -174,10 +174,11 @@ class LaneBatch:
 class LaneState:
     """One lane's state after a step, as a TrainState whose fields are copied when they are read.
 
-    The fields can be read until `forget`, before the lane's next step.
+    The fields can be read until `forget`, before the lane's next step. `stack` returns the newest
+    stack: the states of other lanes may be put into it meanwhile, and this uses up the one before.
     """
 
-    def __init__(self, program: LaneStep, stack: TrainState, lane: int) -> None:
+    def __init__(self, program: LaneStep, stack: Callable[[], TrainState], lane: int) -> None:
         self._source = (program, stack, lane)
 
     def __getattr__(self, name: str) -> Any:
@@ -185,7 +186,7 @@ class LaneState:
             raise AttributeError(name)
         program, stack, lane = self._source
         if name in TrainState._fields:
-            value = program.take(stack, lane, name)
+            value = program.take(stack(), lane, name)
             setattr(self, name, value)
             return value
         return getattr(self.whole(), name)

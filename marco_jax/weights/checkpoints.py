@@ -211,6 +211,8 @@ class Checkpoints:
             # Orbax renames the items' temporary directories before it calls _write_manifest.
             found = checksums(directory, own)
             part.write_text(json.dumps({k.replace(TEMPORARY, ""): v for k, v in found.items()}))
+        # Some of Orbax's keys are the same in all managers, and several runs may save at once.
+        key = f"{self._workdir.name}:{key}"
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
     def _write_manifest(self) -> None:

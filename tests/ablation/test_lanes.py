@@ -121,10 +121,10 @@ def assert_same_run(found: pathlib.Path, wanted: pathlib.Path):
 def test_runs_in_lanes_are_the_runs_alone_also_beside_one_that_fails(
     config, alone, tmp_path, parallel, capsys
 ):
-    """One of five runs fails in mid-training, and another takes its lane."""
+    """Two runs end at the same step; then one fails in mid-training, and another takes its lane."""
 
     def failing(config, workdir, seat):
-        if workdir.endswith("run1"):
+        if workdir.endswith("run3"):
             taken = seat.step
 
             def step(state, batch):
@@ -141,15 +141,15 @@ def test_runs_in_lanes_are_the_runs_alone_also_beside_one_that_fails(
     runs = in_lanes(tmp_path, config, parallel, failing)
     assert runs.run() == 0
     logged = capsys.readouterr().err
-    assert "run1 has failed: RuntimeError: the disk is full" in logged
+    assert "run3 has failed: RuntimeError: the disk is full" in logged
     states = [runs.state(proxy) for proxy in PROXIES]
-    assert [state.status for state in states] == ["done", "failed", "done", "done", "done"]
+    assert [state.status for state in states] == ["done", "done", "done", "failed", "done"]
     for proxy in PROXIES:
-        if proxy.name != "run1":
+        if proxy.name != "run3":
             assert_same_run(tmp_path / proxy.name, alone / proxy.name)
     # The next start tries it again, alone and from its checkpoint.
     assert in_lanes(tmp_path, config, parallel).run() == 0
-    assert_same_run(tmp_path / "run1", alone / "run1")
+    assert_same_run(tmp_path / "run3", alone / "run3")
 
 
 def test_a_signal_saves_all_lanes_and_the_next_start_goes_on(config, alone, tmp_path):

@@ -85,7 +85,7 @@ def test_each_lane_is_a_run_alone(parallel, axes, options):
         stack, metrics = program.step(stack, program.join_batches(batches, SHAPE))
     for lane, steps in ((0, 3), (1, 3), (2, 2)):
         state, expected = alone(trainer, lane, 10 * lane, steps)
-        found = LaneState(program, stack, lane)
+        found = LaneState(program, lambda: stack, lane)
         assert int(found.step) == steps
         start = jax.tree.leaves(first_state(trainer, lane).params)
         leaves = zip(
