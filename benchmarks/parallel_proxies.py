@@ -59,7 +59,7 @@ def together(
     """A turn of proxies in lanes; returns the last losses, [lanes]."""
     import jax
 
-    from marco_jax.training.lane_step import LaneBatch, LaneStep
+    from marco_jax.lanes.lane_step import LaneBatch, LaneStep
 
     program, starts = LaneStep(trainer, lanes, parallel), itertools.count(0, steps)
     stack, state = program.empty(), trainer.init(seed=0)
@@ -94,9 +94,9 @@ def main() -> None:
     )
     import jax
 
+    from marco_jax.lanes.lane_step import ALONE
     from marco_jax.training.assemble import create_sharding, create_trainer
     from marco_jax.training.config import load_config, model_config
-    from marco_jax.training.lane_step import ALONE
 
     fields = {
         "model.hidden_size": args.hidden,

@@ -16,6 +16,7 @@ FLOORS = {
     "lm_eval": 9,
     "ablation": 8,
     "planning": 8,
+    "lanes": 8,
     "training": 7,
     "weights": 6,
     "reports": 5,

@@ -2,7 +2,7 @@
 
 A run evaluates itself, saves checkpoints and resumes from them, whether it has the devices to
 itself or shares them. A small model leaves most of a large mesh idle: with `config.sweep.parallel`
-the runs of one shape, which differ only in mixture and seed, train at once in lanes (lanes.py). A
+the runs of one shape, which differ only in mixture and seed, train at once (lanes/lane_runs.py). A
 run that has another shape (the one with two stages) trains alone, and so does one in which the
 process has died twice. In one process JAX and TensorFlow start once.
 """
@@ -23,13 +23,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from marco_jax.ablation.lanes import Abandoned, Lanes
 from marco_jax.evaluation.results import Result, read_results
 from marco_jax.files import write_json
+from marco_jax.lanes.lane_choice import fitting_lanes
+from marco_jax.lanes.lane_runs import Abandoned, Lanes
 from marco_jax.runtime.logs import tagged
 from marco_jax.runtime.processes import agree
 from marco_jax.training.assemble import create_sharding
-from marco_jax.training.lane_choice import fitting_lanes
 from marco_jax.training.seat import Seat
 from marco_jax.weights.checkpoints import CHECKPOINTS
 from marco_jax.weights.manifest import finished_steps

@@ -79,7 +79,7 @@ def sweep_config() -> ConfigDict:
             "draws": 400,
             # Whether finished proxies keep their checkpoint.
             "keep": False,
-            # How runs of one shape share the devices (training/lane_step.py): "none", one run after
+            # How runs of one shape share the devices (lanes/lane_step.py): "none", one run after
             # the other; "vmap", the steps of several runs are one program on all devices; "slices",
             # each of several groups of devices computes the step of one run.
             "parallel": "none",

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from marco_jax.data.mixtures import FLAT_SHARES
+from marco_jax.lanes.lane_step import ALONE, LaneStep
 from marco_jax.model.mesh import LANE_AXIS
 from marco_jax.planning.hlo import COLLECTIVES, ProgramCost, analyze
 from marco_jax.planning.memory import sweep_lanes
@@ -26,7 +27,6 @@ from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.config import ConfigError, model_config, plan_run
-from marco_jax.training.lane_step import ALONE, LaneStep
 
 # Number of sources that losses are summed by; it does not affect the plan.
 _SOURCES = 40

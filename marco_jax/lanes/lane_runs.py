@@ -21,11 +21,11 @@ from typing import Generic, TypeVar
 import jax
 
 from marco_jax.data.training_data import TrainingData
+from marco_jax.lanes.lane_step import LaneBatch, LaneMetrics, LaneState, LaneStep
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.progress import Progress, duration
 from marco_jax.training.clock import OTHERS, Clock
 from marco_jax.training.faults import Preempted, Preemption, Watchdog
-from marco_jax.training.lane_step import LaneBatch, LaneMetrics, LaneState, LaneStep
 from marco_jax.training.loop import DONE, STOPPED
 from marco_jax.training.seat import Seat
 from marco_jax.training.state import Batch, TrainState

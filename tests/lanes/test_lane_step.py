@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from marco_jax.lanes.lane_step import LaneBatch, LaneMetrics, LaneState, LaneStep
 from marco_jax.model.mesh import Sharding, create_mesh, lane_sharding
 from marco_jax.model.qwen2 import init_params
-from marco_jax.training.lane_step import LaneBatch, LaneMetrics, LaneState, LaneStep
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.state import GuardOptions
 from marco_jax.training.step import StepOptions, Trainer

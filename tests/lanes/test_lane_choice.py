@@ -2,9 +2,9 @@
 
 import pytest
 
+from marco_jax.lanes.lane_choice import choose_lanes, fitting_lanes
 from marco_jax.training.assemble import create_sharding
 from marco_jax.training.config import ConfigError, load_config
-from marco_jax.training.lane_choice import choose_lanes, fitting_lanes
 
 
 def lanes_of(root, *overrides, runs=17, fits=lambda lanes: True):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from marco_jax.lanes.lane_step import ALONE, PARALLEL, SLICES
 from marco_jax.model.mesh import Sharding, lane_sharding
 from marco_jax.training.assemble import global_rows
 from marco_jax.training.config import DPO, ConfigError
-from marco_jax.training.lane_step import ALONE, PARALLEL, SLICES
 
 # The most lanes of "vmap" that are chosen if `lanes` is 0, and memory does not allow fewer.
 MOST_LANES = 16
