@@ -1,4 +1,4 @@
-"""Plans the runs of a sweep from its config and data: components, mixtures and costs."""
+"""Plans the runs of a sweep from its config and data: components, mixtures and tokens."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import dataclasses
 import json
 import logging
 import pathlib
-import time
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -23,25 +20,20 @@ from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import Within, get_mixture
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.data.workers import Context, Workers
-from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.processes import first_process_first
 from marco_jax.tokenizers.tokenizer import load_tokenizer
 from marco_jax.training.assemble import create_sharding, global_rows
 from marco_jax.training.config import (
     ConfigError,
     changed_fields,
-    model_config,
     plan_stages,
     resolve_steps,
 )
-from marco_jax.training.metrics_log import PEAK_FLOPS
 from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)
 
 TWO_STAGES = "two_stages"
-# Assumed share of peak FLOP/s if no run has been measured.
-_UTILISATION = 0.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +46,6 @@ class Swarm:
         proxies: one run per row of the design, then runs for comparison only.
         caps: maximum weight of each component, [components].
         tokens: target tokens of a proxy.
-        seconds: estimated time of a proxy.
-        basis: what the estimate is based on.
     """
 
     components: Components
@@ -63,8 +53,6 @@ class Swarm:
     proxies: tuple[Proxy, ...]
     caps: np.ndarray
     tokens: float
-    seconds: float
-    basis: str
 
     @property
     def prior(self) -> np.ndarray:
@@ -73,7 +61,7 @@ class Swarm:
 
 
 def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
-    """Reads the data's sources and sizes, draws the design and estimates its cost.
+    """Reads the data's sources and sizes, and draws the design.
 
     Raises:
         ValueError: config fields are inconsistent; nothing has run.
@@ -110,10 +98,7 @@ def plan_swarm(config: ConfigDict, workdir: pathlib.Path) -> Swarm:
     runs = fields.runs or 4 * len(components.members)
     capped = dict(zip(components.members, caps.tolist(), strict=True))
     design = draw_design(components.prior, runs, fields.seed, caps=capped, least=fields.least)
-    seconds, basis = _estimate(config, tokens)
-    return Swarm(
-        components, design, _proxies(config, components, design), caps, tokens, seconds, basis
-    )
+    return Swarm(components, design, _proxies(config, components, design), caps, tokens)
 
 
 def _proxies(config: ConfigDict, components: Components, design: Design) -> tuple[Proxy, ...]:
@@ -145,46 +130,8 @@ def _sizes(
     return {name: float(store.tokens + len(store.lengths)) for name, store in stores.items()}
 
 
-def _estimate(config: ConfigDict, tokens: float) -> tuple[float, str]:
-    """Estimates the seconds of one run; also returns the basis of the estimate."""
-    base = pathlib.Path(config.init_from) if config.init_from else None
-    rows = read_metrics(base / "metrics.jsonl") if base else []
-    if rows and rows[-1].get("tokens_per_second"):
-        last = rows[-1]
-        rate = float(np.median([row["tokens_per_second"] for row in rows]))
-        other = sum(last.get(f"{n}_seconds", 0) for n in ("compile", "evaluation", "checkpoint"))
-        return tokens / rate + other, (
-            f"{rate:,.0f} tokens/s and {other:.0f} s for compiling, evaluation and checkpoints, "
-            "as in the base's run"
-        )
-    if base:
-        model = find_model(base).config
-    else:
-        model = model_config(config, load_tokenizer(config.tokenizer.path).vocab_size)
-    device = jax.devices()[0]
-    peak = PEAK_FLOPS.get(device.device_kind)
-    basis = f"{_UTILISATION:.0%} of the peak of {device.device_kind}"
-    if peak is None:
-        peak = _measured_flops(config.dtype)
-        basis = f"{_UTILISATION:.0%} of {peak / 1e9:,.0f} GFLOP/s, measured on a matrix product"
-    flops = model.flops_per_token(config.batch.length) * tokens
-    seconds = flops / (_UTILISATION * peak * jax.device_count())
-    return seconds, f"{basis}, without compiling and evaluation"
-
-
-def _measured_flops(dtype: str) -> float:
-    """Measures the FLOP/s of a matrix product on the first device."""
-    size = 1024
-    matrix = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda x: x @ x)
-    product(matrix).block_until_ready()
-    start = time.perf_counter()
-    product(matrix).block_until_ready()
-    return 2 * size**3 / (time.perf_counter() - start)
-
-
 def design_lines(swarm: Swarm, config: ConfigDict) -> list[str]:
-    """Lines of text with the weights of each run, and the estimated cost."""
+    """Lines of text with the weights of each run, and the tokens of all."""
     names = list(swarm.components.members)
     width = max(8, *(len(name) + 1 for name in names))
     lines = [f"{'weights, %':<14}" + "".join(f"{name:>{width}}" for name in names)]
@@ -199,23 +146,14 @@ def design_lines(swarm: Swarm, config: ConfigDict) -> list[str]:
     runs, confirm = len(swarm.proxies), config.sweep.confirm
     lines.append(
         f"{runs} runs of {config.steps:,} steps, {swarm.tokens:,.0f} tokens each: "
-        f"{runs * swarm.tokens:,.0f} tokens, about {_time(runs * swarm.seconds)} "
-        f"({swarm.basis})"
+        f"{runs * swarm.tokens:,.0f} tokens"
     )
     if confirm.seeds:
-        count, times = 2 * confirm.seeds, confirm_steps(config) / config.steps
-        tokens, seconds = times * swarm.tokens, count * times * swarm.seconds
+        count, tokens = 2 * confirm.seeds, confirm_steps(config) / config.steps * swarm.tokens
         lines.append(
-            f"confirmation: {count} runs of {tokens:,.0f} tokens: {count * tokens:,.0f} tokens, "
-            f"about {_time(seconds)}"
+            f"confirmation: {count} runs of {tokens:,.0f} tokens: {count * tokens:,.0f} tokens"
         )
     return lines
-
-
-def _time(seconds: float) -> str:
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def frozen_plan(swarm: Swarm, config: ConfigDict) -> dict[str, object]:

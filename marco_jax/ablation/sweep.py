@@ -5,6 +5,7 @@ Each part skips what exists, so that the same command resumes a killed sweep.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Iterable
@@ -14,11 +15,13 @@ from ml_collections import ConfigDict
 
 from marco_jax.ablation.proxies import DONE, STOPPED, Runs
 from marco_jax.ablation.swarm import Swarm, check_same, design_lines, frozen_plan, plan_swarm
-from marco_jax.ablation.sweep_config import check_fields
+from marco_jax.ablation.sweep_config import check_fields, confirm_steps
+from marco_jax.ablation.trial import time_runs
 from marco_jax.files import write_json
 from marco_jax.planning.memory import device_bytes, sweep_lanes
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
+from marco_jax.runtime.progress import duration
 from marco_jax.tokenizers.tokenizer import load_tokenizer
 from marco_jax.training.assemble import create_sharding
 from marco_jax.training.checks import check_config
@@ -28,7 +31,7 @@ from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)
 
-PLAN, PROXIES, CONFIRMATION = "sweep.json", "proxies", "confirm"
+PLAN, PROXIES, CONFIRMATION, TRIAL = "sweep.json", "proxies", "confirm", "trial"
 
 
 def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = False) -> int:
@@ -38,7 +41,8 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
         config: a config with the fields of sweep_config.py.
         workdir: gets sweep.json, a workdir for each run, the metrics and the page.
         source: the config's file, for the command that is printed at the end.
-        dry_run: only print the runs and their estimated cost.
+        dry_run: only print the runs and the time that they will take, which a few steps of some
+            of them show.
 
     Returns:
         0, or 143 after a SIGTERM, with checkpoints saved.
@@ -64,7 +68,7 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
     plan = frozen_plan(swarm, config)
     check_same(directory / PLAN, plan)
     if dry_run:
-        return DONE
+        return _time(config, directory, swarm, lanes)
     with locked(directory):
         if jax.process_index() == 0:
             write_json(directory / PLAN, plan)
@@ -72,6 +76,24 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
         if runs.run() == STOPPED:
             return STOPPED
         return _conclude(config, directory, source, swarm, runs, lanes)
+
+
+def _time(config: ConfigDict, directory: pathlib.Path, swarm: Swarm, lanes: int) -> int:
+    """Trains some runs for a few steps and prints the time that the sweep will take."""
+    with locked(directory):
+        cost = time_runs(config, swarm.proxies, directory / TRIAL, train, lanes)
+    if cost is None:
+        return STOPPED
+    seconds = cost.seconds(config, len(swarm.design.names), config.steps)
+    if config.sweep.two_stages:
+        # Its schedule makes another program.
+        seconds += dataclasses.replace(cost, lanes=1).seconds(config, 1, config.steps)
+    text, seeds = f"about {duration(seconds)}", config.sweep.confirm.seeds
+    if seeds:
+        confirming = cost.seconds(config, 2 * seeds, confirm_steps(config))
+        text += f", and {duration(confirming)} to confirm"
+    _print([f"{text} ({cost.line()})"])
+    return DONE
 
 
 def _conclude(

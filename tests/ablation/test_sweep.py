@@ -85,6 +85,9 @@ class FakeTraining:
         ]  # fmt: skip
         results = self.spoil(name, results)
         write_results(pathlib.Path(workdir) / "eval" / f"{config.steps}.json", results)
+        rows = [{"step": step, "step_seconds": 0.25} for step in range(1, config.steps + 1)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (pathlib.Path(workdir) / "metrics.jsonl").write_text(lines, "utf-8")
         return 0
 
 
@@ -145,9 +148,20 @@ def test_a_dry_run_says_what_it_costs_and_runs_nothing(fake, arguments, tmp_path
     training = fake()
     assert main([*arguments, "--dry_run"]) == 0
     text = capsys.readouterr().out
-    assert not training.ran and not (tmp_path / "sweep/proxies").exists()
-    assert re.search(r"17 runs of 100 steps, [\d,]+ tokens each: [\d,]+ tokens, about .* min", text)
+    assert training.ran == ["trial0", "trial1"]
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == [".lock", "data"]
+    assert re.search(r"17 runs of 100 steps, [\d,]+ tokens each: [\d,]+ tokens", text)
     assert "confirmation: 4 runs" in text and "prior" in text and "two_stages" in text
+    # 17 runs of 100 steps and 4 of 200, each step of a quarter of a second.
+    assert "about 7 min, and 200 s to confirm (measured here: 0.25 s a step" in text
+
+
+def test_a_dry_run_of_runs_that_fail_says_why(fake, arguments, tmp_path, capsys):
+    fake(fail=("trial0",))
+    assert main([*arguments, "--dry_run"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "a run of 6 steps has failed: RuntimeError: the disk is full" in error
+    assert not (tmp_path / "sweep/trial").exists()
 
 
 def test_a_sweep_starts_beside_a_folder_of_the_users_named_experiments(root, arguments, tmp_path):
