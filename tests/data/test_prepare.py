@@ -141,8 +141,10 @@ def contents(cache):
 
 
 def living_folders(cache, start):
-    """Folders whose names begin with `start`, while others make and rename them: what is gone
-    between the listing and the descent is left out, where Path.rglob raises."""
+    """Folders whose names begin with `start`, while others make and rename them.
+
+    A folder that is gone before it is read is left out, where Path.rglob raises.
+    """
     return sorted(
         pathlib.Path(folder) / name
         for folder, names, _ in os.walk(cache)
@@ -198,7 +200,7 @@ def test_an_ended_preparation_goes_on_with_the_parts_that_are_missing(
     ended_by, workers, start, tmp_path, data, tokenizer, undisturbed, small_parts
 ):
     cache = tmp_path / "cache"
-    process = start(cache, workers=workers, pause=0.4)
+    process = start(cache, workers=workers, pause=1.5)
     wait_for(lambda: len(finished_parts(cache)) >= 3)
     if ended_by == signal.SIGINT:  # a terminal sends it to all processes
         os.killpg(process.pid, signal.SIGINT)

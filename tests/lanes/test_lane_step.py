@@ -55,6 +55,7 @@ def host_batch(program, lane, number):
     return LaneBatch(jax.tree.map(lambda x: x[rows], random_batch(number)), rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parallel", "axes", "options"),
     [

@@ -65,6 +65,7 @@ def test_a_small_step_on_two_slices(root, tmp_path):
     assert kernel["largest_gathered_gib"] * GIB < 4 * 512 * 1408
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_sweep_are_planned_together(root, tmp_path):
     out = tmp_path / "plan.json"
     done = plan(
