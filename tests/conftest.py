@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from marco_jax.languages import LANGUAGES
 from marco_jax.runtime.logs import configure_logging
@@ -50,6 +51,23 @@ def shared_dir() -> pathlib.Path:
 def one_device() -> list[jax.Device]:
     """The first device alone."""
     return jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Programs are compiled once for all runs of a file, as in `marco sweep`."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield
 
 
 @pytest.fixture

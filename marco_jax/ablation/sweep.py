@@ -80,11 +80,13 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
 
 def _time(config: ConfigDict, directory: pathlib.Path, swarm: Swarm, lanes: int) -> int:
     """Trains some runs for a few steps and prints the time that the sweep will take."""
+    # Without the run of two stages, which has another shape.
+    proxies = swarm.proxies[: len(swarm.design.names)]
     with locked(directory):
-        cost = time_runs(config, swarm.proxies, directory / TRIAL, train, lanes)
+        cost = time_runs(config, proxies, directory / TRIAL, train, lanes)
     if cost is None:
         return STOPPED
-    seconds = cost.seconds(config, len(swarm.design.names), config.steps)
+    seconds = cost.seconds(config, len(proxies), config.steps)
     if config.sweep.two_stages:
         # Its schedule makes another program.
         seconds += dataclasses.replace(cost, lanes=1).seconds(config, 1, config.steps)
@@ -134,7 +136,6 @@ def _lanes(config: ConfigDict, swarm: Swarm) -> int:
         model = find_model(config.init_from).config
     else:
         model = model_config(config, load_tokenizer(config.tokenizer.path).vocab_size)
-
     runs = len(swarm.design.names)
     return sweep_lanes(config, model, create_sharding(config), runs, device_bytes())
 

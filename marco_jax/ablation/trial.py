@@ -74,7 +74,7 @@ def time_runs(
 
     Args:
         config: of the sweep.
-        proxies: the runs to try.
+        proxies: the runs to try, of one shape.
         root: a folder for their workdirs, which is deleted.
         train: `marco_jax.training.loop.train`.
         lanes: runs that train at once.

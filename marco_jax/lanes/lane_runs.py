@@ -249,8 +249,8 @@ class Lane(Seat, Generic[Task]):
         self._rows = self._lanes.rows(trainer, self.number, data.shape)
 
     def preemption(self, grace_seconds: float) -> Preemption:
-        """Tells the run what the main thread has received."""
-        return _Told(self._lanes.preemption)
+        """The main thread's, as the run may read it."""
+        return _LanePreemption(self._lanes.preemption)
 
     def batches(self, first: int, stop: int) -> Generator[LaneBatch, None, None]:
         """The rows of the batches first..stop that this process reads."""
@@ -302,7 +302,7 @@ class Lane(Seat, Generic[Task]):
             self._back.release()
 
 
-class _Told(Preemption):
+class _LanePreemption(Preemption):
     """The SIGTERM that the main thread has received, as a run sees it."""
 
     def __init__(self, whole: Preemption) -> None:

@@ -28,7 +28,7 @@ class Seat:
         self.trainer, self.data, self.clock = trainer, data, clock
 
     def preemption(self, grace_seconds: float) -> Preemption:
-        """What tells the run of SIGTERM."""
+        """How the run learns of SIGTERM."""
         return Preemption(self.clock, grace_seconds)
 
     def batches(self, first: int, stop: int) -> Generator[Any, None, None]:

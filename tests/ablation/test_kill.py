@@ -8,22 +8,16 @@ import time
 
 import pytest
 
+from tests.ablation.small import small_runs
 
-def command(root, data, workdir, parallel):
-    fields = {
-        "data": data / "corpus.jsonl",
-        "tokenizer.path": data / "tokenizer",
+MARCO = (sys.executable, "-m", "marco_jax")
+
+
+def flags_of(root, data, workdir, parallel):
+    fields = small_runs(data) | {
         "steps": 8,
-        "model.hidden_size": 32,
-        "model.intermediate_size": 64,
-        "model.num_hidden_layers": 1,
-        "model.num_attention_heads": 2,
-        "model.head_dim": 16,
-        "batch.length": 32,
         "batch.sequences_per_chip": 2,
         "checkpoint.every": 3,
-        "evaluation.max_length": 128,
-        "evaluation.examples.bits_per_byte": 2,
         "sweep.units": "sources",
         "sweep.runs": 5,
         "sweep.max_epochs": 1000000,
@@ -32,7 +26,7 @@ def command(root, data, workdir, parallel):
     }
     config = f"--config={root / 'configs/mixture_ablation.py'}"
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    return [sys.executable, "-m", "marco_jax", "sweep", config, f"--workdir={workdir}", *flags]
+    return ["sweep", config, f"--workdir={workdir}", *flags]
 
 
 @pytest.mark.slow
@@ -41,12 +35,15 @@ def test_a_killed_sweep_ends_with_the_table_of_one_that_was_not(root, data, tmp_
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "XLA_FLAGS": ""}
     options = {"cwd": root, "env": os.environ | cache}
     whole = subprocess.run(
-        command(root, data, tmp_path / "whole", parallel), **options, capture_output=True, text=True
+        [*MARCO, *flags_of(root, data, tmp_path / "whole", parallel)],
+        **options,
+        capture_output=True,
+        text=True,
     )
     assert whole.returncode == 0, whole.stderr[-2000:]
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        command(root, data, killed, parallel),
+        [*MARCO, *flags_of(root, data, killed, parallel)],
         **options,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -61,7 +58,7 @@ def test_a_killed_sweep_ends_with_the_table_of_one_that_was_not(root, data, tmp_
     process.wait()
     assert not (killed / "runs.csv").exists()
     again = subprocess.run(
-        command(root, data, killed, parallel), **options, capture_output=True, text=True
+        [*MARCO, *flags_of(root, data, killed, parallel)], **options, capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr[-2000:]
     assert "resuming at step" in again.stderr

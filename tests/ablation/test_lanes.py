@@ -8,7 +8,6 @@ import signal
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from marco_jax.ablation.proxies import Proxy, Runs
 from marco_jax.evaluation.results import read_results
@@ -19,6 +18,9 @@ from marco_jax.reports.run_data import read_metrics
 from marco_jax.training.config import load_config
 from marco_jax.training.loop import train
 from marco_jax.weights.checkpoints import read_meta, restore_params
+from tests.ablation.small import small_runs
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 STEPS = 6
 # More runs than lanes. The third has more sources than the first two, and so another program.
@@ -29,44 +31,17 @@ PROXIES = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Programs are compiled once for all runs of this file, as in `marco sweep`."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for values in (options, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is options:
-            yield
-
-
 @pytest.fixture(scope="module")
 def config(root, data):
     """A sweep of runs that take seconds."""
-    fields = {
-        "data": data / "corpus.jsonl",
+    fields = small_runs(data) | {
         "data_cache": data / "cache",
-        "tokenizer.path": data / "tokenizer",
         "steps": STEPS,
-        "model.hidden_size": 32,
-        "model.intermediate_size": 64,
-        "model.num_hidden_layers": 1,
-        "model.num_attention_heads": 2,
-        "model.head_dim": 16,
-        "batch.length": 32,
         "batch.sequences_per_chip": 1,
         "checkpoint.every": 2,
         "log_every": 1,
         # With Adam's usual epsilon the rounding of a gradient near zero becomes a whole step.
         "optimizer.eps": 1e-4,
-        "evaluation.max_length": 128,
-        "evaluation.examples.bits_per_byte": 2,
         "sweep.keep": True,
     }
     overrides = [f"{name}={value}" for name, value in fields.items()]

@@ -157,6 +157,21 @@ def test_a_dry_run_says_what_it_costs_and_runs_nothing(fake, arguments, tmp_path
     )
 
 
+def test_a_dry_run_tries_runs_of_one_shape(fake, arguments, tmp_path, monkeypatch):
+    """The run with two stages is not among those that train at once."""
+    fake()
+    tried = []
+
+    def time_runs(config, proxies, root, train, lanes):
+        tried.extend((lanes, proxy.name) for proxy in proxies)
+
+    monkeypatch.setattr(sweep_module, "time_runs", time_runs)
+    at_once = ["--config.sweep.parallel=vmap", "--config.sweep.lanes=8"]
+    # As after a SIGTERM, since nothing was measured.
+    assert main([*arguments, *at_once, "--dry_run"]) == 143
+    assert len(tried) == 16 and (8, "two_stages") not in tried
+
+
 def test_a_dry_run_of_runs_that_fail_says_why(fake, arguments, tmp_path, capsys):
     fake(fail=("trial0",))
     assert main([*arguments, "--dry_run"]) == 1

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from marco_jax.__main__ import main
 from marco_jax.data.training_data import TrainingData
@@ -26,25 +25,10 @@ from marco_jax.training.state import GuardOptions
 from marco_jax.training.step import Batch, StepOptions, Trainer
 from marco_jax.weights.models import load_model
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 TINY = PRESETS["tiny"]
 STEPS = 6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Programs are compiled once for all runs of this file."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for values in (options, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is options:
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,8 @@
 """A run goes on with other numbers of processes and devices: same batches, same losses."""
 
 import json
-import os
 import pathlib
 import shutil
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -15,35 +11,16 @@ import pytest
 from marco_jax.evaluation.results import read_results
 from marco_jax.reports.run_data import read_metrics
 from marco_jax.weights.huggingface import load_huggingface
+from tests.processes import run_processes
 
 STEPS = 6
 
 
 def launch(workdir: pathlib.Path, overrides: list[str], processes: int, devices: int) -> None:
     """`marco train` on several processes with some virtual devices each, to its end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
-    command = [sys.executable, "-m", "marco_jax", "train", "--config=configs/demo.py"]
-    command += [f"--workdir={workdir}", *(f"--config.{field}" for field in overrides)]
-    started = []
-    for rank in range(processes):
-        own = list(command)
-        if processes > 1:
-            own += [
-                f"--config.distributed.coordinator=127.0.0.1:{port}",
-                f"--config.distributed.num_processes={processes}",
-                f"--config.distributed.process_id={rank}",
-            ]
-        started.append(
-            subprocess.Popen(own, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        )
-    outputs = [process.communicate(timeout=600) for process in started]
-    assert [process.returncode for process in started] == [0] * processes, outputs
+    fields = [f"--config.{field}" for field in overrides]
+    command = ["train", "--config=configs/demo.py", f"--workdir={workdir}", *fields]
+    run_processes(command, processes, devices)
 
 
 def at_step(workdir: pathlib.Path, copy: pathlib.Path, step: int) -> pathlib.Path:
