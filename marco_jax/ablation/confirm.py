@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,14 @@ class Change:
     @property
     def half_width(self) -> float:
         """Half the width of the mean's 95% interval (Student's t); infinite with one seed."""
-        count = len(self.measured)
-        if count < 2:
-            return float("inf")
-        return float(scipy.stats.t.ppf(0.975, count - 1) * scipy.stats.sem(self.measured))
+        return mean_half_width(self.measured)
+
+
+def mean_half_width(values: Sequence[float]) -> float:
+    """Half the width of the 95% interval of a mean (Student's t); infinite for one value."""
+    if len(values) < 2:
+        return float("inf")
+    return float(scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values))
 
 
 @dataclasses.dataclass(frozen=True)

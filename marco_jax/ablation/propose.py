@@ -150,9 +150,7 @@ def propose_by(
     predicted = _predictable(fits, objective)
     left_out = tuple(name for name in objective.targets if name not in predicted.targets)
     if not predicted.targets:
-        count = len(objective.targets)
-        failures = (f"{name}: {fits[name].quality.failure(count)}" for name in left_out)
-        return Proposal(None, left_out=left_out, reason="; ".join(failures))
+        return Proposal(None, left_out=left_out, reason=_no_target(fits, objective))
     weights, functions, optima = search(predicted)
     low, high = np.quantile(optima, [tail, 1 - tail], axis=0)
     ranges, breaks = {}, {}
@@ -171,6 +169,16 @@ def propose_by(
         breaks,
         left_out,
     )
+
+
+def _no_target(fits: Mapping[str, Any], objective: Objective) -> str:
+    """Why no target can be predicted, with the failure of the one that came nearest."""
+    qualities = {name: fits[name].quality for name in objective.targets}
+    nearest = min(qualities, key=lambda name: qualities[name].p_value)
+    failure = f"{nearest}: {qualities[nearest].failure(len(qualities))}"
+    if len(qualities) == 1:
+        return failure
+    return f"the fits predict none of {len(qualities)} targets; the nearest is {failure}"
 
 
 def _predictable(fits: Mapping[str, Any], objective: Objective) -> Objective:
