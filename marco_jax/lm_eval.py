@@ -12,7 +12,7 @@ import sys
 
 
 def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -> tuple:
-    """Loads a model: an engine over all devices, its parameters, and its chat template or None.
+    """Loads a model: an engine over all devices, and its parameters.
 
     Raises:
         FileNotFoundError: the path has no model.
@@ -34,7 +34,7 @@ def load_engine(path: str, max_length: int, tokens_per_batch: int, dtype: str) -
         max_length=min(max_length, loaded.config.max_position_embeddings),
         tokens_per_batch=tokens_per_batch,
     )
-    return engine, loaded.params, loaded.tokenizer.companions.chat_template
+    return engine, loaded.params
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ FLOORS = {
     "reports": 5,
     "evaluation": 4,
     "decoding": 3,
+    "objectives": 3,
     "data": 3,
     "curation": 2,
     "model": 2,

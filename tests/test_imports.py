@@ -37,7 +37,7 @@ def test_the_blocker_blocks():
         "marco_jax.model.qwen2, marco_jax.weights.huggingface, marco_jax.model.mesh",
         "marco_jax.decoding.engine, marco_jax.decoding.kernels",
         "marco_jax.tokenizers.tokenizer, marco_jax.languages",
-        "marco_jax.training.step, marco_jax.training.losses, marco_jax.training.optimizer",
+        "marco_jax.training.step, marco_jax.objectives.losses, marco_jax.training.optimizer",
     ],
 )
 def test_rooms_import_where_tensorflow_and_seqio_are_not_installed(modules):

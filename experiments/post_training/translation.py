@@ -18,7 +18,7 @@ from marco_jax.evaluation.scorers import load_scorer
 from marco_jax.files import write_json, write_json_lines
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.parameters import Params
-from marco_jax.tokenizers.chat_templates import render_chat
+from marco_jax.tokenizers.chat_templates import ChatTemplate
 
 # Characters of either side: interface messages of a line, which a small model can learn.
 SHORTEST, LONGEST = 4, 60
@@ -67,8 +67,8 @@ def translate(
 ) -> list[str]:
     """What a model answers to each request, greedy by default."""
     tokenizer = engine.tokenizer
-    template = tokenizer.companions.chat_template
-    asked = (render_chat(template, [{"role": "user", "content": request(p)}]) for p in pairs)
+    template = ChatTemplate.of(tokenizer)
+    asked = (template.prompt([{"role": "user", "content": request(p)}]) for p in pairs)
     requests = [GenerateRequest(tokenizer.encode(text), NEW_TOKENS) for text in asked]
     found = engine.generate(params, requests, sampling=sampling, seed=seed)
     return [generation.text.strip() for generation in found]

@@ -108,6 +108,8 @@ def _run_all(steps: Iterator[tuple[list[str], pathlib.Path]], until: float) -> i
             return STOPPED
         code = run(command, until)
         if code != DONE:
+            killed = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            _log.error(f"{killed}: marco {command[0]} for {done}; the same command goes on with it")
             return code
     return DONE
 

@@ -11,6 +11,7 @@ from marco_jax.commands.pairwise_command import compare_answers
 from marco_jax.files import write_json
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.weights.models import (
     FoundModel,
     create_engine,
@@ -122,7 +123,8 @@ def _prepare(
         )
         if not given and model.workdir:
             read_held_out_record(corpus, model.workdir)
-    chat = Chat.of(model.tokenizer) if chosen("chat", False) else None
+    variables = parse_variables(arguments.template_kwargs, "--template_kwargs")
+    chat = Chat.of(model.tokenizer, variables) if chosen("chat", False) else None
     engine = create_engine(
         *(model, chat.end_ids if chat else (), sharding), drafts=chosen("drafts", 0)
     )

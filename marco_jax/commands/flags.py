@@ -106,6 +106,17 @@ def comparison_flags(parser: argparse.ArgumentParser) -> None:
     against.add_argument("--verdicts", metavar="FILE", help="answers and verdicts as JSONL")
 
 
+def template_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag with further variables of the chat template."""
+    parser.add_argument(
+        "--template_kwargs",
+        default="",
+        metavar="JSON",
+        help="variables of the chat template, such as '{\"enable_thinking\": false}'; default: "
+        "those that the model was trained with",
+    )
+
+
 def mesh_flag(parser: argparse.ArgumentParser) -> None:
     """The flag that splits a model over several devices."""
     parser.add_argument(

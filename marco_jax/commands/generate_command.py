@@ -12,6 +12,7 @@ from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.evaluation.input_rows import check_field, read_input_rows
 from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.weights.models import (
     FoundModel,
     create_engine,
@@ -42,7 +43,7 @@ def generate_command(arguments: argparse.Namespace) -> int:
     alone = arguments.prompt is not None
     rows = [{"prompt": arguments.prompt}] if alone else _rows_of(arguments)
     found = find_model(arguments.model)
-    prompts = Prompts.of(rows, found.tokenizer, arguments.input or "--prompt", chat=arguments.chat)
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input or "--prompt", **_chat(arguments))
     requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
     return _generate(arguments, found, rows, requests, "text", prompts.end_ids)
 
@@ -138,6 +139,12 @@ class _Source:
         return cut + self._engine.counts.summary()
 
 
+def _chat(arguments: argparse.Namespace, always: bool = False) -> dict[str, Any]:
+    """How prompts are rendered, for `Prompts.of`."""
+    variables = parse_variables(arguments.template_kwargs, "--template_kwargs")
+    return {"chat": always or arguments.chat, "variables": variables}
+
+
 def _chat_source(arguments: argparse.Namespace, found: FoundModel, prompts: Prompts) -> _Source:
     """A source of answers to conversations, which may be as long as the model allows."""
     requests = prompts.requests(found.tokenizer, arguments.max_new_tokens, arguments.stop)
@@ -160,7 +167,7 @@ def _documents(arguments: argparse.Namespace) -> int:
         for number, row in enumerate(_rows_of(arguments), 1)
     ]
     found = find_model(arguments.model)
-    prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=arguments.chat)
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input, **_chat(arguments))
     source = _chat_source(arguments, found, prompts)
 
     def answer(start: int, stop: int) -> list[dict[str, Any]]:
@@ -195,7 +202,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
     scorer = load_scorer(arguments.scorer, arguments.reference)
     found = find_model(arguments.model)
     rows = _rows_of(arguments)
-    prompts = Prompts.of(rows, found.tokenizer, arguments.input, chat=True)
+    prompts = Prompts.of(rows, found.tokenizer, arguments.input, **_chat(arguments, True))
     full = [
         row if answer is None else {arguments.reference: answer, **row}
         for row, answer in zip(rows, prompts.answers, strict=True)

@@ -15,6 +15,7 @@ from marco_jax.evaluation.input_rows import read_input_rows
 from marco_jax.files import write_json_lines
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.weights.models import create_engine, find_model, load_weights, read_mesh
 
 # New tokens of an answer by default.
@@ -137,7 +138,9 @@ def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Name
 
     found = find_model(path)
     place = arguments.input or arguments.tasks
-    prompts = Prompts.of(rows, found.tokenizer, place, chat=bool(arguments.chat))
+    variables = parse_variables(arguments.template_kwargs, "--template_kwargs")
+    chat = bool(arguments.chat)
+    prompts = Prompts.of(rows, found.tokenizer, place, chat=chat, variables=variables)
     new_tokens = arguments.max_new_tokens or _NEW_TOKENS
     requests = prompts.requests(found.tokenizer, new_tokens)
     sharding, longest = read_mesh(arguments.mesh), found.config.max_position_embeddings

@@ -19,6 +19,7 @@ from marco_jax.commands.flags import (
     model_flag,
     pairs_flags,
     synthetic_flags,
+    template_flag,
 )
 from marco_jax.languages import low_resource
 
@@ -162,6 +163,7 @@ def _add_evaluate(command: Command) -> None:
         help="render the prompts of generated answers in the model's chat template; default: as in "
         "the model's run",
     )
+    template_flag(evaluate)
     evaluate.add_argument(
         "--max_new_tokens",
         type=int,
@@ -196,6 +198,7 @@ def _add_generate(command: Command) -> None:
         help="render prompts as a user's message in the model's chat template; rows with messages "
         "always use it",
     )
+    template_flag(generate)
     generation_flags(
         generate,
         "text",

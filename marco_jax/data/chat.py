@@ -5,6 +5,10 @@ A conversation: {"messages": [{"role": ..., "content": ...}, ...]}; {"conversati
 "response": ...}, also under the names "completion", "inputs" and "targets". A "system" message may
 stand beside the last three.
 
+Messages may have further fields that chat templates read, such as "tool_calls", and a record may
+have "tools" (JSON schemas of functions) and "chat_template_kwargs" (further variables of the
+template).
+
 A preference: {"prompt": ..., "chosen": ..., "rejected": ...}, texts or lists of messages; without
 a prompt, the messages that both conversations begin with are it.
 """
@@ -18,6 +22,8 @@ from typing import Any, NamedTuple
 
 USER, ASSISTANT, SYSTEM, TOOL = ROLES = ("user", "assistant", "system", "tool")
 _ROLES = {"human": USER, "gpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
+# Fields of a message that are read here.
+_READ = ("role", "from", "content", "value", "weight")
 # Names of a prompt and of what answers it.
 _SINGLE = (("prompt", "response"), ("prompt", "completion"), ("inputs", "targets"))
 _FORMS = (
@@ -27,11 +33,20 @@ _FORMS = (
 
 
 class Turn(NamedTuple):
-    """A message of a conversation, and whether the model is trained on it."""
+    """A message of a conversation, and whether the model is trained on it.
+
+    `fields` is a JSON object of what else the message has, such as "tool_calls"; "" for nothing.
+    """
 
     role: str
     content: str
     trained: bool = False
+    fields: str = ""
+
+    def message(self) -> dict[str, Any]:
+        """The message as chat templates read it."""
+        own = {"role": self.role, "content": self.content}
+        return own | json.loads(self.fields) if self.fields else own
 
 
 def conversation(record: Mapping[str, Any], place: str) -> tuple[Turn, ...]:
@@ -59,7 +74,7 @@ def question(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], s
     prompt as a list of messages. A last message of the assistant is the answer.
 
     Raises:
-        ValueError: the record at `place` has neither, or no user's message before the answer.
+        ValueError: the record at `place` has neither, or nothing to answer at its end.
     """
     turns = _listed(record, place) or _single(record)
     if not turns:
@@ -69,9 +84,24 @@ def question(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], s
             raise ValueError(f'{place} has nothing to answer: write "prompt", or {_FORMS}')
         turns = _with_system(record, _turns(asked, place))
     answer = turns.pop().content if turns and turns[-1].role == ASSISTANT else None
-    if not turns or turns[-1].role != USER:
-        raise ValueError(f"{place}: no user's message stands before the answer")
+    if not turns or turns[-1].role not in (USER, TOOL):
+        raise ValueError(f"{place}: no message of the user or a tool stands before the answer")
     return tuple(turns), answer
+
+
+def template_variables(record: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """What a record gives to the chat template besides its messages: tools, and further variables.
+
+    Raises:
+        ValueError: the record at `place` has tools or variables of another form.
+    """
+    tools = _decoded(record.get("tools"))
+    given = _decoded(record.get("chat_template_kwargs")) or {}
+    if tools and not (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)):
+        raise ValueError(f'{place}: "tools" is not a list of JSON schemas')
+    if not isinstance(given, dict):
+        raise ValueError(f'{place}: "chat_template_kwargs" is not an object of names and values')
+    return {**given, **({"tools": tools} if tools else {})}
 
 
 def preference(record: Mapping[str, Any], place: str) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
@@ -149,14 +179,18 @@ def _turns(messages: Sequence[Any], place: str) -> list[Turn]:
         if not isinstance(message, dict):
             message = {}
         role = message.get("role", message.get("from"))
-        content = message.get("content", message.get("value"))
+        content = _joined(message.get("content", message.get("value")))
+        fields = {name: value for name, value in message.items() if name not in _READ}
+        if content is None and message.get("tool_calls"):
+            content, fields["content"] = "", None
         if not isinstance(role, str) or not isinstance(content, str):
             raise ValueError(f'{place} has no list "messages" of objects with role and content')
         role = _ROLES.get(role, role)
         if role not in ROLES:
             raise ValueError(f"{place} has a message of role {role!r}: write {', '.join(ROLES)}")
         trained = role == ASSISTANT and asked and message.get("weight", 1) != 0
-        turns.append(Turn(role, _clean(content), trained))
+        written = json.dumps(fields, ensure_ascii=False) if fields else ""
+        turns.append(Turn(role, _clean(content), trained, written))
         asked |= role == USER
     return turns
 
@@ -169,6 +203,24 @@ def _unpacked(value: Any) -> Any:
         except json.JSONDecodeError:
             return value
     return value
+
+
+def _decoded(value: Any) -> Any:
+    """A value that a data set holds as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value else None
+    except json.JSONDecodeError:
+        return value
+
+
+def _joined(content: Any) -> Any:
+    """The text of a content that is a list of parts of text."""
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        texts = [part.get("text") for part in content]
+        return "".join(texts) if texts and all(isinstance(t, str) for t in texts) else content
+    return content
 
 
 def _clean(text: str) -> str:

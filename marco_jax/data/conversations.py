@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.file_hashes import FileHashes
 from marco_jax.data.texts import CHAT, PREFERENCE, Document
-from marco_jax.tokenizers.chat_templates import CHATML_END, QWEN2_CHAT, render_with_spans
+from marco_jax.tokenizers.chat_templates import QWEN2_CHAT, TEMPLATE_VARIABLES, ChatTemplate
 from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.tokenizers.tokenizer_files import Companions
 
+_log = logging.getLogger(__name__)
 
-def chat_template(tokenizer: Tokenizer) -> str:
+
+def chat_template(tokenizer: Tokenizer) -> ChatTemplate:
     """The tokenizer's own template, or Qwen2's where it has none."""
-    return tokenizer.companions.chat_template or QWEN2_CHAT
+    return ChatTemplate.of(tokenizer, default=QWEN2_CHAT)
 
 
 def kind_of(corpus: Corpus, source: str) -> str:
@@ -38,14 +42,17 @@ def task_fingerprint(
     fingerprint = corpus.source_fingerprint(source, hashes)
     if not has_conversations(corpus, source):
         return fingerprint
-    text = fingerprint + chat_template(tokenizer)
+    text = fingerprint + chat_template(tokenizer).fingerprint
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def render_document(document: Document, template: str) -> tuple[str, list[tuple[int, int]]]:
+def render_document(
+    document: Document, template: ChatTemplate
+) -> tuple[str, list[tuple[int, int]]]:
     """A conversation as text, and [start, stop) in characters of the parts to train on."""
-    messages = [{"role": turn.role, "content": turn.content} for turn in document.turns]
-    return render_with_spans(template, messages, [turn.trained for turn in document.turns])
+    messages = [turn.message() for turn in document.turns]
+    selected = [turn.trained for turn in document.turns]
+    return template.spans(messages, selected, document.variables)
 
 
 def tokenize_conversation(
@@ -64,18 +71,30 @@ def tokenize_conversation(
     return np.array(ids[:size], np.int32), loss_mask[:size]
 
 
-def as_chat(tokenizer: Tokenizer, end: str = CHATML_END) -> Companions:
+def as_chat(tokenizer: Tokenizer, variables: Mapping[str, Any] | None = None) -> Companions:
     """The files beside the tokenizer of a model that is trained on conversations.
 
-    They have the template that conversations were rendered with, and generation stops at the token
-    `end`, where a message ends, as well as at EOS.
+    They have the template that conversations are rendered with and its variables, and generation
+    stops where the template ends a message, as well as at EOS. A warning is logged for a template
+    that writes no end.
     """
+    settings = dict(tokenizer.companions.settings)
+    if variables:
+        settings[TEMPLATE_VARIABLES] = {**(settings.get(TEMPLATE_VARIABLES) or {}), **variables}
+    template = ChatTemplate.of(tokenizer, variables, QWEN2_CHAT)
     generation = dict(tokenizer.companions.generation or {})
-    (stop, *rest) = tokenizer.encode(end)
-    if not rest:
-        generation["eos_token_id"] = [stop, tokenizer.eos_id]
+    ids = tokenizer.encode(template.end) if template.end else []
+    if len(ids) == 1:
+        generation["eos_token_id"] = list(dict.fromkeys([*ids, tokenizer.eos_id]))
         generation.setdefault("pad_token_id", tokenizer.eos_id)
-    template = chat_template(tokenizer)
+    elif not ids:
+        _log.warning(
+            "the chat template writes nothing after an assistant message: the model does not learn "
+            "to stop; a template that ends a message with {{ eos_token }} teaches it"
+        )
     return dataclasses.replace(
-        tokenizer.companions, chat_template=template, generation=generation or None
+        tokenizer.companions,
+        settings=settings,
+        chat_template=template.source,
+        generation=generation or None,
     )

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from marco_jax.data.chat import conversation, plain_text, preference
+from marco_jax.data.chat import conversation, plain_text, preference, template_variables
 from marco_jax.data.file_hashes import FileHashes
 from marco_jax.data.input_parts import (
     InputPart,
@@ -287,10 +287,9 @@ class Corpus:
         """Conversations; of a preference the chosen one, then the rejected one."""
         for place, record in read_input(source, part, self.errors):
             try:
-                if source.kind == CHAT:
-                    sides = [conversation(record, place)]
-                else:
-                    sides = list(preference(record, place))
+                chat = source.kind == CHAT
+                sides = [conversation(record, place)] if chat else preference(record, place)
+                variables = template_variables(record, place)
             except ValueError as error:
                 detail = str(error).removeprefix(place).lstrip(": ")
                 self.errors.report(place, f"not a {source.kind} record", detail)
@@ -305,7 +304,8 @@ class Corpus:
             language = source.language or language_code(str(record.get("language") or ""))
             if is_held_out(prompt, source.held_out) == (split == HELD_OUT):
                 for text, turns in zip(texts, sides, strict=True):
-                    yield Document(text, language, source.name, name, turns, (prompt,))
+                    names = (language, source.name, name)
+                    yield Document(text, *names, turns, (prompt,), variables)
 
     def _pairs(self, source: Source, part: InputPart, split: str) -> Iterator[Pair]:
         aligned = bool(source.inputs[part.number].aligned)

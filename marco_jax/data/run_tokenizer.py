@@ -13,6 +13,7 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.texts import TEXT
 from marco_jax.languages import LANGUAGES
 from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer, train_sentencepiece
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ def find_tokenizer(
             base = train_sentencepiece(texts, size, directory)
     if config.objective in _CHAT_OBJECTIVES:
         # The chat template goes with it, to exports too.
-        base.companions = as_chat(base)
+        given = parse_variables(config.chat.template_kwargs, "chat.template_kwargs")
+        base.companions = as_chat(base, given)
     base.save(directory)
     return base
 

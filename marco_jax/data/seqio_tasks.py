@@ -27,6 +27,7 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.mixtures import PREFIX, get_mixture, mixture_names
 from marco_jax.data.seqio_vocabulary import TokenizerVocabulary
 from marco_jax.data.texts import SPLITS, Document, hash_units
+from marco_jax.tokenizers.chat_templates import ChatTemplate
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
 # Texts that cross between Python and TensorFlow in one call.
@@ -46,7 +47,7 @@ def register_task(corpus: Corpus, tokenizer: Tokenizer, source: str) -> seqio.Ta
     seqio.TaskRegistry.remove(name)
     feature = seqio.Feature(TokenizerVocabulary(tokenizer), add_eos=False, dtype=tf.int32)
     features = {"tokens": feature}
-    template, tokenize = "", _tokenize
+    template, tokenize = None, _tokenize
     if has_conversations(corpus, source):
         loss_mask = seqio.PassThroughVocabulary(2)
         features["loss_mask"] = seqio.Feature(loss_mask, add_eos=False, dtype=tf.int32)
@@ -100,7 +101,7 @@ class CorpusDataSource(seqio.DataSource):
         failure: what ended the reading of documents; TensorFlow raises an error of its own then.
     """
 
-    def __init__(self, corpus: Corpus, source: str, template: str = "") -> None:
+    def __init__(self, corpus: Corpus, source: str, template: ChatTemplate | None = None) -> None:
         """Takes a corpus, the name of a source of it, and the template of conversations."""
         super().__init__(splits=SPLITS, caching_permitted=True)
         self._corpus, self.name, self._template = corpus, source, template

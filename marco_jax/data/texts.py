@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,7 @@ class Document:
         source: name of the source.
         key: its id, else its text: a name for it in reports.
         turns: the messages of a conversation.
+        variables: of a conversation's chat template, such as its tools.
         texts: what it is compared with held-out texts by: the sides of its pairs, or the prompt of
             a conversation; empty for one that is compared by its own text.
     """
@@ -68,6 +70,7 @@ class Document:
     key: str
     turns: tuple[Turn, ...] = ()
     texts: tuple[str, ...] = ()
+    variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,7 +157,7 @@ class BenchmarkTask:
             )
         text, stop, instructions = prompt.context, prompt.stop, ()
         if chat:
-            text = chat.prompt([{"role": USER, "content": text}])
+            text = chat.template.prompt([{"role": USER, "content": text}])
             stop = (*stop, *chat.stop)
         if not INSTRUCTION_METRICS.keys().isdisjoint(self.metrics):
             instructions = instructions_of(prompt.fields, prompt.location)

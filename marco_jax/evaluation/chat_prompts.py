@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marco_jax.data.chat import ASSISTANT, USER, question
+from marco_jax.data.chat import question, template_variables
 from marco_jax.decoding.requests import GenerateRequest
 from marco_jax.evaluation.input_rows import check_field
-from marco_jax.tokenizers.chat_templates import render_chat, render_with_spans
+from marco_jax.tokenizers.chat_templates import ChatTemplate
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 # Fields that hold a list of messages.
 CONVERSATIONS = ("messages", "conversations")
 
@@ -22,45 +22,31 @@ class Chat:
     """A model's chat template, and what ends an assistant message in it.
 
     Attributes:
-        template: Jinja template of a conversation.
+        template: renders a conversation as text.
         end_ids: the token that ends an assistant message, if it is a single token.
         stop: the text that ends it, if it is several tokens.
     """
 
-    template: str
+    template: ChatTemplate
     end_ids: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Chat:
+    def of(cls, tokenizer: Tokenizer, variables: Mapping[str, Any] | None = None) -> Chat:
         """Reads the chat template that belongs to a tokenizer.
 
-        The end of a message is whatever the template writes after an assistant message.
+        The end of a message is whatever the template writes after an assistant message. The user's
+        `variables` of the template come before those that are kept beside the tokenizer.
 
         Raises:
-            ValueError: the tokenizer has no chat template.
+            ValueError: the tokenizer has no chat template, or it rejects a question and its answer.
         """
-        template = tokenizer.companions.chat_template
-        if not template:
-            raise ValueError(
-                "the model has no chat template: use a model fine-tuned on conversations, or put a "
-                "chat_template.jinja beside its tokenizer"
-            )
-        exchange = [{"role": USER, "content": "0"}, {"role": ASSISTANT, "content": "0 said 0"}]
-        text, [(start, stop)] = render_with_spans(template, exchange, [False, True])
-        end = text[start:stop].partition(exchange[1]["content"])[2].strip()
+        template = ChatTemplate.of(tokenizer, variables)
+        end = template.end
         ids = tokenizer.encode(end) if end else []
         if len(ids) == 1:
             return cls(template, end_ids=tuple(ids))
         return cls(template, stop=(end,) if end else ())
-
-    def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text of a conversation up to the start of the assistant's answer.
-
-        Raises:
-            ValueError: the template rejects the conversation.
-        """
-        return render_chat(self.template, messages)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +64,17 @@ class Prompts:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, location: str, *, chat: bool
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: Tokenizer,
+        location: str,
+        *,
+        chat: bool,
+        variables: Mapping[str, Any] | None = None,
     ) -> Prompts:
         """The prompts of rows: conversations if `chat` is set or a row has messages.
+
+        Chat templates see the user's `variables`, and a row's "tools" and "chat_template_kwargs".
 
         Raises:
             ValueError: a row at `location` has no prompt, or the model has no chat template.
@@ -88,13 +82,18 @@ class Prompts:
         if not chat and not any(name in row for row in rows for name in CONVERSATIONS):
             check_field(rows, "prompt", location)
             return cls([row["prompt"] for row in rows])
-        template = Chat.of(tokenizer)
+        form = Chat.of(tokenizer, variables)
         found = [question(row, f"{location}:{number}") for number, row in enumerate(rows, 1)]
-        messages = [
-            [{"role": turn.role, "content": turn.content} for turn in turns] for turns, _ in found
-        ]
-        texts = [template.prompt(conversation) for conversation in messages]
-        return cls(texts, messages, [answer for _, answer in found], template)
+        messages = [[turn.message() for turn in turns] for turns, _ in found]
+        texts = []
+        for number, (row, conversation) in enumerate(zip(rows, messages, strict=True), 1):
+            place = f"{location}:{number}"
+            try:
+                own = template_variables(row, place)
+                texts.append(form.template.prompt(conversation, own))
+            except ValueError as error:
+                raise ValueError(f"{place}: {str(error).removeprefix(f'{place}: ')}") from None
+        return cls(texts, messages, [answer for _, answer in found], form)
 
     @property
     def end_ids(self) -> tuple[int, ...]:

@@ -12,14 +12,14 @@ at the end of a context moves to the continuation; an empty context becomes EOS)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, Sampling, ScoreRequest
 from marco_jax.extras import optional
 from marco_jax.model.parameters import Params
-from marco_jax.tokenizers.chat_templates import CHATML, render_chat
+from marco_jax.tokenizers.chat_templates import CHATML, ChatTemplate
 
 with optional():
     from lm_eval.api.instance import Instance
@@ -30,9 +30,8 @@ with optional():
 
 NAME = "marco_jax"
 
-# Opens a model: (path, max_length, tokens_per_batch, dtype) -> engine, parameters and chat
-# template (None: ChatML).
-Load = Callable[[str, int, int, str], tuple[Engine, Params, str | None]]
+# Opens a model: (path, max_length, tokens_per_batch, dtype) -> engine and parameters.
+Load = Callable[[str, int, int, str], tuple[Engine, Params]]
 
 # Generation options besides `until` and `max_gen_toks`.
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
@@ -42,16 +41,21 @@ class EngineLM(TemplateLM):
     """An lm-evaluation-harness model that calls our engine; the engine chooses batch sizes."""
 
     def __init__(
-        self, engine: Engine, params: Params, *, seed: int = 0, template: str = CHATML
+        self,
+        engine: Engine,
+        params: Params,
+        *,
+        seed: int = 0,
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
         """Wraps an engine with its tokenizer, and parameters.
 
-        `seed` seeds sampling for tasks with a temperature; `template` is the chat template that
-        the harness applies on request.
+        `seed` seeds sampling for tasks with a temperature. The harness's `--apply_chat_template`
+        uses the tokenizer's chat template (ChatML where there is none) with the user's `variables`.
         """
         super().__init__()
         self._engine, self._params, self._seed = engine, params, seed
-        self._template = template
+        self._template = ChatTemplate.of(engine.tokenizer, variables, CHATML)
 
     @property
     def eot_token_id(self) -> int:
@@ -76,19 +80,15 @@ class EngineLM(TemplateLM):
 
     def chat_template(self, chat_template: bool | str = False) -> str:
         """The chat template; there is only one."""
-        return self._template if chat_template else ""
+        return self._template.source if chat_template else ""
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Renders a conversation as text, for the harness's `--apply_chat_template`."""
-        separator = self._engine.tokenizer.eos_token
-        return render_chat(
-            self._template,
-            chat_history,
-            add_generation_prompt=add_generation_prompt,
-            special_tokens={"bos_token": separator, "eos_token": separator},
-        )
+        if add_generation_prompt:
+            return self._template.prompt(chat_history)
+        return self._template.continued(chat_history)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
@@ -162,7 +162,8 @@ class EngineLM(TemplateLM):
 def register(load: Load) -> None:
     """Makes `--model marco_jax` known to the harness in this process.
 
-    Its `--model_args` are pretrained=PATH (required), max_length, tokens_per_batch, dtype and seed.
+    Its `--model_args` are pretrained=PATH (required), max_length, tokens_per_batch, dtype, seed,
+    and variables of the chat template: chat_template_args and enable_thinking.
     """
 
     @register_model(NAME)
@@ -176,6 +177,8 @@ def register(load: Load) -> None:
             tokens_per_batch: int = 8192,
             dtype: str = "float32",
             seed: int = 0,
+            chat_template_args: Mapping[str, Any] | None = None,
+            enable_thinking: bool | None = None,
             **ignored: Any,
         ) -> None:
             # The harness passes its --batch_size and --device, which the engine chooses itself.
@@ -183,8 +186,10 @@ def register(load: Load) -> None:
             if unknown:
                 raise ValueError(
                     f"model_args has {sorted(unknown)[0]!r}: use pretrained, max_length, "
-                    "tokens_per_batch, dtype and seed"
+                    "tokens_per_batch, dtype, seed, chat_template_args and enable_thinking"
                 )
-            opened = load(pretrained, int(max_length), int(tokens_per_batch), dtype)
-            engine, params, template = opened
-            super().__init__(engine, params, seed=seed, template=template or CHATML)
+            variables = dict(chat_template_args or {})
+            if enable_thinking is not None:
+                variables["enable_thinking"] = enable_thinking
+            engine, params = load(pretrained, int(max_length), int(tokens_per_batch), dtype)
+            super().__init__(engine, params, seed=seed, variables=variables)

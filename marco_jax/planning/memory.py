@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from marco_jax.lanes.lane_choice import choose_lanes
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.objectives.losses import default_logits_mib
 from marco_jax.training.assemble import global_rows
-from marco_jax.training.losses import default_logits_mib
 
 # Of a device's memory, that the rough estimate of a sweep's lanes may take.
 _LANES_SHARE = 0.8

@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.objectives.losses import default_logits_mib
 from marco_jax.planning.memory import KEPT_ACTIVATIONS, estimate_memory
 from marco_jax.planning.plan import DoesNotFit, plan_step
 from marco_jax.planning.plan_text import CAVEAT
@@ -22,7 +23,6 @@ from marco_jax.planning.topology import topology_devices
 from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
 from marco_jax.training.assemble import check_run, create_sharding
 from marco_jax.training.config import model_config
-from marco_jax.training.losses import default_logits_mib
 
 _log = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from marco_jax.model.mesh import (
     replicate_kv_heads,
 )
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.objectives.losses import LossOptions, default_logits_mib
+from marco_jax.objectives.preferences import PreferenceOptions
 from marco_jax.training.config import DPO, ConfigError, StagePlan, plan_run
-from marco_jax.training.losses import LossOptions, default_logits_mib
 from marco_jax.training.optimizer import create_optimizer, join_stages
-from marco_jax.training.preferences import PreferenceOptions
 from marco_jax.training.state import GuardOptions
 from marco_jax.training.step import StepOptions, Trainer
 

@@ -36,6 +36,7 @@ from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.model.remat import REMAT_POLICIES
+from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.training.assemble import check_run, lora_options
 from marco_jax.training.config import (
@@ -86,6 +87,7 @@ def check_objective(config: ConfigDict) -> None:
         raise ConfigError(
             f"objective is {config.objective!r}: choose one of {', '.join(OBJECTIVES)}"
         )
+    parse_variables(config.chat.template_kwargs, "chat.template_kwargs")
     if config.lora.rank and not config.init_from:
         raise ConfigError("lora.rank is set and init_from is empty: adapters need a model to adapt")
     if config.objective == DPO and not config.init_from:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from marco_jax.objectives.objective_defaults import set_objective_defaults
+
 
 def training_config() -> ConfigDict:
     """Every field of a training config with its default."""
@@ -77,41 +79,8 @@ def training_config() -> ConfigDict:
     # Implementation of attention: "splash" (TPU), "cudnn" (NVIDIA GPU), "blocked" or "xla" (any);
     # "auto": the best one for the platform.
     c.attention = "auto"
-    c.loss = ConfigDict(
-        {
-            # Memory for logits on a device in MiB of float32: the loss is computed in chunks of
-            # tokens of at most this size. 0: default_logits_mib() in training/losses.py.
-            "logits_mib": 0,
-            # Weight of the squared log-normaliser in the loss; PaLM uses 1e-4. 0: none.
-            "z_loss": 0.0,
-            # Whether the normaliser leaves out rows of the output matrix that the tokenizer has no
-            # token for. `transformers` keeps them, and so does scoring, whatever is set here.
-            "mask_padded_vocab": False,
-        }
-    )
-    # For objective "dpo"; the losses are written out in training/preferences.py.
-    c.dpo = ConfigDict(
-        {
-            # "sigmoid" (DPO), "smoothed", "robust", "ipo" or "simpo".
-            "variant": "sigmoid",
-            # Factor of the difference of log-probabilities, above 0.
-            "beta": 0.1,
-            # Assumed share of pairs whose label is wrong, 0 up to 0.5 (excluded); for variants
-            # "smoothed" and "robust".
-            "label_smoothing": 0.1,
-            # Target margin; for variant "simpo", which has no reference model.
-            "simpo_gamma": 0.5,
-            # Weight of the cross-entropy of chosen answers, a mean over tokens, that is added to
-            # the loss; 0: none.
-            "sft_weight": 0.0,
-            # Log-probabilities of the reference, the model that the run starts from. "cached":
-            # computed once before training and stored beside the tokenised pairs; "live": computed
-            # at every step, from parameters that stay in memory.
-            "reference": "cached",
-            # Most pairs in a sequence; 0: one for every 64 tokens of batch.length.
-            "pairs_per_row": 0,
-        }
-    )
+    # Fields of the loss, of chat templates and of preferences: objectives/objective_defaults.py.
+    set_objective_defaults(c)
     # Low-rank adapters beside frozen matrices, for any objective.
     c.lora = ConfigDict(
         {

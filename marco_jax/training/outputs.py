@@ -27,6 +27,7 @@ from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.processes import agree
 from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.training.clock import CHECKPOINT, EVALUATION
 from marco_jax.training.config import ConfigError, profiled_steps
@@ -82,7 +83,8 @@ def _create_evaluators(
     fields = config.evaluation
     if not fields.tasks:
         return None
-    chat = Chat.of(tokenizer) if fields.chat else None
+    given = parse_variables(config.chat.template_kwargs, "chat.template_kwargs")
+    chat = Chat.of(tokenizer, given) if fields.chat else None
     engine = Engine(
         model,
         tokenizer,

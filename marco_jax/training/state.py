@@ -18,8 +18,8 @@ import optax
 
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.parameters import Params
-from marco_jax.training.losses import LossOptions
-from marco_jax.training.preferences import PreferenceOptions
+from marco_jax.objectives.losses import LossOptions
+from marco_jax.objectives.preferences import PreferenceOptions
 
 
 class Guard(NamedTuple):

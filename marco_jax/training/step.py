@@ -24,9 +24,9 @@ from marco_jax.model.mesh import Sharding, parameter_shardings
 from marco_jax.model.parameters import Parameter, Params, flatten, parameter_table, unflatten
 from marco_jax.model.qwen2 import abstract_params, bind, init_params
 from marco_jax.model.qwen2_config import Qwen2Config
-from marco_jax.training.losses import Sums, cross_entropy, token_losses, token_sums
+from marco_jax.objectives.losses import Sums, cross_entropy, token_losses, token_sums
+from marco_jax.objectives.preferences import answers_of, metric_names, pair_sums
 from marco_jax.training.optimizer import optimizer_shardings
-from marco_jax.training.preferences import answers_of, metric_names, pair_sums
 from marco_jax.training.state import Batch, Guard, StepMetrics, StepOptions, TrainState
 
 

@@ -16,9 +16,9 @@ from marco_jax.data.prepare import prepare_stores
 from marco_jax.decoding.engine import Engine
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.parameters import flatten, parameter_table
+from marco_jax.objectives.preferences import Answers, PreferenceOptions, pair_losses
 from marco_jax.tokenizers.tokenizer import train_sentencepiece
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
-from marco_jax.training.preferences import Answers, PreferenceOptions, pair_losses
 from marco_jax.training.references import reference_path, reference_scores
 from marco_jax.training.step import Batch, StepOptions, Trainer
 from marco_jax.weights.huggingface import load_huggingface

@@ -3,6 +3,7 @@
 Sums of float32 log-probabilities of up to some tens of tokens: 1e-4 is a few roundings of the sum.
 """
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -118,12 +119,20 @@ CONVERSATION = [
 ]
 
 
+def with_template(engine, template):
+    """The engine, whose tokenizer has a chat template."""
+    engine.tokenizer.companions = dataclasses.replace(
+        engine.tokenizer.companions, chat_template=template
+    )
+    return engine
+
+
 @pytest.mark.parametrize("template", [CHATML, STRIPPING])
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_conversations_are_written_as_transformers_does(both, template, goes_on):
     ours, theirs = both
     theirs.tokenizer.chat_template = template
-    mine = EngineLM(ours._engine, ours._params, template=template)
+    mine = EngineLM(with_template(ours._engine, template), ours._params)
     chat = CONVERSATION if goes_on else CONVERSATION[:2]
     asked = {"add_generation_prompt": not goes_on}
     assert mine.apply_chat_template(chat, **asked) == theirs.apply_chat_template(chat, **asked)
@@ -132,7 +141,7 @@ def test_conversations_are_written_as_transformers_does(both, template, goes_on)
 
 
 def test_a_template_that_refuses_says_so(both):
-    mine = EngineLM(both[0]._engine, both[0]._params, template=STRIPPING)
+    mine = EngineLM(with_template(both[0]._engine, STRIPPING), both[0]._params)
     with pytest.raises(ValueError, match="rejects the conversation: no tools"):
         mine.apply_chat_template([{"role": "tool", "content": "x"}])
 

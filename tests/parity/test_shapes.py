@@ -12,7 +12,7 @@ import pytest
 from marco_jax.model.parameters import flatten, parameter_table
 from marco_jax.model.qwen2 import bind
 from marco_jax.model.qwen2_config import PRESETS
-from marco_jax.training.losses import cross_entropy
+from marco_jax.objectives.losses import cross_entropy
 from marco_jax.weights.huggingface import load_huggingface
 
 torch = pytest.importorskip("torch")

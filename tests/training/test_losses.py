@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.objectives.losses import LossOptions, cross_entropy, default_logits_mib
 from marco_jax.training.assemble import create_sharding, create_trainer
 from marco_jax.training.defaults import training_config
-from marco_jax.training.losses import LossOptions, cross_entropy, default_logits_mib
 
 WORDS, EMBED = 300, 24
 

@@ -9,7 +9,7 @@ from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.parameters import flatten
 from marco_jax.model.qwen2 import bind, init_params
 from marco_jax.model.qwen2_config import PRESETS
-from marco_jax.training.losses import LossOptions
+from marco_jax.objectives.losses import LossOptions
 from marco_jax.training.optimizer import StageSchedule, create_optimizer, join_stages
 from marco_jax.training.step import Batch, StepOptions, Trainer
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from marco_jax.model.layout import Manual
-from marco_jax.training.losses import Sums
+from marco_jax.objectives.losses import Sums
 
 VARIANTS = ("sigmoid", "smoothed", "robust", "ipo", "simpo")
 REFERENCES = ("cached", "live")

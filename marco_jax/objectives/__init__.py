@@ -1,0 +1,1 @@
+"""What a training step minimises: cross-entropy and losses of preferences; their fields."""
