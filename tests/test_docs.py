@@ -188,6 +188,9 @@ def _check_module(module, words):
     if spec.submodule_search_locations:
         spec = importlib.util.find_spec(f"{module}.__main__")
     source = pathlib.Path(spec.origin).read_text(encoding="utf-8")
+    # Studies of one package share a command line.
+    for name in re.findall(r"^from (experiments\.\w+\.\w+) import", source, re.M):
+        source += pathlib.Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")
     if "--" in words:
         # A launcher's: what stands behind is for marco.
         split = words.index("--")
