@@ -19,7 +19,8 @@ import optax
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.parameters import Params
 from marco_jax.objectives.losses import LossOptions
-from marco_jax.objectives.preferences import PreferenceOptions
+from marco_jax.objectives.policy_gradient import PolicyOptions
+from marco_jax.objectives.preferences import PreferenceOptions, metric_names
 
 
 class Guard(NamedTuple):
@@ -135,6 +136,8 @@ class Batch(NamedTuple):
     tokens, targets, positions, segment_ids (0: padding), source_ids: int32. loss_weights: float32.
     reference: of preferences, float32, the log-probability of an answer under the reference model,
     on one position of its segment; preferences.py has the order of segments.
+    advantages, behaviour: of sampled answers, float32: the advantage of a token's answer, and the
+    log-probability of the token under the policy that sampled it (policy_gradient.py).
     """
 
     tokens: jax.Array
@@ -144,6 +147,8 @@ class Batch(NamedTuple):
     loss_weights: jax.Array
     source_ids: jax.Array
     reference: jax.Array | None = None
+    advantages: jax.Array | None = None
+    behaviour: jax.Array | None = None
 
 
 class StepMetrics(NamedTuple):
@@ -177,6 +182,7 @@ class StepOptions:
     loss: LossOptions = LossOptions()
     guard: GuardOptions = GuardOptions()
     preference: PreferenceOptions | None = None
+    policy: PolicyOptions | None = None
     lora: LoraOptions | None = None
 
     @property
@@ -195,4 +201,12 @@ class StepOptions:
 
     @property
     def _is_live(self) -> bool:
-        return self.preference is not None and self.preference.is_live
+        policy = self.policy is not None and self.policy.has_reference
+        return policy or (self.preference is not None and self.preference.is_live)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics that a step gives besides its loss."""
+        if self.policy is not None:
+            return self.policy.metrics
+        return metric_names(self.preference) if self.preference else ()

@@ -25,7 +25,8 @@ from marco_jax.model.parameters import Parameter, Params, flatten, parameter_tab
 from marco_jax.model.qwen2 import abstract_params, bind, init_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.objectives.losses import Sums, cross_entropy, token_losses, token_sums
-from marco_jax.objectives.preferences import answers_of, metric_names, pair_sums
+from marco_jax.objectives.policy_gradient import policy_sums
+from marco_jax.objectives.preferences import answers_of, pair_sums
 from marco_jax.training.optimizer import optimizer_shardings
 from marco_jax.training.state import Batch, Guard, StepMetrics, StepOptions, TrainState
 
@@ -171,6 +172,10 @@ class Trainer:
         dtypes = Batch(*(jnp.int32,) * 6)._replace(loss_weights=jnp.float32)
         if self.options.preference is not None:
             dtypes = dtypes._replace(reference=jnp.float32)
+        if self.options.policy is not None:
+            dtypes = dtypes._replace(advantages=jnp.float32)
+            if self.options.policy.off_policy:
+                dtypes = dtypes._replace(behaviour=jnp.float32)
         return jax.tree.map(
             lambda dtype: jax.ShapeDtypeStruct((rows, length), dtype, sharding=self.batch_sharding),
             dtypes,
@@ -240,8 +245,7 @@ class Trainer:
             grads, sums = gradient(params, microbatch)
             return jax.tree.map(jnp.add, carry, (sums, grads)), None
 
-        preference = self.options.preference
-        zeros = Sums.zeros(self.num_sources, metric_names(preference) if preference else ())
+        zeros = Sums.zeros(self.num_sources, self.options.metric_names)
         start = (zeros, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params))
         parts = jax.tree.map(lambda x: x.reshape(micro, -1, x.shape[1]), batch)
         (sums, grads), _ = jax.lax.scan(add, start, parts)
@@ -293,6 +297,13 @@ class Trainer:
         trained = params if lora is None else with_adapters(frozen, params)
         loss = dataclasses.replace(options.loss, frozen_head=lora is not None)
         hidden, head = self._hidden(trained, batch, layout, lora)
+        if options.policy is not None:
+            logps = self._logps(hidden, head, batch, layout)
+            before = None
+            if options.policy.has_reference:
+                hidden, head = self._hidden(frozen, batch, layout, None)
+                before = jax.lax.stop_gradient(self._logps(hidden, head, batch, layout))
+            return policy_sums(logps, before, batch, options.policy, self.num_sources, layout)
         if options.preference is None:
             total, losses = cross_entropy(
                 hidden, head, batch.targets, batch.loss_weights, loss, layout
@@ -306,6 +317,12 @@ class Trainer:
             before = answers_of(before, batch, options.preference, layout)
             answers = answers.compared_with(before.logp)
         return pair_sums(answers, options.preference, sft, self.num_sources, layout)
+
+    def _logps(self, hidden: jax.Array, head: jax.Array, batch: Batch, layout: Manual) -> jax.Array:
+        """Log-probabilities of target tokens [batch, length] at the temperature of sampling."""
+        loss = dataclasses.replace(self.options.loss, frozen_head=self.options.lora is not None)
+        hidden = hidden / self.options.policy.temperature
+        return -token_losses(hidden, head, batch.targets, loss, layout)
 
     def _hidden(
         self, params: Params, batch: Batch, layout: Manual, lora: LoraOptions | None
