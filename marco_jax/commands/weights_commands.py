@@ -62,7 +62,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     )
     step = "" if found.step is None else f", step {found.step}"
     print(
-        f"{arguments.out}: Qwen2ForCausalLM from {arguments.model}{step}, "
+        f"{arguments.out}: {found.config.architecture.causal_lm} from {arguments.model}{step}, "
         f"{_describe_copy(progress)}"
     )
     return 0

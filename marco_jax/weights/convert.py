@@ -61,7 +61,7 @@ def import_huggingface(
     same arguments; an import that fails leaves no files.
 
     Args:
-        hf_dir: a Hugging Face Qwen2 directory with its tokenizer.
+        hf_dir: a Hugging Face directory with its tokenizer.
         out: a new directory.
         dtype: of the checkpoint; None keeps the stored one.
         extension: new tokens for the tokenizer, for which embeddings get rows.
@@ -73,7 +73,7 @@ def import_huggingface(
     Raises:
         FileExistsError: `out` exists.
         OSError: a file is absent, or the disk is full.
-        ValueError: the directory has no Qwen2 model or a damaged one, or another import into `out`
+        ValueError: the directory has no supported model or a damaged one, or another import into `out`
             is running.
     """
     out = pathlib.Path(out).absolute()

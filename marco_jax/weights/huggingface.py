@@ -1,4 +1,4 @@
-"""Import and export of Hugging Face Qwen2 directories, with the table of parameters.py."""
+"""Import and export of Hugging Face directories of Qwen2 and dense Qwen3, with the table of parameters.py."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
 def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
-    """Reads the config of a Hugging Face Qwen2 or Qwen2.5 directory, of transformers 4 or 5.
+    """Reads the config of a Hugging Face Qwen2, Qwen2.5 or dense Qwen3, of transformers 4 or 5.
 
     Raises:
         FileNotFoundError: no config.json.
@@ -51,7 +51,7 @@ def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
 
 
 def open_huggingface(hf_dir: str | os.PathLike[str]) -> tuple[Qwen2Config, dict[str, StoredTensor]]:
-    """Reads and checks the config and the tensor headers of a Hugging Face Qwen2 checkpoint.
+    """Reads and checks the config and the tensor headers of a Hugging Face checkpoint.
 
     Ignores buffers that transformers computes, and a second copy of a tied head.
 
@@ -73,7 +73,7 @@ def load_huggingface(
     dtype: Any = None,
     sharding: Sharding | None = None,
 ) -> tuple[Qwen2Config, Params]:
-    """Loads a Hugging Face Qwen2 checkpoint, one tensor at a time.
+    """Loads a Hugging Face checkpoint, one tensor at a time.
 
     Args:
         hf_dir: config.json and model.safetensors, or shards and their index.
@@ -111,9 +111,10 @@ def _check_tensors(directory: Path, config: Qwen2Config, tensors: dict[str, Stor
         )
     unexpected = [name for name in tensors if name not in shapes]
     if unexpected:
+        family = config.architecture.family
         raise ValueError(
-            f"{tensors[unexpected[0]].path} has {_first_of(unexpected)}, which a Qwen2 of its "
-            "config.json does not have: give the directory of a plain Qwen2 model"
+            f"{tensors[unexpected[0]].path} has {_first_of(unexpected)}, which a {family} of its "
+            f"config.json does not have: give the directory of a plain {family} model"
         )
     for name, shape in shapes.items():
         if tensors[name].shape != shape:

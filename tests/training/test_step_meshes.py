@@ -14,6 +14,7 @@ from marco_jax.training.optimizer import create_optimizer
 from marco_jax.training.step import StepOptions, Trainer
 from tests.training.test_step import SOURCES, TINY, random_batch
 
+QWEN3 = dataclasses.replace(TINY, head_dim=32, qkv_bias=False, qk_norm=True)
 AXES = ("data", "fsdp", "tensor", "context")
 MESHES = [sizes for sizes in itertools.product((1, 2, 4, 8), repeat=4) if np.prod(sizes) == 8]
 
@@ -35,7 +36,7 @@ def gradients(axes, devices, config=TINY, rules=DEFAULT_RULES, **options):
 def alone(one_device):
     return {
         config: gradients({"fsdp": 1}, one_device, config)
-        for config in (TINY, dataclasses.replace(TINY, tie_word_embeddings=True))
+        for config in (TINY, dataclasses.replace(TINY, tie_word_embeddings=True), QWEN3)
     }
 
 

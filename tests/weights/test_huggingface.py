@@ -247,7 +247,7 @@ def edit_config(directory, **changes):
             {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}},
             "RoPE scaling is 'yarn'",
         ),
-        ({"hidden_size": None}, "has no hidden_size"),
+        ({"hidden_size": None}, "hidden_size is null: write a whole number"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set: give the unq"),
         ({"num_hidden_layers": 4}, "lacks model.layers.3.input_layernorm.weight and 11 more"),
         ({"num_hidden_layers": 2}, "model.layers.2.* and 11 more tensors, which a Qwen2"),
