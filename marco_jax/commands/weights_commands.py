@@ -29,6 +29,7 @@ def import_command(arguments: argparse.Namespace) -> int:
         dtype=_weights_dtype(arguments.dtype),
         extension=extension,
         files=files,
+        weights_only=arguments.weights_only,
     )
     millions = config.num_parameters / 1e6
     print(
@@ -59,6 +60,7 @@ def export_command(arguments: argparse.Namespace) -> int:
         dtype=_weights_dtype(arguments.dtype),
         terms=Terms.from_fields(vars(arguments)),
         overwrite=arguments.overwrite,
+        weights_only=arguments.weights_only,
     )
     step = "" if found.step is None else f", step {found.step}"
     print(

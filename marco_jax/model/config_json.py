@@ -48,16 +48,13 @@ def config_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
     architecture = _supported(fields)
     heads, hidden_size = _count(fields, "num_attention_heads"), _count(fields, "hidden_size")
-    # transformers takes null for as many KV heads as query heads, and 32 where the field is absent.
-    kv_heads = fields.get("num_key_value_heads", 32)
-    kv_heads = heads if kv_heads is None else _count(fields, "num_key_value_heads", 32)
     return {
         "vocab_size": _count(fields, "vocab_size"),
         "hidden_size": hidden_size,
         "intermediate_size": _count(fields, "intermediate_size"),
         "num_hidden_layers": _count(fields, "num_hidden_layers"),
         "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
+        "num_key_value_heads": _kv_heads(fields, heads),
         "head_dim": _head_dim(fields, architecture, hidden_size, heads),
         "rms_norm_eps": _number(fields, "rms_norm_eps", 1e-6),
         "rope_theta": _rope_theta(fields),
@@ -67,6 +64,16 @@ def config_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         "qkv_bias": architecture.qkv_bias,
         "qk_norm": architecture.qk_norm,
     }
+
+
+def _kv_heads(fields: Mapping[str, Any], heads: int) -> int:
+    # transformers takes null for as many KV heads as query heads, and 32 where the field is absent.
+    name = "num_key_value_heads"
+    if name not in fields and heads % 32:
+        raise ValueError(
+            f"{name} is absent, which means 32, and num_attention_heads is {heads}: add {name}"
+        )
+    return heads if fields.get(name, 32) is None else _count(fields, name, 32)
 
 
 def _head_dim(

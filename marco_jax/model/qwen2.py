@@ -171,7 +171,7 @@ class Projection(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention, rotary positions, and biases on q, k, v or norms of heads of q, k."""
+    """Grouped-query attention, rotary positions, and biases on q, k, v or norms of q and k."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None) -> None:
         embed, heads, kv_heads = ("embed",), ("heads", "head_dim"), ("kv_heads", "head_dim")

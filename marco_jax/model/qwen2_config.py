@@ -138,26 +138,31 @@ def _published(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        **{"head_dim": hidden // heads} | rest,
+        head_dim=hidden // heads,
+        **rest,
     )
 
 
 def _qwen3(
-    hidden: int, intermediate: int, layers: int, heads: int, *, tied: bool = False
+    hidden: int, intermediate: int, layers: int, heads: int, *, tied: bool = False, **rest: Any
 ) -> Qwen2Config:
     """A dense Qwen3 (arXiv 2505.09388, Table 1)."""
-    return _published(
-        *(hidden, intermediate, layers, heads, 8, 151_936),
-        head_dim=128,
+    fields = {"num_key_value_heads": 8, "vocab_size": 151_936, "head_dim": 128} | rest
+    return Qwen2Config(
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         tie_word_embeddings=tied,
         max_position_embeddings=40_960,
         qkv_bias=False,
         qk_norm=True,
+        **fields,
     )
 
 
 # The published checkpoints, with the values of their config.json (only 72B has eps 1e-5), and small
-# shapes for development: `tiny` for tests, `small` for CPU benchmarks.
+# shapes for development: `tiny` and `qwen3_tiny` for tests, `small` for CPU benchmarks.
 PRESETS: dict[str, Qwen2Config] = {
     "qwen2_0_5b": _published(896, 4864, 24, 14, 2, 151_936, tie_word_embeddings=True),
     "qwen2_1_5b": _published(1536, 8960, 28, 12, 2, 151_936, tie_word_embeddings=True),
@@ -170,5 +175,6 @@ PRESETS: dict[str, Qwen2Config] = {
     "qwen3_14b": _qwen3(5120, 17_408, 40, 40),
     "qwen3_32b": _qwen3(5120, 25_600, 64, 64),
     "tiny": _published(64, 128, 2, 4, 2, 256, max_position_embeddings=2048),
+    "qwen3_tiny": _qwen3(*(64, 128, 2, 4), num_key_value_heads=2, head_dim=32, vocab_size=256),
     "small": _published(512, 1408, 8, 8, 2, 32_000, max_position_embeddings=32_768),
 }

@@ -1,4 +1,4 @@
-"""Import and export of Hugging Face directories of Qwen2 and dense Qwen3, with the table of parameters.py."""
+"""Import and export of Hugging Face directories (Qwen2, Qwen3) by the table of parameters.py."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from marco_jax.weights.directory import (
     huggingface_tensors,
     write_directory,
 )
+from marco_jax.weights.nonfinite import NonFiniteValues
 from marco_jax.weights.safetensors_files import StoredTensor, read_json, stored_tensors
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -83,12 +84,17 @@ def load_huggingface(
 
     Returns:
         the config, and the parameters as a nested dict of arrays with layers stacked on axis 0.
-        The arrays may be donated. Errors are those of `open_huggingface`.
+        The arrays may be donated. A warning counts NaN and infinite values of the parts that this
+        process reads. Errors are those of `open_huggingface`.
     """
     config, tensors = open_huggingface(hf_dir)
-    return config, unflatten(
-        {row.path: _load(row, config, tensors, dtype, sharding) for row in parameter_table(config)}
-    )
+    non_finite = NonFiniteValues()
+    params = {
+        row.path: _load(row, config, tensors, dtype, sharding, non_finite)
+        for row in parameter_table(config)
+    }
+    non_finite.warn(hf_dir)
+    return config, unflatten(params)
 
 
 def _check_tied(embedding: StoredTensor | None, head: StoredTensor) -> None:
@@ -134,6 +140,7 @@ def _load(
     tensors: dict[str, StoredTensor],
     dtype: Any,
     sharding: Sharding | None,
+    non_finite: NonFiniteValues,
 ) -> jax.Array:
     """Loads one parameter; every device copies its own shard out of the mapped files.
 
@@ -149,7 +156,11 @@ def _load(
 
     def load(tensor: StoredTensor) -> jax.Array:
         def read(index: tuple[slice, ...]) -> np.ndarray:
-            return np.array(row.from_huggingface(tensor.map(), config)[index], dtype)
+            with np.errstate(over="ignore"):
+                part = np.array(row.from_huggingface(tensor.map(), config)[index], dtype)
+            # Counted, overflows included. Devices with equal shards read the same part.
+            non_finite.count(tensor.name, part, str(index))
+            return part
 
         return jax.make_array_from_callback(row.layer_shape(config), of_layer, read)
 

@@ -15,7 +15,7 @@ from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 
 TINY = PRESETS["tiny"]
 TIED = dataclasses.replace(TINY, tie_word_embeddings=True)
-QWEN3 = dataclasses.replace(TINY, head_dim=32, qkv_bias=False, qk_norm=True)
+QWEN3 = PRESETS["qwen3_tiny"]
 
 
 def logits(config, params, tokens, positions=None, segment_ids=None, **options):

@@ -1,4 +1,4 @@
-"""Randomly initialised Hugging Face directories of Qwen2 and Qwen3, and what transformers computes on them."""
+"""Random Hugging Face directories of Qwen2 and Qwen3, and what transformers computes on them."""
 
 import json
 
