@@ -60,6 +60,10 @@ def training_config() -> ConfigDict:
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 32,
+            # Biases of queries, keys and values (Qwen2), or norms of each head's query and key
+            # (Qwen3): one of the two.
+            "qkv_bias": True,
+            "qk_norm": False,
             # Whether the output matrix is the embedding.
             "tie_word_embeddings": True,
             # The longest input of `marco eval` and `marco generate`, and written to exports.

@@ -103,7 +103,8 @@ def test_scores_and_generations_do_not_depend_on_the_mesh(config, axes):
     one, mesh = Engine(config, Words()), Engine(config, Words(), sharding=sharding)
     requests = random_requests(5)
     for a, b in zip(one.score(params, requests), mesh.score(laid, requests), strict=True):
-        assert a.logprob == pytest.approx(b.logprob, abs=1e-5)
+        # Sums down to -60 in other orders: the last bits of float32.
+        assert a.logprob == pytest.approx(b.logprob, rel=5e-7, abs=1e-5)
     prompts = [GenerateRequest(request.context, 12) for request in requests[:3]]
     assert one.generate(params, prompts) == mesh.generate(laid, prompts)
 

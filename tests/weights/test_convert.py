@@ -19,7 +19,10 @@ from marco_jax.model.parameters import flatten, parameter_table, parameter_tree,
 from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.tokenizers.tokenizer import byte_letters, load_tokenizer, qwen2_tokenizer
 from marco_jax.tokenizers.tokenizer_files import Companions
+from marco_jax.training.config import ConfigError
+from marco_jax.training.restore import check_belongs
 from marco_jax.weights.arrays import ArrayWriter, StoredParams, chunk_shape
+from marco_jax.weights.checkpoints import read_meta
 from marco_jax.weights.convert import export_model, import_huggingface, named_tensors
 from marco_jax.weights.directory import huggingface_tensors
 from marco_jax.weights.huggingface import load_huggingface, save_huggingface
@@ -375,6 +378,20 @@ def test_one_import_at_a_time(tmp_path, hf, monkeypatch):
     with pytest.raises(ValueError, match="in use by process 7"):
         import_huggingface(hf, tmp_path / "out")
     assert (tmp_path / ".out.importing").exists()
+
+
+def test_a_checkpoint_from_before_a_field_has_its_default(tmp_path, hf):
+    import_huggingface(hf, tmp_path / "out")
+    step = tmp_path / "out/checkpoints/0"
+    (path,) = (p for p in (step / "meta").rglob("*") if "qk_norm" in p.read_text())
+    meta = json.loads(path.read_text())
+    del meta["model"]["qk_norm"], meta["model"]["qkv_bias"]
+    path.write_text(json.dumps(meta))
+    here = {"model": dataclasses.asdict(CONFIG)}
+    assert read_meta(step)["model"] == here["model"]
+    check_belongs(read_meta(step), here)
+    with pytest.raises(ConfigError, match="model.head_dim is 32, and 16 in this workdir's"):
+        check_belongs(read_meta(step), {"model": here["model"] | {"head_dim": 32}})
 
 
 def test_every_row_of_the_table_goes_through(hf):
