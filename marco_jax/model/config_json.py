@@ -100,11 +100,11 @@ def _supported(fields: Mapping[str, Any]) -> Architecture:
         )
     if _flag(fields, "use_sliding_window"):
         raise ValueError("use_sliding_window is true: set it to false, windows are not supported")
-    for kind in fields.get("layer_types") or ():
-        if kind != "full_attention":
-            raise ValueError(
-                f"layer_types has {kind!r}: give a model whose layers all have full_attention"
-            )
+    layers = fields.get("layer_types") or []
+    if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
+        raise ValueError(
+            f"layer_types is {_shown(layers)}: give a model whose layers all have full_attention"
+        )
     # transformers reads this field for Qwen3 alone; biases of a Qwen2 are always there.
     if architecture.qk_norm and _flag(fields, "attention_bias"):
         raise ValueError(

@@ -257,7 +257,11 @@ def edit_config(directory, **changes):
         ({"model_type": ["qwen2"]}, "only qwen2"),
         ({"model_type": "qwen3", "attention_bias": True}, "attention_bias is true: give a Qwen3"),
         ({"model_type": "qwen3", "head_dim": None}, "head_dim is null: write a whole number"),
-        ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types has 'linear_att"),
+        (
+            {"layer_types": ["full_attention", "linear_attention"]},
+            "layer_types is .*linear_atten.*: give",
+        ),
+        ({"layer_types": 3}, "layer_types is 3: give a model"),
         ({"rope_scaling": {"type": "mrope", "mrope_section": [2]}}, "'mrope', .* vision-language"),
         ({"rope_scaling": {"type": "default", "mrope_section": [2]}}, "give .* of a text model"),
         ({"rope_scaling": "yarn"}, 'rope_scaling is "yarn": write an object'),
