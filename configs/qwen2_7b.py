@@ -14,7 +14,7 @@ kept: set --config.checkpoint.keep. Scores are bits per byte on held-out text an
 benchmarks need --config.evaluation.tasks and --config.evaluation.data_dir.
 
 The other sizes, qwen2_0_5b.py, qwen2_1_5b.py and qwen2_72b.py, are this recipe with another model
-and machine.
+and machine; qwen3_8b.py has a Qwen3 in its stead.
 """
 
 from ml_collections import ConfigDict

@@ -29,6 +29,7 @@ from marco_jax.training.config import (
     plan_stages,
     resolve_steps,
 )
+from marco_jax.training.defaults import training_config
 from marco_jax.weights.models import find_model
 
 _log = logging.getLogger(__name__)
@@ -183,7 +184,9 @@ def check_same(path: pathlib.Path, plan: Mapping[str, object]) -> None:
     if not path.exists():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    lines = changed_fields(before["config"], plan["config"])
+    # Sizes that an older plan does not state have their defaults.
+    sizes = training_config().model.to_dict() | before["config"].get("model", {})
+    lines = changed_fields(before["config"] | {"model": sizes}, plan["config"])
     if not lines and before["design"] != plan["design"]:
         lines = ["the design: the data has changed"]
     if lines:

@@ -133,7 +133,7 @@ def _conclude(
 def _lanes(config: ConfigDict, swarm: Swarm) -> int:
     """The number of runs that train at once."""
     if config.init_from:
-        model = find_model(config.init_from).config
+        model = find_model(config.init_from, weights_only=True).config
     else:
         model = model_config(config, load_tokenizer(config.tokenizer.path).vocab_size)
     runs = len(swarm.design.names)

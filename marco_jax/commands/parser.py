@@ -227,7 +227,7 @@ def _add_translate(command: Command) -> None:
 def _add_importing(command: Command) -> None:
     importing = command(
         "import",
-        "Hugging Face Qwen2 -> Orbax checkpoint.",
+        "Hugging Face Qwen2 or Qwen3 -> Orbax checkpoint.",
         "weights_commands.import_command",
         "One tensor is in memory at a time. After a kill the same command continues; a failed "
         "import leaves nothing behind.",
@@ -235,6 +235,11 @@ def _add_importing(command: Command) -> None:
     importing.add_argument("--hf", required=True, help="a Hugging Face directory")
     importing.add_argument("--out", required=True, help="a new directory")
     dtype_flag(importing)
+    importing.add_argument(
+        "--weights_only",
+        action="store_true",
+        help="import a directory without its tokenizer; training then needs config.tokenizer.path",
+    )
     importing.add_argument(
         "--extend_vocabulary",
         type=int,
@@ -265,6 +270,9 @@ def _add_export(command: Command) -> None:
         "--adapter",
         action="store_true",
         help="of a run with lora.rank: write the adapters alone, for peft; default: merge them",
+    )
+    export.add_argument(
+        "--weights_only", action="store_true", help="write no tokenizer files; the model needs none"
     )
     export.add_argument("--license", help="for the model card, such as apache-2.0")
     export.add_argument("--license_link", help="for the model card: where its text is")

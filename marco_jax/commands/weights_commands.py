@@ -29,6 +29,7 @@ def import_command(arguments: argparse.Namespace) -> int:
         dtype=_weights_dtype(arguments.dtype),
         extension=extension,
         files=files,
+        weights_only=arguments.weights_only,
     )
     millions = config.num_parameters / 1e6
     print(
@@ -59,10 +60,11 @@ def export_command(arguments: argparse.Namespace) -> int:
         dtype=_weights_dtype(arguments.dtype),
         terms=Terms.from_fields(vars(arguments)),
         overwrite=arguments.overwrite,
+        weights_only=arguments.weights_only,
     )
     step = "" if found.step is None else f", step {found.step}"
     print(
-        f"{arguments.out}: Qwen2ForCausalLM from {arguments.model}{step}, "
+        f"{arguments.out}: {found.config.architecture.causal_lm} from {arguments.model}{step}, "
         f"{_describe_copy(progress)}"
     )
     return 0

@@ -1,1 +1,1 @@
-"""The Qwen2 model in Flax NNX: attention, LoRA adapters, the mesh and its sharding rules."""
+"""Qwen2 and Qwen3 in Flax NNX: attention, LoRA adapters, the mesh and its sharding rules."""

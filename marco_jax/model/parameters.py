@@ -1,4 +1,4 @@
-"""The table of a Qwen2 model's parameters: path, Hugging Face name, logical axes, layout.
+"""The table of a model's parameters: path, Hugging Face name, logical axes, layout.
 
 Initialisation, sharding, weight decay, import and export all read this table. Layers are stacked:
 an array under `layers/` has a leading axis [num_hidden_layers].
@@ -27,7 +27,8 @@ class Parameter:
     `axes` are the logical axes of one layer's array (mesh.py maps them to mesh axes).
     `inputs` is the number of leading axes that are contracted with the activations: Hugging Face
     stores a linear weight as a matrix [outputs, inputs], the transpose of ours. 0 means that both
-    store the same array (up to flattening).
+    store the same array (up to flattening). `needs` names the field of the config without which a
+    model does not have the parameter.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Parameter:
     axes: tuple[str, ...]
     inputs: int = 0
     init: str = "normal"
+    needs: str | None = None
 
     @property
     def stacked(self) -> bool:
@@ -103,6 +105,7 @@ _TABLE = (
         _LAYER + "self_attn.q_proj.bias",
         ("heads", "head_dim"),
         init="zeros",
+        needs="qkv_bias",
     ),
     Parameter(
         "layers/self_attn/k_proj/kernel",
@@ -115,6 +118,7 @@ _TABLE = (
         _LAYER + "self_attn.k_proj.bias",
         ("kv_heads", "head_dim"),
         init="zeros",
+        needs="qkv_bias",
     ),
     Parameter(
         "layers/self_attn/v_proj/kernel",
@@ -127,6 +131,21 @@ _TABLE = (
         _LAYER + "self_attn.v_proj.bias",
         ("kv_heads", "head_dim"),
         init="zeros",
+        needs="qkv_bias",
+    ),
+    Parameter(
+        "layers/self_attn/q_norm/scale",
+        _LAYER + "self_attn.q_norm.weight",
+        ("head_dim",),
+        init="ones",
+        needs="qk_norm",
+    ),
+    Parameter(
+        "layers/self_attn/k_norm/scale",
+        _LAYER + "self_attn.k_norm.weight",
+        ("head_dim",),
+        init="ones",
+        needs="qk_norm",
     ),
     Parameter(
         "layers/self_attn/o_proj/kernel",
@@ -150,7 +169,7 @@ _TABLE = (
         "layers/mlp/down_proj/kernel", _LAYER + "mlp.down_proj.weight", ("mlp", "embed"), inputs=1
     ),
     Parameter("norm/scale", "model.norm.weight", ("norm",), init="ones"),
-    Parameter("lm_head/embedding", "lm_head.weight", ("vocab", "embed")),
+    Parameter("lm_head/embedding", "lm_head.weight", ("vocab", "embed"), needs="separate_head"),
 )
 
 
@@ -185,8 +204,8 @@ def axis_sizes(config: Qwen2Config) -> dict[str, int]:
 
 
 def parameter_table(config: Qwen2Config) -> tuple[Parameter, ...]:
-    """The parameters of a model of this config (a tied model has no separate head)."""
-    return _TABLE[:-1] if config.tie_word_embeddings else _TABLE
+    """The parameters of a model of this config, in the order of Hugging Face checkpoints."""
+    return tuple(row for row in _TABLE if row.needs is None or getattr(config, row.needs))
 
 
 def unflatten(flat: dict[str, Any]) -> Params:

@@ -1,4 +1,4 @@
-"""Qwen2 in Flax NNX: one definition for training, scoring, decoding, import and export.
+"""Qwen2 and dense Qwen3 in Flax NNX: one definition for training, decoding, import and export.
 
 Modules and parameters are named as in Hugging Face checkpoints (parameters.py). Public functions
 take and return parameters as a nested dict of arrays: `init_params` creates it and `bind` makes a
@@ -110,16 +110,18 @@ class LayerInputs(NamedTuple):
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm, computed in float32."""
+    """Root-mean-square norm over the last axis, computed in float32."""
 
-    def __init__(self, config: Qwen2Config) -> None:
-        self.scale = nnx.Param(jnp.ones((config.hidden_size,)))
+    def __init__(self, size: int, config: Qwen2Config) -> None:
+        self.scale = nnx.Param(jnp.ones((size,)))
         self.epsilon = config.rms_norm_eps
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # [batch, length, embed]
+    def __call__(self, x: jax.Array, layout: Layout = _PLAIN) -> jax.Array:  # [..., size]
+        # With a layout, x has the heads of one tensor rank: all ranks add to the scale's gradient.
+        scale = layout.to_tensor_ranks(self.scale[...])
         x32 = x.astype(jnp.float32)
         x32 *= jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.epsilon)
-        return self.scale[...].astype(x.dtype) * x32.astype(x.dtype)
+        return scale.astype(x.dtype) * x32.astype(x.dtype)
 
 
 class Projection(nnx.Module):
@@ -169,24 +171,30 @@ class Projection(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention with biases on q, k and v, and rotary positions."""
+    """Grouped-query attention, rotary positions, and biases on q, k, v or norms of q and k."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None) -> None:
         embed, heads, kv_heads = ("embed",), ("heads", "head_dim"), ("kv_heads", "head_dim")
         rest = (config, rngs, lora)
-        self.q_proj = Projection("q_proj", embed, heads, *rest, bias=True)
-        self.k_proj = Projection("k_proj", embed, kv_heads, *rest, bias=True)
-        self.v_proj = Projection("v_proj", embed, kv_heads, *rest, bias=True)
+        self.q_proj = Projection("q_proj", embed, heads, *rest, bias=config.qkv_bias)
+        self.k_proj = Projection("k_proj", embed, kv_heads, *rest, bias=config.qkv_bias)
+        self.v_proj = Projection("v_proj", embed, kv_heads, *rest, bias=config.qkv_bias)
         self.o_proj = Projection("o_proj", heads, embed, *rest)
+        self.q_norm = RMSNorm(config.head_dim, config) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config) if config.qk_norm else None
 
     def __call__(
         self, x: jax.Array, inputs: LayerInputs, cache: LayerCache | None, layout: Layout
     ) -> tuple[jax.Array, LayerCache | None]:
-        x = layout.to_tensor_ranks(x)
-        query = inputs.rotary.rotate(self.q_proj(x, layout))  # [batch, length, heads, head_dim]
-        key = inputs.rotary.rotate(self.k_proj(x, layout))  # [batch, length, kv_heads, head_dim]
-        value = self.v_proj(x, layout)
-        query, key, value = named(query, QUERY), named(key, KEY), named(value, VALUE)
+        x, rotate = layout.to_tensor_ranks(x), inputs.rotary.rotate
+        query, key = self.q_proj(x, layout), self.k_proj(x, layout)  # [batch, length, heads, ...]
+        value = named(self.v_proj(x, layout), VALUE)
+        if self.q_norm is None:
+            query, key = named(rotate(query), QUERY), named(rotate(key), KEY)
+        else:
+            # The backward pass of a norm reads its input: that is kept in place of the result.
+            query = rotate(self.q_norm(named(query, QUERY), layout))
+            key = rotate(self.k_norm(named(key, KEY), layout))
         if cache is not None:
             out, updated = cache.cache.attend(
                 cache.layer, query, key, value, inputs, layout.attention
@@ -230,9 +238,9 @@ class DecoderLayer(nnx.Module):
     """Pre-norm attention and MLP, each with a residual."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None) -> None:
-        self.input_layernorm = RMSNorm(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config)
         self.self_attn = Attention(config, rngs, lora)
-        self.post_attention_layernorm = RMSNorm(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config)
         self.mlp = MLP(config, rngs, lora)
 
     def __call__(
@@ -259,7 +267,7 @@ class Embedding(nnx.Module):
 
 
 class Qwen2(nnx.Module):
-    """The Qwen2 decoder: maps token ids to final hidden states; `logits` applies the head."""
+    """The decoder: maps token ids to final hidden states; `logits` applies the head."""
 
     def __init__(
         self, config: Qwen2Config, rngs: nnx.Rngs, lora: LoraOptions | None = None
@@ -267,7 +275,7 @@ class Qwen2(nnx.Module):
         self.config = config
         self.embed_tokens = Embedding(config, rngs)
         self.layers = _stack_layers(config, rngs, lora)
-        self.norm = RMSNorm(config)
+        self.norm = RMSNorm(config.hidden_size, config)
         self.lm_head = None if config.tie_word_embeddings else Embedding(config, rngs)
 
     def __call__(

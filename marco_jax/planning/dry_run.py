@@ -68,7 +68,7 @@ def _model(config: ConfigDict, workdir: pathlib.Path) -> Qwen2Config:
     If the tokenizer of a new run does not exist yet, its vocabulary size is the configured one.
     """
     if config.init_from:
-        return find_model(config.init_from).config
+        return find_model(config.init_from, weights_only=True).config
     own = [path for path in (workdir / TOKENIZER, config.tokenizer.path) if path]
     found = next((path for path in own if pathlib.Path(path).is_dir()), None)
     size = load_tokenizer(found).vocab_size if found else config.tokenizer.vocab_size

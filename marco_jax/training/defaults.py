@@ -53,8 +53,7 @@ def training_config() -> ConfigDict:
     # The sizes of the model; that of the vocabulary follows from the tokenizer.
     c.model = ConfigDict(
         {
-            # A name of PRESETS in marco_jax/model/qwen2_config.py, such as "qwen2_7b", which
-            # replaces the sizes below; empty: the sizes below.
+            # A name of PRESETS in marco_jax/model/qwen2_config.py; empty: the sizes below.
             "preset": "",
             "hidden_size": 128,
             "intermediate_size": 352,
@@ -62,15 +61,16 @@ def training_config() -> ConfigDict:
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 32,
+            # Biases of q, k and v (Qwen2), or norms of each head's q and k (Qwen3): not both.
+            "qkv_bias": True,
+            "qk_norm": False,
             # Whether the output matrix is the embedding.
             "tie_word_embeddings": True,
-            # The longest input of `marco eval` and `marco generate`, and written to exports.
-            # Training has batch.length.
+            # The longest input of `marco eval` and `marco generate`; training has batch.length.
             "max_position_embeddings": 1024,
         }
     )
-    # Type of activations and matrix products: "float32" or "bfloat16". Parameters and optimizer
-    # moments are stored in float32.
+    # Type of activations and products: "float32" or "bfloat16". Parameters and moments: float32.
     c.dtype = "float32"
     # What a layer keeps for its backward pass; the rest is computed again. "none": keep all;
     # "minimal": the results of matrix products and attention; "offload": the same in the host's

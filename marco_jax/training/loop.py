@@ -82,7 +82,8 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         with Progress(f"reading {config.data}"):
             corpus = load_corpus(config.data, config.seed, config.data_errors)
         check_sources(config, plan.stages, corpus.infos())
-        base = find_model(config.init_from) if config.init_from else None
+        own = bool(config.tokenizer.path)
+        base = find_model(config.init_from, weights_only=own) if config.init_from else None
         with first_process_first("tokenizer"):
             tokenizer = find_tokenizer(config, corpus, directory, base and base.tokenizer)
         model = base.config if base else model_config(config, tokenizer.vocab_size)

@@ -242,9 +242,15 @@ class Checkpoints:
 
 
 def read_meta(directory: pathlib.Path) -> Meta:
-    """Reads the `meta` item of a step."""
+    """Reads the `meta` item of a step; fields of the model that it does not have get defaults."""
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(directory / "meta")
+        meta = reader.restore(directory / "meta")
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Qwen2Config)
+        if field.default is not dataclasses.MISSING
+    }
+    return meta | {"model": defaults | meta["model"]}
 
 
 def _preservation(policy: ConfigDict | None) -> Any:

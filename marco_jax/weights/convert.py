@@ -35,13 +35,14 @@ from marco_jax.weights.directory import (
 from marco_jax.weights.huggingface import check_exportable, open_huggingface
 from marco_jax.weights.model_card import CARD, Terms, model_card, read_terms, stated_terms
 from marco_jax.weights.models import FoundModel, find_model
+from marco_jax.weights.nonfinite import NonFiniteValues
 from marco_jax.weights.safetensors_files import NamedTensors, StoredTensor
 from marco_jax.weights.stored_weights import stored_weights
 
 _log = logging.getLogger(__name__)
 
-# The journal of an unfinished import: its first line identifies the import, each further line is
-# the name of a tensor that has been written.
+# The journal of an unfinished import: its first line identifies the import, each further line has
+# the name of a tensor that has been written, and the number of its values that are not finite.
 _JOURNAL = "import.jsonl"
 
 EMBEDDINGS = ("embed_tokens/embedding", "lm_head/embedding")
@@ -54,18 +55,22 @@ def import_huggingface(
     dtype: Any = None,
     extension: Extension | None = None,
     files: Mapping[str, Any] | None = None,
+    weights_only: bool = False,
 ) -> tuple[Qwen2Config, Progress]:
     """Imports a Hugging Face directory as a workdir with one checkpoint step, without optimizer.
 
     One tensor is in memory at a time. An import that was killed is continued by a call with the
-    same arguments; an import that fails leaves no files.
+    same arguments; an import that fails leaves no files. NaN and infinite values are imported, and
+    a warning counts them.
 
     Args:
-        hf_dir: a Hugging Face Qwen2 directory with its tokenizer.
+        hf_dir: a Hugging Face directory with its tokenizer.
         out: a new directory.
         dtype: of the checkpoint; None keeps the stored one.
         extension: new tokens for the tokenizer, for which embeddings get rows.
         files: further JSON files to write into `out`, by name.
+        weights_only: import no tokenizer. To train, a run then needs `tokenizer.path`; to evaluate
+            or generate, put tokenizer files into `out`/tokenizer.
 
     Returns:
         the model's config, and the progress with bytes and speed.
@@ -73,14 +78,18 @@ def import_huggingface(
     Raises:
         FileExistsError: `out` exists.
         OSError: a file is absent, or the disk is full.
-        ValueError: the directory has no Qwen2 model or a damaged one, or another import into `out`
-            is running.
+        ValueError: the directory has no supported model or a damaged one, or another import into
+            `out` is running.
     """
     out = pathlib.Path(out).absolute()
     if out.exists():
         raise FileExistsError(f"{out} exists: give a new directory")
     config, tensors = open_huggingface(hf_dir)
-    tokenizer = extension.tokenizer if extension else load_tokenizer(hf_dir)
+    if weights_only and extension:
+        raise ValueError("an extension of the vocabulary needs the tokenizer: drop --weights_only")
+    tokenizer = extension.tokenizer if extension else None
+    if not extension and not weights_only:
+        tokenizer = _find_tokenizer(hf_dir)
     if extension:
         config = dataclasses.replace(config, vocab_size=extension.rows(config.vocab_size))
     check_exportable(config, abstract_params(config), tokenizer)
@@ -102,6 +111,13 @@ def import_huggingface(
     return config, progress
 
 
+def _find_tokenizer(hf_dir: str | os.PathLike) -> Tokenizer:
+    try:
+        return load_tokenizer(hf_dir)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; --weights_only imports without it") from None
+
+
 class _Import:
     """The conversion of one Hugging Face directory to a checkpoint step."""
 
@@ -110,12 +126,12 @@ class _Import:
         source: pathlib.Path,
         config: Qwen2Config,
         tensors: dict[str, StoredTensor],
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         dtype: Any,
         extension: Extension | None,
     ) -> None:
         self.config, self.tensors, self.tokenizer = config, tensors, tokenizer
-        self.extension = extension
+        self.extension, self.non_finite = extension, NonFiniteValues()
         self.dtypes = {}
         for row in parameter_table(config):
             stored = (tensors[name].dtype for name in row.huggingface_names(config))
@@ -125,8 +141,9 @@ class _Import:
             "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
             "model": dataclasses.asdict(config),
             "dtypes": {path: kind.name for path, kind in self.dtypes.items()},
-            "tokenizer": tokenizer.fingerprint,
+            "tokenizer": tokenizer and tokenizer.fingerprint,
         }
+        self.source = source
         self.card = dataclasses.asdict(read_terms(source))
         # Of the checkpoint's arrays.
         self.nbytes = sum(
@@ -153,12 +170,17 @@ class _Import:
             for row, layer, name in items:
                 if name in done:
                     continue
-                writer.write(row, layer, self._array(row, name))
-                print(json.dumps(name), file=journal, flush=True)
+                with np.errstate(over="ignore"):  # what overflows is counted
+                    array = self._array(row, name)
+                writer.write(row, layer, array)
+                line = [name, self.non_finite.count(name, array)]
+                print(json.dumps(line), file=journal, flush=True)
                 progress(self._size(row))
             finish_step(step, self.dtypes)
-        self.tokenizer.save(partial / TOKENIZER)
+        if self.tokenizer is not None:
+            self.tokenizer.save(partial / TOKENIZER)
         write_json(partial / CARD, self.card)
+        self.non_finite.warn(self.source)
         (partial / _JOURNAL).unlink()
         return progress
 
@@ -172,9 +194,12 @@ class _Import:
             # A line without a newline was cut by a kill; its tensor is written again.
             first, *rest = journal.read_text(encoding="utf-8").rpartition("\n")[0].split("\n")
             if json.loads(first) == json.loads(json.dumps(self.identity)):
-                done = {json.loads(line) for line in rest}
+                done = dict(json.loads(line) for line in rest)
                 journal.write_text("".join(f"{line}\n" for line in (first, *rest)), "utf-8")
-                return done
+                for name, number in done.items():
+                    if number:
+                        self.non_finite.add(name, number)
+                return set(done)
         for path in partial.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -206,6 +231,7 @@ def export_model(
     terms: Terms | None = None,
     overwrite: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    weights_only: bool = False,
 ) -> tuple[FoundModel, Progress]:
     """Exports any model as a Hugging Face directory, with one tensor in memory at a time.
 
@@ -215,6 +241,7 @@ def export_model(
         terms: for the model card; empty fields are taken from the run or directory.
         overwrite: replace an earlier export as a whole.
         max_shard_bytes: the largest safetensors file.
+        weights_only: write no tokenizer files; the model needs none.
 
     Returns:
         the model, and the progress with bytes and speed.
@@ -226,7 +253,9 @@ def export_model(
     """
     out = pathlib.Path(out)
     check_free(out, overwrite)
-    found = find_model(path)
+    found = find_model(path, weights_only)
+    if weights_only:
+        found = dataclasses.replace(found, tokenizer=None)
     check_exportable(found.config, abstract_params(found.config), found.tokenizer)
     tensors = named_tensors(found, dtype)
     total = sum(tensor.nbytes for tensor in tensors.values())

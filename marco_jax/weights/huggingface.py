@@ -1,4 +1,4 @@
-"""Import and export of Hugging Face Qwen2 directories, with the table of parameters.py."""
+"""Import and export of Hugging Face directories (Qwen2, Qwen3) by the table of parameters.py."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from marco_jax.weights.directory import (
     huggingface_tensors,
     write_directory,
 )
+from marco_jax.weights.nonfinite import NonFiniteValues
 from marco_jax.weights.safetensors_files import StoredTensor, read_json, stored_tensors
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -34,7 +35,7 @@ _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
 def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
-    """Reads the config of a Hugging Face Qwen2 or Qwen2.5 directory, of transformers 4 or 5.
+    """Reads the config of a Hugging Face Qwen2, Qwen2.5 or dense Qwen3, of transformers 4 or 5.
 
     Raises:
         FileNotFoundError: no config.json.
@@ -51,7 +52,7 @@ def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
 
 
 def open_huggingface(hf_dir: str | os.PathLike[str]) -> tuple[Qwen2Config, dict[str, StoredTensor]]:
-    """Reads and checks the config and the tensor headers of a Hugging Face Qwen2 checkpoint.
+    """Reads and checks the config and the tensor headers of a Hugging Face checkpoint.
 
     Ignores buffers that transformers computes, and a second copy of a tied head.
 
@@ -73,7 +74,7 @@ def load_huggingface(
     dtype: Any = None,
     sharding: Sharding | None = None,
 ) -> tuple[Qwen2Config, Params]:
-    """Loads a Hugging Face Qwen2 checkpoint, one tensor at a time.
+    """Loads a Hugging Face checkpoint, one tensor at a time.
 
     Args:
         hf_dir: config.json and model.safetensors, or shards and their index.
@@ -83,12 +84,17 @@ def load_huggingface(
 
     Returns:
         the config, and the parameters as a nested dict of arrays with layers stacked on axis 0.
-        The arrays may be donated. Errors are those of `open_huggingface`.
+        The arrays may be donated. A warning counts NaN and infinite values of the parts that this
+        process reads. Errors are those of `open_huggingface`.
     """
     config, tensors = open_huggingface(hf_dir)
-    return config, unflatten(
-        {row.path: _load(row, config, tensors, dtype, sharding) for row in parameter_table(config)}
-    )
+    non_finite = NonFiniteValues()
+    params = {
+        row.path: _load(row, config, tensors, dtype, sharding, non_finite)
+        for row in parameter_table(config)
+    }
+    non_finite.warn(hf_dir)
+    return config, unflatten(params)
 
 
 def _check_tied(embedding: StoredTensor | None, head: StoredTensor) -> None:
@@ -111,9 +117,10 @@ def _check_tensors(directory: Path, config: Qwen2Config, tensors: dict[str, Stor
         )
     unexpected = [name for name in tensors if name not in shapes]
     if unexpected:
+        family = config.architecture.family
         raise ValueError(
-            f"{tensors[unexpected[0]].path} has {_first_of(unexpected)}, which a Qwen2 of its "
-            "config.json does not have: give the directory of a plain Qwen2 model"
+            f"{tensors[unexpected[0]].path} has {_first_of(unexpected)}, which a {family} of its "
+            f"config.json does not have: give the directory of a plain {family} model"
         )
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
@@ -133,6 +140,7 @@ def _load(
     tensors: dict[str, StoredTensor],
     dtype: Any,
     sharding: Sharding | None,
+    non_finite: NonFiniteValues,
 ) -> jax.Array:
     """Loads one parameter; every device copies its own shard out of the mapped files.
 
@@ -148,7 +156,11 @@ def _load(
 
     def load(tensor: StoredTensor) -> jax.Array:
         def read(index: tuple[slice, ...]) -> np.ndarray:
-            return np.array(row.from_huggingface(tensor.map(), config)[index], dtype)
+            with np.errstate(over="ignore"):
+                part = np.array(row.from_huggingface(tensor.map(), config)[index], dtype)
+            # Counted, overflows included. Devices with equal shards read the same part.
+            non_finite.count(tensor.name, part, str(index))
+            return part
 
         return jax.make_array_from_callback(row.layer_shape(config), of_layer, read)
 

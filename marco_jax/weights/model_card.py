@@ -80,8 +80,8 @@ def model_card(
     languages = [code for code in LANGUAGES if code in sources]
     lines = [*_front_matter(terms, languages), "", f"# {name}", ""]
     lines.append(
-        f"A Qwen2 model of {config.num_parameters / 1e6:,.1f} million parameters: "
-        f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
+        f"A {config.architecture.family} model of {config.num_parameters / 1e6:,.1f} million "
+        f"parameters: {config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
         f"{config.vocab_size:,} embedding rows."
     )
     if terms.base_model:

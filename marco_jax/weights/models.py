@@ -39,11 +39,12 @@ class FoundModel:
     """A model that was found and verified, without its weights.
 
     `directory` is a checkpoint step, or a Hugging Face directory if workdir and step are None. If
-    `lora` is set, the step has adapters of `base`.
+    `lora` is set, the step has adapters of `base`. Only a model that `find_model` was asked for
+    with `weights_only` may have no tokenizer.
     """
 
     config: Qwen2Config
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     directory: pathlib.Path
     workdir: pathlib.Path | None = None
     step: int | None = None
@@ -63,30 +64,31 @@ class LoadedModel:
     step: int | None
 
 
-def find_model(path: str | os.PathLike) -> FoundModel:
+def find_model(path: str | os.PathLike, weights_only: bool = False) -> FoundModel:
     """Finds a workdir's newest undamaged step, a given step, or a Hugging Face directory.
 
     The files of a step's parameters and meta are verified; damaged steps of a workdir are skipped.
+    With `weights_only` a model without a tokenizer is found, too.
 
     Raises:
-        FileNotFoundError: the path has no model.
+        FileNotFoundError: the path has no model, or the model has no tokenizer.
         ValueError: the given step is damaged.
     """
     path = pathlib.Path(path).absolute()
     if (path / CHECKPOINTS).is_dir():
         for step in sorted(finished_steps(path / CHECKPOINTS), reverse=True):
             try:
-                return _find_step(path, step)
+                return _find_step(path, step, weights_only)
             except Damaged as damage:
                 _log.warning(f"checkpoint {step} of {path} is damaged ({damage}): skipped")
         raise FileNotFoundError(f"{path / CHECKPOINTS} has no finished and undamaged checkpoint")
     if path.parent.name == CHECKPOINTS and path.name.isdigit() and path.is_dir():
         try:
-            return _find_step(path.parent.parent, int(path.name))
+            return _find_step(path.parent.parent, int(path.name), weights_only)
         except Damaged as damage:
             raise ValueError(f"{path} is damaged ({damage}): give another step") from None
     if (path / "config.json").is_file():
-        return FoundModel(read_config(path), load_tokenizer(path), path)
+        return FoundModel(read_config(path), _tokenizer(path, weights_only), path)
     raise FileNotFoundError(
         f"{path} is not a model: give a workdir, a step inside its checkpoints/, "
         "or a Hugging Face directory with a config.json"
@@ -169,17 +171,29 @@ def fingerprint(found: FoundModel) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _find_step(workdir: pathlib.Path, step: int) -> FoundModel:
+def _tokenizer(directory: pathlib.Path, optional: bool) -> Tokenizer | None:
+    try:
+        return load_tokenizer(directory)
+    except FileNotFoundError as error:
+        if optional:
+            return None
+        raise FileNotFoundError(
+            f"{error}; without one, training needs tokenizer.path and export --weights_only"
+        ) from None
+
+
+def _find_step(workdir: pathlib.Path, step: int, weights_only: bool) -> FoundModel:
     directory = workdir / CHECKPOINTS / str(step)
     verify_files(directory, items=("params", "meta"))
     meta = read_meta(directory)
-    tokenizer = load_tokenizer(workdir / TOKENIZER)
+    tokenizer = _tokenizer(workdir / TOKENIZER, weights_only)
     found = FoundModel(Qwen2Config(**meta["model"]), tokenizer, directory, workdir, step, meta)
     if not meta.get("lora"):
         return found
     lora = LoraOptions(**meta["lora"] | {"targets": tuple(meta["lora"]["targets"])})
     try:
-        base = find_model(meta["base"])
+        # The adapters have a tokenizer of their own.
+        base = find_model(meta["base"], weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{directory} has adapters of {meta['base']}, which does not exist: put it back"

@@ -83,6 +83,12 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
     weight_map = read_json(directory / INDEX).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ValueError(f"{directory / INDEX} has no weight_map: download it again")
+    for name, file_name in weight_map.items():
+        if not isinstance(file_name, str) or not file_name:
+            raise ValueError(
+                f"{directory / INDEX}: weight_map has {json.dumps(file_name)[:60]} for {name}, not "
+                "the name of a file: download it again"
+            )
     tensors: dict[str, StoredTensor] = {}
     for file_name in sorted(set(weight_map.values())):
         path = directory / file_name
@@ -123,18 +129,26 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
             header = json.loads(file.read(length))
         except ValueError:
             raise ValueError(f"{path} is not a safetensors file: copy it again") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is not a safetensors file: copy it again")
     start = 8 + length
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if entry["dtype"] not in _DTYPES:
+        try:
+            kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        except (KeyError, TypeError, ValueError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{path}: the header of {name} cannot be read: copy it again")
+        if kind not in _DTYPES:
             raise ValueError(
-                f"{path}: {name} has dtype {entry['dtype']}, which is not one of "
+                f"{path}: {name} has dtype {kind}, which is not one of "
                 f"{', '.join(_DTYPES)}: give the unquantised weights"
             )
-        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
+        dtype = _DTYPES[kind]
         if end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
             raise ValueError(f"{path}: the header of {name} contradicts itself: copy it again")
         if start + end > size:

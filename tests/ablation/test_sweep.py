@@ -323,13 +323,19 @@ def test_a_run_that_takes_the_process_with_it_is_left_out_in_the_end(fake, argum
     assert "random001" not in training.ran
 
 
-def test_a_sweep_whose_runs_would_be_others_is_refused(fake, arguments, capsys):
+def test_a_sweep_whose_runs_would_be_others_is_refused(fake, arguments, tmp_path, capsys):
     fake()
     assert main([*arguments, "--config.sweep.confirm.seeds=0"]) == 0
     assert main([*arguments, "--config.steps=50"]) == 2
     assert "steps: 100 -> 50" in capsys.readouterr().err
     # What belongs to the fit may change.
     free = ["--config.sweep.confirm.seeds=0", "--config.sweep.bounds=en=0.1"]
+    assert main([*arguments, *free]) == 0
+    # A sweep that was started before a size became a field has its default.
+    path = tmp_path / "sweep" / sweep_module.PLAN
+    plan = json.loads(path.read_text())
+    del plan["config"]["model"]["qk_norm"]
+    path.write_text(json.dumps(plan))
     assert main([*arguments, *free]) == 0
 
 

@@ -1,4 +1,4 @@
-"""What Qwen2 promises whatever the weights: shapes, causality, packing, caches, meshes."""
+"""What the model promises whatever the weights: shapes, causality, packing, caches, meshes."""
 
 import dataclasses
 
@@ -9,12 +9,13 @@ import pytest
 
 from marco_jax.model.layout import Plain
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings, replicate_kv_heads
-from marco_jax.model.parameters import flatten, parameter_table
+from marco_jax.model.parameters import flatten, parameter_table, unflatten
 from marco_jax.model.qwen2 import Rotary, abstract_params, bind, init_params
 from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 
 TINY = PRESETS["tiny"]
 TIED = dataclasses.replace(TINY, tie_word_embeddings=True)
+QWEN3 = PRESETS["qwen3_tiny"]
 
 
 def logits(config, params, tokens, positions=None, segment_ids=None, **options):
@@ -29,9 +30,21 @@ def logits(config, params, tokens, positions=None, segment_ids=None, **options):
     return np.asarray(jax.jit(run)(params, tokens, positions, segment_ids))
 
 
+def varied_params(config):
+    """Random parameters that differ enough to show, also where they start equal."""
+    params = flatten(init_params(config, seed=1))
+    generator = np.random.default_rng(2)
+    for path, value in params.items():
+        if path.endswith("scale") and "_norm/" in path:
+            params[path] = value + generator.normal(scale=0.3, size=value.shape)
+        elif value.ndim > 1:
+            params[path] = value * 4
+    return unflatten(params)
+
+
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(lambda x: x * 4 if x.ndim > 1 else x, init_params(TINY, seed=1))
+    return varied_params(TINY)
 
 
 def random_tokens(batch, length, seed=0):
@@ -46,6 +59,12 @@ def random_tokens(batch, length, seed=0):
         ("qwen2_1_5b", 1_543_714_304),
         ("qwen2_7b", 7_615_616_512),
         ("qwen2_72b", 72_706_203_648),
+        ("qwen3_0_6b", 596_049_920),
+        ("qwen3_1_7b", 1_720_574_976),
+        ("qwen3_4b", 4_022_468_096),
+        ("qwen3_8b", 8_190_735_360),
+        ("qwen3_14b", 14_768_307_200),
+        ("qwen3_32b", 32_762_123_264),
     ],
 )
 def test_presets_have_the_published_parameter_counts(preset, count):
@@ -54,7 +73,19 @@ def test_presets_have_the_published_parameter_counts(preset, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config))) == count
 
 
-@pytest.mark.parametrize("config", [TINY, TIED])
+@pytest.mark.parametrize("preset", ["qwen2_1_5b", "qwen3_8b"])
+def test_flops_are_six_for_each_weight_of_a_product(preset):
+    config = dataclasses.replace(PRESETS[preset], tie_word_embeddings=False)
+    matrices = sum(
+        int(np.prod(row.shape(config)))
+        for row in parameter_table(config)
+        if row.inputs or row.path.startswith("lm_head")
+    )
+    attention = 6 * config.num_hidden_layers * 512 * config.num_attention_heads * config.head_dim
+    assert config.flops_per_token(512) == 6 * matrices + attention
+
+
+@pytest.mark.parametrize("config", [TINY, TIED, QWEN3])
 def test_modules_hold_exactly_the_parameters_of_the_table(config):
     shapes = {path: leaf.shape for path, leaf in flatten(init_params(config, seed=0)).items()}
     assert shapes == {row.path: row.shape(config) for row in parameter_table(config)}
@@ -95,12 +126,14 @@ def test_token_zero_is_an_ordinary_token(params):
 
 
 @pytest.mark.parametrize("remat", ["minimal", "full"])
-def test_remat_changes_memory_not_gradients(params, remat):
+@pytest.mark.parametrize("config", [TINY, QWEN3], ids=["biases", "norms"])
+def test_remat_changes_memory_not_gradients(config, remat):
+    params = varied_params(config)
     tokens = random_tokens(2, 16)
     positions = np.broadcast_to(np.arange(16), tokens.shape)
 
     def loss(params, remat):
-        hidden, _ = bind(TINY, params)(tokens, positions, remat=remat)
+        hidden, _ = bind(config, params)(tokens, positions, remat=remat)
         return jnp.sum(hidden**2)
 
     plain = jax.jit(jax.grad(loss), static_argnums=1)(params, "none")
@@ -113,8 +146,9 @@ def test_remat_changes_memory_not_gradients(params, remat):
     "axes",
     [{"fsdp": 8}, {"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "context": 2}, {"tensor": 4}],
 )
-def test_the_mesh_does_not_change_the_logits(params, axes):
-    config = dataclasses.replace(TINY, num_key_value_heads=2)
+@pytest.mark.parametrize("config", [TINY, QWEN3], ids=["biases", "norms"])
+def test_the_mesh_does_not_change_the_logits(config, axes):
+    params = varied_params(config)
     count = int(np.prod(list(axes.values())))
     sharding = Sharding(create_mesh(axes, jax.devices()[:count]))
     if axes.get("tensor", 1) > config.num_key_value_heads:
@@ -157,7 +191,7 @@ def test_a_config_survives_hugging_face_and_names_what_is_wrong():
     assert Qwen2Config.from_huggingface(legacy) == config
     with pytest.raises(ValueError, match="model_type is 'llama'"):
         Qwen2Config.from_huggingface({**fields, "model_type": "llama"})
-    with pytest.raises(ValueError, match="no hidden_size"):
+    with pytest.raises(ValueError, match="hidden_size is absent"):
         Qwen2Config.from_huggingface({k: v for k, v in fields.items() if k != "hidden_size"})
     with pytest.raises(ValueError, match="yarn"):
         Qwen2Config.from_huggingface({**fields, "rope_scaling": {"type": "yarn", "factor": 4}})

@@ -1,4 +1,4 @@
-"""Randomly initialised Hugging Face Qwen2 directories, and what transformers computes on them."""
+"""Random Hugging Face directories of Qwen2 and Qwen3, and what transformers computes on them."""
 
 import json
 
@@ -84,6 +84,37 @@ _SIZES["2.5-3B"] = {
     "use_mrope": False,
     "vocab_size": 260,
 }
+# Likewise of Qwen/Qwen3-0.6B and Qwen3-8B, whose head_dim does not follow from the other sizes.
+_QWEN3 = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "head_dim": 32,
+    "max_position_embeddings": 40960,
+    "model_type": "qwen3",
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "sliding_window": None,
+    "transformers_version": "4.51.0",
+    "vocab_size": 260,
+}
+_SIZES["3-0.6B"] = _QWEN3 | {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "max_window_layers": 28,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+}
+_SIZES["3-8B"] = _QWEN3 | {
+    "hidden_size": 96,
+    "intermediate_size": 288,
+    "max_window_layers": 36,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": False,
+}
 PUBLISHED = {size: _COMMON | fields for size, fields in _SIZES.items()}
 
 
@@ -113,11 +144,11 @@ def make_directory(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
 
     def make(fields):
-        directory = tmp_path_factory.mktemp("qwen2")
+        directory = tmp_path_factory.mktemp("model")
         (directory / "config.json").write_text(json.dumps(fields))
         config = transformers.AutoConfig.from_pretrained(directory)
         torch.manual_seed(0)
-        model = transformers.Qwen2ForCausalLM(config).float()
+        model = transformers.AutoModelForCausalLM.from_config(config).float()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 # transformers starts biases at 0 and norms at 1: a swap of them would not show.
@@ -152,7 +183,7 @@ def published():
 
 @pytest.fixture(scope="session")
 def load_torch():
-    """A function (directory) -> Qwen2ForCausalLM in float32, in eval mode."""
+    """A function (directory) -> its model of transformers in float32, in eval mode."""
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
 

@@ -1,5 +1,6 @@
 """Directories that transformers writes are read, and those that we write load in transformers."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from marco_jax.model.parameters import flatten
-from marco_jax.weights.huggingface import load_huggingface, save_huggingface
+from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
+from marco_jax.weights.huggingface import load_huggingface, read_config, save_huggingface
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -157,6 +159,32 @@ def test_buffers_of_older_versions_are_passed_over(qwen2_directory, tmp_path):
     save_file(tensors, path, {"format": "pt"})
     _, params = load_huggingface(tmp_path / "hf")
     assert flatten(params).keys() == flatten(load_huggingface(qwen2_directory)[1]).keys()
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+def test_absent_fields_mean_what_they_mean_in_transformers(tmp_path, model_type):
+    sizes = {"vocab_size": 64, "hidden_size": 128, "intermediate_size": 48, "num_hidden_layers": 1}
+    fields = {"model_type": model_type, "num_attention_heads": 32, **sizes}
+    for changes in ({}, {"num_key_value_heads": None}, {"rope_scaling": None}, {"rope_theta": 5}):
+        (tmp_path / "config.json").write_text(json.dumps(fields | changes))
+        theirs, ours = transformers.AutoConfig.from_pretrained(tmp_path), read_config(tmp_path)
+        for name in (
+            *("num_key_value_heads", "rms_norm_eps", "tie_word_embeddings", "initializer_range"),
+            "max_position_embeddings",
+        ):
+            assert getattr(ours, name) == getattr(theirs, name), name
+        assert ours.rope_theta == theirs.rope_parameters["rope_theta"]
+        head_dim = getattr(theirs, "head_dim", theirs.hidden_size // theirs.num_attention_heads)
+        assert ours.head_dim == head_dim
+
+
+def test_a_preset_of_qwen3_has_the_published_fields(published):
+    """Those besides the sizes, which are smaller here."""
+    config = Qwen2Config.from_huggingface(published["3-0.6B"])
+    preset = PRESETS["qwen3_0_6b"]
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim")
+    same = {name: getattr(preset, name) for name in sizes}
+    assert dataclasses.replace(config, **same) == preset
 
 
 def test_llama_directory_is_refused(tmp_path):

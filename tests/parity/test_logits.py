@@ -90,7 +90,7 @@ class IdTokenizer:
         return " ".join(map(str, ids))
 
 
-@pytest.mark.parametrize("size", ["0.5B", "72B"])
+@pytest.mark.parametrize("size", ["0.5B", "72B", "3-0.6B", "3-8B"])
 def test_greedy_tokens_equal_generate(published, make_directory, load_torch, size):
     directory = make_directory(published[size])
     config, params = load_huggingface(directory)

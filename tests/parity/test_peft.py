@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from marco_jax.__main__ import main
+from marco_jax.tokenizers.tokenizer import load_tokenizer
 from marco_jax.training.loop import train
 from marco_jax.weights.models import find_model, load_model
 
@@ -34,8 +35,8 @@ TEXTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def adapted(root, tmp_path_factory):
+@pytest.fixture(scope="module", params=["Qwen2", "Qwen3"])
+def adapted(request, root, tmp_path_factory):
     """A base as a Hugging Face directory, and a run whose adapters have moved."""
     from marco_jax.training.config import load_config
 
@@ -47,10 +48,18 @@ def adapted(root, tmp_path_factory):
     ]
     (directory / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = str(root / "configs/demo.py")
-    given = (*SMALL, f"data={directory / 'text.jsonl'}")
+    norms = request.param == "Qwen3"
+    kind = (f"model.qk_norm={norms}", f"model.qkv_bias={not norms}")
+    given = (*SMALL, *kind, f"data={directory / 'text.jsonl'}")
     assert train(load_config(config, given), directory / "base") == 0
     command = ["export", f"--model={directory / 'base'}", f"--out={directory / 'hf'}"]
     assert main(command) == 0
+    config_json = json.loads((directory / "hf/config.json").read_text())
+    assert config_json["architectures"] == [f"{request.param}ForCausalLM"]
+    assert f"A {request.param} model of" in (directory / "hf/README.md").read_text()
+    text = "the run қадам  saves"
+    ids = load_tokenizer(directory / "hf").encode(text)
+    assert transformers.AutoTokenizer.from_pretrained(directory / "hf")(text)["input_ids"] == ids
     lora = (f"init_from={directory / 'hf'}", "lora.rank=4", "lora.base_dtype=float32")
     assert train(load_config(config, (*given, *lora)), directory / "lora") == 0
     return directory

@@ -88,11 +88,12 @@ def check_gradients(config, ours, model):
     assert not named
 
 
-@pytest.fixture(scope="module", params=["0.5B", "1.5B", "7B", "72B"])
+@pytest.fixture(scope="module", params=["0.5B", "1.5B", "7B", "72B", "3-0.6B", "3-8B"])
 def shape(request, published, make_directory, load_torch):
     """A size's preset, our config and parameters, and the model of transformers."""
     directory = make_directory(published[request.param])
-    preset = PRESETS["qwen2_" + request.param.lower().replace(".", "_")]
+    size = request.param.lower().replace(".", "_")
+    preset = PRESETS[f"qwen3_{size[2:]}" if size.startswith("3-") else f"qwen2_{size}"]
     return preset, *load_huggingface(directory), load_torch(directory)
 
 
@@ -101,6 +102,8 @@ def test_shape_is_that_of_the_preset(shape):
     for field in (
         "num_attention_heads",
         "num_key_value_heads",
+        "qkv_bias",
+        "qk_norm",
         "rms_norm_eps",
         "rope_theta",
         "tie_word_embeddings",
@@ -109,9 +112,12 @@ def test_shape_is_that_of_the_preset(shape):
     ratios = [c.intermediate_size / c.hidden_size for c in (config, preset)]
     assert ratios[0] == pytest.approx(ratios[1], rel=0.05)
     assert config.vocab_size > USED_VOCAB
-    biases = [np.asarray(x) for path, x in flatten(params).items() if path.endswith("bias")]
-    assert len(biases) == 3
+    flat = {path: np.asarray(x) for path, x in flatten(params).items()}
+    biases = [x for path, x in flat.items() if path.endswith("bias")]
+    norms = [x for path, x in flat.items() if "_norm/" in path]
+    assert (len(biases), len(norms)) == ((3, 0) if config.qkv_bias else (0, 2))
     assert all(np.abs(bias).min() > 0 for bias in biases)
+    assert all(np.abs(norm - 1).max() > 0.1 for norm in norms)
 
 
 def test_plain_input(shape, torch_logits):

@@ -14,7 +14,7 @@ from marco_jax.training.config import load_config, model_config
 
 pytest.importorskip("libtpu", reason="the TPU compiler (libtpu) is not installed")
 
-SIZES = ("0_5b", "1_5b", "7b", "72b")
+SIZES = ("qwen2_0_5b", "qwen2_1_5b", "qwen2_7b", "qwen2_72b", "qwen3_8b")
 SMALL = (
     "--config.model.preset=small",
     "--config.batch.length=512",
@@ -186,7 +186,7 @@ def test_a_search_reports_the_best_layout_that_fits(root, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_every_config_fits_the_machine_that_it_is_for(root, tmp_path, size):
-    config = f"{root}/configs/qwen2_{size}.py"
+    config = f"{root}/configs/{size}.py"
     out = tmp_path / "plan.json"
     done = plan(root, f"--config={config}", "--only=train", f"--out={out}")
     assert done.returncode == 0, done.stderr

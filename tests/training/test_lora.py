@@ -14,17 +14,18 @@ from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.step import Batch, StepOptions, Trainer
 
 TINY = PRESETS["tiny"]
+QWEN3 = PRESETS["qwen3_tiny"]
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LORA = LoraOptions(rank=4, alpha=8.0, targets=ALL, base_dtype="float32")
 
 
-def make_trainer(axes=None, devices=None, lora=LORA, rules=DEFAULT_RULES):
+def make_trainer(axes=None, devices=None, lora=LORA, rules=DEFAULT_RULES, config=TINY):
     schedule = StageSchedule(steps=50, peak=1e-2).build()
     optimizer = create_optimizer(
-        TINY, schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0, lora=lora
+        config, schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0, lora=lora
     )
     sharding = Sharding(create_mesh(axes or {"fsdp": 1}, devices), rules)
-    return Trainer(TINY, optimizer, schedule, sharding, 1, StepOptions(lora=lora))
+    return Trainer(config, optimizer, schedule, sharding, 1, StepOptions(lora=lora))
 
 
 def random_batch(seed, rows=8, length=32):
@@ -40,27 +41,30 @@ def random_batch(seed, rows=8, length=32):
     )
 
 
-def moved(lora=LORA):
+def moved(config=TINY):
     """Adapters whose B is no longer zero."""
     rng = np.random.default_rng(2)
     return jax.tree.map(
-        lambda x: x + 0.1 * rng.standard_normal(x.shape, np.float32), init_adapters(TINY, lora, 1)
+        lambda x: x + 0.1 * rng.standard_normal(x.shape, np.float32), init_adapters(config, LORA, 1)
     )
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 0.02)])
-def test_merged_equals_unmerged(dtype, bound):
-    base = jax.tree.map(lambda x: x.astype(dtype), init_params(TINY, seed=0))
+@pytest.mark.parametrize(
+    ("config", "dtype", "bound"),
+    [(TINY, "float32", 1e-5), (TINY, "bfloat16", 0.02), (QWEN3, "float32", 1e-5)],
+)
+def test_merged_equals_unmerged(config, dtype, bound):
+    base = jax.tree.map(lambda x: x.astype(dtype), init_params(config, seed=0))
     batch = random_batch(0)
     inputs = (batch.tokens, batch.positions, batch.segment_ids)
 
     def logits(params, lora=None):
-        model = bind(TINY, params, lora)
+        model = bind(config, params, lora)
         return np.asarray(model.logits(model(*inputs)[0]))
 
-    adapters = moved()
+    adapters = moved(config)
     apart = logits(with_adapters(base, adapters), LORA)
-    merged = logits(merge(TINY, LORA, base, adapters))
+    merged = logits(merge(config, LORA, base, adapters))
     assert np.abs(apart - logits(base)).max() > 10 * bound * np.abs(apart).max()
     assert np.abs(apart - merged).max() <= bound * np.abs(apart).max()
 
@@ -92,17 +96,19 @@ def test_the_base_is_frozen_in_its_dtype_and_has_no_moments(one_device):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("axes", "rules"),
+    ("config", "axes", "rules"),
     [
-        ({"fsdp": 4, "tensor": 2}, DEFAULT_RULES),
-        ({"fsdp": 2, "tensor": 4}, replicate_kv_heads(DEFAULT_RULES)),
-        pytest.param({"fsdp": 2, "tensor": 2, "context": 2}, DEFAULT_RULES, marks=pytest.mark.slow),
+        (TINY, {"fsdp": 4, "tensor": 2}, DEFAULT_RULES),
+        (TINY, {"fsdp": 2, "tensor": 4}, replicate_kv_heads(DEFAULT_RULES)),
+        (TINY, {"fsdp": 2, "tensor": 2, "context": 2}, DEFAULT_RULES),
+        (QWEN3, {"fsdp": 2, "tensor": 4}, replicate_kv_heads(DEFAULT_RULES)),
     ],
 )
-def test_gradients_do_not_depend_on_the_mesh(one_device, axes, rules):
-    base, adapters, batch = init_params(TINY, seed=0), moved(), random_batch(3)
+def test_gradients_do_not_depend_on_the_mesh(one_device, config, axes, rules):
+    base, adapters, batch = init_params(config, seed=0), moved(config), random_batch(3)
     found = []
-    for trainer in (make_trainer(devices=one_device), make_trainer(axes, rules=rules)):
+    whole = make_trainer(devices=one_device, config=config)
+    for trainer in (whole, make_trainer(axes, rules=rules, config=config)):
         frozen = trainer.freeze(base)
         own = jax.device_put(adapters, trainer.state_shardings.params)
         placed = jax.device_put(batch, trainer.batch_sharding)

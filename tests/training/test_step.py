@@ -17,13 +17,13 @@ TINY = PRESETS["tiny"]
 SOURCES = 3
 
 
-def make_trainer(axes, devices, options=None, weight_decay=0.1):
+def make_trainer(axes, devices, options=None, weight_decay=0.1, config=TINY):
     schedule = StageSchedule(steps=50, peak=1e-2, warmup_steps=5).build()
     optimizer = create_optimizer(
-        TINY, schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=weight_decay, clip_norm=1.0
+        config, schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=weight_decay, clip_norm=1.0
     )
     sharding = Sharding(create_mesh(axes, devices))
-    return Trainer(TINY, optimizer, schedule, sharding, SOURCES, options or StepOptions())
+    return Trainer(config, optimizer, schedule, sharding, SOURCES, options or StepOptions())
 
 
 def random_batch(seed, rows=8, length=32, vocab=256):
@@ -152,10 +152,11 @@ def test_padding_has_no_gradient_and_no_count(one_device):
     np.testing.assert_allclose(metrics.grad_norm, changed.grad_norm, rtol=1e-6)
 
 
-def test_norms_and_biases_do_not_decay(one_device):
+@pytest.mark.parametrize("config", [TINY, PRESETS["qwen3_tiny"]], ids=["biases", "norms"])
+def test_norms_and_biases_do_not_decay(one_device, config):
     states = []
     for decay in (0.0, 0.5):
-        trainer = make_trainer({"fsdp": 1}, one_device, weight_decay=decay)
+        trainer = make_trainer({"fsdp": 1}, one_device, weight_decay=decay, config=config)
         batch = jax.device_put(random_batch(0), trainer.batch_sharding)
         states.append(flatten(trainer.step(trainer.init(0), batch)[0].params))
     for path, plain in states[0].items():

@@ -76,6 +76,21 @@ def test_an_export_is_cut_by_layer_from_a_checkpoint(finished):
     assert StoredParams(found.directory / "params", found.config).by_layer
 
 
+def test_a_run_from_weights_alone_has_the_tokenizer_of_its_config(
+    published, finished, small_config, tmp_path
+):
+    import_huggingface(published / "hf", tmp_path / "weights", weights_only=True)
+    given = (f"init_from={tmp_path / 'weights'}", "steps=3", "checkpoint.every=3")
+    with pytest.raises(FileNotFoundError, match="holds no tokenizer.* needs tokenizer.path"):
+        train(small_config(*given), str(tmp_path / "refused"))
+    path = f"tokenizer.path={finished / 'tokenizer'}"
+    assert train(small_config(*given, path), str(tmp_path / "run")) == 0
+    assert (
+        find_model(tmp_path / "run").tokenizer.fingerprint
+        == find_model(finished).tokenizer.fingerprint
+    )
+
+
 def test_an_unknown_export_dtype_is_refused(small_config, tmp_path):
     with pytest.raises(ConfigError, match="export_dtype is 'int8': choose one of float32"):
         train(small_config("export_every=5", "export_dtype=int8"), str(tmp_path))

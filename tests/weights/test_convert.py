@@ -15,18 +15,22 @@ from safetensors.numpy import load_file, save_file
 from marco_jax.__main__ import main
 from marco_jax.files import shutil as shutil_there
 from marco_jax.model.mesh import Sharding, create_mesh
-from marco_jax.model.parameters import flatten, parameter_table, parameter_tree
+from marco_jax.model.parameters import flatten, parameter_table, parameter_tree, unflatten
 from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.tokenizers.tokenizer import byte_letters, load_tokenizer, qwen2_tokenizer
 from marco_jax.tokenizers.tokenizer_files import Companions
+from marco_jax.training.config import ConfigError
+from marco_jax.training.restore import check_belongs
 from marco_jax.weights.arrays import ArrayWriter, StoredParams, chunk_shape
+from marco_jax.weights.checkpoints import read_meta
 from marco_jax.weights.convert import export_model, import_huggingface, named_tensors
 from marco_jax.weights.directory import huggingface_tensors
 from marco_jax.weights.huggingface import load_huggingface, save_huggingface
-from marco_jax.weights.models import find_model, load_model
+from marco_jax.weights.models import find_model, load_model, load_weights
 
 CONFIG = dataclasses.replace(PRESETS["tiny"], num_hidden_layers=3, vocab_size=320)
 TIED = dataclasses.replace(CONFIG, tie_word_embeddings=True)
+QWEN3 = dataclasses.replace(PRESETS["qwen3_tiny"], vocab_size=320)
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
 TOKENIZER = qwen2_tokenizer(
     {letter: number for number, letter in enumerate(byte_letters())},
@@ -71,7 +75,7 @@ def hf(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("config", [CONFIG, TIED, QWEN3], ids=["untied", "tied", "qwen3"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("max_shard_bytes", [100_000, 5_000_000_000])
 def test_import_of_an_export_is_the_model(tmp_path, config, dtype, max_shard_bytes):
@@ -242,6 +246,18 @@ def other_shape(directory):
     save_file(tensors, path)
 
 
+def null_in_the_index(directory):
+    path = directory / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["model.norm.weight"] = None
+    path.write_text(json.dumps(index))
+
+
+def heads_in_quotes(directory):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_attention_heads": "4"}))
+
+
 def no_tokenizer(directory):
     for path in directory.glob("tokenizer*"):
         path.unlink()
@@ -255,7 +271,9 @@ def no_tokenizer(directory):
         (cut_shard, "is truncated"),
         (lost_shard, "is absent though model.safetensors.index.json names it"),
         (other_shape, "model.norm.weight has shape [63]"),
-        (no_tokenizer, "holds no tokenizer"),
+        (null_in_the_index, "weight_map has null for model.norm.weight"),
+        (heads_in_quotes, 'config.json: num_attention_heads is "4": write a whole number'),
+        (no_tokenizer, "--weights_only"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, hf, command, damage, message, capsys):
@@ -266,6 +284,44 @@ def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path, hf, command, damag
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"marco {command}: ") and message in line
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+def test_weights_are_imported_and_exported_without_a_tokenizer(tmp_path, hf, capsys):
+    shutil.copytree(hf, tmp_path / "hf")
+    no_tokenizer(tmp_path / "hf")
+    command = ["import", f"--hf={tmp_path / 'hf'}", f"--out={tmp_path / 'out'}", "--weights_only"]
+    assert main([*command, "--extend_vocabulary=10"]) == 2
+    assert main(command) == 0
+    assert not (tmp_path / "out/tokenizer").exists()
+    with pytest.raises(FileNotFoundError, match="out/tokenizer holds no tokenizer: .* training"):
+        load_model(tmp_path / "out")
+    found = find_model(tmp_path / "out", weights_only=True)
+    assert found.tokenizer is None
+    assert_same(load_weights(found), load_huggingface(hf)[1])
+    command = ["export", f"--model={tmp_path / 'out'}", f"--out={tmp_path / 'again'}"]
+    assert main(command) == 2
+    assert main([*command, "--weights_only"]) == 0
+    assert_same(load_huggingface(tmp_path / "again")[1], load_huggingface(hf)[1])
+    assert not list((tmp_path / "again").glob("tokenizer*"))
+    # With tokenizer files in their folder the import is a model like any other.
+    TOKENIZER.save(tmp_path / "out/tokenizer")
+    assert load_model(tmp_path / "out").tokenizer.fingerprint == TOKENIZER.fingerprint
+
+
+def test_values_that_are_not_finite_are_counted_also_after_a_kill(tmp_path, killed, capsys):
+    flat = flatten(random_params(CONFIG, ml_dtypes.bfloat16))
+    flat["embed_tokens/embedding"] = flat["embed_tokens/embedding"].at[5].set(np.nan)
+    flat["lm_head/embedding"] = flat["lm_head/embedding"].at[0, :2].set(np.inf)
+    save_huggingface(tmp_path / "hf", CONFIG, unflatten(flat), TOKENIZER)
+    killed(10)
+    with pytest.raises(Killed):
+        import_huggingface(tmp_path / "hf", tmp_path / "out")
+    killed(-1)
+    capsys.readouterr()
+    import_huggingface(tmp_path / "hf", tmp_path / "out")
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if "infinite" in x)
+    assert f"{tmp_path / 'hf'}: 66 values are NaN or infinite" in line
+    assert "(model.embed_tokens.weight: 64, lm_head.weight: 2)" in line
 
 
 def refuse_writes(monkeypatch):
@@ -322,6 +378,20 @@ def test_one_import_at_a_time(tmp_path, hf, monkeypatch):
     with pytest.raises(ValueError, match="in use by process 7"):
         import_huggingface(hf, tmp_path / "out")
     assert (tmp_path / ".out.importing").exists()
+
+
+def test_a_checkpoint_from_before_a_field_has_its_default(tmp_path, hf):
+    import_huggingface(hf, tmp_path / "out")
+    step = tmp_path / "out/checkpoints/0"
+    (path,) = (p for p in (step / "meta").rglob("*") if "qk_norm" in p.read_text())
+    meta = json.loads(path.read_text())
+    del meta["model"]["qk_norm"], meta["model"]["qkv_bias"]
+    path.write_text(json.dumps(meta))
+    here = {"model": dataclasses.asdict(CONFIG)}
+    assert read_meta(step)["model"] == here["model"]
+    check_belongs(read_meta(step), here)
+    with pytest.raises(ConfigError, match="model.head_dim is 32, and 16 in this workdir's"):
+        check_belongs(read_meta(step), {"model": here["model"] | {"head_dim": 32}})
 
 
 def test_every_row_of_the_table_goes_through(hf):

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from marco_jax.model.mesh import Sharding, create_mesh
-from marco_jax.model.parameters import flatten, parameter_tree
+from marco_jax.model.parameters import flatten, parameter_tree, unflatten
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.weights.huggingface import (
@@ -26,6 +26,7 @@ from marco_jax.weights.huggingface import (
 
 CONFIG = dataclasses.replace(PRESETS["tiny"], num_hidden_layers=3)
 TIED = dataclasses.replace(CONFIG, tie_word_embeddings=True)
+QWEN3 = PRESETS["qwen3_tiny"]
 
 
 def random_params(config, dtype=np.float32):
@@ -59,7 +60,7 @@ class FakeTokenizer:
         (directory / "tokenizer.json").write_text("{}")
 
 
-@pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("config", [CONFIG, TIED, QWEN3], ids=["untied", "tied", "qwen3"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_round_trip_is_exact(tmp_path, config, dtype):
     params = random_params(config, dtype)
@@ -88,6 +89,18 @@ def test_config_carries_both_rope_schemas_and_dtypes(saved):
     assert fields["torch_dtype"] == fields["dtype"] == "float32"
     assert fields["architectures"] == ["Qwen2ForCausalLM"]
     assert not (saved / "generation_config.json").exists()
+
+
+def test_config_of_a_qwen3(tmp_path):
+    save_huggingface(tmp_path / "out", QWEN3, random_params(QWEN3))
+    fields = json.loads((tmp_path / "out/config.json").read_text())
+    assert fields["architectures"] == ["Qwen3ForCausalLM"]
+    assert (fields["model_type"], fields["head_dim"]) == ("qwen3", 32)
+    assert fields["attention_bias"] is False
+    assert not {"qkv_bias", "qk_norm"} & set(fields)
+    names = set(load_file(tmp_path / "out/model.safetensors"))
+    assert "model.layers.1.self_attn.k_norm.weight" in names
+    assert not [name for name in names if name.endswith("bias")]
 
 
 def test_tokenizer_and_its_ids_are_written(tmp_path):
@@ -241,13 +254,26 @@ def edit_config(directory, **changes):
     ("changes", "message"),
     [
         ({"model_type": "llama"}, "model_type is 'llama': only qwen2"),
+        ({"model_type": ["qwen2"]}, "only qwen2"),
+        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias is true: give a Qwen3"),
+        ({"model_type": "qwen3", "head_dim": None}, "head_dim is null: write a whole number"),
+        (
+            {"layer_types": ["full_attention", "linear_attention"]},
+            "layer_types is .*linear_atten.*: give",
+        ),
+        ({"layer_types": 3}, "layer_types is 3: give a model"),
+        ({"rope_scaling": {"type": "mrope", "mrope_section": [2]}}, "'mrope', .* vision-language"),
+        ({"rope_scaling": {"type": "default", "mrope_section": [2]}}, "give .* of a text model"),
+        ({"rope_scaling": "yarn"}, 'rope_scaling is "yarn": write an object'),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "rope_parameters is .*full"),
+        ({"rope_parameters": {"rope_theta": "1e6"}}, 'rope_theta is "1e6": write a number above 0'),
         ({"use_sliding_window": True}, "use_sliding_window is true: set it to false"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "RoPE scaling is 'yarn'"),
         (
             {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}},
             "RoPE scaling is 'yarn'",
         ),
-        ({"hidden_size": None}, "has no hidden_size"),
+        ({"hidden_size": None}, "hidden_size is null: write a whole number"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set: give the unq"),
         ({"num_hidden_layers": 4}, "lacks model.layers.3.input_layernorm.weight and 11 more"),
         ({"num_hidden_layers": 2}, "model.layers.2.* and 11 more tensors, which a Qwen2"),
@@ -262,12 +288,50 @@ def test_wrong_config_is_refused_in_one_line(saved, changes, message):
     assert "\n" not in str(error.value)
 
 
+COUNTS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+)
+NUMBERS = ("rms_norm_eps", "rope_theta", "initializer_range")
+FLAGS = ("tie_word_embeddings", "use_sliding_window")
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "remedy"),
+    [
+        (COUNTS, (0, -1, "4", 4.0, True, [4]), "write a whole number of 1 or more"),
+        (NUMBERS, (0, -1.0, "1e-6", None, False, float("inf")), "write a number above 0"),
+        (FLAGS, ("false", 0, None), "write true or false"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named(saved, names, values, remedy):
+    fields = json.loads((saved / "config.json").read_text())
+    del fields["rope_parameters"]
+    for name in names:
+        for value in values:
+            (saved / "config.json").write_text(json.dumps(fields | {name: value}))
+            with pytest.raises(ValueError) as error:
+                read_config(saved)
+            shown = f"{saved}/config.json: {name} is {json.dumps(value)}: {remedy}"
+            assert str(error.value) == shown
+
+
+def test_absent_sizes_are_named(saved):
+    fields = json.loads((saved / "config.json").read_text())
+    for name in COUNTS[:6]:
+        rest = {key: value for key, value in fields.items() if key != name}
+        (saved / "config.json").write_text(json.dumps(rest))
+        with pytest.raises(ValueError, match=rf"config.json: {name} is absent\b"):
+            read_config(saved)
+
+
 @pytest.mark.parametrize(
     "rope",
     [
         {"rope_theta": 12345.0},
         {"rope_parameters": {"rope_type": "default", "rope_theta": 12345.0}},
         {"rope_parameters": {"rope_type": "default"}, "rope_theta": 12345.0},
+        {"rope_scaling": {"type": "default", "rope_theta": 12345.0}, "rope_theta": 1e6},
     ],
 )
 def test_either_rope_schema_is_read(saved, rope):
@@ -318,6 +382,22 @@ def drop_weight_map(directory):
     (directory / "model.safetensors.index.json").write_text("{}")
 
 
+def map_to(value):
+    def damage(directory):
+        path = directory / "model.safetensors.index.json"
+        index = json.loads(path.read_text())
+        index["weight_map"]["model.norm.weight"] = value
+        path.write_text(json.dumps(index))
+
+    return damage
+
+
+def break_header(directory):
+    path = sorted(directory.glob("model-*.safetensors"))[0]
+    header = json.dumps({"model.norm.weight": {"dtype": "F32", "shape": None}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
@@ -330,6 +410,10 @@ def drop_weight_map(directory):
         (break_config, ValueError, "config.json is not JSON"),
         (shrink_config, ValueError, "config.json is not a JSON object"),
         (drop_weight_map, ValueError, "index.json has no weight_map"),
+        (map_to(None), ValueError, "index.json: weight_map has null for model.norm.weight, not"),
+        (map_to(7), ValueError, "weight_map has 7 for model.norm.weight, not the name of a file"),
+        (map_to(""), ValueError, 'weight_map has "" for model.norm.weight'),
+        (break_header, ValueError, "the header of model.norm.weight cannot be read: copy it"),
     ],
 )
 def test_damaged_directory_is_refused_in_one_line(tmp_path, damage, error, message):
@@ -350,3 +434,30 @@ def test_unsupported_dtype_is_named(saved):
     save_file(tensors, path)
     with pytest.raises(ValueError, match="model.norm.weight has dtype I8, .* unquantised"):
         load_huggingface(saved)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("axes", [None, {"fsdp": 2, "tensor": 2, "data": 2}])
+def test_values_that_are_not_finite_are_counted(tmp_path, dtype, axes, capsys):
+    flat = flatten(random_params(TIED, dtype))
+    flat["norm/scale"] = flat["norm/scale"].at[:3].set(np.nan)
+    path = "layers/self_attn/q_proj/kernel"
+    flat[path] = flat[path].at[1, 0, 0, 0].set(np.inf).at[2, 5].set(-np.inf)
+    save_huggingface(tmp_path / "out", TIED, unflatten(flat))
+    sharding = Sharding(create_mesh(axes)) if axes else None
+    capsys.readouterr()
+    load_huggingface(tmp_path / "out", sharding=sharding)
+    (line,) = capsys.readouterr().err.splitlines()
+    name, layer = np.dtype(dtype).name, "model.layers.{}.self_attn.q_proj.weight"
+    assert f"{tmp_path / 'out'}: 68 values are NaN or infinite as {name} (" in line
+    assert f"({layer.format(1)}: 1, {layer.format(2)}: 64, model.norm.weight: 3)" in line
+
+
+def test_a_dtype_that_is_too_narrow_shows(tmp_path, capsys):
+    flat = flatten(random_params(TIED))
+    flat["norm/scale"] = flat["norm/scale"].at[0].set(1e5)
+    save_huggingface(tmp_path / "out", TIED, unflatten(flat))
+    load_huggingface(tmp_path / "out")
+    assert "infinite" not in capsys.readouterr().err
+    load_huggingface(tmp_path / "out", dtype=np.float16)
+    assert "1 value is NaN or infinite as float16" in capsys.readouterr().err
