@@ -22,6 +22,7 @@ from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.references import reference_path, reference_scores
 from marco_jax.training.step import Batch, StepOptions, Trainer
 from marco_jax.weights.huggingface import load_huggingface
+from tests.parity.tiny_models import moving_models, tiny_qwen2
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -78,28 +79,10 @@ def pairs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def directories(pairs, tmp_path_factory):
     """A reference model, and one that has moved away from it."""
-    config = transformers.Qwen2Config(
-        vocab_size=384,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=False,
-        eos_token_id=pairs[1].eos_id,
-        pad_token_id=pairs[1].eos_id,
-    )
-    torch.manual_seed(0)
-    model = transformers.Qwen2ForCausalLM(config).float()
-    found = []
-    for name in ("reference", "policy"):
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-        found.append(tmp_path_factory.mktemp(name))
-        model.save_pretrained(found[-1])
-        pairs[1].save(found[-1])
+    moves = (("reference", 0.05), ("policy", 0.05))
+    found = moving_models(tiny_qwen2(384, pairs[1].eos_id), moves, tmp_path_factory)
+    for directory in found:
+        pairs[1].save(directory)
     return found
 
 

@@ -11,6 +11,7 @@ from marco_jax.objectives.policy_gradient import PolicyOptions
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.step import Batch, StepOptions, Trainer
 from marco_jax.weights.huggingface import load_huggingface
+from tests.parity.tiny_models import moving_models, tiny_qwen2
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -72,28 +73,8 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory):
     """A reference, the policy that has sampled, and the policy after updates."""
-    config = transformers.Qwen2Config(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=False,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    torch.manual_seed(0)
-    model = transformers.Qwen2ForCausalLM(config).float()
-    found = []
-    for name, size in (("reference", 0.05), ("behaviour", 0.05), ("policy", 0.02)):
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * size)
-        found.append(tmp_path_factory.mktemp(name))
-        model.save_pretrained(found[-1])
-    return found
+    moves = (("reference", 0.05), ("behaviour", 0.05), ("policy", 0.02))
+    return moving_models(tiny_qwen2(VOCAB, 1), moves, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from marco_jax.tokenizers.tokenizer import load_tokenizer
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.step import Batch, StepOptions, Trainer
 from marco_jax.weights.huggingface import load_huggingface
+from tests.parity.tiny_models import moving_models, tiny_qwen2
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -141,25 +142,9 @@ def test_conversations_and_masks_are_those_of_transformers(batches, reference):
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
     """A small model with Qwen2's vocabulary, whose logits are no longer all alike."""
-    config = transformers.Qwen2Config(
-        vocab_size=151_936,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=True,
-        rope_theta=1e6,
-    )
-    torch.manual_seed(0)
-    model = transformers.Qwen2ForCausalLM(config).float()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    directory = tmp_path_factory.mktemp("model")
-    model.save_pretrained(directory)
-    return directory
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "rope_theta": 1e6}
+    config = tiny_qwen2(151_936, None, tie_word_embeddings=True, **sizes)
+    return moving_models(config, [("model", 0.1)], tmp_path_factory)[0]
 
 
 @pytest.mark.slow
