@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments import parse_overrides
 from experiments.real_base import commands, tables
-from experiments.real_base.commands import ALONE, BASE, PAIRED, Paths
+from experiments.real_base.commands import ALONE, BASE, PAIRED, Paths, Question
 from marco_jax.files import write_text
 from marco_jax.runtime.logs import configure_logging
 
@@ -32,21 +32,30 @@ _log = logging.getLogger(__name__)
 
 DONE, BAD_INPUT, STOPPED = 0, 2, 143
 PARTS = (BASE, "arms", "knowledge")
+_NAMES = tuple(question.name for question in PAIRED)
 # A run that is stopped saves its state first.
 _GRACE = 600
 
 
 def plan(
-    paths: Paths, parts: Sequence[str], device: str, seeds: int, fields: list[str]
+    paths: Paths,
+    parts: Sequence[str],
+    device: str,
+    seeds: int,
+    fields: list[str],
+    questions: Sequence[Question] = PAIRED,
 ) -> Iterator[tuple[list[str], pathlib.Path]]:
-    """The commands in order, each with the file or folder that shows that it is done."""
+    """The commands in order, each with the file or folder that shows that it is done.
+
+    `questions` are asked of the base and of each arm.
+    """
     if BASE in parts:
-        for question in PAIRED:
+        for question in questions:
             yield commands.ask(paths, BASE, question), paths.results(BASE, question)
     if "arms" in parts:
         for arm in commands.arm_names(seeds):
             yield commands.train(paths, arm, device, fields)
-            for question in PAIRED:
+            for question in questions:
                 yield commands.ask(paths, arm, question), paths.results(arm, question)
                 found = paths.difference(arm, question)
                 yield commands.compare(paths, arm, question), found
@@ -82,17 +91,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", choices=commands.DEVICES)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--questions", default=",".join(_NAMES), help=f"of {', '.join(_NAMES)}")
     parser.add_argument("--minutes", type=float, default=0.0, help="0: without limit")
     given, fields = parse_overrides(parser, argv)
     parts = given.parts.split(",")
-    if unknown := [part for part in parts if part not in PARTS]:
-        parser.error(f"--parts names {unknown[0]!r}: choose of {', '.join(PARTS)}")
+    asked = given.questions.split(",")
+    for flag, names, known in (("parts", parts, PARTS), ("questions", asked, _NAMES)):
+        if unknown := [name for name in names if name not in known]:
+            parser.error(f"--{flag} names {unknown[0]!r}: choose of {', '.join(known)}")
     for flag in ("init_from", "benchmarks"):
         if not pathlib.Path(getattr(given, flag)).is_dir():
             parser.error(f"--{flag} is {getattr(given, flag)!r}, which is not a directory")
     until = time.monotonic() + 60 * given.minutes if given.minutes else 0.0
     paths = Paths(given.init_from, given.data, given.benchmarks, given.workdir)
-    code = _run_all(plan(paths, parts, given.device, given.seeds, fields), until)
+    questions = [question for question in PAIRED if question.name in asked]
+    steps = plan(paths, parts, given.device, given.seeds, fields, questions)
+    code = _run_all(steps, until)
     text = tables.markdown(paths, commands.arm_names(given.seeds))
     write_text(given.workdir / "tables.md", text)
     print(text)

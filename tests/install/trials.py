@@ -196,7 +196,7 @@ _SCORES = """
 from lm_eval.api.instance import Instance
 from marco_jax.evaluation.lm_eval_adapter import EngineLM
 from marco_jax.lm_eval import load_engine
-engine, params, template = load_engine("hf", 128, 512, "float32")
+engine, params = load_engine("hf", 128, 512, "float32")
 asked = Instance("loglikelihood", {}, ("the run", " saves its state"), 0)
 print("scores", EngineLM(engine, params).loglikelihood([asked]))
 """
