@@ -20,6 +20,7 @@ FLOORS = {
     "training": 7,
     "weights": 6,
     "reports": 5,
+    "reinforcement": 5,
     "evaluation": 4,
     "decoding": 3,
     "objectives": 3,

@@ -12,7 +12,7 @@ import numpy as np
 
 from marco_jax.data.corpus import Corpus
 from marco_jax.data.file_hashes import FileHashes
-from marco_jax.data.texts import CHAT, PREFERENCE, Document
+from marco_jax.data.texts import DIALOGUES, Document
 from marco_jax.tokenizers.chat_templates import QWEN2_CHAT, TEMPLATE_VARIABLES, ChatTemplate
 from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.tokenizers.tokenizer_files import Companions
@@ -32,7 +32,7 @@ def kind_of(corpus: Corpus, source: str) -> str:
 
 def has_conversations(corpus: Corpus, source: str) -> bool:
     """Whether a source's documents are conversations, alone or in pairs."""
-    return kind_of(corpus, source) in (CHAT, PREFERENCE)
+    return kind_of(corpus, source) in DIALOGUES
 
 
 def task_fingerprint(

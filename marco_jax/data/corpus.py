@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from marco_jax.data.chat import conversation, plain_text, preference, template_variables
+from marco_jax.data.dialogues import read_dialogues
 from marco_jax.data.file_hashes import FileHashes
 from marco_jax.data.input_parts import (
     InputPart,
@@ -29,7 +29,7 @@ from marco_jax.data.record_errors import RecordErrors, check_text
 from marco_jax.data.sources import Source
 from marco_jax.data.templates import TEMPLATES, language_names, render_pair
 from marco_jax.data.texts import (
-    CHAT,
+    DIALOGUES,
     HELD_OUT,
     PARALLEL,
     PREFERENCE,
@@ -255,8 +255,8 @@ class Corpus:
     def _documents(self, source: Source, part: InputPart, split: str) -> Iterator[Document]:
         if source.kind == PARALLEL:
             return self._rendered(source, self._pairs(source, part, split))
-        if source.kind in (CHAT, PREFERENCE):
-            return self._conversations(source, part, split)
+        if source.kind in DIALOGUES:
+            return read_dialogues(source, part, self.errors, split == HELD_OUT)
         documents = self._texts(source, part, split)
         return join_neighbours(documents) if source.inputs[part.number].joined else documents
 
@@ -282,30 +282,6 @@ class Corpus:
                 own = language_code(str(record.get("language") or ""))
                 language = source.language or own or declared.language
                 yield Document(text, language, source.name, name or text)
-
-    def _conversations(self, source: Source, part: InputPart, split: str) -> Iterator[Document]:
-        """Conversations; of a preference the chosen one, then the rejected one."""
-        for place, record in read_input(source, part, self.errors):
-            try:
-                chat = source.kind == CHAT
-                sides = [conversation(record, place)] if chat else preference(record, place)
-                variables = template_variables(record, place)
-            except ValueError as error:
-                detail = str(error).removeprefix(place).lstrip(": ")
-                self.errors.report(place, f"not a {source.kind} record", detail)
-                continue
-            texts = [check_text(plain_text(turns), place, self.errors) for turns in sides]
-            if None in texts:
-                continue
-            # The same prompt is held out with every answer.
-            last = max(n for n, turn in enumerate(sides[0]) if turn.trained)
-            prompt = plain_text(sides[0][:last])
-            name = str(record.get(source.inputs[part.number].id) or prompt)
-            language = source.language or language_code(str(record.get("language") or ""))
-            if is_held_out(prompt, source.held_out) == (split == HELD_OUT):
-                for text, turns in zip(texts, sides, strict=True):
-                    names = (language, source.name, name)
-                    yield Document(text, *names, turns, (prompt,), variables)
 
     def _pairs(self, source: Source, part: InputPart, split: str) -> Iterator[Pair]:
         aligned = bool(source.inputs[part.number].aligned)

@@ -16,7 +16,7 @@ from marco_jax.data.readers import expand_globs, read_records, split_spans
 from marco_jax.data.record_errors import RecordErrors
 from marco_jax.data.sources import Input, Source
 from marco_jax.data.text_lines import Span
-from marco_jax.data.texts import CHAT, PREFERENCE
+from marco_jax.data.texts import CHAT, PREFERENCE, PROMPT
 from marco_jax.languages import LANGUAGES
 
 # Bytes of a part: fewer where a source would have fewer parts than _SHARED to share out among
@@ -26,8 +26,12 @@ _LEAST_BYTES = 4 << 20
 _SHARED = 8
 _MOST_PARTS = 1024
 
-# Columns of TSV files of conversations and of preferences.
-_COLUMNS = {CHAT: ("prompt", "response"), PREFERENCE: ("prompt", "chosen", "rejected")}
+# Columns of TSV files of conversations, preferences and prompts.
+_COLUMNS = {
+    CHAT: ("prompt", "response"),
+    PREFERENCE: ("prompt", "chosen", "rejected"),
+    PROMPT: ("prompt", "reference"),
+}
 
 Record = Mapping[str, Any]
 

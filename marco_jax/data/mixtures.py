@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from marco_jax.data.texts import (
     CHAT,
+    DIALOGUES,
     KNOWLEDGE,
     PARALLEL,
     PREFERENCE,
+    PROMPT,
     SYNTHETIC,
     TEXT,
     SourceInfo,
@@ -203,7 +205,7 @@ def _cell(cell: str, sources: Sources) -> list[str]:
 
 
 def _everything(sources: Sources) -> list[_Group]:
-    trained = [s.name for s in sources if s.kind not in (CHAT, PREFERENCE)]
+    trained = [s.name for s in sources if s.kind not in DIALOGUES]
     return [_Group("all", 100.0, {name: [name] for name in trained})]
 
 
@@ -223,9 +225,10 @@ _BUILDERS: dict[str, Callable[[Sources], list[_Group]]] = {
     "base": _table_2(STAGE_SHARES["stage1"], ("English", "Chinese", "other high-resource")),
     # Every source is a cell of one group: mixture.within alone decides.
     "all": _everything,
-    # Post-training: all conversations, or all preferences, each source a cell of one group.
+    # Post-training: all sources of one kind, each a cell of one group.
     CHAT: _of_kind(CHAT),
     PREFERENCE: _of_kind(PREFERENCE),
+    PROMPT: _of_kind(PROMPT),
 }
 
 

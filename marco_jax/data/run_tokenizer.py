@@ -19,7 +19,7 @@ from marco_jax.tokenizers.tokenizer import TOKENIZER, Tokenizer, load_tokenizer,
 _log = logging.getLogger(__name__)
 
 # Objectives that train on conversations.
-_CHAT_OBJECTIVES = ("sft", "dpo")
+_CHAT_OBJECTIVES = ("sft", "dpo", "grpo")
 # Text of a language that a new tokenizer is trained on: enough for its pieces, and minutes for all.
 TOKENIZER_CHARACTERS = 1_000_000
 

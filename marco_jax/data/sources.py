@@ -15,6 +15,7 @@ JSONL files and the default corpus are turned into the same declarations (`gener
       {"name": "sft_kk", "kind": "chat", "language": "kk", "files": "chat_kk.jsonl"},
       {"name": "sft_tsv", "kind": "chat", "files": "instructions.tsv"},
       {"name": "dpo", "kind": "preference", "files": "pairs/*.jsonl"},
+      {"name": "to_kk", "kind": "prompt", "language": "kk", "files": "prompts_kk.jsonl"},
       {"name": "qa", "kind": "knowledge", "language": "en", "seqio": "my_task", "module": "my.py"}
     ]}
 
@@ -31,7 +32,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from marco_jax.data.readers import FORMS
-from marco_jax.data.texts import CHAT, KINDS, PARALLEL, PREFERENCE, SourceInfo
+from marco_jax.data.texts import DIALOGUES, KINDS, PARALLEL, SourceInfo
 from marco_jax.languages import get_language
 
 LANGUAGE_NAMES = ("english", "source", "target", "mixed")
@@ -216,11 +217,11 @@ def _check(source: Source) -> None:
         raise ValueError(f"kind is {source.kind!r}; choose one of {', '.join(KINDS)}")
     for part in source.inputs:
         _check_input(source, part)
-    if source.kind != PARALLEL and source.kind not in (CHAT, PREFERENCE) and not source.language:
+    if source.kind != PARALLEL and source.kind not in DIALOGUES and not source.language:
         raise ValueError('it has no "language"')
-    if source.streamed and source.kind in (CHAT, PREFERENCE):
+    if source.streamed and source.kind in DIALOGUES:
         raise ValueError(
-            f"it is of kind {source.kind}, which is tokenised before training: leave out streamed"
+            f"it is of kind {source.kind}, which is read before training: leave out streamed"
         )
     if source.language:
         get_language(source.language)

@@ -22,9 +22,10 @@ TRAIN, HELD_OUT = "train", "held_out"
 SPLITS = (TRAIN, HELD_OUT)
 # Kinds of sources.
 TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC = "text", "parallel", "knowledge", "synthetic"
-# Conversations, and pairs of answers of which one is preferred.
-CHAT, PREFERENCE = "chat", "preference"
-KINDS = (TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC, CHAT, PREFERENCE)
+# Conversations, pairs of answers of which one is preferred, and prompts that the model answers
+# itself in reinforcement learning.
+CHAT, PREFERENCE, PROMPT = DIALOGUES = ("chat", "preference", "prompt")
+KINDS = (TEXT, PARALLEL, KNOWLEDGE, SYNTHETIC, *DIALOGUES)
 
 # Characters after which a document of joined texts is closed.
 DOCUMENT_CHARACTERS = 700
@@ -60,6 +61,7 @@ class Document:
         key: its id, else its text: a name for it in reports.
         turns: the messages of a conversation.
         variables: of a conversation's chat template, such as its tools.
+        record: of a prompt, all fields of its record, which rewards read.
         texts: what it is compared with held-out texts by: the sides of its pairs, or the prompt of
             a conversation; empty for one that is compared by its own text.
     """
@@ -71,6 +73,7 @@ class Document:
     turns: tuple[Turn, ...] = ()
     texts: tuple[str, ...] = ()
     variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,8 @@ class Launcher:
         text = self.tokenizer.decode(ids)
         cuts = [text.find(stop) for stop in request.stop if stop in text]
         if not cuts:
-            return Generation(tuple(ids), text, ended), False
+            end = emitted[-1] if ended else None
+            return Generation(tuple(ids), text, ended, end), False
         text = text[: min(cuts)]
         # The fewest tokens whose text starts with the cut text.
         count = bisect.bisect_left(

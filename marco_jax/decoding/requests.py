@@ -54,12 +54,14 @@ class Generation:
     """Generated tokens (without EOS) and their text, cut at the first stop string.
 
     Tokens after the cut are dropped; the last one kept may contain the start of the stop string.
-    `ended` is False if generation was cut at max_new_tokens.
+    `ended` is False if generation was cut at max_new_tokens. `end` is the token that ended it; None
+    where a stop string did, or nothing.
     """
 
     ids: tuple[int, ...]
     text: str
     ended: bool = True
+    end: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

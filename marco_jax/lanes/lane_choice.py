@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from marco_jax.lanes.lane_step import ALONE, PARALLEL, SLICES
 from marco_jax.model.mesh import Sharding, lane_sharding
 from marco_jax.training.assemble import global_rows
-from marco_jax.training.config import DPO, ConfigError
+from marco_jax.training.config import DPO, GRPO, ConfigError
 
 # The most lanes of "vmap" that are chosen if `lanes` is 0, and memory does not allow fewer.
 MOST_LANES = 16
@@ -97,7 +97,7 @@ def _check_runs(config: ConfigDict) -> None:
     set_fields = {
         "lora.rank": config.lora.rank,
         "profile": config.profile,
-        "objective": config.objective if config.objective == DPO else "",
+        "objective": config.objective if config.objective in (DPO, GRPO) else "",
     }
     for name, value in set_fields.items():
         if value:

@@ -27,6 +27,7 @@ from marco_jax.runtime.progress import Progress, duration
 from marco_jax.training.clock import OTHERS, Clock
 from marco_jax.training.faults import Preempted, Preemption, Watchdog
 from marco_jax.training.loop import DONE, STOPPED
+from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.seat import Seat
 from marco_jax.training.state import Batch, TrainState
 from marco_jax.training.step import Trainer
@@ -243,9 +244,9 @@ class Lane(Seat, Generic[Task]):
 
     # The lane's thread calls these.
 
-    def take(self, trainer: Trainer, data: TrainingData, clock: Clock) -> None:
+    def take(self, trainer: Trainer, data: TrainingData, writer: MetricsWriter) -> None:
         """Seats a run before its first step."""
-        super().take(trainer, data, clock)
+        super().take(trainer, data, writer)
         self._rows = self._lanes.rows(trainer, self.number, data.shape)
 
     def preemption(self, grace_seconds: float) -> Preemption:

@@ -1,4 +1,4 @@
-"""Fields of a config that belong to its objective: the loss, chat templates, preferences."""
+"""Fields of a config that belong to its objective: loss, chat templates, preferences, rewards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 
 def set_objective_defaults(c: ConfigDict) -> None:
-    """Adds the fields `loss`, `chat` and `dpo`, with their defaults."""
+    """Adds the fields `loss`, `chat`, `dpo` and `grpo`, with their defaults."""
     c.loss = ConfigDict(
         {
             # Memory for logits on a device in MiB of float32: the loss is computed in chunks of
@@ -19,7 +19,7 @@ def set_objective_defaults(c: ConfigDict) -> None:
             "mask_padded_vocab": False,
         }
     )
-    # For conversations: objectives "sft" and "dpo", and benchmarks that are asked in the template.
+    # For conversations: objectives "sft", "dpo" and "grpo", and benchmarks asked in the template.
     c.chat = ConfigDict(
         {
             # Further variables of the chat template, a JSON object such as
@@ -49,5 +49,51 @@ def set_objective_defaults(c: ConfigDict) -> None:
             "reference": "cached",
             # Most pairs in a sequence; 0: one for every 64 tokens of batch.length.
             "pairs_per_row": 0,
+        }
+    )
+    # For objective "grpo"; the losses are written out in objectives/policy_gradient.py.
+    c.grpo = ConfigDict(
+        {
+            # What an answer is rewarded with: scorers with weights, comma-separated. "chrf++",
+            # "chrf", "bleu" (0 to 100), "language" and "math" (0 or 1), "instructions" (a share),
+            # or "module:function" and "file.py:function" (marco_jax/evaluation/scorers.py).
+            "rewards": "chrf++=0.01,language=0.5",
+            # Prompts that are answered in a round, and sampled answers to each.
+            "prompts": 32,
+            "group": 8,
+            # Steps that share out a round's answers among them, and how often they go through all.
+            # 1 and 1: each answer is used once, by the model that has sampled it.
+            "updates": 1,
+            "epochs": 1,
+            # Of sampling; the loss divides logits by it, too.
+            "temperature": 1.0,
+            # Longer prompts are left out.
+            "max_prompt_tokens": 512,
+            # Longer answers are cut.
+            "max_new_tokens": 256,
+            # Whether answers that were cut are left out of the loss.
+            "mask_cut": False,
+            # What advantages are divided by: the deviation of rewards in the "group", in the
+            # "batch", or "none" (Dr. GRPO).
+            "scale": "group",
+            # Importance of a "token", or of the "sequence" (GSPO).
+            "ratio": "token",
+            # "clipped", or "weighted" (CISPO).
+            "surrogate": "clipped",
+            # How far below and above 1 importance has a gradient; DAPO's are 0.2 and 0.28.
+            "clip_low": 0.2,
+            "clip_high": 0.28,
+            # Most importance of a token whose advantage is negative; 0: without bound.
+            "clip_most": 0.0,
+            # What a token counts: "sequence" (GRPO), "token" (DAPO), "constant" (Dr. GRPO) or
+            # "sum" (LUSPO).
+            "average": "token",
+            # Weight of the divergence from the model that the run starts from, which then stays in
+            # memory; 0: none.
+            "kl": 0.0,
+            # Whether the divergence is weighted by importance, so that its gradient is unbiased.
+            "kl_weighted": True,
+            # Rounds whose answers are kept as answers/*.jsonl in the workdir; 0: all.
+            "keep_rounds": 100,
         }
     )

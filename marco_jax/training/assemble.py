@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -22,8 +23,9 @@ from marco_jax.model.mesh import (
 )
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.objectives.losses import LossOptions, default_logits_mib
+from marco_jax.objectives.policy_gradient import PolicyOptions
 from marco_jax.objectives.preferences import PreferenceOptions
-from marco_jax.training.config import DPO, ConfigError, StagePlan, plan_run
+from marco_jax.training.config import DPO, GRPO, ConfigError, StagePlan, plan_run
 from marco_jax.training.optimizer import create_optimizer, join_stages
 from marco_jax.training.state import GuardOptions
 from marco_jax.training.step import StepOptions, Trainer
@@ -62,6 +64,21 @@ def preference_options(config: ConfigDict) -> PreferenceOptions | None:
     # A pair has 64 tokens or more, if answers are not very short.
     fields["pairs_per_row"] = fields["pairs_per_row"] or max(1, config.batch.length // 64)
     return PreferenceOptions(**fields)
+
+
+def policy_options(config: ConfigDict) -> PolicyOptions | None:
+    """The fields of `config.grpo` that the step needs; None of other objectives than "grpo"."""
+    if config.objective != GRPO:
+        return None
+    fields = config.grpo
+    names = {field.name for field in dataclasses.fields(PolicyOptions)}
+    return PolicyOptions(
+        **{name: value for name, value in fields.items() if name in names},
+        most_tokens=fields.max_new_tokens,
+        off_policy=fields.updates * fields.epochs > 1,
+        # An answer has 32 tokens or more with its prompt, if both are not very short.
+        answers_per_row=max(1, config.batch.length // 32),
+    )
 
 
 def lora_options(config: ConfigDict) -> LoraOptions | None:
@@ -112,6 +129,7 @@ def create_trainer(
         ),
         guard=GuardOptions(config.anomaly.spike_sigmas, config.anomaly.spike_window),
         preference=preference_options(config),
+        policy=policy_options(config),
         lora=lora,
     )
     return Trainer(model, optimizer, schedule, sharding, num_sources, options)

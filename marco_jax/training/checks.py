@@ -24,7 +24,7 @@ from marco_jax.data.overrides import apply_override, parse_override
 from marco_jax.data.record_errors import ERROR_POLICIES
 from marco_jax.data.run_stores import task_languages
 from marco_jax.data.sources import read_sources
-from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, SourceInfo
+from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, PROMPT, SourceInfo
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import EVERY_TASK, named_task
 from marco_jax.extras import require
@@ -36,11 +36,14 @@ from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.model.remat import REMAT_POLICIES
+from marco_jax.reinforcement.rewards import SCALES, Rewards
+from marco_jax.reinforcement.rollouts import capacity
 from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.tokenizers.tokenizer import Tokenizer
-from marco_jax.training.assemble import check_run, lora_options
+from marco_jax.training.assemble import check_run, global_rows, lora_options, policy_options
 from marco_jax.training.config import (
     DPO,
+    GRPO,
     OBJECTIVES,
     SFT,
     ConfigError,
@@ -90,9 +93,49 @@ def check_objective(config: ConfigDict) -> None:
     parse_variables(config.chat.template_kwargs, "chat.template_kwargs")
     if config.lora.rank and not config.init_from:
         raise ConfigError("lora.rank is set and init_from is empty: adapters need a model to adapt")
-    if config.objective == DPO and not config.init_from:
+    if config.objective in (DPO, GRPO) and not config.init_from:
+        purpose = "prefer answers with" if config.objective == DPO else "improve"
         raise ConfigError(
-            "objective is 'dpo' and init_from is empty: name the model to prefer answers with"
+            f"objective is {config.objective!r} and init_from is empty: name the model to {purpose}"
+        )
+    if config.objective == GRPO:
+        _check_grpo(config)
+
+
+def _check_grpo(config: ConfigDict) -> None:
+    """Refuses fields of `grpo` that no round of answers could have."""
+    fields = config.grpo
+    least = {"prompts": 1, "group": 2, "updates": 1, "epochs": 1, "keep_rounds": 0}
+    least |= {"max_prompt_tokens": 1, "max_new_tokens": 1}
+    for name, bound in least.items():
+        if fields[name] < bound:
+            raise ConfigError(f"grpo.{name} is {fields[name]}: write {bound} or more")
+    if fields.scale not in SCALES:
+        raise ConfigError(f"grpo.scale is {fields.scale!r}: choose one of {', '.join(SCALES)}")
+    answers = fields.prompts * fields.group
+    if answers % fields.updates:
+        raise ConfigError(
+            f"grpo.updates is {fields.updates} and a round has {answers} answers (grpo.prompts x "
+            "grpo.group): choose a number that divides them"
+        )
+    policy_options(config)
+    Rewards.of(fields.rewards)
+
+
+def check_answers_fit(config: ConfigDict, sharding: Sharding) -> None:
+    """Refuses a batch of objective "grpo" that answers of the greatest length overfill."""
+    if config.objective != GRPO:
+        return
+    fields, rows = config.grpo, global_rows(config, sharding)
+    answers = fields.prompts * fields.group // fields.updates
+    longest = fields.max_prompt_tokens + fields.max_new_tokens
+    most = policy_options(config).answers_per_row
+    if (room := capacity(rows, config.batch.length, longest, most)) < answers:
+        raise ConfigError(
+            f"a step has {answers} answers (grpo.prompts x grpo.group / grpo.updates) of up to "
+            f"{longest} tokens with their prompts, and a batch of {rows} x {config.batch.length} "
+            f"tokens has room for {room}: raise batch.length, batch.sequences_per_chip or "
+            "grpo.updates (parts of batch.accumulation_steps that stay empty cost nothing)"
         )
 
 
@@ -145,10 +188,11 @@ def _check_mixtures(config: ConfigDict, names: Sequence[str]) -> None:
     for name in names:
         if not fields.modules:
             check_mixture_name(name)
-        elif not is_mixture_name(name) and config.objective == DPO:
+        elif not is_mixture_name(name) and config.objective in (DPO, GRPO):
+            kind = PREFERENCE if config.objective == DPO else PROMPT
             raise ConfigError(
-                f"objective is 'dpo' and mixture.name {name!r} is one of SeqIO's: preferences are "
-                "read from config.data, as mixture preference"
+                f"objective is {config.objective!r} and mixture.name {name!r} is one of SeqIO's: "
+                f"sources of kind {kind} are read from config.data, as mixture {kind}"
             )
     for module in names_in(fields.modules):
         if module.endswith(".py") and not pathlib.Path(module).is_file():
@@ -233,12 +277,12 @@ def check_sources(
 def _check_kinds(objective: str, mixture: str, kinds: Mapping[str, str]) -> None:
     """Refuses a mixture whose sources, by name, are of kinds that an objective cannot train on."""
     for name, kind in kinds.items():
-        if (kind == PREFERENCE) != (objective == DPO):
-            wanted = "preferences alone" if objective == DPO else "no preferences"
+        only = {DPO: PREFERENCE, GRPO: PROMPT}.get(objective)
+        if kind != only if only else kind in (PREFERENCE, PROMPT):
+            wanted = f"sources of kind {only} alone" if only else f"no sources of kind {kind}"
             raise ConfigError(
                 f"objective is {objective!r}, which trains on {wanted}, and the mixture {mixture} "
-                f"reads {name}, of kind {kind}: set mixture.name to "
-                f"{PREFERENCE if objective == DPO else CHAT}"
+                f"reads {name}, of kind {kind}: set mixture.name to {only or CHAT}"
             )
     if objective == SFT and CHAT not in kinds.values():
         raise ConfigError(
@@ -261,6 +305,7 @@ def check_model(
         OSError: the disk has no room for a checkpoint.
     """
     check_run(config, model, sharding)
+    check_answers_fit(config, sharding)
     check_exportable(model, abstract_params(model), tokenizer)
     check_space(workdir, checkpoint_bytes(config, model))
 

@@ -16,6 +16,9 @@ _APART = (COMPILE, EVALUATION, CHECKPOINT)
 INPUT = "input"
 # Part of a step: other runs of the process have their turn.
 OTHERS = "others"
+# Parts of a step in reinforcement learning: answers are sampled, and rewarded.
+SAMPLING, REWARDS = "sampling", "rewards"
+_OF_STEP = (INPUT, OTHERS, SAMPLING, REWARDS)
 # Everything else.
 STEP = "step"
 
@@ -32,14 +35,14 @@ class Clock:
         """Starts at once; `now` returns seconds."""
         self._now = now
         self._start = self._lap_start = now()
-        self._totals = dict.fromkeys((INPUT, OTHERS, *_APART), 0.0)
+        self._totals = dict.fromkeys((*_OF_STEP, *_APART), 0.0)
         self._lap = dict(self._totals)
         self.doing = (STEP, self._start)
         self.step = 0
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Books the time inside on a part."""
+        """Books the time inside on a part; parts of a step, only outside of those that count apart."""
         start, outside = self._now(), self.doing[0]
         self.doing = (name, start)
         try:
@@ -47,9 +50,9 @@ class Clock:
         finally:
             end = self._now()
             self.doing = (outside, end)
-            seconds = end - start
-            self._totals[name] += seconds
-            self._lap[name] += seconds
+            if name in _APART or outside not in _APART:
+                self._totals[name] += end - start
+                self._lap[name] += end - start
 
     def waiting(self, batches: Iterator[T]) -> Iterator[T]:
         """Yields the batches, and books the wait for each as input."""
@@ -75,13 +78,16 @@ class Clock:
         Returns:
             seconds: `step_seconds` and `input_seconds` (of them) are a step's mean over the lap;
             `compile_seconds`, `evaluation_seconds` and `checkpoint_seconds` are sums since the
-            start, and `evaluation_share` is that of all time since the start.
+            start, and `evaluation_share` is that of all time since the start. `sampling_share` and
+            `rewards_share` are of the lap, if there were such parts.
         """
         now = self._now()
         apart = sum(self._lap[name] for name in _APART)
         training = max(now - self._lap_start - apart, 1e-9)
         row = {"step_seconds": training / steps, "input_seconds": self._lap[INPUT] / steps}
         row |= {f"{name}_seconds": self._totals[name] for name in _APART}
+        shares = {name: self._lap[name] / training for name in (SAMPLING, REWARDS)}
+        row |= {f"{name}_share": share for name, share in shares.items() if self._totals[name]}
         row["evaluation_share"] = self._totals[EVALUATION] / max(now - self._start, 1e-9)
         self._lap_start = now
         self._lap = dict.fromkeys(self._lap, 0.0)

@@ -22,7 +22,7 @@ from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 from marco_jax.training.optimizer import StageSchedule
 
 # What a run may train for: `config.objective`.
-CPT, SFT, DPO = OBJECTIVES = ("cpt", "sft", "dpo")
+CPT, SFT, DPO, GRPO = OBJECTIVES = ("cpt", "sft", "dpo", "grpo")
 
 
 # Groups of fields whose names are not fixed: those of tasks.

@@ -12,19 +12,23 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.run_tokenizer import find_tokenizer
 from marco_jax.data.training_data import TrainingData
 from marco_jax.files import check_local, check_writable
+from marco_jax.model.mesh import Sharding
+from marco_jax.reinforcement.prompt_data import PromptData
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
 from marco_jax.runtime.processes import first_process_first
 from marco_jax.runtime.progress import Progress
+from marco_jax.tokenizers.tokenizer import Tokenizer
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.boards import Boards
 from marco_jax.training.checks import check_config, check_model, check_sources
 from marco_jax.training.clock import CHECKPOINT, COMPILE, Clock
-from marco_jax.training.config import RunPlan, model_config, plan_run
+from marco_jax.training.config import GRPO, RunPlan, model_config, plan_run
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, Watchdog
 from marco_jax.training.hooks import CheckpointHook, Event, MetricsHook, ProgressHook
 from marco_jax.training.metrics_log import MetricsWriter
@@ -37,11 +41,12 @@ from marco_jax.training.outputs import (
 )
 from marco_jax.training.references import cached_references, pairs_per_row
 from marco_jax.training.restore import Restorer, record_config
+from marco_jax.training.rollout_seat import RolloutSeat
 from marco_jax.training.seat import Seat
 from marco_jax.training.state import Batch, StepMetrics, TrainState
 from marco_jax.training.step import Trainer
 from marco_jax.weights.checkpoints import METRICS, Checkpoints, Meta
-from marco_jax.weights.models import find_model
+from marco_jax.weights.models import FoundModel, find_model
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         FloatingPointError: too many steps without a finite loss.
     """
     check_local("--workdir", workdir)
-    directory, seat = pathlib.Path(workdir), seat or Seat()
+    directory = pathlib.Path(workdir)
     # Before anything is created.
     check_config(config)
     check_writable("--workdir", directory)
@@ -89,10 +94,7 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         model = base.config if base else model_config(config, tokenizer.vocab_size)
         check_model(config, model, tokenizer, sharding, directory)
         evaluators = create_evaluators(config, corpus, tokenizer, model, sharding)
-        references = cached_references(config, base, tokenizer, sharding)
-        data = TrainingData(
-            config, directory, corpus, tokenizer, plan, references, pairs_per_row(config)
-        )
+        data = _read_data(config, directory, corpus, tokenizer, plan, base, sharding)
         evaluators = update_evaluators(evaluators, config, corpus, tokenizer, model, sharding)
 
         # Model and optimizer: the compiled step.
@@ -108,12 +110,13 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         # Hooks: what follows a step.
         boards = Boards(directory, config, first=jax.process_index() == 0)
         writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards)
+        seat = seat or _seat_alone(config, tokenizer, directory)
         outputs = _Outputs(
             ProfileHook(directory, config.profile),
             _evaluation_hooks(config, evaluators, trainer, directory, writer, seat),
             ExportHook(config, trainer, tokenizer, directory, writer),
         )
-        seat.take(trainer, data, writer.clock)
+        seat.take(trainer, data, writer)
         loop = _Loop(
             *(config, plan, data, trainer, restorer, checkpoints, writer, outputs, state, seat)
         )
@@ -121,6 +124,29 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         # Steps.
         with _failures(writer.clock), contextlib.closing(data), contextlib.closing(loop):
             return loop.run()
+
+
+def _read_data(
+    config: ConfigDict,
+    directory: pathlib.Path,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    plan: RunPlan,
+    base: FoundModel | None,
+    sharding: Sharding,
+) -> TrainingData | PromptData:
+    """The data of a run, which is tokenised here: texts, or prompts that the model answers."""
+    if config.objective == GRPO:
+        return PromptData(config, directory, corpus, tokenizer, plan)
+    references = cached_references(config, base, tokenizer, sharding)
+    return TrainingData(
+        config, directory, corpus, tokenizer, plan, references, pairs_per_row(config)
+    )
+
+
+def _seat_alone(config: ConfigDict, tokenizer: Tokenizer, directory: pathlib.Path) -> Seat:
+    """The seat of a run that has the process to itself."""
+    return RolloutSeat(config, tokenizer, directory) if config.objective == GRPO else Seat()
 
 
 class _Outputs(NamedTuple):
@@ -138,7 +164,7 @@ class _Loop:
         self,
         config: ConfigDict,
         plan: RunPlan,
-        data: TrainingData,
+        data: TrainingData | PromptData,
         trainer: Trainer,
         restorer: Restorer,
         checkpoints: Checkpoints,

@@ -76,6 +76,8 @@ class MetricsWriter:
         self.clock.step = meta["step"]
         # Metrics that every line has besides its own.
         self.always: dict[str, float] = {"devices": jax.device_count()}
+        # Further metrics of steps that are not written yet, by step.
+        self.of_step: dict[int, dict[str, float]] = {}
 
     def add(self, step: int, stage: str, positions: int, metrics: StepMetrics) -> None:
         """Keeps the metrics of a finished step; `positions` counts tokens and padding."""
@@ -92,7 +94,8 @@ class MetricsWriter:
         rows: list[dict[str, Any]] = []
         try:
             for (step, stage, positions, _), metrics in zip(self._pending, fetched, strict=True):
-                rows.append(self._row(step, stage, positions, metrics, rate) | times | self.always)
+                row = self._row(step, stage, positions, metrics, rate) | times | self.always
+                rows.append(row | self.of_step.pop(step, {}))
                 self.inspect(rows[-1])
         finally:
             self._pending.clear()

@@ -7,8 +7,8 @@ from collections.abc import Generator
 from typing import Any
 
 from marco_jax.data.training_data import TrainingData
-from marco_jax.training.clock import Clock
 from marco_jax.training.faults import Preemption
+from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.state import Batch, StepMetrics, TrainState
 from marco_jax.training.step import Trainer
 
@@ -23,9 +23,10 @@ class Seat:
     # Whether the run compiles its own step and shows its own progress.
     is_alone = True
 
-    def take(self, trainer: Trainer, data: TrainingData, clock: Clock) -> None:
+    def take(self, trainer: Trainer, data: TrainingData, writer: MetricsWriter) -> None:
         """Seats a run before its first step."""
-        self.trainer, self.data, self.clock = trainer, data, clock
+        self.trainer, self.data, self.writer = trainer, data, writer
+        self.clock = writer.clock
 
     def preemption(self, grace_seconds: float) -> Preemption:
         """How the run learns of SIGTERM."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -10,23 +9,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from marco_jax.model.attention import choose_attention
-from marco_jax.model.layout import Manual, zigzag
+from marco_jax.model.layout import zigzag
 from marco_jax.model.lora import (
     AdapterMatrix,
-    LoraOptions,
     adapter_table,
     init_adapters,
     merge,
-    with_adapters,
 )
 from marco_jax.model.mesh import Sharding, parameter_shardings
-from marco_jax.model.parameters import Parameter, Params, flatten, parameter_table, unflatten
-from marco_jax.model.qwen2 import abstract_params, bind, init_params
+from marco_jax.model.parameters import Parameter, Params, parameter_table, unflatten
+from marco_jax.model.qwen2 import abstract_params, init_params
 from marco_jax.model.qwen2_config import Qwen2Config
-from marco_jax.objectives.losses import Sums, cross_entropy, token_losses, token_sums
-from marco_jax.objectives.policy_gradient import policy_sums
-from marco_jax.objectives.preferences import answers_of, pair_sums
+from marco_jax.objectives.losses import Sums
+from marco_jax.training.device_step import DeviceStep
 from marco_jax.training.optimizer import optimizer_shardings
 from marco_jax.training.state import Batch, Guard, StepMetrics, StepOptions, TrainState
 
@@ -51,6 +46,7 @@ class Trainer:
         self.num_sources = num_sources
         self.options = options
         self._rows = {row.path: row for row in self._trained_rows()}
+        self._device = DeviceStep(config, sharding, num_sources, options, self._rows)
         params = unflatten(
             {path: sharding.named(*row.logical_axes) for path, row in self._rows.items()}
         )
@@ -69,6 +65,7 @@ class Trainer:
             out_shardings=(self.state_shardings, sharding.named()),
             donate_argnums=0,
         )
+        self._target_logps = jax.jit(self._target_logps_once, out_shardings=self.batch_sharding)
 
     @property
     def frozen_dtype(self) -> jnp.dtype:
@@ -198,17 +195,51 @@ class Trainer:
             sft = preference.sft_weight * pairs / tokens
         ranks = self.sharding.ways("length")
         batch = jax.tree.map(lambda x: zigzag(x, ranks), batch)
-        specs = jax.tree.map(lambda sharding: sharding.spec, self.state_shardings.params)
-        frozen_specs = jax.tree.map(lambda sharding: sharding.spec, self.state_shardings.frozen)
+        specs, frozen_specs = self._specs()
         whole = jax.sharding.PartitionSpec()
         return jax.shard_map(
-            self._device_gradients,
+            self._device.gradients,
             mesh=self.sharding.mesh,
-            in_specs=(specs, self.batch_sharding.spec, frozen_specs, whole),
+            in_specs=(specs, self.batch_sharding.spec, frozen_specs, whole, whole),
             out_specs=(whole, specs),
             # `_complete` adds up the gradients of replicated arrays.
             check_vma=False,
-        )(params, batch, frozen, sft)
+        )(params, batch, frozen, sft, self._filled_parts(batch))
+
+    def target_logps(self, params: Params, batch: Batch, frozen: Params | None = None) -> jax.Array:
+        """Log-probabilities of a global batch's target tokens as the step computes them, jitted.
+
+        Returns:
+            float32 [rows, length], sharded as the batch.
+        """
+        return self._target_logps(params, batch, frozen)
+
+    def _target_logps_once(self, params: Params, batch: Batch, frozen: Params | None) -> jax.Array:
+        ranks, length = self.sharding.ways("length"), batch.tokens.shape[1]
+        order = zigzag(jnp.arange(length)[None], ranks)[0]
+        specs, frozen_specs = self._specs()
+        found = jax.shard_map(
+            self._device.target_logps,
+            mesh=self.sharding.mesh,
+            in_specs=(specs, self.batch_sharding.spec, frozen_specs),
+            out_specs=self.batch_sharding.spec,
+            check_vma=False,
+        )(params, jax.tree.map(lambda x: zigzag(x, ranks), batch), frozen)
+        return found[:, jnp.argsort(order)]
+
+    def _specs(self) -> tuple[Params, Params | None]:
+        """PartitionSpecs of what trains and of what is frozen."""
+        shardings = self.state_shardings
+        return tuple(
+            jax.tree.map(lambda sharding: sharding.spec, tree)
+            for tree in (shardings.params, shardings.frozen)
+        )
+
+    def _filled_parts(self, batch: Batch) -> jax.Array:
+        """Microbatches up to the last that has a token on any device, int32 scalar."""
+        micro = self.options.accumulation_steps
+        filled = (batch.segment_ids > 0).any(1).reshape(self.sharding.ways("batch"), micro, -1)
+        return jnp.max(jnp.where(filled.any((0, 2)), jnp.arange(1, micro + 1), 0)).astype(jnp.int32)
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """The state after a step on a global batch, and its metrics; `step` is this, compiled."""
@@ -229,116 +260,6 @@ class Trainer:
         metrics = StepMetrics(*sums, filled, norm, rate, skip, guard.skipped)
         return TrainState(state.step + 1, params, moments, guard, state.frozen), metrics
 
-    def _device_gradients(
-        self, params: Params, batch: Batch, frozen: Params | None, sft: jax.Array
-    ) -> tuple[Sums, Params]:
-        """`gradients` on one device: its rows of the batch and its shards of the parameters."""
-        layout = self.layout(batch)
-        params, frozen = self._cast(params), frozen and self._cast(frozen)
-        gradient = jax.grad(functools.partial(self._loss_sum, layout, frozen, sft), has_aux=True)
-        micro = self.options.accumulation_steps
-        if micro == 1:
-            grads, sums = gradient(params, batch)
-            return self._complete(sums, grads, layout)
-
-        def add(carry: tuple, microbatch: Batch) -> tuple[tuple, None]:
-            grads, sums = gradient(params, microbatch)
-            return jax.tree.map(jnp.add, carry, (sums, grads)), None
-
-        zeros = Sums.zeros(self.num_sources, self.options.metric_names)
-        start = (zeros, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params))
-        parts = jax.tree.map(lambda x: x.reshape(micro, -1, x.shape[1]), batch)
-        (sums, grads), _ = jax.lax.scan(add, start, parts)
-        return self._complete(sums, grads, layout)
-
-    def _cast(self, params: Params) -> Params:
-        """Casts the layers' matrices to the dtype of the computation; so are their gradients."""
-        dtype = self.options.dtype
-        return unflatten(
-            {
-                path: x.astype(dtype) if path.endswith("kernel") else x
-                for path, x in flatten(params).items()
-            }
-        )
-
-    def layout(self, batch: Batch) -> Manual:
-        """The layout of this step on the mesh, for a device's [rows, length]."""
-        rows, length = batch.tokens.shape
-        attention = choose_attention(
-            self.options.attention,
-            self.sharding.platform,
-            self.options.dtype,
-            length,
-            self.sharding.ways("length"),
-            self.sharding.mesh.devices.flat[0].device_kind,
-        )
-        tokens = rows * length // self.options.accumulation_steps
-        axis = vocab_axis(self.config, self.sharding, tokens)
-        return Manual(self.config, self.sharding, attention, axis)
-
-    def _complete(self, sums: Sums, grads: Params, layout: Manual) -> tuple[Sums, Params]:
-        """Adds up over ranks the gradients and sums that the backward pass left per rank."""
-
-        def complete(path: str, grad: jax.Array) -> jax.Array:
-            spec = self.sharding.spec(self._rows[path].logical_axes)
-            reduced = {name for entry in spec if entry for name in entry}
-            rest = tuple(name for name in layout.token_axes if name not in reduced)
-            return jax.lax.psum(grad, rest) if rest else grad
-
-        grads = unflatten({path: complete(path, grad) for path, grad in flatten(grads).items()})
-        if layout.token_axes:
-            sums = jax.lax.psum(sums, layout.token_axes)
-        return sums, grads
-
-    def _loss_sum(
-        self, layout: Manual, frozen: Params | None, sft: jax.Array, params: Params, batch: Batch
-    ) -> tuple[jax.Array, Sums]:
-        options, lora = self.options, self.options.lora
-        trained = params if lora is None else with_adapters(frozen, params)
-        loss = dataclasses.replace(options.loss, frozen_head=lora is not None)
-        hidden, head = self._hidden(trained, batch, layout, lora)
-        if options.policy is not None:
-            logps = self._logps(hidden, head, batch, layout)
-            before = None
-            if options.policy.has_reference:
-                hidden, head = self._hidden(frozen, batch, layout, None)
-                before = jax.lax.stop_gradient(self._logps(hidden, head, batch, layout))
-            return policy_sums(logps, before, batch, options.policy, self.num_sources, layout)
-        if options.preference is None:
-            total, losses = cross_entropy(
-                hidden, head, batch.targets, batch.loss_weights, loss, layout
-            )
-            return total, token_sums(losses, batch, self.num_sources)
-        losses = token_losses(hidden, head, batch.targets, loss, layout)
-        answers = answers_of(losses, batch, options.preference, layout)
-        if options.preference.is_live:
-            hidden, head = jax.lax.stop_gradient(self._hidden(frozen, batch, layout, None))
-            before = token_losses(hidden, head, batch.targets, loss, layout)
-            before = answers_of(before, batch, options.preference, layout)
-            answers = answers.compared_with(before.logp)
-        return pair_sums(answers, options.preference, sft, self.num_sources, layout)
-
-    def _logps(self, hidden: jax.Array, head: jax.Array, batch: Batch, layout: Manual) -> jax.Array:
-        """Log-probabilities of target tokens [batch, length] at the temperature of sampling."""
-        loss = dataclasses.replace(self.options.loss, frozen_head=self.options.lora is not None)
-        hidden = hidden / self.options.policy.temperature
-        return -token_losses(hidden, head, batch.targets, loss, layout)
-
-    def _hidden(
-        self, params: Params, batch: Batch, layout: Manual, lora: LoraOptions | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Last hidden states [batch, length, embed], and the output matrix."""
-        model = bind(self.config, params, lora)
-        hidden, _ = model(
-            batch.tokens,
-            batch.positions,
-            batch.segment_ids,
-            dtype=self.options.dtype,
-            remat=self.options.remat,
-            layout=layout,
-        )
-        return hidden, model.head
-
     def _trained_rows(self) -> Sequence[Parameter | AdapterMatrix]:
         """The rows of the parameter table that train."""
         lora = self.options.lora
@@ -351,16 +272,3 @@ class Trainer:
                 for path, row in self._rows.items()
             }
         )
-
-
-def vocab_axis(config: Qwen2Config, sharding: Sharding, tokens: int) -> str | None:
-    """The mesh axis to split the loss's vocabulary over, for `tokens` per device; None: no axis.
-
-    The cheaper of two exchanges is taken: the tokens' hidden states and their gradients within the
-    axis, or the vocabulary rows of all its ranks and their gradient.
-    """
-    name, ways = "fsdp_minor", sharding.mesh.shape["fsdp_minor"]
-    vocab = config.vocab_size // sharding.ways("vocab")
-    if ways == 1 or vocab % ways:
-        return None
-    return name if tokens * (ways - 1) < vocab * (ways - 1) / ways else None

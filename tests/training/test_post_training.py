@@ -193,8 +193,8 @@ def test_what_cannot_be_learnt_from_is_named_by_file_and_line(
     ("changes", "message"),
     [
         (("objective=ppo",), "objective is 'ppo': choose one of cpt, sft, dpo"),
-        ((*SFT, "mixture.name=preference"), "which trains on no preferences"),
-        ((*DPO, "mixture.name=chat"), "which trains on preferences alone"),
+        ((*SFT, "mixture.name=preference"), "no sources of kind preference"),
+        ((*DPO, "mixture.name=chat"), "sources of kind preference alone"),
         ((*DPO, "dpo.variant=best"), "dpo.variant is 'best': choose one of sigmoid"),
         ((*DPO, "dpo.beta=0"), "dpo.beta is 0.0: it must be above zero"),
         ((*DPO, "init_from="), "init_from is empty"),

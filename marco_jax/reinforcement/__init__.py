@@ -1,0 +1,1 @@
+"""Reinforcement learning: prompts, rewards, and batches of sampled answers."""
