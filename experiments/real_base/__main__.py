@@ -13,6 +13,7 @@ goes on. Tables: WORKDIR/tables.md.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import pathlib
 import shlex
@@ -92,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--questions", default=",".join(_NAMES), help=f"of {', '.join(_NAMES)}")
+    parser.add_argument(
+        "--items", type=int, default=0, help="most of a language; 0: each question's"
+    )
     parser.add_argument("--minutes", type=float, default=0.0, help="0: without limit")
     given, fields = parse_overrides(parser, argv)
     parts = given.parts.split(",")
@@ -104,7 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--{flag} is {getattr(given, flag)!r}, which is not a directory")
     until = time.monotonic() + 60 * given.minutes if given.minutes else 0.0
     paths = Paths(given.init_from, given.data, given.benchmarks, given.workdir)
-    questions = [question for question in PAIRED if question.name in asked]
+    questions = [
+        dataclasses.replace(question, items=min(given.items or question.items, question.items))
+        for question in PAIRED
+        if question.name in asked
+    ]
     steps = plan(paths, parts, given.device, given.seeds, fields, questions)
     code = _run_all(steps, until)
     text = tables.markdown(paths, commands.arm_names(given.seeds))
