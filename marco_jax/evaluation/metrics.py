@@ -156,11 +156,17 @@ def chrf_scorer(word_order: int = 2) -> Any:
     return CHRF(word_order=word_order)
 
 
+def sentence_bleu(answer: str, reference: str, language: str) -> float:
+    """Sacrebleu's BLEU (0 to 100) of one sentence, smoothed, up to as many words as it has."""
+    scorer = _bleu_scorer(BLEU_TOKENIZERS.get(language, DEFAULT_BLEU_TOKENIZER), sentence=True)
+    return scorer.sentence_score(answer.strip(), [reference.strip()]).score
+
+
 @functools.cache
-def _bleu_scorer(tokenizer: str) -> Any:
+def _bleu_scorer(tokenizer: str, *, sentence: bool = False) -> Any:
     from sacrebleu.metrics import BLEU
 
-    return BLEU(tokenize=tokenizer)
+    return BLEU(tokenize=tokenizer, effective_order=sentence)
 
 
 def is_in_language(text: str, language: str) -> bool:

@@ -20,7 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from marco_jax.evaluation import metrics
+from marco_jax.evaluation.answers import last_number, same_number
 from marco_jax.evaluation.instructions import follows, instructions_of
+from marco_jax.evaluation.math_answers import final_answer, same_answer
 
 Row = Mapping[str, Any]
 Scorer = Callable[[Sequence[Row], Sequence[str]], Sequence[float]]
@@ -135,6 +137,35 @@ def _chrf(
     ]
 
 
+def _bleu(rows: Sequence[Row], answers: Sequence[str], reference: str) -> list[float]:
+    """Sacrebleu's sentence BLEU (0 to 100, smoothed), tokenised as for the row's "language"."""
+    references = [_text_of(row, reference, "bleu") for row in rows]
+    return [
+        metrics.sentence_bleu(answer, text, str(row.get(LANGUAGE) or ""))
+        for row, answer, text in zip(rows, answers, references, strict=True)
+    ]
+
+
+def _number(rows: Sequence[Row], answers: Sequence[str], reference: str) -> list[float]:
+    """1 for an answer whose last number is that of the reference, as MGSM is scored, else 0."""
+    references = [_text_of(row, reference, "number") for row in rows]
+    for text in references:
+        if not any(character.isdigit() for character in text):
+            raise ValueError(f"scorer 'number': the {reference} {text!r} has no number")
+    pairs = zip(answers, references, strict=True)
+    return [same_number(last_number(answer), [last_number(right)]) for answer, right in pairs]
+
+
+def _math(rows: Sequence[Row], answers: Sequence[str], reference: str) -> list[float]:
+    """1 for an answer that ends with the reference's LaTeX answer after normalisation, else 0."""
+    references = [_text_of(row, reference, "math") for row in rows]
+    for text in references:
+        if final_answer(text) is None:
+            raise ValueError(f"scorer 'math': the {reference} {text!r} has no final answer")
+    pairs = zip(answers, references, strict=True)
+    return [float(same_answer(answer, right)) for answer, right in pairs]
+
+
 def _language(rows: Sequence[Row], answers: Sequence[str], reference: str) -> list[float]:
     """1 for an answer in the row's "language", else 0."""
     codes = [_text_of(row, LANGUAGE, LANGUAGE) for row in rows]
@@ -155,6 +186,9 @@ def _instructions(rows: Sequence[Row], answers: Sequence[str], reference: str) -
 SCORERS: Mapping[str, Callable[[Sequence[Row], Sequence[str], str], Sequence[float]]] = {
     "chrf": functools.partial(_chrf, name="chrf", word_order=0),
     "chrf++": functools.partial(_chrf, name="chrf++", word_order=2),
+    "bleu": _bleu,
+    "number": _number,
+    "math": _math,
     "language": _language,
     "instructions": _instructions,
 }

@@ -55,8 +55,8 @@ def set_objective_defaults(c: ConfigDict) -> None:
     c.grpo = ConfigDict(
         {
             # What an answer is rewarded with: scorers with weights, comma-separated. "chrf++",
-            # "chrf", "bleu" (0 to 100), "language" and "math" (0 or 1), "instructions" (a share),
-            # or "module:function" and "file.py:function" (marco_jax/evaluation/scorers.py).
+            # "chrf", "bleu" (0 to 100), "language", "number", "math" (0 or 1), "instructions" (a
+            # share), or "module:function" and "file.py:function" (evaluation/scorers.py).
             "rewards": "chrf++=0.01,language=0.5",
             # Prompts that are answered in a round, and sampled answers to each.
             "prompts": 32,

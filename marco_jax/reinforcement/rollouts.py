@@ -167,7 +167,7 @@ def capacity(rows: int, length: int, longest: int, most: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an answer stands in a batch: its row, and the position that predicts its first token."""
+    """Where an answer is in a batch: its row, and the position that predicts its first token."""
 
     row: int
     start: int

@@ -42,7 +42,7 @@ class Clock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Books the time inside on a part; parts of a step, only outside of those that count apart."""
+        """Books the time inside on a part; one of a step only outside of those that count apart."""
         start, outside = self._now(), self.doing[0]
         self.doing = (name, start)
         try:
