@@ -18,7 +18,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     jax.config.update("jax_platforms", "cpu")
     from marco_jax.files import write_json
     from marco_jax.planning.plan import DoesNotFit, plan_step
-    from marco_jax.planning.plan_decoding import KERNELS, plan_kernels
+    from marco_jax.planning.plan_decoding import KERNELS, plan_kernels, plan_round
     from marco_jax.planning.plan_text import format_comparison, format_plan
     from marco_jax.planning.search import format_search, search_meshes
     from marco_jax.training.config import ConfigError, load_config
@@ -56,6 +56,8 @@ def plan_command(arguments: argparse.Namespace) -> int:
             found = plan_step(*loaded, hlo_path=hlo) if "train" in programs else {}
             if chosen := [name for name in KERNELS if name in programs]:
                 found["kernels"] = plan_kernels(*loaded, chosen)
+            if whole := plan_round(loaded[0], found):
+                found["round"] = whole
             text = format_plan(found)
     except DoesNotFit as error:
         print(f"marco plan: {error}", file=sys.stderr)

@@ -29,7 +29,7 @@ def read_dialogues(
     """The documents of a part of a source, of those that are held out or of the others.
 
     Of a preference the conversation that was chosen comes first, then the rejected one. Records
-    that are no dialogue of the source's kind are reported to `errors`.
+    that do not have what the source's kind asks for are reported to `errors`.
     """
     for place, record in read_input(source, part, errors):
         try:

@@ -51,8 +51,12 @@ def set_objective_defaults(c: ConfigDict) -> None:
             "pairs_per_row": 0,
         }
     )
-    # For objective "grpo"; the losses are written out in objectives/policy_gradient.py.
-    c.grpo = ConfigDict(
+    c.grpo = _grpo_defaults()
+
+
+def _grpo_defaults() -> ConfigDict:
+    """For objective "grpo"; the losses are written out in objectives/policy_gradient.py."""
+    return ConfigDict(
         {
             # What an answer is rewarded with: scorers with weights, comma-separated. "chrf++",
             # "chrf", "bleu" (0 to 100), "language", "number", "math" (0 or 1), "instructions" (a

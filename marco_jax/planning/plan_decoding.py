@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,8 +16,8 @@ from marco_jax.planning.plan import DoesNotFit, compile_program, tree_bytes
 from marco_jax.planning.topology import topology_devices
 from marco_jax.runtime.chips import GIB, Chip, chip_of
 from marco_jax.runtime.progress import Progress
-from marco_jax.training.assemble import create_sharding
-from marco_jax.training.config import model_config
+from marco_jax.training.assemble import create_sharding, create_trainer
+from marco_jax.training.config import GRPO, model_config
 
 KERNELS = ("score", "prefill", "decode")
 
@@ -31,6 +32,9 @@ def plan_kernels(
         topology: such as "v5e:2x4".
         names: some of KERNELS.
 
+    With objective "grpo" they are those that sample answers, beside the state of training: its
+    moments and reference stay in memory, `memory.resident_gib`.
+
     Returns:
         by name: shapes, memory, FLOPs, bytes on the wire, and the predicted time of a call; a call
         of `decode` generates one token of every row. For a kernel that does not fit, `memory.fits`
@@ -43,22 +47,67 @@ def plan_kernels(
     model = model_config(config, config.tokenizer.vocab_size)
     sharding = create_sharding(config, topology_devices(topology, config.mesh.num_slices))
     check_mesh(model, sharding)
-    fields = config.evaluation
+    length, most, resident = config.evaluation.max_length, math.inf, 0.0
+    if config.objective == GRPO:
+        length = config.grpo.max_prompt_tokens + config.grpo.max_new_tokens
+        most = config.grpo.prompts * config.grpo.group
+        state = create_trainer(config, model, sharding, 1).abstract_state()
+        resident = (tree_bytes(state.optimizer) + tree_bytes(state.frozen)) / GIB
     ways = sharding.ways("batch") * sharding.ways("length")
-    rows = max(1, fields.tokens_per_batch // fields.max_length // ways) * ways
-    kernels = abstract_kernels(model, sharding, rows, fields.max_length, jnp.dtype(config.dtype))
+    rows = max(1, int(min(config.evaluation.tokens_per_batch // length, most)) // ways) * ways
+    kernels = abstract_kernels(model, sharding, rows, length, jnp.dtype(config.dtype))
     plans: dict[str, Any] = {}
     for name, function, arguments in kernels:
         if name in names:
-            plans[name] = {"rows": rows, "length": fields.max_length}
-            tokens = rows if name == "decode" else rows * fields.max_length
+            plans[name] = {"rows": rows, "length": length}
+            tokens = rows if name == "decode" else rows * length
             try:
                 with Progress(f"compiling the {name} kernel for {topology}"):
                     plans[name] |= _plan(function, arguments, tokens, sharding, chip)
+                    _add_resident(plans[name]["memory"], resident)
             except DoesNotFit as error:
                 memory = {"hbm_gib": chip.hbm_bytes / GIB, "fits": False}
                 plans[name] |= {"memory": memory, "reason": str(error)}
     return plans
+
+
+def plan_round(config: ConfigDict, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The time of a round of objective "grpo": sampling, and the steps that learn from it.
+
+    Answers are as long as they may be, and prefill and rewards are left out.
+
+    Args:
+        config: of the run.
+        plan: with the step's `predicted`, and with `kernels`.
+
+    Returns:
+        JSON-ready numbers; none where a part is not planned or does not fit.
+    """
+    decode = plan.get("kernels", {}).get("decode", {})
+    if config.objective != GRPO or "predicted" not in plan or "predicted" not in decode:
+        return {}
+    fields = config.grpo
+    answers, steps = fields.prompts * fields.group, fields.updates * fields.epochs
+    calls = -(-answers // decode["rows"]) * fields.max_new_tokens
+    sampling = calls * decode["predicted"]["call_seconds"]
+    training = steps * plan["predicted"]["step_seconds"]
+    return {
+        "answers": answers,
+        "steps": steps,
+        "sampling_seconds": sampling,
+        "training_seconds": training,
+        "sampling_share": sampling / (sampling + training),
+    }
+
+
+def _add_resident(memory: dict[str, Any], gib: float) -> None:
+    """Adds what lies in memory beside a kernel, in GiB per chip."""
+    if not gib:
+        return
+    memory["resident_gib"] = gib
+    memory["peak_gib"] += gib
+    memory["free_gib"] -= gib
+    memory["fits"] = memory["peak_gib"] <= memory["hbm_gib"]
 
 
 def _plan(

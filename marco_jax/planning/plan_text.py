@@ -29,7 +29,7 @@ def format_plan(plan: dict[str, Any]) -> str:
     if "memory" in plan:
         fits = "fits" if plan["memory"]["fits"] else "DOES NOT FIT"
         rows.append(f"{'training step':<34}{fits:>14}")
-    for group in ("planned", "memory", "flops", "wire", "predicted", "sweep"):
+    for group in ("planned", "memory", "flops", "wire", "predicted", "sweep", "round"):
         if group not in plan:
             continue
         rows.append(group)

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompt:
+class RolloutPrompt:
     """A prompt: its ids, all fields of its record, its name, and the label that metrics are by.
 
     label is a number: the index of a name in `PromptData.labels`.
@@ -105,7 +105,7 @@ class PromptData:
             for number, shares in enumerate(self._shares)
         ]
 
-    def round(self, number: int) -> list[Prompt]:
+    def round(self, number: int) -> list[RolloutPrompt]:
         """The prompts of a round (counted from 0)."""
         count = self._config.grpo.prompts
         stage, first, used = self._stage_of(number)
@@ -223,14 +223,14 @@ def _labels(source: str, found: Sequence[tuple[Document, Any]]) -> list[str]:
     return [f"{source}/{language or 'unknown'}" for language in languages]
 
 
-def _prompt(document: Document, ids: tuple[int, ...], numbers: Mapping[str, int]) -> Prompt:
+def _prompt(document: Document, ids: tuple[int, ...], numbers: Mapping[str, int]) -> RolloutPrompt:
     label = numbers.get(document.source)
     if label is None:
         label = numbers[f"{document.source}/{document.language or 'unknown'}"]
-    return Prompt(ids, document.record, document.key, label)
+    return RolloutPrompt(ids, document.record, document.key, label)
 
 
-def _fingerprint(prompts: Sequence[Prompt]) -> str:
+def _fingerprint(prompts: Sequence[RolloutPrompt]) -> str:
     """A hash of all prompts of a source."""
     digest = hashlib.blake2b(digest_size=16)
     for prompt in prompts:

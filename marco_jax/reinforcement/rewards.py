@@ -37,7 +37,7 @@ class Rewards:
         A scorer is a name, or "module:function" or "file.py:function". Without a weight it has 1.
 
         Raises:
-            ValueError: no scorer, one that does not exist, or a weight that is no number.
+            ValueError: no scorer, one that does not exist, or a weight that is not a number.
         """
         names, weights = [], []
         for item in names_in(text):
@@ -47,7 +47,7 @@ class Rewards:
             except ValueError:
                 weights.append(math.nan)
             if not math.isfinite(weights[-1]):
-                raise ValueError(f"grpo.rewards: {item!r}: the weight {weight!r} is no number")
+                raise ValueError(f"grpo.rewards: {item!r}: the weight {weight!r} is not a number")
             names.append(name)
         if not names:
             raise ValueError(

@@ -15,7 +15,7 @@ from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest, Sampling
 from marco_jax.files import read_json_lines, write_json_lines
 from marco_jax.model.parameters import Params
-from marco_jax.reinforcement.prompt_data import Prompt
+from marco_jax.reinforcement.prompt_data import RolloutPrompt
 from marco_jax.reinforcement.rewards import Rewards
 
 
@@ -35,7 +35,7 @@ class Answer:
             does not need them.
     """
 
-    prompt: Prompt
+    prompt: RolloutPrompt
     ids: tuple[int, ...]
     text: str
     ended: bool
@@ -64,7 +64,7 @@ class Answer:
         }
 
     @classmethod
-    def from_json(cls, line: dict[str, Any], prompt: Prompt) -> Answer:
+    def from_json(cls, line: dict[str, Any], prompt: RolloutPrompt) -> Answer:
         """The answer to a prompt that `to_json` wrote."""
         return cls(
             prompt,
@@ -81,7 +81,7 @@ class Answer:
 def sample(
     engine: Engine,
     params: Params,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[RolloutPrompt],
     *,
     group: int,
     max_new_tokens: int,
@@ -137,7 +137,7 @@ def judge(rewards: Rewards, answers: Sequence[Answer]) -> np.ndarray:
     return np.ascontiguousarray(received.astype(np.uint8)).view(np.float64).reshape(scores.shape)
 
 
-def pack(sizes: Sequence[int], length: int, most: int) -> list[list[int]]:
+def pack_answers(sizes: Sequence[int], length: int, most: int) -> list[list[int]]:
     """Puts answers of these sizes into rows of `length` positions, at most `most` in a row.
 
     The largest come first, each into the first row that has room for it.
@@ -160,13 +160,8 @@ def pack(sizes: Sequence[int], length: int, most: int) -> list[list[int]]:
     return rows
 
 
-def capacity(rows: int, length: int, longest: int, most: int) -> int:
-    """How many answers of up to `longest` tokens, prompts included, fit into a batch for sure."""
-    return rows * min(most, length // max(longest - 1, 1))
-
-
 @dataclasses.dataclass(frozen=True)
-class Place:
+class AnswerPosition:
     """Where an answer is in a batch: its row, and the position that predicts its first token."""
 
     row: int
@@ -180,26 +175,26 @@ def batch_arrays(
     answers_per_row: int,
     *,
     off_policy: bool,
-) -> tuple[dict[str, np.ndarray], list[Place]]:
+) -> tuple[dict[str, np.ndarray], list[AnswerPosition]]:
     """A global batch of answers behind their prompts, as the fields of training.state.Batch.
 
     Answers without an advantage are in no loss. Rows are filled on all devices alike, the first
     ones of each first, so that the parts of a batch that nothing is left for come last.
 
     Args:
-        answers: that fit (`capacity`).
+        answers: that fit, as `check_run` of training has made sure.
         shape: rows and positions of the batch.
         ways: how many groups of devices share the rows out among them.
         answers_per_row: most answers in a row.
         off_policy: whether the batch has the log-probabilities of sampling.
 
     Returns:
-        the arrays [rows, length], and the place of each answer.
+        the arrays [rows, length], and the position of each answer.
 
     Raises:
         ValueError: the answers do not fit.
     """
-    rows = pack([answer.size for answer in answers], shape[1], answers_per_row)
+    rows = pack_answers([answer.size for answer in answers], shape[1], answers_per_row)
     if len(rows) > shape[0]:
         raise ValueError(
             f"{len(answers)} answers take {len(rows)} rows, and a batch has {shape[0]}"
@@ -208,7 +203,7 @@ def batch_arrays(
     arrays = {name: np.zeros(shape, np.int32) for name in names}
     floats = ("loss_weights", "advantages", *(("behaviour",) if off_policy else ()))
     arrays |= {name: np.zeros(shape, np.float32) for name in floats}
-    places: list[Place | None] = [None] * len(answers)
+    positions: list[AnswerPosition | None] = [None] * len(answers)
     for number, members in enumerate(rows):
         row = number % ways * (shape[0] // ways) + number // ways
         start = 0
@@ -225,18 +220,18 @@ def batch_arrays(
                 arrays["advantages"][row, first : start + size] = answer.advantage
             if off_policy and answer.logps:
                 arrays["behaviour"][row, first : start + size] = answer.logps
-            places[member] = Place(row, first)
+            positions[member] = AnswerPosition(row, first)
             start += size
-    return arrays, places
+    return arrays, positions
 
 
 def logps_of(
-    answers: Sequence[Answer], places: Sequence[Place], logps: np.ndarray
+    answers: Sequence[Answer], positions: Sequence[AnswerPosition], logps: np.ndarray
 ) -> list[tuple[float, ...]]:
     """The log-probabilities of each answer's tokens, from those of a batch [rows, length]."""
     return [
-        tuple(logps[place.row, place.start : place.start + len(answer.ids)].tolist())
-        for answer, place in zip(answers, places, strict=True)
+        tuple(logps[at.row, at.start : at.start + len(answer.ids)].tolist())
+        for answer, at in zip(answers, positions, strict=True)
     ]
 
 
@@ -246,7 +241,7 @@ def write_answers(path: pathlib.Path, answers: Sequence[Answer], labels: Sequenc
     write_json_lines(path, [answer.to_json(labels) for answer in answers])
 
 
-def read_answers(path: pathlib.Path, prompts: Sequence[Prompt], group: int) -> list[Answer]:
+def read_answers(path: pathlib.Path, prompts: Sequence[RolloutPrompt], group: int) -> list[Answer]:
     """The answers to the prompts of a round that `write_answers` wrote; none if there is no file.
 
     Raises:
@@ -268,8 +263,8 @@ def answer_metrics(
     """Means over a round, of all answers and by label.
 
     reward, and reward_NAME of each scorer; answer_tokens; cut_share: answers that were cut at the
-    most tokens; alike_share: prompts whose answers all have one reward, from which nothing is
-    learnt; unused_share: answers without a reward.
+    most tokens; alike_share: prompts whose answers all have one reward, which change nothing;
+    unused_share: answers without a reward.
     """
     found = _means(answers)
     by_prompt = np.array([answer.reward for answer in answers]).reshape(-1, group)

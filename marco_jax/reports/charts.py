@@ -202,6 +202,20 @@ def training_loss(run: RunData) -> Figure | None:
     return over_steps(traces, "%{y:.3f}", axis("loss, nats per token"), run.stages)
 
 
+def metric_by_label(run: RunData, metric: str, title: str, number: str) -> Figure | None:
+    """A metric of sampled answers or of preferences over steps: by source or language, and of all.
+
+    It is smoothed within each stage. `number` is a d3 format. None where no line has the metric.
+    """
+    keys = sorted({key for row in run.metrics for key in row if key.startswith(f"{metric}/")})
+    split = [key for key in keys if key.count("/") > 1] or keys
+    traces = _with_legend(
+        _source_line(key.rpartition("/")[2], *smoothed(run, key)) for key in split
+    )
+    traces.append(line("All", *smoothed(run, metric), COLOURS["average"], 3))
+    return over_steps(traces, f"%{{y:{number}}}", axis(title, number), run.stages)
+
+
 def metric_curve(run: RunData, metric: str, title: str, number: str) -> Figure | None:
     """One field of the metrics over steps. `number` is a d3 format."""
     trace = _metric_line(run, title, COLOURS["high"], float, metric) | {"showlegend": False}

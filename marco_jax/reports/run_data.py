@@ -74,7 +74,13 @@ class RunData:
 
     def seconds(self) -> dict[str, float]:
         """Wall-clock seconds by activity, over all starts."""
-        parts = {"training steps": sum(row.get("step_seconds") or 0.0 for row in self.metrics)}
+        steps = [row.get("step_seconds") or 0.0 for row in self.metrics]
+        parts = {"training steps": sum(steps)}
+        for name in ("sampling", "rewards"):
+            shares = [row.get(f"{name}_share") or 0.0 for row in self.metrics]
+            if any(shares):
+                parts[name] = math.sumprod(steps, shares)
+                parts["training steps"] -= parts[name]
         for name in ("compile", "evaluation", "checkpoint"):
             sums = [0.0, *(row.get(f"{name}_seconds") or 0.0 for row in self.metrics)]
             # A sum since the start: a restart begins it again.

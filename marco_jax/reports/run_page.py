@@ -23,6 +23,16 @@ REPORT = "report.html"
 _BITS = ("bits_per_byte", "bits_per_byte")
 _PICK = ("pick_translation", PICK_TRANSLATION.metrics[0])
 _CHRF = ("translation", "chrf++")
+# Metrics of post-training: a title and a d3 format.
+_LEARNT = {
+    "reward": ("mean reward", ".3~f"),
+    "entropy": ("entropy, nats per token", ".3~f"),
+    "answer_tokens": ("tokens of an answer", ".3~s"),
+    "kl": ("divergence, nats per token", ".3~f"),
+    "clip_share": ("share of tokens", ".2~%"),
+    "reward_margin": ("margin", ".3~f"),
+    "reward_accuracy": ("share of pairs", ".1~%"),
+}
 
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
@@ -43,6 +53,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         "translation": evaluation(run, *_CHRF, "chrF++", means_only=True),
         **{f"benchmark_{n}": evaluation(run, *k, k[1]) for n, k in enumerate(benchmarks)},
         "loss": charts.training_loss(run),
+        **{name: charts.metric_by_label(run, name, *shown) for name, shown in _LEARNT.items()},
         "rate": metric(run, "learning_rate", "learning rate", ".1e"),
         "norm": metric(run, "grad_norm", "norm of the gradient", "~s"),
         "mixture": charts.shares_by_stage(run),

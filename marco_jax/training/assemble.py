@@ -54,6 +54,23 @@ def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> Non
             "choose a number that divides them"
         )
     check_mesh(model, sharding, batch=rows // parts, length=config.batch.length)
+    if config.objective == GRPO:
+        _check_answers_fit(config, rows)
+
+
+def _check_answers_fit(config: ConfigDict, rows: int) -> None:
+    """Refuses a batch of `rows` rows that sampled answers of the greatest length overfill."""
+    fields, length = config.grpo, config.batch.length
+    answers = fields.prompts * fields.group // fields.updates
+    longest = fields.max_prompt_tokens + fields.max_new_tokens
+    room = rows * min(policy_options(config).answers_per_row, length // max(longest - 1, 1))
+    if room < answers:
+        raise ConfigError(
+            f"a step has {answers} answers (grpo.prompts x grpo.group / grpo.updates) of up to "
+            f"{longest} tokens with their prompts, and a batch of {rows} x {length} tokens has "
+            f"room for {room}: raise batch.length, batch.sequences_per_chip or grpo.updates (parts "
+            "of batch.accumulation_steps that stay empty are not computed)"
+        )
 
 
 def preference_options(config: ConfigDict) -> PreferenceOptions | None:

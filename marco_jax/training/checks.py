@@ -37,10 +37,9 @@ from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.model.remat import REMAT_POLICIES
 from marco_jax.reinforcement.rewards import SCALES, Rewards
-from marco_jax.reinforcement.rollouts import capacity
 from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.tokenizers.tokenizer import Tokenizer
-from marco_jax.training.assemble import check_run, global_rows, lora_options, policy_options
+from marco_jax.training.assemble import check_run, lora_options, policy_options
 from marco_jax.training.config import (
     DPO,
     GRPO,
@@ -120,23 +119,6 @@ def _check_grpo(config: ConfigDict) -> None:
         )
     policy_options(config)
     Rewards.of(fields.rewards)
-
-
-def check_answers_fit(config: ConfigDict, sharding: Sharding) -> None:
-    """Refuses a batch of objective "grpo" that answers of the greatest length overfill."""
-    if config.objective != GRPO:
-        return
-    fields, rows = config.grpo, global_rows(config, sharding)
-    answers = fields.prompts * fields.group // fields.updates
-    longest = fields.max_prompt_tokens + fields.max_new_tokens
-    most = policy_options(config).answers_per_row
-    if (room := capacity(rows, config.batch.length, longest, most)) < answers:
-        raise ConfigError(
-            f"a step has {answers} answers (grpo.prompts x grpo.group / grpo.updates) of up to "
-            f"{longest} tokens with their prompts, and a batch of {rows} x {config.batch.length} "
-            f"tokens has room for {room}: raise batch.length, batch.sequences_per_chip or "
-            "grpo.updates (parts of batch.accumulation_steps that stay empty cost nothing)"
-        )
 
 
 def _check_numbers(config: ConfigDict) -> None:
@@ -305,7 +287,6 @@ def check_model(
         OSError: the disk has no room for a checkpoint.
     """
     check_run(config, model, sharding)
-    check_answers_fit(config, sharding)
     check_exportable(model, abstract_params(model), tokenizer)
     check_space(workdir, checkpoint_bytes(config, model))
 

@@ -148,7 +148,7 @@ class RolloutSeat(Seat):
 
     def _dispatch_logps(
         self, state: TrainState, answers: Sequence[Answer]
-    ) -> list[tuple[Sequence[Answer], list[rollouts.Place], jax.Array]]:
+    ) -> list[tuple[Sequence[Answer], list[rollouts.AnswerPosition], jax.Array]]:
         """Starts to compute the answers' log-probabilities, a batch after the other."""
         options, found = self.trainer.options.policy, []
         if not options.off_policy:
@@ -156,21 +156,24 @@ class RolloutSeat(Seat):
         size = len(answers) // self._fields.updates
         for start in range(0, len(answers), size):
             own = answers[start : start + size]
-            arrays, places = self._arrays(own)
+            arrays, positions = self._arrays(own)
             logps = self.trainer.target_logps(state.params, self._put(arrays), state.frozen)
-            found.append((own, places, logps))
+            found.append((own, positions, logps))
         return found
 
     def _fetch_logps(
-        self, answers: Sequence[Answer], places: Sequence[rollouts.Place], logps: jax.Array
+        self,
+        answers: Sequence[Answer],
+        positions: Sequence[rollouts.AnswerPosition],
+        logps: jax.Array,
     ) -> list[tuple[float, ...]]:
         if jax.process_count() > 1:
             logps = multihost_utils.process_allgather(logps, tiled=True)
-        return rollouts.logps_of(answers, places, np.asarray(logps))
+        return rollouts.logps_of(answers, positions, np.asarray(logps))
 
     def _arrays(
         self, answers: Sequence[Answer]
-    ) -> tuple[dict[str, np.ndarray], list[rollouts.Place]]:
+    ) -> tuple[dict[str, np.ndarray], list[rollouts.AnswerPosition]]:
         options = self.trainer.options.policy
         return rollouts.batch_arrays(
             answers,

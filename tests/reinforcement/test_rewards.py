@@ -22,8 +22,8 @@ def test_scorers_are_added_up_with_their_weights():
     [
         ("", "grpo.rewards is empty"),
         ("chrf+++=1", "'chrf\\+\\+\\+' is unknown"),
-        ("chrf=many", "the weight 'many' is no number"),
-        ("chrf=nan", "the weight 'nan' is no number"),
+        ("chrf=many", "the weight 'many' is not a number"),
+        ("chrf=nan", "the weight 'nan' is not a number"),
         ("chrf=1,chrf=2", "names a scorer twice"),
         ("no_such_module:function", "grpo.rewards: .*cannot be imported"),
     ],

@@ -5,14 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from marco_jax.reinforcement.prompt_data import Prompt
+from marco_jax.reinforcement.prompt_data import RolloutPrompt
 from marco_jax.reinforcement.rollouts import (
     Answer,
     answer_metrics,
     batch_arrays,
-    capacity,
     logps_of,
-    pack,
+    pack_answers,
     read_answers,
     write_answers,
 )
@@ -23,7 +22,9 @@ def answers_of(sizes, seed=0):
     rng = np.random.default_rng(seed)
     found = []
     for number, (asked, said) in enumerate(sizes):
-        prompt = Prompt(tuple(rng.integers(1, 99, asked).tolist()), {}, f"p{number}", number % 2)
+        prompt = RolloutPrompt(
+            tuple(rng.integers(1, 99, asked).tolist()), {}, f"p{number}", number % 2
+        )
         ids = tuple(rng.integers(1, 99, said).tolist())
         logps = tuple(rng.normal(size=said).astype(np.float32).tolist())
         gain = float(np.float32(rng.normal()))
@@ -35,8 +36,8 @@ def answers_of(sizes, seed=0):
 def test_every_answer_is_in_the_batch_once(ways):
     rng = np.random.default_rng(ways)
     answers = answers_of([(int(a), int(b)) for a, b in rng.integers(1, 12, (30, 2))])
-    arrays, places = batch_arrays(answers, (32, 24), ways, 8, off_policy=True)
-    for answer, place in zip(answers, places, strict=True):
+    arrays, positions = batch_arrays(answers, (32, 24), ways, 8, off_policy=True)
+    for answer, place in zip(answers, positions, strict=True):
         asked, said = answer.prompt.ids, answer.ids
         first = place.start - len(asked) + 1
         span, own = slice(first, first + answer.size), slice(place.start, place.start + len(said))
@@ -51,7 +52,7 @@ def test_every_answer_is_in_the_batch_once(ways):
         assert row["source_ids"][first] == answer.prompt.label
     assert arrays["loss_weights"].sum() == sum(len(answer.ids) for answer in answers)
     assert (arrays["segment_ids"] > 0).sum() == sum(answer.size for answer in answers)
-    assert logps_of(answers, places, arrays["behaviour"]) == [a.logps for a in answers]
+    assert logps_of(answers, positions, arrays["behaviour"]) == [a.logps for a in answers]
     # Each device has its filled rows first, and as many as the others.
     filled = (arrays["segment_ids"] > 0).any(1).reshape(ways, -1)
     assert (np.sort(filled, axis=1)[:, ::-1] == filled).all()
@@ -71,9 +72,9 @@ def test_as_many_fit_as_is_promised():
     rng = np.random.default_rng(3)
     for _ in range(200):
         rows, length, most, longest = (int(rng.integers(1, top)) for top in (6, 64, 9, 40))
-        count = capacity(rows, length, longest, most)
+        count = rows * min(most, length // max(longest - 1, 1))
         sizes = rng.integers(1, max(longest - 1, 1) + 1, count).tolist()
-        packed = pack(sizes, length, most)
+        packed = pack_answers(sizes, length, most)
         assert len(packed) <= rows
         assert sorted(n for row in packed for n in row) == list(range(count))
         assert all(sum(sizes[n] for n in row) <= length and len(row) <= most for row in packed)
