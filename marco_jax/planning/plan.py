@@ -60,7 +60,7 @@ def plan_step(
     chip = chip_of(topology)
     model = model_config(config, config.tokenizer.vocab_size)
     sharding = create_sharding(config, topology_devices(topology, config.mesh.num_slices))
-    trainer = create_trainer(config, model, sharding, _SOURCES)
+    trainer = create_trainer(config, model, sharding, _SOURCES, skip_empty=False)
     lanes, step = 1, trainer
     if parallel := "sweep" in config and config.sweep.parallel != ALONE:
         runs = _sweep_runs(config)

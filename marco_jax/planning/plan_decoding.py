@@ -74,7 +74,7 @@ def plan_kernels(
 def plan_round(config: ConfigDict, plan: Mapping[str, Any]) -> dict[str, Any]:
     """The time of a round of objective "grpo": sampling, and the steps that learn from it.
 
-    Answers are as long as they may be, and prefill and rewards are left out.
+    Answers are as long as they may be, batches full, and prefill and rewards left out.
 
     Args:
         config: of the run.
@@ -90,7 +90,7 @@ def plan_round(config: ConfigDict, plan: Mapping[str, Any]) -> dict[str, Any]:
     answers, steps = fields.prompts * fields.group, fields.updates * fields.epochs
     calls = -(-answers // decode["rows"]) * fields.max_new_tokens
     sampling = calls * decode["predicted"]["call_seconds"]
-    training = steps * plan["predicted"]["step_seconds"]
+    training = steps * plan["predicted"]["step_seconds_as_scheduled"]
     return {
         "answers": answers,
         "steps": steps,

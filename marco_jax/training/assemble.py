@@ -114,6 +114,8 @@ def create_trainer(
     num_sources: int,
     vocab_size: int | None = None,
     stages: Sequence[StagePlan] | None = None,
+    *,
+    skip_empty: bool = True,
 ) -> Trainer:
     """The step of `config` for `model` on a mesh; nothing compiles yet.
 
@@ -124,6 +126,7 @@ def create_trainer(
         num_sources: how many sources losses are summed by.
         vocab_size: of the tokenizer: rows that config.loss.mask_padded_vocab keeps.
         stages: with their learning rates; by default those of `config`.
+        skip_empty: as StepOptions has it.
 
     Raises:
         ValueError: a mesh that does not divide the model or the batch.
@@ -147,6 +150,7 @@ def create_trainer(
         guard=GuardOptions(config.anomaly.spike_sigmas, config.anomaly.spike_window),
         preference=preference_options(config),
         policy=policy_options(config),
+        skip_empty=skip_empty,
         lora=lora,
     )
     return Trainer(model, optimizer, schedule, sharding, num_sources, options)

@@ -60,7 +60,7 @@ class DeviceStep:
         zeros = Sums.zeros(self.num_sources, self.options.metric_names)
         start = (zeros, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params))
         parts = jax.tree.map(lambda x: x.reshape(micro, -1, x.shape[1]), batch)
-        if self.options.policy is None:
+        if self.options.policy is None or not self.options.skip_empty:
             (sums, grads), _ = jax.lax.scan(lambda *x: (add(*x), None), start, parts)
         else:
             sums, grads = jax.lax.fori_loop(

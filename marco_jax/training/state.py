@@ -173,7 +173,11 @@ class StepMetrics(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """How a step computes; but for `guard`, none of it changes the value beyond rounding."""
+    """How a step computes; but for `guard`, none of it changes the value beyond rounding.
+
+    skip_empty: whether the last microbatches of sampled answers are not computed where they are
+    empty. How many there are is then known only to the running program, not to the compiler.
+    """
 
     dtype: Any = jnp.float32
     remat: str = "none"
@@ -183,6 +187,7 @@ class StepOptions:
     guard: GuardOptions = GuardOptions()
     preference: PreferenceOptions | None = None
     policy: PolicyOptions | None = None
+    skip_empty: bool = True
     lora: LoraOptions | None = None
 
     @property

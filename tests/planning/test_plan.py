@@ -14,7 +14,7 @@ from marco_jax.training.config import load_config, model_config
 
 pytest.importorskip("libtpu", reason="the TPU compiler (libtpu) is not installed")
 
-SIZES = ("qwen2_0_5b", "qwen2_1_5b", "qwen2_7b", "qwen2_72b", "qwen3_8b")
+SIZES = ("qwen2_0_5b", "qwen2_1_5b", "qwen2_7b", "qwen2_72b", "qwen3_8b", "grpo")
 SMALL = (
     "--config.model.preset=small",
     "--config.batch.length=512",
@@ -66,6 +66,35 @@ def test_a_small_step_on_two_slices(root, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_round_of_answers_is_planned_beside_the_state_of_training(root, tmp_path):
+    out = tmp_path / "plan.json"
+    answers = ("--config.grpo.prompts=8", "--config.grpo.max_prompt_tokens=128")
+    done = plan(
+        root,
+        f"--config={root}/configs/grpo.py",
+        "--topology=v5e:2x2",
+        f"--out={out}",
+        "--only=train,prefill,decode",
+        *("--config.grpo.max_new_tokens=128", "--config.grpo.kl=0.1", *answers, *SMALL),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    # The plan computes every part of the batch, and the logits of the reference.
+    assert found["flops"]["hlo_over_model"] > 0.9
+    for kernel in found["kernels"].values():
+        memory = kernel["memory"]
+        resident = found["memory"]["optimizer_gib"] + found["memory"]["frozen_gib"]
+        assert memory["resident_gib"] == pytest.approx(resident)
+        assert memory["peak_gib"] > resident + memory["parameters_gib"]
+        assert (kernel["rows"], kernel["length"]) == (64, 256)
+    whole = found["round"]
+    assert whole["sampling_seconds"] == pytest.approx(
+        128 * found["kernels"]["decode"]["predicted"]["call_seconds"]
+    )
+    assert 0 < whole["sampling_share"] < 1
+    assert "sampling_share" in done.stdout
+
+
 def test_the_runs_of_a_sweep_are_planned_together(root, tmp_path):
     out = tmp_path / "plan.json"
     done = plan(
