@@ -1,11 +1,13 @@
-"""Does fine-tuning, and then preference training on own answers, translate better?
+"""Does fine-tuning translate better, and then training on own answers?
 
     python -m experiments.post_training.study --base=runs/demo --workdir=runs/study --seed=0
 
-Three stages from a model of `make demo`: the base; SFT on the corpus's short translation pairs;
-DPO on pairs of its own answers to training requests, the best and the worst of several samples by
-chrF++. A control trains on the chosen answers alone, for as many steps. Every stage answers the
-same held-out requests, greedily. A stage that is there already is not made again.
+From a model of `make demo`: the base; SFT on the corpus's short translation pairs; and from that
+model three ways to use the same requests and as many samples of its own answers. DPO prefers the
+best to the worst of several samples by chrF++ (`marco generate --pairs`, which leaves out answers
+that were cut). A control trains on the chosen answers alone, for as many steps. GRPO rewards each
+answer with chrF++ and its language, a round for each step, every request once. Every stage answers
+the same held-out requests, greedily. A stage that is there already is not made again.
 """
 
 from __future__ import annotations
@@ -14,23 +16,24 @@ import argparse
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
 from experiments.post_training.translation import (
-    chat_record,
+    NEW_TOKENS,
     conversation,
-    ranked,
+    prompt_record,
     scores,
     short_pairs,
     translate,
     write_source,
 )
+from marco_jax.__main__ import main as marco
 from marco_jax.data.load import load_corpus
 from marco_jax.data.texts import HELD_OUT, TRAIN, Pair
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.requests import Sampling
-from marco_jax.files import write_json
+from marco_jax.files import read_json_lines, write_json, write_json_lines
 from marco_jax.model.parameters import Params
 from marco_jax.runtime.logs import configure_logging
 from marco_jax.training.config import load_config
@@ -46,7 +49,7 @@ TEMPLATE = (
     "{% endfor %}"
 )
 TRAIN_EACH, TEST_EACH, ASK_EACH = 400, 20, 24
-SAMPLES, LEAST_GAP = 6, 3.0
+SAMPLES, LEAST_GAP, ROUNDS = 6, 3.0, 28
 SMALL = (
     "model.preset=",
     "topology=",
@@ -56,6 +59,16 @@ SMALL = (
     "batch.sequences_per_chip=16",
     "log_every=20",
     "checkpoint.every=50",
+)
+# A round of 24 requests, six answers each: 144 rows of which nine parts are computed if full.
+GRPO = (
+    f"grpo.group={SAMPLES}",
+    "grpo.max_prompt_tokens=128",
+    f"grpo.max_new_tokens={NEW_TOKENS}",
+    "grpo.rewards=chrf++=0.01,language=0.5",
+    "batch.sequences_per_chip=144",
+    "batch.accumulation_steps=9",
+    "log_every=1",
 )
 
 
@@ -90,6 +103,14 @@ class Study:
         self._train("dpo", "dpo", sft, "preferences.json", steps, rate)
         self._train("control", "sft", sft, "chosen.json", steps, control_rate)
 
+    def reinforce(self, rate: float) -> None:
+        """GRPO on the requests that DPO samples answers to: as many samples, each request once."""
+        if not (self.workdir / "prompts.json").exists():
+            write_source(self.workdir / "prompts.json", "prompts", "prompt", self._requests())
+        prompts = len(self._requests()) // ROUNDS
+        sft, changes = self.workdir / "sft", (*GRPO, f"grpo.prompts={prompts}")
+        self._train("grpo", "grpo", sft, "prompts.json", ROUNDS, rate, changes)
+
     def evaluate(self, stage: str) -> dict:
         """Scores of a stage on the held-out requests; kept in a file."""
         path = self.workdir / f"{stage}.scores.json"
@@ -100,39 +121,53 @@ class Study:
             write_json(path, scores(self.held_out, answers) | {"samples": samples})
         return json.loads(path.read_text(encoding="utf-8"))
 
+    def _requests(self) -> list[dict]:
+        """Training requests with their references."""
+        pairs = short_pairs(self.corpus, TRAIN, ASK_EACH, self.seed + 1000)
+        return [prompt_record(pair) for pair in pairs]
+
     def _sample(self) -> None:
-        asked = short_pairs(self.corpus, TRAIN, ASK_EACH, self.seed + 1000)
-        drawn = [self._draw(asked, number) for number in range(SAMPLES)]
-        rows = ranked(asked, drawn, LEAST_GAP)
-        chosen = [chat_record(row["language"], row["prompt"], row["chosen"]) for row in rows]
+        asked, answers = self.workdir / "requests.jsonl", self.workdir / "sampled.jsonl"
+        write_json_lines(asked, self._requests())
+        flags = (f"--samples={SAMPLES}", f"--margin={LEAST_GAP}", f"--seed={self.seed}")
+        command = ["generate", f"--model={self.workdir / 'sft'}", f"--input={asked}", "--pairs"]
+        command += ["--scorer=chrf++", "--temperature=1", f"--max_new_tokens={NEW_TOKENS}", *flags]
+        if code := marco([*command, f"--out={answers}"]):
+            raise SystemExit(code)
+        rows = read_json_lines(answers)
+        chosen = [
+            {
+                "language": row["language"],
+                "messages": [*row["prompt"], {"role": "assistant", "content": row["chosen"]}],
+            }
+            for row in rows
+        ]
         write_source(self.workdir / "chosen.json", "chosen", "chat", chosen)
         write_source(self.workdir / "preferences.json", "preferences", "preference", rows)
 
-    def _draw(self, asked: list[Pair], number: int) -> list[str]:
-        path = self.workdir / f"draw{number}.json"
-        if not path.exists():
-            sampling = Sampling(temperature=1.0)
-            write_json(path, self._answers("sft", asked, sampling, self.seed * 100 + number))
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    def _answers(
-        self, stage: str, pairs: list[Pair], sampling: Sampling | None = None, seed: int = 0
-    ) -> list[str]:
+    def _answers(self, stage: str, pairs: list[Pair]) -> list[str]:
         if stage not in self._engines:
             model = load_model(self.workdir / stage)
             engine = Engine(model.config, model.tokenizer, dtype=jnp.float32, max_length=256)
             self._engines[stage] = engine, model.params
-        return translate(*self._engines[stage], pairs, sampling, seed)
+        return translate(*self._engines[stage], pairs)
 
     def _train(
-        self, name: str, stage: str, start: pathlib.Path, data: str, steps: int, rate: float
+        self,
+        name: str,
+        stage: str,
+        start: pathlib.Path,
+        data: str,
+        steps: int,
+        rate: float,
+        more: Sequence[str] = (),
     ) -> None:
         """Trains `configs/STAGE.py` in the workdir `name`, unless its last step is saved."""
         if (self.workdir / name / CHECKPOINTS / str(steps)).is_dir():
             return
         changes = (
             *(f"init_from={start}", f"data={self.workdir / data}", f"seed={self.seed}"),
-            *(f"steps={steps}", f"stage.{stage}.learning_rate={rate}"),
+            *(f"steps={steps}", f"stage.{stage}.learning_rate={rate}", *more),
         )
         if train(load_config(f"configs/{stage}.py", [*SMALL, *changes]), str(self.workdir / name)):
             raise SystemExit(143)
@@ -146,11 +181,12 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", default="default")
-    parser.add_argument("--stages", default="sft,dpo", help="which to make: sft, dpo")
+    parser.add_argument("--stages", default="sft,dpo,grpo", help="which to make: sft, dpo, grpo")
     parser.add_argument("--sft_steps", type=int, default=300)
     parser.add_argument("--sft_rate", type=float, default=1e-3)
     parser.add_argument("--dpo_steps", type=int, default=30)
     parser.add_argument("--dpo_rate", type=float, default=1e-4)
+    parser.add_argument("--grpo_rate", type=float, default=1e-4)
     parser.add_argument("--control_rate", type=float, default=1e-4)
     given = parser.parse_args()
     study = Study(given.base, given.workdir, given.seed, given.data)
@@ -161,6 +197,9 @@ def main() -> None:
     if "dpo" in given.stages.split(","):
         study.prefer(given.dpo_steps, given.dpo_rate, given.control_rate)
         names += ["dpo", "control"]
+    if "grpo" in given.stages.split(","):
+        study.reinforce(given.grpo_rate)
+        names.append("grpo")
     for name in names:
         found = study.evaluate(name)
         shown = {key: round(value, 3) for key, value in found.items() if isinstance(value, float)}

@@ -11,8 +11,11 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-STAGES = ("base", "sft", "dpo", "control")
-STEPS = (("base", "sft"), ("sft", "dpo"), ("sft", "control"), ("control", "dpo"))
+STAGES = ("base", "sft", "dpo", "control", "grpo")
+STEPS = (
+    *(("base", "sft"), ("sft", "dpo"), ("sft", "control"), ("control", "dpo")),
+    *(("sft", "grpo"), ("dpo", "grpo")),
+)
 
 
 def table(workdirs: Sequence[pathlib.Path]) -> list[str]:

@@ -58,6 +58,12 @@ def chat_record(language: str, prompt: str, answer: str) -> dict[str, Any]:
     return {"language": language, "messages": messages}
 
 
+def prompt_record(pair: Pair) -> dict[str, Any]:
+    """A record of a source of kind "prompt", and a row of `marco generate --pairs`."""
+    language, reference = pair.target_language, pair.target.strip()
+    return {"language": language, "prompt": request(pair), "reference": reference}
+
+
 def translate(
     engine: Engine,
     params: Params,
@@ -104,9 +110,7 @@ def ranked(
     """
     samples = []
     for pair, own in zip(pairs, zip(*draws, strict=True), strict=True):
-        prompt, reference = request(pair), pair.target.strip()
-        row = {"language": pair.target_language, "prompt": prompt, "reference": reference}
-        samples.append(usable(row, [Generation((), text) for text in own]))
+        samples.append(usable(prompt_record(pair), [Generation((), text) for text in own]))
     write = PairWriter(least)
     found = [
         write({"row": sample.row, "prompt": sample.row["prompt"], "ranked": answers})

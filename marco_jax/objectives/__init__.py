@@ -1,1 +1,1 @@
-"""What a training step minimises: cross-entropy and losses of preferences; their fields."""
+"""What a training step minimises: cross-entropy, losses of preferences and of answers; fields."""
