@@ -26,7 +26,14 @@ from marco_jax.training.checks import (
     checkpoint_bytes,
     trained_parameters,
 )
-from marco_jax.training.config import RunPlan, StagePlan, changed_fields, model_config, plan_run
+from marco_jax.training.config import (
+    GRPO,
+    RunPlan,
+    StagePlan,
+    changed_fields,
+    model_config,
+    plan_run,
+)
 from marco_jax.training.defaults import training_config
 from marco_jax.weights.models import find_model
 
@@ -55,11 +62,12 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
         _fields(config),
         _model_lines(config, model, sharding),
         _stage_lines(plan),
+        _round_lines(config, plan),
         _mixture_lines(config, plan.stages, corpus),
         _memory_lines(config, model, sharding),
         _disk_lines(config, model, directory),
     ]
-    return "\n\n".join("\n".join(lines) for lines in parts)
+    return "\n\n".join(filter(None, ("\n".join(lines) for lines in parts)))
 
 
 def _model(config: ConfigDict, workdir: pathlib.Path) -> Qwen2Config:
@@ -103,6 +111,21 @@ def _stage_lines(plan: RunPlan) -> Iterator[str]:
         )
 
 
+def _round_lines(config: ConfigDict, plan: RunPlan) -> Iterator[str]:
+    """Of objective "grpo": its rounds, what they sample, and what answers are rewarded with."""
+    if config.objective != GRPO:
+        return
+    fields = config.grpo
+    steps = fields.updates * fields.epochs
+    rounds = -(-plan.steps // steps)
+    yield (
+        f"rounds: {rounds:,} of {fields.prompts:,} prompts x {fields.group} answers of at most "
+        f"{fields.max_new_tokens:,} tokens, {rounds * fields.prompts * fields.group:,} in all; "
+        f"steps a round: {steps}"
+    )
+    yield f"  rewards: {fields.rewards}; batches are full at most"
+
+
 def _mixture_lines(
     config: ConfigDict, stages: Sequence[StagePlan], corpus: Corpus
 ) -> Iterator[str]:
@@ -121,7 +144,7 @@ def _mixture_lines(
         notes += [f"  {stage.mixture}: {note}" for note in mixture.notes]
         override = config.mixture.override
         columns.append(apply_override(mixture.shares, override, infos, stage.name, everywhere))
-    yield "mixture: shares of tokens by source"
+    yield f"mixture: shares of {'prompts' if config.objective == GRPO else 'tokens'} by source"
     if config.mixture.within != "uniform":
         yield (
             f"  shown as uniform within groups; mixture.within={config.mixture.within} needs the "
