@@ -50,6 +50,7 @@ def generate(
     sampling: Sampling,
     seed: int,
     finished: Callable[[int], None],
+    ended: Callable[[int, Generation], None],
 ) -> list[Generation]:
     """See Engine.generate."""
     pending = [
@@ -59,7 +60,7 @@ def generate(
     results: dict[int, Generation] = {}
     layers = layer_views(params, engine.runtime.sharding)
     for same in _by_slots(pending):
-        batch = _Batch(engine, params, layers, same, sampling, seed)
+        batch = _Batch(engine, params, layers, same, sampling, seed, ended)
         for prefix, members in engine.prefix_groups(params, [a.prompt for a in same]):
             waiting = collections.deque(same[index] for index in sorted(members))
             while waiting:
@@ -90,8 +91,10 @@ class _Batch:
         pending: Sequence[_Pending],
         sampling: Sampling,
         seed: int,
+        ended: Callable[[int, Generation], None],
     ) -> None:
         self._engine, self._params, self._layers = engine, params, layers
+        self._ended = ended
         self._sampling, self._key = sampling, jax.random.key(seed)
         self._slots = bucket(max(one.slots for one in pending) + engine.drafts, 64)
         self._size = engine.rows_of(self._slots, len(pending))
@@ -190,6 +193,7 @@ class _Batch:
                 if not done[row] and not cut:
                     continue
                 results[one.number], self._rows[row] = result, None
+                self._ended(one.number, result)
                 stopped |= not done[row]
                 done[row] = True
         if stopped:

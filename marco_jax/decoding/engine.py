@@ -69,16 +69,18 @@ class Engine(Launcher):
         sampling: Sampling | None = None,
         seed: int = 0,
         finished: Callable[[int], None] = lambda count: None,
+        ended: Callable[[int, Generation], None] = lambda number, result: None,
     ) -> list[Generation]:
         """Continues every prompt, in request order; greedy without `sampling`.
 
         A prompt that leaves no room for its new tokens is cut on the left. `finished` is called
-        with the number of requests that have just been answered.
+        with the number of requests that have just been answered; `ended` with each of them, its
+        number in `requests` and its result, while others are still generated.
 
         Raises:
             ValueError: max_new_tokens leaves no room for a prompt.
         """
-        return generate(self, params, requests, sampling or Sampling(), seed, finished)
+        return generate(self, params, requests, sampling or Sampling(), seed, finished, ended)
 
     def beam_search(
         self,

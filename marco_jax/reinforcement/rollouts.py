@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from marco_jax.decoding.engine import Engine
-from marco_jax.decoding.requests import GenerateRequest, Sampling
+from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
 from marco_jax.files import read_json_lines, write_json_lines
 from marco_jax.model.parameters import Params
 from marco_jax.reinforcement.prompt_data import RolloutPrompt
-from marco_jax.reinforcement.rewards import Rewards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +84,19 @@ def sample(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    ended: Callable[[int, Generation], None],
 ) -> list[Answer]:
     """Samples `group` answers to each prompt, neighbours in the result.
 
     An answer depends on the parameters, its prompt, its place in the round and the seed, and not on
-    which others share a batch with it.
+    which others share a batch with it. `ended` is called with each answer's number and its text
+    while others are still sampled.
     """
     requests = [
         GenerateRequest(prompt.ids, max_new_tokens) for prompt in prompts for _ in range(group)
     ]
-    found = engine.generate(params, requests, sampling=Sampling(temperature), seed=seed)
+    how = {"sampling": Sampling(temperature), "seed": seed}
+    found = engine.generate(params, requests, ended=ended, **how)
     return [
         Answer(
             prompts[number // group],
@@ -106,35 +106,6 @@ def sample(
         )
         for number, one in enumerate(found)
     ]
-
-
-def judge(rewards: Rewards, answers: Sequence[Answer]) -> np.ndarray:
-    """What each scorer gives each answer, float64 [answers, scorers], the same in all processes.
-
-    The first process asks the scorers, which may be random or remote, and sends their numbers to
-    the others. All of them fail where it fails.
-
-    Raises:
-        ValueError: a scorer fails.
-    """
-    scores, problem = np.zeros((len(answers), len(rewards.names))), ""
-    if jax.process_index() == 0:
-        rows = [answer.prompt.record for answer in answers]
-        try:
-            scores = rewards.score(rows, [answer.text for answer in answers])
-        except ValueError as error:
-            if jax.process_count() == 1:
-                raise
-            problem = str(error)
-    if jax.process_count() == 1:
-        return scores
-    failed = np.frombuffer(problem.encode()[:1024].ljust(1024), np.uint8)
-    # As bytes: JAX would round float64 to float32.
-    sent = (scores.view(np.uint8), failed)
-    received, failed = (np.asarray(x) for x in multihost_utils.broadcast_one_to_all(sent))
-    if problem := failed.astype(np.uint8).tobytes().decode(errors="replace").strip():
-        raise ValueError(problem)
-    return np.ascontiguousarray(received.astype(np.uint8)).view(np.float64).reshape(scores.shape)
 
 
 def pack_answers(sizes: Sequence[int], length: int, most: int) -> list[list[int]]:

@@ -1,9 +1,10 @@
 """Reinforcement learning in the train loop: rounds of answers, and the steps that learn from them.
 
 A round samples answers to its prompts with the parameters in training, where they lie, rewards
-them, and cuts them into the batches of its steps. If it has more than one step, the answers'
-log-probabilities under the sampling policy are computed at its start; the host rewards answers
-meanwhile. The answers are kept in a file, from which a run that was stopped within a round goes on.
+them, and cuts them into the batches of its steps. The host rewards answers while others are still
+sampled. If a round has more than one step, the answers' log-probabilities under the sampling policy
+are computed at its start. The answers are kept in a file, from which a run that was stopped within
+a round goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ml_collections import ConfigDict
 from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.reinforcement import rollouts
+from marco_jax.reinforcement.judging import Judging
 from marco_jax.reinforcement.prompt_data import PromptData
 from marco_jax.reinforcement.rewards import Rewards, advantages
 from marco_jax.reinforcement.rollouts import Answer
@@ -103,6 +105,8 @@ class RolloutSeat(Seat):
                     "the checkpoint within the round, or put the file back"
                 )
             return answers
+        group = self._fields.group
+        judging = Judging(self._rewards, [p.record for p in prompts for _ in range(group)])
         with self.clock.part(SAMPLING):
             # The step before must not count as sampling.
             jax.block_until_ready(state.params)
@@ -110,14 +114,15 @@ class RolloutSeat(Seat):
                 self._engine,
                 self.trainer.model_params(state),
                 prompts,
-                group=self._fields.group,
+                group=group,
                 max_new_tokens=self._fields.max_new_tokens,
                 temperature=self._fields.temperature,
                 seed=int(np.random.SeedSequence([self._config.seed, number]).generate_state(1)[0]),
+                ended=judging.take,
             )
         parts = self._dispatch_logps(state, answers)
         with self.clock.part(REWARDS):
-            scores = rollouts.judge(self._rewards, answers)
+            scores = judging.scores()
         answers = self._rewarded(answers, scores)
         if parts:
             found = [logps for part in parts for logps in self._fetch_logps(*part)]

@@ -237,6 +237,8 @@ def test_other_ids_may_end_an_answer_which_says_whether_it_came_to_an_end(params
         cut = before.ids.index(end) if end in before.ids else None
         assert answer.ids == before.ids[:cut]
         assert answer.ended == (cut is not None or before.ended)
+        # The token that ended it: the first of both.
+        assert answer.end == (None if not answer.ended else Words.eos_id if cut is None else end)
 
 
 def test_rows_that_end_are_given_to_waiting_prompts(params):
@@ -251,7 +253,9 @@ def test_rows_that_end_are_given_to_waiting_prompts(params):
         for n in range(24)
     ]
     engine = Engine(TINY, Words(), tokens_per_batch=600)
-    together = engine.generate(params, requests)
+    told = {}
+    together = engine.generate(params, requests, ended=told.__setitem__)
+    assert [told[number] for number in range(len(requests))] == together
     sizes = {name[1] for name in engine.programs if name[0] == "decode"}
     assert max(sizes) < len(requests)
     for request, result in zip(requests, together, strict=True):
