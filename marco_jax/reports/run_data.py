@@ -79,7 +79,7 @@ class RunData:
         for name in ("sampling", "rewards"):
             shares = [row.get(f"{name}_share") or 0.0 for row in self.metrics]
             if any(shares):
-                parts[name] = math.sumprod(steps, shares)
+                parts[name] = sum(a * b for a, b in zip(steps, shares, strict=True))
                 parts["training steps"] -= parts[name]
         for name in ("compile", "evaluation", "checkpoint"):
             sums = [0.0, *(row.get(f"{name}_seconds") or 0.0 for row in self.metrics)]

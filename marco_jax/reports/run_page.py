@@ -24,7 +24,7 @@ _BITS = ("bits_per_byte", "bits_per_byte")
 _PICK = ("pick_translation", PICK_TRANSLATION.metrics[0])
 _CHRF = ("translation", "chrf++")
 # Metrics of post-training: a title and a d3 format.
-_LEARNT = {
+_POST_TRAINING = {
     "reward": ("mean reward", ".3~f"),
     "entropy": ("entropy, nats per token", ".3~f"),
     "answer_tokens": ("tokens of an answer", ".3~s"),
@@ -53,7 +53,10 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         "translation": evaluation(run, *_CHRF, "chrF++", means_only=True),
         **{f"benchmark_{n}": evaluation(run, *k, k[1]) for n, k in enumerate(benchmarks)},
         "loss": charts.training_loss(run),
-        **{name: charts.metric_by_label(run, name, *shown) for name, shown in _LEARNT.items()},
+        **{
+            name: charts.metric_by_label(run, name, *shown)
+            for name, shown in _POST_TRAINING.items()
+        },
         "rate": metric(run, "learning_rate", "learning rate", ".1e"),
         "norm": metric(run, "grad_norm", "norm of the gradient", "~s"),
         "mixture": charts.shares_by_stage(run),

@@ -3,6 +3,7 @@
 import pytest
 
 from marco_jax.training.config import load_config
+from marco_jax.training.loop import train
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,11 @@ def small_config(root, overrides):
         return load_config(str(root / "configs/demo.py"), [*overrides, *changes])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def base(small_config, tmp_path_factory):
+    """A model that has been pretrained for a few steps."""
+    workdir = tmp_path_factory.mktemp("base")
+    assert train(small_config("steps=3", "tokenizer.vocab_size=340"), workdir) == 0
+    return workdir

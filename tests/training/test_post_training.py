@@ -62,14 +62,6 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def base(small_config, tmp_path_factory):
-    """A model that has been pretrained for a few steps."""
-    workdir = tmp_path_factory.mktemp("base")
-    assert train(small_config("steps=3", "tokenizer.vocab_size=340"), workdir) == 0
-    return workdir
-
-
-@pytest.fixture(scope="module")
 def tuned(small_config, base, data):
     """Makes the config of a run that goes on from the base."""
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from marco_jax.files import read_json_lines
-from marco_jax.reports.run_data import read_metrics
+from marco_jax.reports.run_data import load_run, read_metrics
+from marco_jax.reports.run_page import write_report
 from marco_jax.training.checks import check_config
 from marco_jax.training.loop import train
 from marco_jax.weights.models import load_model
@@ -56,14 +57,6 @@ def data(tmp_path_factory):
     sources = [{"name": "ask", "kind": "prompt", "files": "prompts.jsonl", "held_out": 0.0}]
     (directory / "data.json").write_text(json.dumps({"sources": sources}))
     return directory / "data.json"
-
-
-@pytest.fixture(scope="module")
-def base(small_config, tmp_path_factory):
-    """A model that has been pretrained for a few steps."""
-    workdir = tmp_path_factory.mktemp("base")
-    assert train(small_config("steps=3", "tokenizer.vocab_size=340"), workdir) == 0
-    return workdir
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +117,10 @@ def test_it_learns_what_is_rewarded(rewarded, tmp_path):
     assert np.mean(rewards[-3:]) > 2 * np.mean(rewards[:3])
     assert {"reward/ask/en", "reward/ask/kk", "entropy/ask/kk", "clip_share"} <= set(rows[0])
     assert 0 < rows[-1]["sampling_share"] < 1
+    seconds = load_run(tmp_path).seconds()
+    assert 0 < seconds["sampling"] < sum(row["step_seconds"] for row in rows)
+    page = write_report(tmp_path).read_text("utf-8")
+    assert all(f'id="{name}"' in page for name in ("reward", "entropy", "answer_tokens"))
     # The file has what the metrics say, and each prompt's answers stand together.
     answers = read_json_lines(tmp_path / "answers/000011.jsonl")
     assert np.mean([line["reward"] for line in answers]) == pytest.approx(rewards[-1])
