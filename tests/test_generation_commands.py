@@ -124,7 +124,7 @@ def test_a_job_that_was_cut_off_writes_the_same_pairs(
     ("flags", "message"),
     [
         ([], "--scorer"),
-        (["--scorer=blue"], "known are chrf, chrf++, language, instructions"),
+        (["--scorer=blue"], "known are chrf, chrf++, bleu, number"),
         (["--scorer=no_module:f"], "no_module"),
         (["--scorer=json:nothing"], "no callable 'nothing'"),
         (["--scorer=chrf", "--reference=target"], '"target"'),

@@ -43,15 +43,17 @@ def test_table_1_follows_from_table_2_to_the_digit():
 @pytest.mark.parametrize("name", mixture_names())
 @pytest.mark.parametrize("missing", [[], ["synthetic"], ["kk", "ne", "de"], ["parallel", "en"]])
 def test_shares_sum_to_one_whatever_is_missing(name, missing):
-    everything = [*EVERYTHING, SourceInfo("talk", "chat"), SourceInfo("choices", "preference")]
+    post_training = {"chat": "talk", "preference": "choices", "prompt": "questions"}
+    everything = [*EVERYTHING, *(SourceInfo(name, kind) for kind, name in post_training.items())]
     available = [source for source in everything if source.name not in missing]
     mixture = get_mixture(name, available)
     assert sum(mixture.shares.values()) == pytest.approx(1, abs=1e-12)
     assert not set(mixture.shares) & set(missing)
     # Post-training's sources are in no mixture but their own.
-    assert mixture.shares == {"chat": {"talk": 1.0}, "preference": {"choices": 1.0}}.get(
-        name, {k: v for k, v in mixture.shares.items() if k not in ("talk", "choices")}
-    )
+    others = set(post_training.values()) - {post_training.get(name)}
+    assert not set(mixture.shares) & others
+    if name in post_training:
+        assert mixture.shares == {post_training[name]: 1.0}
 
 
 def test_all_there_is_the_table_without_a_note():
