@@ -92,7 +92,7 @@ def assert_same_run(found: pathlib.Path, wanted: pathlib.Path):
     assert mixtures[0] == mixtures[1]
 
 
-@pytest.mark.parametrize("parallel", ["vmap", "slices"])
+@pytest.mark.parametrize("parallel", [pytest.param("vmap", marks=pytest.mark.slow), "slices"])
 def test_runs_in_lanes_are_the_runs_alone_also_beside_one_that_fails(
     config, alone, tmp_path, parallel, capsys
 ):

@@ -180,6 +180,7 @@ def test_a_dry_run_of_runs_that_fail_says_why(fake, arguments, tmp_path, capsys)
     assert not (tmp_path / "sweep/trial").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_starts_beside_a_folder_of_the_users_named_experiments(root, arguments, tmp_path):
     (tmp_path / "experiments").mkdir()
     # Whatever an installation finds beside it: importing it is what must not happen.
@@ -276,6 +277,7 @@ def test_a_bound_that_cannot_be_fitted_ends_in_one_line(fake, arguments, capsys)
     assert "2 of 16 runs" in line
 
 
+@pytest.mark.slow
 def test_accuracies_may_be_targets_beside_bits_per_byte(fake, arguments, tmp_path, capsys):
     rng = np.random.default_rng(0)
 
@@ -323,6 +325,7 @@ def test_a_run_that_takes_the_process_with_it_is_left_out_in_the_end(fake, argum
     assert "random001" not in training.ran
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_runs_would_be_others_is_refused(fake, arguments, tmp_path, capsys):
     fake()
     assert main([*arguments, "--config.sweep.confirm.seeds=0"]) == 0

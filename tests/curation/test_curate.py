@@ -164,6 +164,7 @@ def test_a_run_that_was_killed_goes_on_after_the_last_phase_that_ended(tmp_path,
         assert not list(out.rglob("*.draft"))
 
 
+@pytest.mark.slow
 def test_several_processes_and_one_pipeline_give_the_same_corpus(tmp_path, rows):
     raw = (str(write(tmp_path / "raw.jsonl", rows)),)
     one = curate(raw, tmp_path / "one", curation_config())

@@ -138,6 +138,7 @@ def test_byte_order_marks_and_ends_of_lines(tmp_path, codec, end):
         assert texts(tmp_path / name) == TEXTS, name
 
 
+@pytest.mark.slow
 def test_positions_do_not_depend_on_parts(tmp_path, monkeypatch):
     for name, codec in (("a.jsonl", "utf-8"), ("b.jsonl", "utf-16"), ("c.txt", "cp1251")):
         data = "".join(f'{{"text": "строка {"x" * (7 * n % 50)} {n}"}}\n' for n in range(99))

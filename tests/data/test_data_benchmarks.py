@@ -23,6 +23,7 @@ def test_data_order(root, tokens, sources):
     assert result["seconds_to_resume_and_read_a_batch"] < 10
 
 
+@pytest.mark.slow
 def test_feed(root, corpus_file):
     result = run(
         root, "feed", f"--data={corpus_file}", "--length=64", "--rounds=1", "--vocabulary=320"

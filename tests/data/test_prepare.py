@@ -200,7 +200,7 @@ def test_an_ended_preparation_goes_on_with_the_parts_that_are_missing(
     ended_by, workers, start, tmp_path, data, tokenizer, undisturbed, small_parts
 ):
     cache = tmp_path / "cache"
-    process = start(cache, workers=workers, pause=1.5)
+    process = start(cache, workers=workers, pause=2)
     wait_for(lambda: len(finished_parts(cache)) >= 3)
     if ended_by == signal.SIGINT:  # a terminal sends it to all processes
         os.killpg(process.pid, signal.SIGINT)

@@ -64,7 +64,7 @@ def requests():
 
 
 @pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.3, top_k=3)])
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_outputs_are_the_same_with_drafts(params, sampling, count):
     plain = Engine(TINY, Words(), tokens_per_batch=600)
     engine = Engine(TINY, Words(), tokens_per_batch=600, drafts=count)

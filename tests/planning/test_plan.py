@@ -95,6 +95,7 @@ def test_a_round_of_answers_is_planned_beside_the_state_of_training(root, tmp_pa
     assert "sampling_share" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_sweep_are_planned_together(root, tmp_path):
     out = tmp_path / "plan.json"
     done = plan(

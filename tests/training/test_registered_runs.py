@@ -54,6 +54,7 @@ def start(flags, workdir):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_strangers_mixture_trains_resumes_bit_exactly_and_is_evaluated(flags, tmp_path):
     whole = start(flags, tmp_path / "whole")
     said = whole.communicate(timeout=300)[1]
