@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
+
+from marco_jax.runtime.chips import slice_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,22 +15,20 @@ class Generation:
     Attributes:
         type: the word before the size of an accelerator type.
         counted: what the size counts a chip: TensorCores or chips.
-        dimensions: of a topology.
         runtime: the software of its machines.
         whole_host: the largest slice that is one machine; larger ones have machines of four chips.
     """
 
     type: str
     counted: int
-    dimensions: int
     runtime: str
     whole_host: int
 
 
 GENERATIONS = {
-    "v5e": Generation("v5litepod", 1, 2, "v2-alpha-tpuv5-lite", 8),
-    "v5p": Generation("v5p", 2, 3, "v2-alpha-tpuv5", 4),
-    "v6e": Generation("v6e", 1, 2, "v2-alpha-tpuv6e", 8),
+    "v5e": Generation("v5litepod", 1, "v2-alpha-tpuv5-lite", 8),
+    "v5p": Generation("v5p", 2, "v2-alpha-tpuv5", 4),
+    "v6e": Generation("v6e", 1, "v2-alpha-tpuv6e", 8),
 }
 
 
@@ -48,21 +47,12 @@ class Slice:
         Raises:
             ValueError: no such generation, or a shape that it cannot have.
         """
-        kind, _, shape = name.partition(":")
+        kind = name.partition(":")[0]
         if kind not in GENERATIONS:
             raise ValueError(
                 f"--topology={name}: the generation is none of {', '.join(GENERATIONS)}"
             )
-        generation = GENERATIONS[kind]
-        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
-            raise ValueError(f"--topology={name}: write GENERATION:CHIPS, for example v5p:4x4x4")
-        sizes = tuple(map(int, shape.split("x")))
-        if len(sizes) != generation.dimensions:
-            raise ValueError(
-                f"--topology={name}: a slice of {kind} has {generation.dimensions} dimensions, "
-                f"not {len(sizes)}"
-            )
-        return cls(name, generation, sizes)
+        return cls(name, GENERATIONS[kind], slice_shape(name))
 
     @property
     def chips(self) -> int:
@@ -90,7 +80,7 @@ class Slice:
         A size has one shape where chips lie on a plane; in space the shape is stated, so that the
         mesh is the one that was planned.
         """
-        if self.generation.dimensions == 2:
+        if len(self.shape) == 2:
             return [f"--accelerator-type={self.accelerator_type}"]
         shape = "x".join(map(str, self.shape))
         return [f"--type={self.generation.type}", f"--topology={shape}"]

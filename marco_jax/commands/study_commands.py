@@ -21,6 +21,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     from marco_jax.planning.plan_decoding import KERNELS, plan_kernels, plan_round
     from marco_jax.planning.plan_text import format_comparison, format_plan
     from marco_jax.planning.search import format_search, search_meshes
+    from marco_jax.training.checks import check_names
     from marco_jax.training.config import ConfigError, load_config
 
     def load(path: str) -> tuple[ConfigDict, str]:
@@ -28,6 +29,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
         if arguments.num_slices is not None:
             config.mesh.num_slices = arguments.num_slices
         add_config_languages(config)
+        check_names(config)
         if not (arguments.topology or config.topology):
             raise ConfigError(f"{path} has no config.topology: give --topology=v5p:4x4x4")
         return config, arguments.topology or config.topology

@@ -66,6 +66,7 @@ class LaneStep:
             in_shardings=(self.state_shardings, self.batch_sharding),
             out_shardings=(self.state_shardings, self._one.sharding.named()),
             donate_argnums=0,
+            compiler_options=dict(trainer.options.compiler_options),
         )
         self._abstract = trainer.abstract_state()
         self._put = jax.jit(_put, out_shardings=self.state_shardings, donate_argnums=0)

@@ -17,8 +17,9 @@ from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.planning.memory import device_bytes, device_memory
+from marco_jax.planning.planned_model import planned_model
 from marco_jax.runtime.progress import Progress
-from marco_jax.tokenizers.tokenizer import TOKENIZER, load_tokenizer
+from marco_jax.tokenizers.tokenizer import TOKENIZER
 from marco_jax.training.assemble import check_run, create_sharding, global_rows
 from marco_jax.training.checks import (
     check_config,
@@ -31,11 +32,9 @@ from marco_jax.training.config import (
     RunPlan,
     StagePlan,
     changed_fields,
-    model_config,
     plan_run,
 )
 from marco_jax.training.defaults import training_config
-from marco_jax.weights.models import find_model
 
 _GIB = 2**30
 
@@ -52,7 +51,7 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
     check_writable("--workdir", directory)
     sharding = create_sharding(config)
     plan = plan_run(config, global_rows(config, sharding))
-    model = _model(config, directory)
+    model, _ = planned_model(config, [directory / TOKENIZER], needs_base=True)
     check_run(config, model, sharding)
     check_space(directory, checkpoint_bytes(config, model))
     with Progress(f"reading {config.data}"):
@@ -68,19 +67,6 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
         _disk_lines(config, model, directory),
     ]
     return "\n\n".join(filter(None, ("\n".join(lines) for lines in parts)))
-
-
-def _model(config: ConfigDict, workdir: pathlib.Path) -> Qwen2Config:
-    """The model's sizes.
-
-    If the tokenizer of a new run does not exist yet, its vocabulary size is the configured one.
-    """
-    if config.init_from:
-        return find_model(config.init_from, weights_only=True).config
-    own = [path for path in (workdir / TOKENIZER, config.tokenizer.path) if path]
-    found = next((path for path in own if pathlib.Path(path).is_dir()), None)
-    size = load_tokenizer(found).vocab_size if found else config.tokenizer.vocab_size
-    return model_config(config, size)
 
 
 def _fields(config: ConfigDict) -> Iterator[str]:

@@ -5,7 +5,8 @@ into computations, lists of instructions. Each instruction has a cost of its own
 the text, and may call computations: a fusion, a branch, or the body of a loop. The cost of a
 computation is the sum over its instructions, plus the cost of each called computation times its
 executions; the result is the cost of the ENTRY computation. Collectives are counted by kind, mesh
-axes, group size and payload.
+axes, group size, payload, and by whether products are scheduled between their start and their end:
+the text lists instructions in the order of their execution.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,7 +45,7 @@ class Collective:
 
     payload_bytes is the full array of one execution: the result of an all-gather, the operand of a
     reduce-scatter, the local array of other kinds. wire_bytes is sent per device, over all
-    executions.
+    executions. asynchronous: products run between the start and the end of each execution.
     """
 
     kind: str
@@ -81,7 +83,7 @@ class ProgramCost:
 
     @property
     def asynchronous_share(self) -> float:
-        """The share of bytes in asynchronous collectives, which overlap with other work."""
+        """The share of bytes in collectives that the schedule overlaps with products."""
         total = self.wire_bytes()
         overlapping = sum(item.wire_bytes for item in self.collectives if item.asynchronous)
         return overlapping / total if total else 1.0
@@ -109,19 +111,21 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
         # Keys are "matmul" and "attention" (FLOPs), or a collective's kind, axes, group size,
         # payload and whether it is asynchronous (executions).
         total: collections.Counter = collections.Counter()
-        shapes = {item.name: item.results for item in computations[name]}
-        for item in computations[name]:
-            total.update(_own_cost(item, shapes, axis_names, axis_sizes))
-            times, called = _called(item, computations)
-            # It starts the collectives in what it calls without waiting for them.
-            starts = item.operation == "async-start"
-            starts = starts or item.name.startswith("async-collective-start")
+        items = computations[name]
+        shapes = {item.name: item.results for item in items}
+        costs = [_own_cost(item, shapes, axis_names, axis_sizes) for item in items]
+        calls = [_called(item, computations) for item in items]
+        work = [
+            _flops(own) + times * sum(_flops(count(child)) for child in called)
+            for own, (times, called) in zip(costs, calls, strict=True)
+        ]
+        overlapping = _overlapping(items, work)
+        for item, own, (times, called) in zip(items, costs, calls, strict=True):
+            overlaps = item.name in overlapping
+            _add(total, own, 1, overlaps)
             for child in called:
-                for key, value in count(child).items():
-                    if isinstance(key, str):
-                        total[key] += value * times
-                    elif not _is_counted(item, child):
-                        total[(*key[:-1], key[-1] or starts)] += value * times
+                counted = _is_counted(item, child)
+                _add(total, count(child), times, overlaps, only_flops=counted)
         return total
 
     total = count(entry)
@@ -131,6 +135,50 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
         if not isinstance(key, str)
     )
     return ProgramCost(float(total["matmul"]), float(total["attention"]), tuple(items))
+
+
+def _add(
+    total: collections.Counter, cost: Mapping, times: int, overlaps: bool, only_flops: bool = False
+) -> None:
+    """Adds `times` executions of a cost; its collectives are asynchronous if they overlap."""
+    for key, value in cost.items():
+        if isinstance(key, str):
+            total[key] += value * times
+        elif not only_flops:
+            total[(*key[:-1], key[-1] or overlaps)] += value * times
+
+
+def _flops(cost: Mapping) -> float:
+    return cost.get("matmul", 0.0) + cost.get("attention", 0.0)
+
+
+def _overlapping(items: Sequence[_Instruction], work: Sequence[float]) -> set[str]:
+    """Names of instructions that start a collective, with products before its end.
+
+    The end of a collective is the `done` that uses its start, directly or through instructions that
+    pass on what is in flight, such as fusions with products. `work` has the FLOPs of each
+    instruction.
+    """
+    found: set[str] = set()
+    since: dict[str, float] = {}  # FLOPs since the start of each collective in flight
+    carried: dict[str, set[str]] = {}  # by instruction, collectives in flight that it depends on
+    for item, flops in zip(items, work, strict=True):
+        flying = set().union(*(carried.get(name, ()) for name in item.operands)) & since.keys()
+        if item.operation.endswith("-done") or item.name.startswith("async-collective-done"):
+            found |= {name for name in flying if since.pop(name) > 0}
+            continue
+        for name in since:
+            since[name] += flops
+        if (
+            item.operation.endswith("-start")
+            or item.operation == "send"
+            or item.name.startswith("async-collective-start")
+        ):
+            since[item.name] = 0.0
+            flying = {item.name}
+        if flying:
+            carried[item.name] = flying
+    return found
 
 
 def _is_counted(item: _Instruction, child: str) -> bool:
@@ -235,7 +283,7 @@ def _own_cost(
     payload = float(sum(_BYTES[dtype] * math.prod(sizes) for dtype, sizes in operands))
     if kind == "send":
         sizes = dict(zip(axis_names, axis_sizes, strict=True))
-        return {(kind, ("slice",), sizes.get("slice", 2), payload, True): 1}
+        return {(kind, ("slice",), sizes.get("slice", 2), payload, False): 1}
     groups = _groups(item.text)
     if groups is None or groups.shape[1] < 2:
         return {}
@@ -245,7 +293,7 @@ def _own_cost(
     coordinates = np.stack(np.unravel_index(groups, axis_sizes), axis=-1)
     varies = (coordinates != coordinates[:, :1]).any(axis=(0, 1))
     axes = tuple(name for name, moves in zip(axis_names, varies, strict=True) if moves)
-    return {(kind, axes, groups.shape[1], payload, item.operation.endswith("-start")): 1}
+    return {(kind, axes, groups.shape[1], payload, False): 1}
 
 
 def _dot_flops(item: _Instruction, operands: list[Shape]) -> float:

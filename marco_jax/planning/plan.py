@@ -22,11 +22,13 @@ from marco_jax.lanes.lane_step import ALONE, LaneStep
 from marco_jax.model.mesh import LANE_AXIS
 from marco_jax.planning.hlo import COLLECTIVES, ProgramCost, analyze
 from marco_jax.planning.memory import sweep_lanes
+from marco_jax.planning.network import axis_bandwidths, seconds_on_wire
+from marco_jax.planning.planned_model import planned_model
 from marco_jax.planning.topology import topology_devices
-from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
+from marco_jax.runtime.chips import GIB, Chip, chip_of, slice_shape
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
-from marco_jax.training.config import ConfigError, model_config, plan_run
+from marco_jax.training.config import ConfigError, plan_run
 
 # Number of sources that losses are summed by; it does not affect the plan.
 _SOURCES = 40
@@ -58,9 +60,9 @@ def plan_step(
         DoesNotFit: the compiler runs out of memory.
     """
     chip = chip_of(topology)
-    model = model_config(config, config.tokenizer.vocab_size)
+    model, vocabulary = planned_model(config)
     sharding = create_sharding(config, topology_devices(topology, config.mesh.num_slices))
-    trainer = create_trainer(config, model, sharding, _SOURCES, skip_empty=False)
+    trainer = create_trainer(config, model, sharding, _SOURCES, vocabulary, skip_empty=False)
     lanes, step = 1, trainer
     if parallel := "sweep" in config and config.sweep.parallel != ALONE:
         runs = _sweep_runs(config)
@@ -76,7 +78,8 @@ def plan_step(
     tokens = lanes * config.batch.sequences_per_chip * config.batch.length
     model_flops = model.flops_per_token(config.batch.length) * tokens
     model_flops *= trainer.options.model_flops
-    predicted = _predict(cost, chip, model_flops, tokens, sharding.mesh.size)
+    bandwidths = axis_bandwidths(step.sharding.mesh, chip, slice_shape(topology))
+    predicted = _predict(cost, chip, bandwidths, model_flops, tokens, sharding.mesh.size)
     plan = {
         "planned": {
             "topology": topology,
@@ -217,20 +220,24 @@ def _wire(cost: ProgramCost) -> dict[str, Any]:
 
 
 def _predict(
-    cost: ProgramCost, chip: Chip, model_flops: float, tokens: int, devices: int
+    cost: ProgramCost,
+    chip: Chip,
+    bandwidths: dict[str, float],
+    model_flops: float,
+    tokens: int,
+    devices: int,
 ) -> dict[str, Any]:
     """Predicts seconds of each part at the data sheet's rates, and two bounds of a step's time.
 
-    In the best case all collectives overlap with products; in the worst case only the asynchronous
-    ones do.
+    In the best case all collectives overlap with products; in the worst case only those do that
+    the schedule overlaps.
     """
     compute = cost.flops / chip.peak_flops
-    across = cost.wire_bytes(axis="slice")
-    ici = (cost.wire_bytes() - across) / chip.ici_bandwidth
-    dcn = across / DCN_BANDWIDTH
+    ici, dcn = seconds_on_wire([(x.axes, x.wire_bytes) for x in cost.collectives], bandwidths)
+    hidden = [(x.axes, x.wire_bytes) for x in cost.collectives if x.asynchronous]
+    overlapping = sum(seconds_on_wire(hidden, bandwidths))
     best = max(compute, ici, dcn)
-    overlapping = (ici + dcn) * cost.asynchronous_share
-    worst = max(compute, overlapping) + (ici + dcn) * (1 - cost.asynchronous_share)
+    worst = max(compute, overlapping) + ici + dcn - overlapping
     return {
         "compute_seconds": compute,
         "ici_seconds": ici,

@@ -12,12 +12,14 @@ from ml_collections import ConfigDict
 from marco_jax.decoding.abstract import abstract_kernels
 from marco_jax.decoding.decode import DecodeState
 from marco_jax.model.mesh import Sharding, check_mesh
+from marco_jax.planning.network import axis_bandwidths, seconds_on_wire
 from marco_jax.planning.plan import DoesNotFit, compile_program, tree_bytes
+from marco_jax.planning.planned_model import planned_model
 from marco_jax.planning.topology import topology_devices
-from marco_jax.runtime.chips import GIB, Chip, chip_of
+from marco_jax.runtime.chips import GIB, chip_of, slice_shape
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding, create_trainer
-from marco_jax.training.config import GRPO, model_config
+from marco_jax.training.config import GRPO
 
 KERNELS = ("score", "prefill", "decode")
 
@@ -44,7 +46,7 @@ def plan_kernels(
         ValueError: the topology is unknown, or the mesh does not fit it or the model.
     """
     chip = chip_of(topology)
-    model = model_config(config, config.tokenizer.vocab_size)
+    model, _ = planned_model(config)
     sharding = create_sharding(config, topology_devices(topology, config.mesh.num_slices))
     check_mesh(model, sharding)
     length, most, resident = config.evaluation.max_length, math.inf, 0.0
@@ -63,7 +65,7 @@ def plan_kernels(
             tokens = rows if name == "decode" else rows * length
             try:
                 with Progress(f"compiling the {name} kernel for {topology}"):
-                    plans[name] |= _plan(function, arguments, tokens, sharding, chip)
+                    plans[name] |= _plan(function, arguments, tokens, sharding, topology)
                     _add_resident(plans[name]["memory"], resident)
             except DoesNotFit as error:
                 memory = {"hbm_gib": chip.hbm_bytes / GIB, "fits": False}
@@ -111,8 +113,10 @@ def _add_resident(memory: dict[str, Any], gib: float) -> None:
 
 
 def _plan(
-    function: Callable, arguments: tuple, tokens: int, sharding: Sharding, chip: Chip
+    function: Callable, arguments: tuple, tokens: int, sharding: Sharding, topology: str
 ) -> dict[str, Any]:
+    chip = chip_of(topology)
+    bandwidths = axis_bandwidths(sharding.mesh, chip, slice_shape(topology))
     program = compile_program(function.lower(*arguments), sharding.mesh, chip)
     cost = program.cost
     parameters = tree_bytes(arguments[0])
@@ -120,7 +124,9 @@ def _plan(
     cache = sum(tree_bytes(state.cache) for state in states)
     # A call reads the parameters once, and the whole cache if it has one.
     memory = (parameters + cache) / chip.hbm_bandwidth
-    compute, ici = cost.flops / chip.peak_flops, cost.wire_bytes() / chip.ici_bandwidth
+    compute = cost.flops / chip.peak_flops
+    sent = [(item.axes, item.wire_bytes) for item in cost.collectives]
+    ici = sum(seconds_on_wire(sent, bandwidths))
     call = max(compute, memory) + ici
     gathered = [item.payload_bytes for item in cost.collectives if item.kind == "all-gather"]
     return {

@@ -19,10 +19,10 @@ from marco_jax.objectives.losses import default_logits_mib
 from marco_jax.planning.memory import KEPT_ACTIVATIONS, estimate_memory
 from marco_jax.planning.plan import DoesNotFit, plan_step
 from marco_jax.planning.plan_text import CAVEAT
+from marco_jax.planning.planned_model import planned_model
 from marco_jax.planning.topology import topology_devices
-from marco_jax.runtime.chips import DCN_BANDWIDTH, GIB, Chip, chip_of
+from marco_jax.runtime.chips import GIB, Chip, chip_of
 from marco_jax.training.assemble import check_run, create_sharding
-from marco_jax.training.config import model_config
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def search_meshes(
     Raises:
         ValueError: the topology is unknown, or no layout divides the model.
     """
-    model = model_config(config, config.tokenizer.vocab_size)
+    model, _ = planned_model(config)
     found = list(candidates(config, model, topology, sequences))
     if not found:
         raise ValueError(f"no mesh over {topology} divides the model: try another topology")
@@ -156,7 +156,9 @@ def _estimate(
     wire += replicas * (1 - 1 / data)
     across = replicas * (1 - 1 / config.mesh.num_slices)
     moved = 2 * stack / 32e9 if remat == "offload" else 0.0  # over PCIe, to the host and back
-    seconds = flops / chip.peak_flops + wire / chip.ici_bandwidth + across / DCN_BANDWIDTH
+    # A collective runs along one mesh axis, which has about half of the links.
+    seconds = flops / chip.peak_flops + wire / (chip.ici_bandwidth / 2)
+    seconds += across / chip.dcn_bandwidth
     return max(seconds, moved), size
 
 

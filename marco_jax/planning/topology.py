@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 
 import jax
 
 from marco_jax.extras import require
+from marco_jax.runtime.chips import slice_shape
 
 
 def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
@@ -18,11 +18,10 @@ def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
     Needs libtpu, the TPU compiler, but no TPU.
 
     Raises:
-        ValueError: the name is not a topology, or this libtpu does not know it.
+        ValueError: there is no such slice, or this libtpu does not know it.
         MissingExtra: libtpu is not installed.
     """
-    if not re.fullmatch(r"\w+:\d+(x\d+)*", name):
-        raise ValueError(f"topology is {name!r}: write GENERATION:CHIPS, for example v5p:4x4x4")
+    slice_shape(name)
     # Outside a TPU machine, libtpu must not query metadata, nor lock itself to one process.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

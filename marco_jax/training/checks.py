@@ -73,7 +73,9 @@ def check_config(config: ConfigDict) -> None:
     add_config_languages(config)
     check_objective(config)
     _check_numbers(config)
-    _check_names(config)
+    check_names(config)
+    if config.tokenizer.path and not pathlib.Path(config.tokenizer.path).is_dir():
+        raise ConfigError(f"tokenizer.path is {config.tokenizer.path!r}, which is not a directory")
     mixtures = stage_mixtures(config)
     _check_mixtures(config, list(mixtures.values()))
     _check_override(config, list(mixtures))
@@ -149,7 +151,8 @@ def _check_numbers(config: ConfigDict) -> None:
             raise ConfigError(f"{name} is {value}: write {bound} or more")
 
 
-def _check_names(config: ConfigDict) -> None:
+def check_names(config: ConfigDict) -> None:
+    """Refuses a remat, dtype, attention or policy that does not exist (ConfigError)."""
     for name, known in (
         ("remat", tuple(REMAT_POLICIES)),
         ("dtype", DTYPES),
@@ -160,8 +163,6 @@ def _check_names(config: ConfigDict) -> None:
             near = difflib.get_close_matches(str(config[name]), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
             raise ConfigError(f"{name} is {config[name]!r}, which is not known: {hint}")
-    if config.tokenizer.path and not pathlib.Path(config.tokenizer.path).is_dir():
-        raise ConfigError(f"tokenizer.path is {config.tokenizer.path!r}, which is not a directory")
 
 
 def _check_mixtures(config: ConfigDict, names: Sequence[str]) -> None:

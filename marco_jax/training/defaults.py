@@ -79,6 +79,9 @@ def training_config() -> ConfigDict:
     # Implementation of attention: "splash" (TPU), "cudnn" (NVIDIA GPU), "blocked" or "xla" (any);
     # "auto": the best one for the platform.
     c.attention = "auto"
+    # Options for the compiler of the step, NAME=VALUE, comma-separated, beside those of the TPU
+    # generation (runtime/compiler_options.py); the value "default" takes one of these away.
+    c.compiler_options = ""
     # Fields of the loss, of chat templates and of preferences: objectives/objective_defaults.py.
     set_objective_defaults(c)
     # Low-rank adapters beside frozen matrices, for any objective.

@@ -177,6 +177,7 @@ class StepOptions:
 
     skip_empty: whether the last microbatches of sampled answers are not computed where they are
     empty. How many there are is then known only to the running program, not to the compiler.
+    compiler_options: names and values, of the compiler of the step.
     """
 
     dtype: Any = jnp.float32
@@ -189,6 +190,7 @@ class StepOptions:
     policy: PolicyOptions | None = None
     skip_empty: bool = True
     lora: LoraOptions | None = None
+    compiler_options: tuple[tuple[str, bool | int | float | str], ...] = ()
 
     @property
     def is_frozen(self) -> bool:

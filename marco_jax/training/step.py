@@ -64,6 +64,7 @@ class Trainer:
             in_shardings=(self.state_shardings, self.batch_sharding),
             out_shardings=(self.state_shardings, sharding.named()),
             donate_argnums=0,
+            compiler_options=dict(options.compiler_options),
         )
         self._target_logps = jax.jit(self._target_logps_once, out_shardings=self.batch_sharding)
 

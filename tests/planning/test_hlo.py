@@ -37,8 +37,8 @@ ENTRY %main (a: f32[8,16]) -> f32[8,16] {
   %a = f32[8,16]{1,0} parameter(0)
   %b = bf16[4,8]{1,0} parameter(1)
   %start = (bf16[4,8], bf16[8,8]) all-gather-start(%b), replica_groups={{0,4},{1,5},{2,6},{3,7}}
-  %done = bf16[8,8]{1,0} all-gather-done(%start)
   %loop = (s32[], f32[8,16]) while(%t), condition=%outer_condition, body=%outer, backend_config={"known_trip_count":{"n":"5"}}
+  %done = bf16[8,8]{1,0} all-gather-done(%start)
   %k = bf16[32,64]{1,0} parameter(2)
   %u = bf16[8,32]{1,0} parameter(3)
   ROOT %c = bf16[8,64]{1,0} convolution(%u, %k), dim_labels=bf_io->bf
@@ -64,6 +64,18 @@ def test_an_asynchronous_pair_counts_once():
     assert 0 < cost.asynchronous_share < 1
 
 
+def test_a_pair_without_products_between_overlaps_nothing():
+    lines = LOOPS.splitlines()
+    done = next(line for line in lines if "all-gather-done" in line)
+    lines.remove(done)
+    start = next(number for number, line in enumerate(lines) if "all-gather-start" in line)
+    lines.insert(start + 1, done)
+    cost = analyze("\n".join(lines), ("data", "fsdp"), (2, 4))
+    (gather,) = [item for item in cost.collectives if item.kind == "all-gather"]
+    assert not gather.asynchronous
+    assert cost.asynchronous_share == 0
+
+
 FUSED = """
 %begin (p: bf16[4,8]) -> (bf16[4,8], bf16[8,8]) {
   %p = bf16[4,8]{1,0} parameter(0)
@@ -81,7 +93,7 @@ FUSED = """
 ENTRY %main (a: bf16[4,8]) -> bf16[8,8] {
   %a = bf16[4,8]{1,0} parameter(0)
   %async-collective-start.1 = (bf16[4,8], bf16[8,8]) fusion(%a), kind=kCustom, calls=%begin
-  %f = bf16[16,8]{1,0} fusion(%a, %q), kind=kOutput, calls=%async_collective_fusion.3
+  %f = bf16[16,8]{1,0} fusion(%async-collective-start.1, %q), calls=%async_collective_fusion.3
   ROOT %async-collective-done.1 = bf16[8,8]{1,0} fusion(%f), kind=kCustom, calls=%begin
 }
 """

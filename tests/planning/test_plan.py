@@ -126,7 +126,15 @@ def test_the_runs_of_a_sweep_are_planned_together(root, tmp_path):
     [
         (("--topology=v5p",), "write GENERATION:CHIPS"),
         (("--topology=v9:2x2",), "the generation is not one of v4, v5e"),
+        (("--topology=v5e:16x32",), "v5e has no such slice, it has 1x1, 2x2"),
         (("--topology=v5e:2x2", "--config.mesh.fsdp=3"), "does not fill 4 devices"),
+        (("--topology=v5e:2x2", "--config.dtype=bf16"), "did you mean 'bfloat16'?"),
+        (("--topology=v5e:2x2", "--config.dtype=int8"), "choose one of float32, bfloat16"),
+        (("--topology=v5e:2x2", "--config.remat=fulll"), "did you mean 'full'?"),
+        (
+            ("--topology=v5e:2x2", "--config.compiler_options=xla_tpu_no_such=true", *SMALL),
+            "xla_tpu_no_such=True, which the compiler for TPU v5 lite refuses",
+        ),
     ],
 )
 def test_bad_input_ends_in_one_line(root, arguments, message):
