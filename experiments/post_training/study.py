@@ -6,8 +6,9 @@ From a model of `make demo`: the base; SFT on the corpus's short translation pai
 model three ways to use the same requests and as many samples of its own answers. DPO prefers the
 best to the worst of several samples by chrF++ (`marco generate --pairs`, which leaves out answers
 that were cut). A control trains on the chosen answers alone, for as many steps. GRPO rewards each
-answer with chrF++ and its language, a round for each step, every request once. Every stage answers
-the same held-out requests, greedily. A stage that is there already is not made again.
+answer with chrF++ and its language, or with chrF++ alone, a round for each step, every request
+once. Every stage answers the same held-out requests, greedily. A stage that is there already is
+not made again.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ TEMPLATE = (
     "{{ message['content'] }}{{ '\n' if message['role'] == 'user' else '<|endoftext|>' }}"
     "{% endfor %}"
 )
+STAGES = "sft,dpo,grpo,grpo_chrf"
 TRAIN_EACH, TEST_EACH, ASK_EACH = 400, 20, 24
 SAMPLES, LEAST_GAP, ROUNDS = 6, 3.0, 28
 SMALL = (
@@ -65,11 +67,13 @@ GRPO = (
     f"grpo.group={SAMPLES}",
     "grpo.max_prompt_tokens=128",
     f"grpo.max_new_tokens={NEW_TOKENS}",
-    "grpo.rewards=chrf++=0.01,language=0.5",
+    # Answers that were cut are left out, as DPO leaves them out.
+    "grpo.mask_cut=true",
     "batch.sequences_per_chip=144",
     "batch.accumulation_steps=9",
     "log_every=1",
 )
+REWARDS = {"grpo": "chrf++=0.01,language=0.5", "grpo_chrf": "chrf++=0.01"}
 
 
 class Study:
@@ -103,13 +107,13 @@ class Study:
         self._train("dpo", "dpo", sft, "preferences.json", steps, rate)
         self._train("control", "sft", sft, "chosen.json", steps, control_rate)
 
-    def reinforce(self, rate: float) -> None:
+    def reinforce(self, name: str, rate: float) -> None:
         """GRPO on the requests that DPO samples answers to: as many samples, each request once."""
         if not (self.workdir / "prompts.json").exists():
             write_source(self.workdir / "prompts.json", "prompts", "prompt", self._requests())
         prompts = len(self._requests()) // ROUNDS
-        sft, changes = self.workdir / "sft", (*GRPO, f"grpo.prompts={prompts}")
-        self._train("grpo", "grpo", sft, "prompts.json", ROUNDS, rate, changes)
+        changes = (*GRPO, f"grpo.prompts={prompts}", f"grpo.rewards={REWARDS[name]}")
+        self._train(name, "grpo", self.workdir / "sft", "prompts.json", ROUNDS, rate, changes)
 
     def evaluate(self, stage: str) -> dict:
         """Scores of a stage on the held-out requests; kept in a file."""
@@ -181,7 +185,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", default="default")
-    parser.add_argument("--stages", default="sft,dpo,grpo", help="which to make: sft, dpo, grpo")
+    parser.add_argument("--stages", default=STAGES, help="which to make")
     parser.add_argument("--sft_steps", type=int, default=300)
     parser.add_argument("--sft_rate", type=float, default=1e-3)
     parser.add_argument("--dpo_steps", type=int, default=30)
@@ -197,9 +201,10 @@ def main() -> None:
     if "dpo" in given.stages.split(","):
         study.prefer(given.dpo_steps, given.dpo_rate, given.control_rate)
         names += ["dpo", "control"]
-    if "grpo" in given.stages.split(","):
-        study.reinforce(given.grpo_rate)
-        names.append("grpo")
+    for name in REWARDS:
+        if name in given.stages.split(","):
+            study.reinforce(name, given.grpo_rate)
+            names.append(name)
     for name in names:
         found = study.evaluate(name)
         shown = {key: round(value, 3) for key, value in found.items() if isinstance(value, float)}

@@ -11,10 +11,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-STAGES = ("base", "sft", "dpo", "control", "grpo")
+STAGES = ("base", "sft", "dpo", "control", "grpo", "grpo_chrf")
 STEPS = (
     *(("base", "sft"), ("sft", "dpo"), ("sft", "control"), ("control", "dpo")),
-    *(("sft", "grpo"), ("dpo", "grpo")),
+    *(("sft", "grpo"), ("dpo", "grpo"), ("sft", "grpo_chrf"), ("dpo", "grpo_chrf")),
 )
 
 
