@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
 
-from marco_jax.runtime.chips import Chip
+from marco_jax.planning.hlo import Collective
+from marco_jax.runtime.chips import chip_of, slice_shape
 
 # The halves of a tpu7x chip exchange this many times what a link carries
 # (docs.cloud.google.com/tpu/docs/tpu7x, "die-to-die interconnect").
 _WITHIN_A_CHIP = 6
 
 
-def axis_bandwidths(mesh: Mesh, chip: Chip, shape: Sequence[int]) -> dict[str, float]:
+def axis_bandwidths(mesh: Mesh, topology: str) -> dict[str, float]:
     """Bytes per second that a device sends at best in a collective over each mesh axis.
 
     A collective runs over one mesh axis at a time, so it uses the links of those dimensions of the
@@ -23,9 +24,8 @@ def axis_bandwidths(mesh: Mesh, chip: Chip, shape: Sequence[int]) -> dict[str, f
     is half as fast.
 
     Args:
-        mesh: of TPU devices, with coordinates.
-        chip: of these devices.
-        shape: chips per dimension of a slice, as `slice_shape` returns.
+        mesh: of the topology's devices.
+        topology: of each slice, such as "v5p:4x4x4".
 
     Returns:
         Bandwidths by axis name, of axes within a slice that have more than one device; the axis
@@ -33,7 +33,7 @@ def axis_bandwidths(mesh: Mesh, chip: Chip, shape: Sequence[int]) -> dict[str, f
     """
     coordinates = np.array([device.coords for device in mesh.devices.flat])
     coordinates = coordinates.reshape(*mesh.devices.shape, -1)
-    found = {}
+    chip, shape, found = chip_of(topology), slice_shape(topology), {}
     for number, (name, size) in enumerate(mesh.shape.items()):
         if size == 1:
             continue
@@ -58,16 +58,16 @@ def _is_ring(dimension: int, shape: Sequence[int]) -> bool:
 
 
 def seconds_on_wire(
-    sent: Sequence[tuple[tuple[str, ...], float]], bandwidths: dict[str, float]
+    collectives: Iterable[Collective], bandwidths: dict[str, float]
 ) -> tuple[float, float]:
-    """Seconds within slices and between them, of bytes that a device sends over mesh axes.
+    """Seconds that collectives take within slices and between them, one after the other.
 
     A collective over several axes at once is counted as if it used the links of all.
     """
     within = between = 0.0
-    for axes, size in sent:
-        if "slice" in axes:
-            between += size / bandwidths["slice"]
+    for item in collectives:
+        if "slice" in item.axes:
+            between += item.wire_bytes / bandwidths["slice"]
         else:
-            within += size / sum(bandwidths[name] for name in axes)
+            within += item.wire_bytes / sum(bandwidths[name] for name in item.axes)
     return within, between

@@ -25,7 +25,7 @@ from marco_jax.planning.memory import sweep_lanes
 from marco_jax.planning.network import axis_bandwidths, seconds_on_wire
 from marco_jax.planning.planned_model import planned_model
 from marco_jax.planning.topology import topology_devices
-from marco_jax.runtime.chips import GIB, Chip, chip_of, slice_shape
+from marco_jax.runtime.chips import GIB, Chip, chip_of
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
 from marco_jax.training.config import ConfigError, plan_run
@@ -78,7 +78,7 @@ def plan_step(
     tokens = lanes * config.batch.sequences_per_chip * config.batch.length
     model_flops = model.flops_per_token(config.batch.length) * tokens
     model_flops *= trainer.options.model_flops
-    bandwidths = axis_bandwidths(step.sharding.mesh, chip, slice_shape(topology))
+    bandwidths = axis_bandwidths(step.sharding.mesh, topology)
     predicted = _predict(cost, chip, bandwidths, model_flops, tokens, sharding.mesh.size)
     plan = {
         "planned": {
@@ -233,8 +233,8 @@ def _predict(
     the schedule overlaps.
     """
     compute = cost.flops / chip.peak_flops
-    ici, dcn = seconds_on_wire([(x.axes, x.wire_bytes) for x in cost.collectives], bandwidths)
-    hidden = [(x.axes, x.wire_bytes) for x in cost.collectives if x.asynchronous]
+    ici, dcn = seconds_on_wire(cost.collectives, bandwidths)
+    hidden = (item for item in cost.collectives if item.asynchronous)
     overlapping = sum(seconds_on_wire(hidden, bandwidths))
     best = max(compute, ici, dcn)
     worst = max(compute, overlapping) + ici + dcn - overlapping

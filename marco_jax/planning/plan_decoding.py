@@ -16,7 +16,7 @@ from marco_jax.planning.network import axis_bandwidths, seconds_on_wire
 from marco_jax.planning.plan import DoesNotFit, compile_program, tree_bytes
 from marco_jax.planning.planned_model import planned_model
 from marco_jax.planning.topology import topology_devices
-from marco_jax.runtime.chips import GIB, chip_of, slice_shape
+from marco_jax.runtime.chips import GIB, chip_of
 from marco_jax.runtime.progress import Progress
 from marco_jax.training.assemble import create_sharding, create_trainer
 from marco_jax.training.config import GRPO
@@ -116,7 +116,6 @@ def _plan(
     function: Callable, arguments: tuple, tokens: int, sharding: Sharding, topology: str
 ) -> dict[str, Any]:
     chip = chip_of(topology)
-    bandwidths = axis_bandwidths(sharding.mesh, chip, slice_shape(topology))
     program = compile_program(function.lower(*arguments), sharding.mesh, chip)
     cost = program.cost
     parameters = tree_bytes(arguments[0])
@@ -125,8 +124,7 @@ def _plan(
     # A call reads the parameters once, and the whole cache if it has one.
     memory = (parameters + cache) / chip.hbm_bandwidth
     compute = cost.flops / chip.peak_flops
-    sent = [(item.axes, item.wire_bytes) for item in cost.collectives]
-    ici = sum(seconds_on_wire(sent, bandwidths))
+    ici = sum(seconds_on_wire(cost.collectives, axis_bandwidths(sharding.mesh, topology)))
     call = max(compute, memory) + ici
     gathered = [item.payload_bytes for item in cost.collectives if item.kind == "all-gather"]
     return {

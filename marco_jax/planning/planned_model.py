@@ -30,13 +30,9 @@ def planned_model(
     Raises:
         ValueError, FileNotFoundError: what is there cannot be read, or is needed and absent.
     """
-    folders = [
-        *tokenizers,
-        *([pathlib.Path(config.tokenizer.path)] if config.tokenizer.path else []),
-    ]
-    tokenizer: Tokenizer | None = next(
-        (load_tokenizer(path) for path in folders if path.is_dir()), None
-    )
+    named = [pathlib.Path(config.tokenizer.path)] if config.tokenizer.path else []
+    found = next((path for path in (*tokenizers, *named) if path.is_dir()), None)
+    tokenizer: Tokenizer | None = load_tokenizer(found) if found else None
     base = None
     if config.init_from and (needs_base or pathlib.Path(config.init_from).exists()):
         base = find_model(config.init_from, weights_only=True)

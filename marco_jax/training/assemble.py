@@ -25,7 +25,7 @@ from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.objectives.losses import LossOptions, default_logits_mib
 from marco_jax.objectives.policy_gradient import PolicyOptions
 from marco_jax.objectives.preferences import PreferenceOptions
-from marco_jax.runtime.compiler_options import step_options
+from marco_jax.runtime.compiler_options import compiler_options
 from marco_jax.training.config import DPO, GRPO, ConfigError, StagePlan, plan_run
 from marco_jax.training.optimizer import create_optimizer, join_stages
 from marco_jax.training.state import GuardOptions
@@ -138,8 +138,8 @@ def create_trainer(
     schedule = join_stages([stage.schedule for stage in stages])
     lora = lora_options(config)
     optimizer = create_optimizer(model, schedule, lora=lora, **config.optimizer.to_dict())
-    options = step_options(sharding.mesh.devices.flat[0], config.compiler_options)
-    step = StepOptions(
+    device = sharding.mesh.devices.flat[0]
+    options = StepOptions(
         dtype=jnp.dtype(config.dtype),
         remat=config.remat,
         accumulation_steps=config.batch.accumulation_steps,
@@ -154,6 +154,6 @@ def create_trainer(
         policy=policy_options(config),
         skip_empty=skip_empty,
         lora=lora,
-        compiler_options=tuple(options.items()),
+        compiler_options=tuple(compiler_options(config.compiler_options, device).items()),
     )
-    return Trainer(model, optimizer, schedule, sharding, num_sources, step)
+    return Trainer(model, optimizer, schedule, sharding, num_sources, options)

@@ -79,8 +79,8 @@ def training_config() -> ConfigDict:
     # Implementation of attention: "splash" (TPU), "cudnn" (NVIDIA GPU), "blocked" or "xla" (any);
     # "auto": the best one for the platform.
     c.attention = "auto"
-    # Options for the compiler of the step, NAME=VALUE, comma-separated, beside those of the TPU
-    # generation (runtime/compiler_options.py); the value "default" takes one of these away.
+    # Options for the compiler of the step, NAME=VALUE and comma-separated, such as
+    # "xla_tpu_scoped_vmem_limit_kib=98304". `marco plan` compiles with them, too.
     c.compiler_options = ""
     # Fields of the loss, of chat templates and of preferences: objectives/objective_defaults.py.
     set_objective_defaults(c)

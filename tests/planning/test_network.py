@@ -5,6 +5,7 @@ import math
 import pytest
 
 from marco_jax.model.mesh import create_mesh
+from marco_jax.planning.hlo import Collective
 from marco_jax.planning.network import axis_bandwidths, seconds_on_wire
 from marco_jax.planning.topology import topology_devices
 from marco_jax.runtime.chips import CHIPS, chip_of, slice_shape
@@ -37,9 +38,8 @@ def test_slices_that_do_not_exist(name, message):
 def bandwidths(name, **axes):
     """In units of a link's bandwidth."""
     pytest.importorskip("libtpu", reason="the TPU compiler (libtpu) is not installed")
-    mesh, chip = create_mesh(axes, topology_devices(name)), chip_of(name)
-    found = axis_bandwidths(mesh, chip, slice_shape(name))
-    return {axis: value / chip.link_bandwidth for axis, value in found.items()}
+    found = axis_bandwidths(create_mesh(axes, topology_devices(name)), name)
+    return {axis: value / chip_of(name).link_bandwidth for axis, value in found.items()}
 
 
 def test_a_mesh_axis_uses_the_links_of_its_own_dimensions():
@@ -56,8 +56,12 @@ def test_the_whole_slice_is_all_links():
         assert chip.ici_bandwidth == 2 * chip.dimensions * chip.link_bandwidth, name
 
 
+def sends(size, *axes):
+    return Collective("all-gather", axes, 2, 1, size, size, asynchronous=False)
+
+
 def test_bytes_take_the_time_of_their_axes():
     rates = {"fsdp": 2.0, "fsdp_minor": 4.0, "slice": 0.5}
-    sent = [(("fsdp",), 8.0), (("fsdp_minor",), 8.0), (("fsdp", "fsdp_minor"), 12.0)]
+    sent = [sends(8.0, "fsdp"), sends(8.0, "fsdp_minor"), sends(12.0, "fsdp", "fsdp_minor")]
     assert seconds_on_wire(sent, rates) == (4 + 2 + 2, 0)
-    assert seconds_on_wire([(("slice",), 1.0)], rates) == (0, 2)
+    assert seconds_on_wire([sends(1.0, "slice")], rates) == (0, 2)

@@ -1,17 +1,16 @@
-"""Options of the compiler: plan and training use the same, and users may change them."""
+"""Options of the compiler: the step of planning and training has what the config names."""
 
 import jax
 import pytest
 
-from marco_jax.runtime.compiler_options import step_options
+from marco_jax.runtime.compiler_options import compiler_options
 
 
 def test_a_cpu_gets_only_what_is_asked_for():
     device = jax.devices()[0]
-    assert step_options(device) == {}
-    asked = step_options(
-        device, "xla_cpu_enable_fast_math=false, --xla_backend_optimization_level=2"
-    )
+    assert compiler_options("", device) == {}
+    text = "xla_cpu_enable_fast_math=false, --xla_backend_optimization_level=2"
+    asked = compiler_options(text, device)
     assert asked == {"xla_cpu_enable_fast_math": False, "xla_backend_optimization_level": 2}
 
 
@@ -24,5 +23,5 @@ def test_a_cpu_gets_only_what_is_asked_for():
 )
 def test_what_is_no_option_is_one_line(text, message):
     with pytest.raises(ValueError, match=message) as caught:
-        step_options(jax.devices()[0], text)
+        compiler_options(text, jax.devices()[0])
     assert len(str(caught.value).splitlines()) == 1
