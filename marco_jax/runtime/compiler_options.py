@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from jax.sharding import SingleDeviceSharding
 
@@ -43,6 +45,7 @@ def _value(text: str) -> Value:
     return text
 
 
+@functools.cache
 def _check(name: str, value: Value, device: jax.Device) -> None:
     """Compiles an addition with one option: the step, which takes minutes, would fail on it."""
     one = jax.ShapeDtypeStruct((), "int32", sharding=SingleDeviceSharding(device))

@@ -47,7 +47,12 @@ def global_rows(config: ConfigDict, sharding: Sharding) -> int:
 
 
 def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> None:
-    """Refuses a mesh that does not divide the model or a microbatch (ValueError)."""
+    """Refuses a mesh that does not divide the model or a microbatch, and unknown compiler options.
+
+    Raises:
+        ValueError: names what does not fit, and the remedy.
+    """
+    compiler_options(config.compiler_options, sharding.mesh.devices.flat[0])
     rows, parts = global_rows(config, sharding), config.batch.accumulation_steps
     if parts < 1 or rows % parts:
         raise ConfigError(
