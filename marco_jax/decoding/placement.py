@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from marco_jax.model.layout import Manual, gather
+from marco_jax.model.collectives import gather
+from marco_jax.model.layout import Manual
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings
 from marco_jax.model.qwen2_config import Qwen2Config
 

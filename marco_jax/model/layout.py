@@ -16,7 +16,6 @@ Each collective runs over one mesh axis at a time.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -24,9 +23,18 @@ import jax
 import jax.numpy as jnp
 
 from marco_jax.model.attention import ContextRank
+from marco_jax.model.collectives import (
+    copy_to_ranks,
+    finish_together,
+    gather,
+    leave_together,
+    rows_of,
+    sum_over_ranks,
+)
 from marco_jax.model.cpu import matrix_product, on_cpu
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.model.remat import GATHERED, named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +65,10 @@ class Plain:
     ) -> jax.Array:
         """Multiplies [..., *inputs] by a kernel [*inputs, *outputs] with these logical axes."""
         return jnp.tensordot(x, kernel, axes=inputs)
+
+    def leave_together(self, x: jax.Array, *weights: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns its arguments: nothing of whole weights' gradients is ordered."""
+        return (x, *weights)
 
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Looks up embeddings of tokens: [batch, length] -> [batch, length, embed]."""
@@ -89,12 +101,15 @@ class Manual:
     over axes that do not split a parameter, such as data; training does that.
 
     `vocab_axis` is the mesh axis, besides tensor, that splits the vocabulary in the loss.
+    `keep_gathered` keeps the gathered weights of all layers from the forward to the backward pass,
+    which otherwise gathers them again.
     """
 
     config: Qwen2Config
     sharding: Sharding
     attention: str = "xla"
     vocab_axis: str | None = None
+    keep_gathered: bool = False
 
     @property
     def context(self) -> ContextRank:
@@ -110,7 +125,7 @@ class Manual:
         for dimension, axis in enumerate(axes):
             names = [name for name in self.sharding.names(axis) if name != "tensor"]
             weight = gather(weight, names, dimension)
-        return weight
+        return named(weight, GATHERED) if self.keep_gathered else weight
 
     def adapter(self, weight: jax.Array, axes: Sequence[str], dtype: jnp.dtype) -> jax.Array:
         """Casts and gathers a matrix of an adapter, like `weight`.
@@ -120,7 +135,7 @@ class Manual:
         """
         shared = any("tensor" in self.sharding.names(axis) for axis in axes)
         if self._tensor > 1 and not shared and "kv_heads" not in axes:
-            weight = _copy(weight, "tensor")
+            weight = copy_to_ranks(weight, "tensor")
         return self.weight(weight, axes, dtype)
 
     def product(
@@ -138,8 +153,21 @@ class Manual:
         if on_cpu(self.sharding):
             return matrix_product(x, kernel, inputs)
         if not frozen:
-            x, kernel = _finish_together(x, kernel, axes.index("embed"))
+            x, kernel = finish_together(x, kernel, axes.index("embed"))
         return jnp.tensordot(x, kernel, axes=inputs)
+
+    def leave_together(self, x: jax.Array, *weights: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns x and weights, and lets no later step of the backward pass begin before both.
+
+        It is called where x enters a part of the model. The backward pass goes on from x only with
+        the gradients of these weights: those of shards are then reduce-scattered, during the
+        part's products, and the scatters of gathered weights' gradients begin then, to run during
+        the products that follow. The TPU's scheduler alone would move all scatters to the end of
+        the layer, where no product is left to hide them.
+        """
+        if on_cpu(self.sharding) or not self.sharding.names("embed"):
+            return (x, *weights)
+        return leave_together(x, *weights)
 
     def lookup(self, table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Looks up embeddings of tokens: [batch, length] -> [batch, length, embed].
@@ -161,10 +189,10 @@ class Manual:
         if self._tensor > 1:
             row = tokens - jax.lax.axis_index("tensor") * table.shape[0]
             mine = (row >= 0) & (row < table.shape[0])
-            rows = _rows(table, jnp.where(mine, row, 0)).astype(dtype)
+            rows = rows_of(table, jnp.where(mine, row, 0)).astype(dtype)
             rows = self.from_tensor_ranks(jnp.where(mine[..., None], rows, 0))
         else:
-            rows = _rows(table, tokens).astype(dtype)
+            rows = rows_of(table, tokens).astype(dtype)
         # [*axes, batch, length, embed / ways] -> [batch, length, embed]
         for name in reversed(exchanged):
             dimension = len(sizes) - 1
@@ -191,11 +219,11 @@ class Manual:
 
     def to_tensor_ranks(self, x: jax.Array) -> jax.Array:
         """Returns x, and sums its gradient over tensor ranks."""
-        return _copy(x, "tensor") if self._tensor > 1 else x
+        return copy_to_ranks(x, "tensor") if self._tensor > 1 else x
 
     def from_tensor_ranks(self, x: jax.Array) -> jax.Array:
         """Sums partial products over tensor ranks."""
-        return _sum(x, "tensor") if self._tensor > 1 else x
+        return sum_over_ranks(x, "tensor") if self._tensor > 1 else x
 
     def gather_length(self, x: jax.Array) -> jax.Array:
         """Gathers rows from context ranks and restores their order (see `zigzag`)."""
@@ -210,7 +238,7 @@ class Manual:
 
     def sum_length(self, x: jax.Array) -> jax.Array:
         """Completes sums over the positions of rows: adds up those of context ranks."""
-        return _sum(x, "context") if self.sharding.ways("length") > 1 else x
+        return sum_over_ranks(x, "context") if self.sharding.ways("length") > 1 else x
 
     def head(self, table: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """The output matrix of this rank's vocabulary entries: [embed, vocab / ways].
@@ -257,7 +285,7 @@ class Manual:
         kv_heads, heads = self.config.num_key_value_heads, self.config.num_attention_heads
         count = max(1, kv_heads // self._tensor)
         first = jax.lax.axis_index("tensor") * (heads // self._tensor) // (heads // kv_heads)
-        weight = _copy(weight, "tensor")
+        weight = copy_to_ranks(weight, "tensor")
         return jax.lax.dynamic_slice_in_dim(weight, first, count, dimension)
 
 
@@ -276,104 +304,3 @@ def zigzag(x: jax.Array, ranks: int) -> jax.Array:
     order = jnp.stack([jnp.arange(ranks), 2 * ranks - 1 - jnp.arange(ranks)], axis=1).reshape(-1)
     pieces = x.reshape(x.shape[0], 2 * ranks, -1)
     return pieces[:, order].reshape(x.shape)
-
-
-# A TPU lowers a reduce-scatter to an all-reduce and a slice, at twice the bytes, unless the parts
-# fit its tiles. These shapes keep it native (compiled for axes of 4, 8 and 16, libtpu 0.0.42): a
-# multiple of 256 columns of the last dimension per part; or, for layer matrices along `embed`, a
-# multiple of 32 rows per part, with a multiple of 128 columns.
-_COLUMNS, _ROWS, _LANES = (512, 256), 32, 128
-
-
-def gather(x: jax.Array, names: Sequence[str], dimension: int) -> jax.Array:
-    """All-gathers a dimension over mesh axes (given major first), one at a time, minor axis first.
-
-    The gradient is reduce-scattered in the reverse order. Each sends (n - 1) / n of the whole
-    array for n ranks in total, however the ranks are divided into axes.
-    """
-    for name in reversed(names):
-        x = _gather(x, name, dimension)
-    return x
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gather(x: jax.Array, name: str, dimension: int) -> jax.Array:
-    return jax.lax.all_gather(x, name, axis=dimension, tiled=True)
-
-
-def _scatter(name: str, dimension: int, _: None, x: jax.Array) -> tuple[jax.Array]:
-    """Reduce-scatters a dimension, in a shape for which the TPU has a native reduce-scatter."""
-    ways = jax.lax.axis_size(name)
-    part = x.shape[dimension] // ways
-    size = x.size // ways
-    rows = jnp.moveaxis(x, dimension, 0)
-    columns = next((width for width in _COLUMNS if size % width == 0), None)
-    if columns is None or (part % _ROWS == 0 and x.shape[-1] % _LANES == 0):
-        shard = jax.lax.psum_scatter(rows, name, tiled=True)
-        return (jnp.moveaxis(shard, 0, dimension),)
-    blocks = jnp.swapaxes(rows.reshape(ways, size // columns, columns), 0, 1)
-    shard = jax.lax.psum_scatter(
-        blocks.reshape(-1, ways * columns), name, scatter_dimension=1, tiled=True
-    )
-    return (jnp.moveaxis(shard.reshape(part, *rows.shape[1:]), 0, dimension),)
-
-
-_gather.defvjp(lambda x, name, dimension: (_gather(x, name, dimension), None), _scatter)
-
-
-def _rows(table: jax.Array, rows: jax.Array) -> jax.Array:
-    """Rows of a table [vocab, columns]; its gradient is summed in float32, whatever the dtype."""
-    return _take(table, rows, table.shape[0], table.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _take(table: jax.Array, rows: jax.Array, vocab: int, dtype: jnp.dtype) -> jax.Array:
-    return table[rows]
-
-
-def _add(vocab: int, dtype: jnp.dtype, rows: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
-    total = jnp.zeros((vocab, grad.shape[-1]), jnp.float32)
-    return total.at[rows].add(grad.astype(jnp.float32)).astype(dtype), None
-
-
-_take.defvjp(lambda table, rows, vocab, dtype: (table[rows], rows), _add)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _finish_together(
-    x: jax.Array, kernel: jax.Array, scattered: int
-) -> tuple[jax.Array, jax.Array]:
-    """Identity, whose backward pass computes the kernel's gradient before it continues from x's.
-
-    Otherwise the TPU's scheduler delays the gradients of kernels and keeps their inputs alive, such
-    as an MLP's activations during the backward pass of attention. The barrier holds the kernel's
-    gradient with the dimension in front that will be scattered, as a native reduce-scatter needs.
-    """
-    return x, kernel
-
-
-def _finish(scattered: int, _: None, grads: tuple) -> tuple[jax.Array, jax.Array]:
-    dx, dkernel = grads
-    dx, dkernel = jax.lax.optimization_barrier((dx, jnp.moveaxis(dkernel, scattered, 0)))
-    return dx, jnp.moveaxis(dkernel, 0, scattered)
-
-
-_finish_together.defvjp(lambda x, kernel, scattered: ((x, kernel), None), _finish)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _copy(x: jax.Array, name: str) -> jax.Array:
-    """Identity, whose gradient is summed over the ranks of a mesh axis."""
-    return x
-
-
-_copy.defvjp(lambda x, name: (x, None), lambda name, _, grad: (jax.lax.psum(grad, name),))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _sum(x: jax.Array, name: str) -> jax.Array:
-    """Sums over the ranks of a mesh axis; every rank already holds the gradient of the sum."""
-    return jax.lax.psum(x, name)
-
-
-_sum.defvjp(lambda x, name: (jax.lax.psum(x, name), None), lambda name, _, grad: (grad,))

@@ -32,6 +32,7 @@ from marco_jax.model.remat import (
     named,
     rematerialize,
 )
+from marco_jax.model.rotary import Rotary
 
 _PLAIN = Plain()
 
@@ -67,30 +68,6 @@ class LayerCache(NamedTuple):
 
     cache: Cache
     layer: jax.Array | int
-
-
-class Rotary(NamedTuple):
-    """Cosines and sines of the rotary phase, float32 [batch, length, 1, head_dim / 2]."""
-
-    cos: jax.Array
-    sin: jax.Array
-
-    @classmethod
-    def at(cls, positions: jax.Array, config: Qwen2Config) -> Rotary:
-        """Phases of integer positions [batch, length], in float32 (bf16 rounds 257 to 256)."""
-        half = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-        frequencies = 1.0 / (config.rope_theta**half)
-        phase = positions.astype(jnp.float32)[..., None, None] * frequencies
-        return cls(jnp.cos(phase), jnp.sin(phase))
-
-    def rotate(self, x: jax.Array) -> jax.Array:
-        """Rotates [batch, length, heads, head_dim] like `rotate_half` of `transformers`."""
-        first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-        rotated = (
-            first * self.cos - second * self.sin,
-            second * self.cos + first * self.sin,
-        )
-        return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
 
 class LayerInputs(NamedTuple):
@@ -155,10 +132,10 @@ class Projection(nnx.Module):
             self.scale = lora.scale
 
     def __call__(
-        self, x: jax.Array, layout: Layout
+        self, x: jax.Array, layout: Layout, kernel: jax.Array | None = None
     ) -> jax.Array:  # [..., inputs] -> [..., outputs]
         axes = (*self.inputs, *self.outputs)
-        kernel = layout.weight(self.kernel[...], axes, x.dtype)
+        kernel = self.gathered(layout, x.dtype, self.kernel[...]) if kernel is None else kernel
         y = layout.product(x, kernel, axes, len(self.inputs), frozen=self.frozen)
         if self.adapted:
             down = layout.adapter(self.lora_a[...], (*self.inputs, "rank"), x.dtype)
@@ -168,6 +145,10 @@ class Projection(nnx.Module):
         if self.bias is None:
             return y
         return y + layout.weight(self.bias[...], self.outputs, x.dtype)
+
+    def gathered(self, layout: Layout, dtype: jnp.dtype, shard: jax.Array) -> jax.Array:
+        """The kernel as products take it, of a device's shard."""
+        return layout.weight(shard, (*self.inputs, *self.outputs), dtype)
 
 
 class Attention(nnx.Module):
@@ -218,6 +199,14 @@ class Attention(nnx.Module):
         return layout.from_tensor_ranks(self.o_proj(out, layout)), cache
 
 
+class MLPShards(NamedTuple):
+    """A device's shards of the kernels of an MLP."""
+
+    gate: jax.Array
+    up: jax.Array
+    down: jax.Array
+
+
 class MLP(nnx.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
@@ -227,11 +216,22 @@ class MLP(nnx.Module):
         self.up_proj = Projection("up_proj", embed, mlp, config, rngs, lora)
         self.down_proj = Projection("down_proj", mlp, embed, config, rngs, lora)
 
-    def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
+    def shards(self) -> MLPShards:
+        """The kernels, whose gradients the caller may order among others."""
+        return MLPShards(*(p.kernel[...] for p in (self.gate_proj, self.up_proj, self.down_proj)))
+
+    def __call__(self, x: jax.Array, layout: Layout, shards: MLPShards) -> jax.Array:
+        """[batch, length, embed] -> the same; `shards` are the kernels of the projections."""
+        down = shards.down
+        gate = self.gate_proj.gathered(layout, x.dtype, shards.gate)
+        up = self.up_proj.gathered(layout, x.dtype, shards.up)
+        if not self.down_proj.frozen:
+            x, down, gate, up = layout.leave_together(x, down, gate, up)
+        down = self.down_proj.gathered(layout, x.dtype, down)
         x = layout.to_tensor_ranks(x)
-        gate = named(self.gate_proj(x, layout), GATE)  # [batch, length, mlp]
-        up = named(self.up_proj(x, layout), UP)
-        return layout.from_tensor_ranks(self.down_proj(jax.nn.silu(gate) * up, layout))
+        gated = named(self.gate_proj(x, layout, gate), GATE)  # [batch, length, mlp]
+        raised = named(self.up_proj(x, layout, up), UP)
+        return layout.from_tensor_ranks(self.down_proj(jax.nn.silu(gated) * raised, layout, down))
 
 
 class DecoderLayer(nnx.Module):
@@ -246,9 +246,13 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self, x: jax.Array, inputs: LayerInputs, cache: LayerCache | None, layout: Layout
     ) -> tuple[jax.Array, LayerCache | None]:
-        attended, cache = self.self_attn(self.input_layernorm(x), inputs, cache, layout)
+        normed, shards = self.input_layernorm(x), self.mlp.shards()
+        if not self.mlp.down_proj.frozen:
+            normed, gate, up = layout.leave_together(normed, shards.gate, shards.up)
+            shards = shards._replace(gate=gate, up=up)
+        attended, cache = self.self_attn(normed, inputs, cache, layout)
         x = named(x + attended, RESIDUAL)
-        x = x + self.mlp(self.post_attention_layernorm(x), layout)
+        x = x + self.mlp(self.post_attention_layernorm(x), layout, shards)
         return x, cache
 
 

@@ -12,9 +12,11 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 # Names of intermediate values of Attention and MLP. ATTENDED is the output of the attention
-# kernel, with its log-normaliser if the kernel has one.
+# kernel, with its log-normaliser if the kernel has one. GATHERED is a gathered weight, which only
+# a layout with `keep_gathered` names; all policies keep it.
 QUERY, KEY, VALUE, ATTENDED = "query", "key", "value", "attended"
 RESIDUAL, GATE, UP = "residual", "gate", "up"
+GATHERED = "gathered"
 _PRODUCTS = (QUERY, KEY, VALUE, ATTENDED, RESIDUAL, GATE, UP)
 
 _POLICIES = jax.checkpoint_policies
@@ -22,18 +24,18 @@ REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     # Keeps whatever the backward pass reads.
     "none": None,
     # Computes no matrix product twice.
-    "minimal": _POLICIES.save_only_these_names(*_PRODUCTS),
+    "minimal": _POLICIES.save_only_these_names(*_PRODUCTS, GATHERED),
     # Like minimal, with the kept values moved to host memory.
     "offload": _POLICIES.save_and_offload_only_these_names(
-        names_which_can_be_saved=[],
+        names_which_can_be_saved=[GATHERED],
         names_which_can_be_offloaded=list(_PRODUCTS),
         offload_src="device",
         offload_dst="pinned_host",
     ),
     # Recomputes projections and MLP, but not the attention kernel.
-    "attention": _POLICIES.save_only_these_names(ATTENDED),
+    "attention": _POLICIES.save_only_these_names(ATTENDED, GATHERED),
     # Recomputes the whole layer.
-    "full": _POLICIES.nothing_saveable,
+    "full": _POLICIES.save_only_these_names(GATHERED),
 }
 
 

@@ -16,27 +16,18 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4}
-_BYTES |= {"f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8}
+from marco_jax.planning.hlo_text import BYTES, Instruction, Shape, called_by, numbers, parse
+
 # Collectives between slices are compiled to `send`: transfers through the hosts, along the mesh
 # axis `slice`. Each is counted with the bytes that it sends.
 COLLECTIVES = (
     *("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"),
     "send",
 )
-
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_CALLED = re.compile(r"(?:calls|to_apply|called_computations=\{)=?%?([\w.\-]+)")
-_LOOP = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-
-Shape = tuple[str, tuple[int, ...]]  # dtype and dimensions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,22 +80,13 @@ class ProgramCost:
         return overlapping / total if total else 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
-    name: str
-    results: tuple[Shape, ...]
-    operation: str
-    operands: tuple[str, ...]
-    text: str
-
-
 def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...]) -> ProgramCost:
     """Counts FLOPs and collectives in the optimized HLO text of a program on a mesh.
 
     `text` is `compiled.as_text()`. Mesh axes come major first; replica groups number devices in
     this order.
     """
-    computations, entry = _parse(text)
+    computations, entry = parse(text)
 
     @functools.cache
     def count(name: str) -> collections.Counter:
@@ -113,8 +95,8 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
         total: collections.Counter = collections.Counter()
         items = computations[name]
         shapes = {item.name: item.results for item in items}
-        costs = [_own_cost(item, shapes, axis_names, axis_sizes) for item in items]
-        calls = [_called(item, computations) for item in items]
+        costs = [own_cost(item, shapes, axis_names, axis_sizes) for item in items]
+        calls = [called_by(item, computations) for item in items]
         work = [
             _flops(own) + times * sum(_flops(count(child)) for child in called)
             for own, (times, called) in zip(costs, calls, strict=True)
@@ -129,12 +111,25 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
         return total
 
     total = count(entry)
-    items = (
-        Collective(*key[:3], times, key[3], times * _wire(key[0], key[2], key[3]), key[4])
-        for key, times in total.items()
-        if not isinstance(key, str)
-    )
-    return ProgramCost(float(total["matmul"]), float(total["attention"]), tuple(items))
+    return ProgramCost(float(total["matmul"]), float(total["attention"]), tuple(_listed(total)))
+
+
+def collectives_of(
+    items: Sequence[Instruction],
+    shapes: Mapping[str, tuple[Shape, ...]],
+    axis_names: tuple[str, ...],
+    axis_sizes: tuple[int, ...],
+) -> list[Collective]:
+    """One execution of the collectives among instructions; `shapes` has their operands' results."""
+    costs = (own_cost(item, shapes, axis_names, axis_sizes) for item in items)
+    return [item for cost in costs for item in _listed(cost)]
+
+
+def _listed(total: Mapping) -> Iterator[Collective]:
+    for key, times in total.items():
+        if not isinstance(key, str):
+            wire = times * _wire(key[0], key[2], key[3])
+            yield Collective(*key[:3], times, key[3], wire, key[4])
 
 
 def _add(
@@ -152,7 +147,7 @@ def _flops(cost: Mapping) -> float:
     return cost.get("matmul", 0.0) + cost.get("attention", 0.0)
 
 
-def _overlapping(items: Sequence[_Instruction], work: Sequence[float]) -> set[str]:
+def _overlapping(items: Sequence[Instruction], work: Sequence[float]) -> set[str]:
     """Names of instructions that start a collective, with products before its end.
 
     The end of a collective is the `done` that uses its start, directly or through instructions that
@@ -181,7 +176,7 @@ def _overlapping(items: Sequence[_Instruction], work: Sequence[float]) -> set[st
     return found
 
 
-def _is_counted(item: _Instruction, child: str) -> bool:
+def _is_counted(item: Instruction, child: str) -> bool:
     """Whether the collective in a called computation was counted at its start.
 
     The TPU compiler writes a gather that overlaps with products three times: in a start, in the
@@ -190,82 +185,9 @@ def _is_counted(item: _Instruction, child: str) -> bool:
     return item.name.startswith("async-collective-done") or child.startswith("async_collective_")
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    computations: dict[str, list[_Instruction]] = {}
-    entry, current = "", None
-    for line in text.splitlines():
-        if header := _COMPUTATION.match(line):
-            current = computations.setdefault(header.group(2), [])
-            entry = header.group(2) if header.group(1) else entry
-        elif current is not None and (found := _INSTRUCTION.match(line)):
-            current.append(_instruction(*found.groups()))
-    if not entry:
-        raise ValueError("the text has no ENTRY computation: pass optimized HLO")
-    return computations, entry
-
-
-def _instruction(name: str, rest: str) -> _Instruction:
-    end = _closing(rest) + 1 if rest.startswith("(") else rest.index(" ")
-    results, call = rest[:end], rest[end:].lstrip()
-    operation, arguments = call.split("(", 1)
-    inside = arguments[: _closing("(" + arguments) - 1]
-    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return _Instruction(name, _shapes(results), operation, operands, call)
-
-
-def _closing(text: str) -> int:
-    """The index of the parenthesis that closes the first one."""
-    depth = 0
-    for index, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth == 0:
-            return index
-    return len(text)
-
-
-def _shapes(text: str) -> tuple[Shape, ...]:
-    return tuple(
-        (dtype, tuple(_numbers(sizes))) for dtype, sizes in _ARRAY.findall(text) if dtype in _BYTES
-    )
-
-
-def _called(
-    item: _Instruction, computations: dict[str, list[_Instruction]]
-) -> tuple[int, list[str]]:
-    """The computations that an instruction calls, and how often; reducers are ignored."""
-    if item.operation == "while":
-        condition, body = _LOOP.search(item.text).groups()
-        return _trips(item, computations[condition]), [body]
-    if item.operation == "conditional":
-        branches = re.search(r"branch_computations=\{([^}]*)\}", item.text)
-        names = re.findall(r"%?([\w.\-]+)", branches.group(1)) if branches else []
-        return 1, names[:1]
-    if item.operation in ("fusion", "call", "async-start"):
-        called = _CALLED.search(item.text)
-        return 1, [called.group(1)] if called and called.group(1) in computations else []
-    return 1, []
-
-
-def _trips(item: _Instruction, condition: list[_Instruction]) -> int:
-    """Iterations of a loop: the annotated number, or the bound that its counter is compared with.
-
-    JAX's scans count from 0 in steps of 1. A loop whose end depends on data (decoding) has no such
-    bound and counts once.
-    """
-    if noted := _TRIPS.search(item.text):
-        return int(noted.group(1))
-    constants = (
-        re.match(r"constant\((\d+)\)", entry.text)
-        for entry in condition
-        if entry.operation == "constant" and entry.results[0][0] in ("s32", "u32", "s64")
-    )
-    bounds = [int(found.group(1)) for found in constants if found]
-    return bounds[0] if len(bounds) == 1 else 1
-
-
-def _own_cost(
-    item: _Instruction,
-    shapes: dict[str, tuple[Shape, ...]],
+def own_cost(
+    item: Instruction,
+    shapes: Mapping[str, tuple[Shape, ...]],
     axis_names: tuple[str, ...],
     axis_sizes: tuple[int, ...],
 ) -> dict:
@@ -280,7 +202,7 @@ def _own_cost(
     kind = item.operation.removesuffix("-start")
     if kind not in COLLECTIVES:
         return {}
-    payload = float(sum(_BYTES[dtype] * math.prod(sizes) for dtype, sizes in operands))
+    payload = float(sum(BYTES[dtype] * math.prod(sizes) for dtype, sizes in operands))
     if kind == "send":
         sizes = dict(zip(axis_names, axis_sizes, strict=True))
         return {(kind, ("slice",), sizes.get("slice", 2), payload, False): 1}
@@ -296,13 +218,13 @@ def _own_cost(
     return {(kind, axes, groups.shape[1], payload, False): 1}
 
 
-def _dot_flops(item: _Instruction, operands: list[Shape]) -> float:
+def _dot_flops(item: Instruction, operands: list[Shape]) -> float:
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", item.text)
-    sizes = [operands[0][1][index] for index in _numbers(contracted.group(1))]
+    sizes = [operands[0][1][index] for index in numbers(contracted.group(1))]
     return 2.0 * math.prod(item.results[0][1]) * math.prod(sizes)
 
 
-def _convolution_flops(item: _Instruction, operands: list[Shape]) -> float:
+def _convolution_flops(item: Instruction, operands: list[Shape]) -> float:
     """FLOPs of a convolution, as which the TPU compiler writes products; padding does not count."""
     inputs, kernel, outputs = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", item.text).groups()
     window = re.search(r"window=\{([^}]*)\}", item.text)
@@ -331,7 +253,7 @@ def _valid_positions(size: int, outputs: int, kernel: int, window: dict[str, str
     return int(((read >= 0) & (read <= (size - 1) * base) & (read % base == 0)).sum())
 
 
-def _splash_flops(item: _Instruction, operands: list[Shape]) -> float:
+def _splash_flops(item: Instruction, operands: list[Shape]) -> float:
     """FLOPs of a splash kernel: 2 products forward, 3 for dq, 4 for dk and dv, 5 for all three."""
 
     def arrays(shapes: list[Shape] | tuple[Shape, ...]) -> list[tuple[int, ...]]:
@@ -352,17 +274,13 @@ def _groups(text: str) -> np.ndarray | None:
     """Replica groups or source-target pairs, as an array [groups, ranks]; None if absent."""
     listed = r"(?:source_target_pairs|replica_groups)=\{(\{.*?\})\}"
     if found := re.search(listed, text):
-        return np.array([_numbers(group) for group in re.findall(r"\{([\d,]+)\}", found.group(1))])
+        return np.array([numbers(group) for group in re.findall(r"\{([\d,]+)\}", found.group(1))])
     form = r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
     if found := re.search(form, text):
-        shape, dims, order = (_numbers(part or "") for part in found.groups())
+        shape, dims, order = (numbers(part or "") for part in found.groups())
         ids = np.arange(math.prod(dims)).reshape(dims)
         return (ids.transpose(order) if order else ids).reshape(shape)
     return None
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",") if number]
 
 
 def _wire(kind: str, group: int, payload: float) -> float:

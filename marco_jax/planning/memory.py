@@ -30,7 +30,8 @@ def estimate_memory(
     """Estimates a device's peak memory in a step, in bytes by purpose.
 
     `mesh` has the sizes of the axes fsdp, tensor and context, `rows` is sequences_per_chip, `remat`
-    a policy of model/remat.py, and the loss holds `logits_mib` MiB of logits at once.
+    a policy of model/remat.py, and the loss holds `logits_mib` MiB of logits at once. Of the config
+    count the length, the dtype, accumulation and mesh.keep_gathered.
     """
     tensor, ways = mesh["tensor"], mesh["fsdp"] * mesh["context"]
     tokens = rows * tensor * config.batch.length / config.batch.accumulation_steps
@@ -41,12 +42,15 @@ def estimate_memory(
     kept = {"full": hidden, "offload": hidden, "attention": hidden + heads / tensor}
     everything = 2 * hidden + (2 * heads + kv_heads + 2 * mlp) / tensor
     size = jnp.dtype(config.dtype).itemsize
+    gathered = layers if config.mesh.keep_gathered else 4
+    table = model.vocab_size * hidden * (1 if model.tie_word_embeddings else 2)
+    in_layers = parameters - table / tensor
     return {
         # Parameters and moments are float32, gradients have the dtype.
         "parameters, moments and gradients": (12 + size) * parameters / ways,
         KEPT_ACTIVATIONS: layers * tokens * size * kept.get(remat, everything),
         "activations of a layer": tokens * size * (4 * mlp / tensor + 10 * hidden),
-        "gathered weights of a layer": 4 * (parameters / layers) * size,
+        "gathered weights": gathered * (in_layers / layers) * size,
         "logits": 4 * min(logits_mib * 2**20, 4 * tokens * model.vocab_size),
     }
 

@@ -24,6 +24,7 @@ from marco_jax.planning.hlo import COLLECTIVES, ProgramCost, analyze
 from marco_jax.planning.memory import sweep_lanes
 from marco_jax.planning.network import axis_bandwidths, seconds_on_wire
 from marco_jax.planning.planned_model import planned_model
+from marco_jax.planning.schedule import ScheduledTime, scheduled_time
 from marco_jax.planning.topology import topology_devices
 from marco_jax.runtime.chips import GIB, Chip, chip_of
 from marco_jax.runtime.progress import Progress
@@ -79,7 +80,10 @@ def plan_step(
     model_flops = model.flops_per_token(config.batch.length) * tokens
     model_flops *= trainer.options.model_flops
     bandwidths = axis_bandwidths(step.sharding.mesh, topology)
-    predicted = _predict(cost, chip, bandwidths, model_flops, tokens, sharding.mesh.size)
+    shape = tuple(step.sharding.mesh.shape.values())
+    names = step.sharding.mesh.axis_names
+    scheduled = scheduled_time(program.hlo, names, shape, chip, bandwidths)
+    predicted = _predict(cost, scheduled, chip, bandwidths, model_flops, tokens, sharding.mesh.size)
     plan = {
         "planned": {
             "topology": topology,
@@ -221,30 +225,31 @@ def _wire(cost: ProgramCost) -> dict[str, Any]:
 
 def _predict(
     cost: ProgramCost,
+    scheduled: ScheduledTime,
     chip: Chip,
     bandwidths: dict[str, float],
     model_flops: float,
     tokens: int,
     devices: int,
 ) -> dict[str, Any]:
-    """Predicts seconds of each part at the data sheet's rates, and two bounds of a step's time.
+    """Predicts seconds of a step: by its schedule, and if the network were hidden entirely.
 
-    In the best case all collectives overlap with products; in the worst case only those do that
-    the schedule overlaps.
+    `core_seconds` are those of the cores by the compiler's estimates, without waits;
+    `seconds_at_peak` those of the FLOPs at the data sheet's rate.
     """
-    compute = cost.flops / chip.peak_flops
     ici, dcn = seconds_on_wire(cost.collectives, bandwidths)
-    hidden = (item for item in cost.collectives if item.asynchronous)
-    overlapping = sum(seconds_on_wire(hidden, bandwidths))
-    best = max(compute, ici, dcn)
-    worst = max(compute, overlapping) + ici + dcn - overlapping
+    core = scheduled.seconds - scheduled.waits_for_links - scheduled.waits_for_memory
+    best = max(core + scheduled.waits_for_memory, ici, dcn)
     return {
-        "compute_seconds": compute,
+        "seconds_at_peak": cost.flops / chip.peak_flops,
+        "core_seconds": core,
         "ici_seconds": ici,
         "dcn_seconds": dcn,
+        "waits_for_links_seconds": scheduled.waits_for_links,
+        "waits_for_memory_seconds": scheduled.waits_for_memory,
         "step_seconds_if_all_overlaps": best,
-        "step_seconds_as_scheduled": worst,
+        "step_seconds_as_scheduled": scheduled.seconds,
         "mfu_if_all_overlaps": model_flops / chip.peak_flops / best,
-        "mfu_as_scheduled": model_flops / chip.peak_flops / worst,
-        "tokens_per_second_as_scheduled": tokens * devices / worst,
+        "mfu_as_scheduled": model_flops / chip.peak_flops / scheduled.seconds,
+        "tokens_per_second_as_scheduled": tokens * devices / scheduled.seconds,
     }

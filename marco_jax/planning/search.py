@@ -1,4 +1,4 @@
-"""`marco plan --search`: finds the mesh, batch and remat policy with the fastest predicted step.
+"""`marco plan --search`: finds the mesh, batch and memory policy with the fastest predicted step.
 
 Compiling a step takes a minute, and there are hundreds of layouts. So all are ranked by a rough
 estimate, and only the best are compiled; the reported numbers come from the compiler.
@@ -42,6 +42,7 @@ class Candidate:
     mesh: tuple[tuple[str, int], ...]
     sequences_per_chip: int
     remat: str
+    keep_gathered: bool
     seconds: float
     bytes: float
 
@@ -55,6 +56,7 @@ class Candidate:
         """The layout as config fields."""
         return {
             **{f"mesh.{name}": size for name, size in self.mesh},
+            "mesh.keep_gathered": self.keep_gathered,
             "batch.sequences_per_chip": self.sequences_per_chip,
             "remat": self.remat,
         }
@@ -65,13 +67,15 @@ def search_meshes(
 ) -> dict[str, Any]:
     """Ranks all layouts of a training step and compiles the most promising ones.
 
-    The mesh, sequences_per_chip and remat of a training config are searched; `sequences` are values
-    of batch.sequences_per_chip, which change the tokens of a step. `compiles` layouts are compiled.
+    The mesh, sequences_per_chip, remat and mesh.keep_gathered of a training config are searched;
+    `sequences` are values of batch.sequences_per_chip, which change the tokens of a step;
+    `compiles` layouts are compiled. A mesh with `data` above 1 has replicas of fsdp groups.
 
     Returns:
         `best`: the layout that fits with the most predicted tokens per second, with its `plan` and
-        `fields`, or None; `tried`: all compiled layouts, best first; `considered`: number of
-        layouts.
+        `fields`, or None; `tried`: all compiled layouts, best first, each with `on_front`: whether
+        it fits, and no other that fits is at least as good in peak memory, bytes on the wire per
+        token and tokens per second, and better in one; `considered`: number of layouts.
 
     Raises:
         ValueError: the topology is unknown, or no layout divides the model.
@@ -94,6 +98,7 @@ def search_meshes(
         tried.append(_try(item, config, topology))
         _log.info(_line(tried[-1]))
     tried.sort(key=lambda row: -row["tokens_per_second"])
+    mark_front(tried)
     best = next((row for row in tried if row["fits"]), None)
     return {"best": best, "tried": tried, "considered": len(found)}
 
@@ -119,9 +124,12 @@ def candidates(
                 check_run(changed, model, sharding)
             except ValueError:
                 continue
-            for remat in REMATS:
+            for remat, keep in itertools.product(REMATS, (False, True)):
+                if keep and sharding.ways("embed") == 1:
+                    continue
+                changed.mesh.keep_gathered = keep
                 estimate = _estimate(model, changed, mesh, rows, remat, chip_of(topology))
-                yield Candidate(tuple(mesh.items()), rows, remat, *estimate)
+                yield Candidate(tuple(mesh.items()), rows, remat, keep, *estimate)
 
 
 def _powers(limit: int) -> list[int]:
@@ -148,7 +156,9 @@ def _estimate(
 
     flops = model.flops_per_token(length) * rows * length * _RECOMPUTE[remat]
     passes = 2 if remat in ("minimal", "offload") else 3  # executions of a layer's collectives
-    wire = 6 * parameters * (1 - 1 / ways) * micro
+    # Gathered forward and, unless kept, backward; gradients are scattered. All bfloat16.
+    moves = 2 if config.mesh.keep_gathered else 3
+    wire = 2 * moves * parameters * (1 - 1 / ways) * micro
     wire += (passes + 1) * 2 * tokens * micro * 2 * hidden * (1 - 1 / tensor) * layers
     if context > 1:
         wire += (passes + 1) * tokens * context * micro * 2 * kv_heads / tensor * layers
@@ -172,6 +182,25 @@ def _try(item: Candidate, config: ConfigDict, topology: str) -> dict[str, Any]:
     return row | {"fits": plan["memory"]["fits"], "tokens_per_second": rate, "plan": plan}
 
 
+def mark_front(tried: Sequence[dict[str, Any]]) -> None:
+    """Sets `on_front` of each row: whether no other row that fits dominates it."""
+    costs = [_costs(row) if row["fits"] else None for row in tried]
+    for row, own in zip(tried, costs, strict=True):
+        row["on_front"] = own is not None and not any(
+            other is not None
+            and other != own
+            and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
+            for other in costs
+        )
+
+
+def _costs(row: dict[str, Any]) -> tuple[float, float, float]:
+    """Peak GiB, GiB on the wire per sequence, and seconds per token."""
+    plan = row["plan"]
+    wire = plan["wire"]["total_gib"] / plan["planned"]["sequences_per_chip"]
+    return plan["memory"]["peak_gib"], wire, 1 / row["tokens_per_second"]
+
+
 def _is_larger(item: Candidate, tried: dict[str, Any]) -> bool:
     """Whether a tried layout of the same mesh with less memory did not fit."""
     fields = item.fields()
@@ -184,22 +213,28 @@ def _is_larger(item: Candidate, tried: dict[str, Any]) -> bool:
 
 def _line(row: dict[str, Any]) -> str:
     layout = ", ".join(
-        f"{name.rpartition('.')[2]} {value}" for name, value in row["fields"].items() if value != 1
+        f"{name.rpartition('.')[2]} {value}"
+        for name, value in row["fields"].items()
+        if value is True or value not in (0, 1)
     )
     if row["plan"] is None:
         return f"{layout}: does not fit"
     memory, predicted = row["plan"]["memory"], row["plan"]["predicted"]
     return (
         f"{layout}: {row['tokens_per_second']:,.0f} tokens/s, "
-        f"MFU {predicted['mfu_as_scheduled']:.3f}, peak {memory['peak_gib']:.1f} of "
-        f"{memory['hbm_gib']:.0f} GiB"
+        f"MFU {predicted['mfu_as_scheduled']:.3f}, {row['plan']['wire']['total_gib']:.1f} GiB on "
+        f"the wire, peak {memory['peak_gib']:.1f} of {memory['hbm_gib']:.0f} GiB"
     )
 
 
 def format_search(found: dict[str, Any]) -> str:
     """Formats the tried layouts, best first, and the flags of the best."""
-    rows = [f"{found['considered']} layouts, {len(found['tried'])} compiled, best first:"]
-    rows += [f"  {_line(row)}" for row in found["tried"]]
+    rows = [
+        f"{found['considered']} layouts, {len(found['tried'])} compiled, best first. A star: no "
+        "other of them is better in one of tokens/s, peak and bytes per token, and no worse in the "
+        "others."
+    ]
+    rows += [f"{'*' if row['on_front'] else ' ':>3} {_line(row)}" for row in found["tried"]]
     if found["best"] is None:
         rows.append("No layout fits: try more chips, or --search with more layouts.")
     else:

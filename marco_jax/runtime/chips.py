@@ -6,19 +6,22 @@ import dataclasses
 import math
 import re
 
+import jax
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
     """One JAX device: a chip, or half a chip of tpu7x, whose links the halves share.
 
     hbm_bytes is what the TPU compiler lets a program use, a little less than there is; peak_flops
-    of dense bf16; hbm_bandwidth, link_bandwidth (one link to a neighbour, one direction) and
-    dcn_bandwidth (to other slices) in bytes per second; dimensions of a slice; most_chips of a
-    slice; kinds are values of JAX's device_kind.
+    of dense bf16; clock in cycles per second; hbm_bandwidth, link_bandwidth (one link to a
+    neighbour, one direction) and dcn_bandwidth (to other slices) in bytes per second; dimensions
+    of a slice; most_chips of a slice; kinds are values of JAX's device_kind.
     """
 
     hbm_bytes: float
     peak_flops: float
+    clock: float
     hbm_bandwidth: float
     link_bandwidth: float
     dcn_bandwidth: float
@@ -34,13 +37,20 @@ class Chip:
 
 GIB = 2**30
 # Memory by the compiler's error messages (libtpu 0.0.42), compute by cloud.google.com/tpu/docs,
-# links and data-centre network by "How to Scale Your Model" (jax-ml.github.io/scaling-book).
+# links and data-centre network by "How to Scale Your Model" (jax-ml.github.io/scaling-book). The
+# clock is peak_flops by the FLOPs of a cycle that the compiler's estimates of products come to.
 CHIPS = {
-    "v4": Chip(30.75 * GIB, 275e12, 1.2e12, 45e9, 6.25e9, 3, 4096, ("TPU v4",)),
-    "v5e": Chip(15.75 * GIB, 197e12, 0.82e12, 45e9, 3.125e9, 2, 256, ("TPU v5 lite", "TPU v5e")),
-    "v5p": Chip(95.74 * GIB, 459e12, 2.77e12, 90e9, 6.25e9, 3, 6144, ("TPU v5", "TPU v5p")),
-    "v6e": Chip(31.25 * GIB, 918e12, 1.64e12, 90e9, 12.5e9, 2, 256, ("TPU v6 lite", "TPU v6e")),
-    "tpu7x": Chip(94.75 * GIB, 1153e12, 3.69e12, 45e9, 6.25e9, 3, 9216, ("TPU7x", "TPU v7x")),
+    "v4": Chip(30.75 * GIB, 275e12, 1.05e9, 1.2e12, 45e9, 6.25e9, 3, 4096, ("TPU v4",)),
+    "v5e": Chip(
+        15.75 * GIB, 197e12, 1.5e9, 0.82e12, 45e9, 3.125e9, 2, 256, ("TPU v5 lite", "TPU v5e")
+    ),
+    "v5p": Chip(95.74 * GIB, 459e12, 1.75e9, 2.77e12, 90e9, 6.25e9, 3, 6144, ("TPU v5", "TPU v5p")),
+    "v6e": Chip(
+        31.25 * GIB, 918e12, 1.75e9, 1.64e12, 90e9, 12.5e9, 2, 256, ("TPU v6 lite", "TPU v6e")
+    ),
+    "tpu7x": Chip(
+        94.75 * GIB, 1153e12, 2.2e9, 3.69e12, 45e9, 6.25e9, 3, 9216, ("TPU7x", "TPU v7x")
+    ),
 }
 
 # Slices of two dimensions, and those of three that are smaller than a cube of 4x4x4; larger ones
@@ -55,6 +65,12 @@ def chip_of(topology: str) -> Chip:
     if generation not in CHIPS:
         raise ValueError(f"topology {topology!r}: the generation is not one of {', '.join(CHIPS)}")
     return CHIPS[generation]
+
+
+def generation_of(device: jax.Device) -> str | None:
+    """The generation of a TPU, also one of a topology; None for another or an unknown device."""
+    kind = device.device_kind
+    return next((name for name, chip in CHIPS.items() if kind in chip.kinds), None)
 
 
 def slice_shape(topology: str) -> tuple[int, ...]:

@@ -1,37 +1,118 @@
-"""`config.compiler_options`: options for the compiler of the training step."""
+"""Options for the compiler of the training step: defaults by TPU generation, and the user's.
+
+By default the TPU compiler runs collectives between products. These options let it run them during
+products. What they do is judged by schedules of compiled steps (libtpu 0.0.42), not on a TPU.
+"""
 
 from __future__ import annotations
 
 import functools
+import logging
 
 import jax
 from jax.sharding import SingleDeviceSharding
 
+from marco_jax.runtime.chips import generation_of
+
 Value = bool | int | float | str
+
+_log = logging.getLogger(__name__)
+
+# The item of `config.compiler_options` that leaves the defaults out.
+NO_DEFAULTS = "no_defaults"
+
+# Layouts in which the reduce-scatter of a weight's gradient stays one, on more shapes: otherwise
+# many become an all-reduce and a slice, at twice the bytes.
+_SCATTER_LAYOUTS: dict[str, Value] = {
+    "xla_tpu_use_minor_sharding_for_major_trivial_input": True,
+    "xla_tpu_relayout_group_size_threshold_for_reduce_scatter": 1,
+    "xla_tpu_assign_all_reduce_scatter_layout": True,
+}
+# All-gathers run inside fusions with products, on the cores that compute the products. The options
+# that do so with all-reduces are left out: on v6e with splash attention they are reported to give
+# NaN (jax-ml/jax issue 38741).
+_FUSED_GATHERS: dict[str, Value] = {
+    "xla_tpu_enable_async_collective_fusion": True,
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": True,
+    "xla_tpu_enable_async_collective_fusion_multiple_steps": True,
+    "xla_tpu_overlap_compute_collective_tc": True,
+    "xla_enable_async_all_gather": True,
+}
+# Reductions run on the SparseCores, which v5p, v6e and tpu7x have beside the cores for products.
+_SPARSE_CORE_REDUCTIONS: dict[str, Value] = {
+    "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter": True,
+    "xla_tpu_enable_sparse_core_collective_offload_all_reduce": True,
+    "xla_tpu_use_tc_device_shape_on_sc": True,
+    "xla_sc_disable_megacore_partitioning": True,
+}
+# So do all-gathers. On v5p only those along one dimension of the slice would, so there they fuse.
+_SPARSE_CORE_GATHERS: dict[str, Value] = {
+    "xla_tpu_enable_sparse_core_collective_offload_all_gather": True,
+}
+
+DEFAULTS: dict[str, dict[str, Value]] = {
+    "v5e": _SCATTER_LAYOUTS | _FUSED_GATHERS,
+    "v5p": _SCATTER_LAYOUTS | _FUSED_GATHERS | _SPARSE_CORE_REDUCTIONS,
+    "v6e": _SCATTER_LAYOUTS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS,
+    "tpu7x": _SCATTER_LAYOUTS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS,
+}
 
 
 def compiler_options(text: str, device: jax.Device) -> dict[str, Value]:
-    """Reads and checks "NAME=VALUE,NAME=VALUE", for `jax.jit(compiler_options=...)`.
+    """The defaults for a device, changed by "NAME=VALUE,NAME=VALUE", for `jax.jit`.
+
+    A default that the installed compiler does not know is left out, with a warning.
 
     Args:
-        text: values are booleans, numbers or words; names may begin with "--".
-        device: one of the mesh, also of a topology without a TPU: its compiler must know the names.
+        text: values are booleans, numbers or words; names may begin with "--". The item
+            "no_defaults" leaves the defaults out.
+        device: one of the mesh, also of a topology without a TPU.
 
     Raises:
         ValueError: an item that is not NAME=VALUE, or that the compiler refuses.
     """
-    found: dict[str, Value] = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
+    given: dict[str, Value] = {}
+    items = [item for item in (part.strip() for part in text.split(",")) if item]
+    for item in items:
         name, equals, value = item.partition("=")
+        if item == NO_DEFAULTS:
+            continue
         if not equals or not name or not value:
             raise ValueError(
                 f"compiler_options has {item!r}: write NAME=VALUE, comma-separated, such as "
-                "xla_tpu_overlap_compute_collective_tc=false"
+                f"xla_tpu_overlap_compute_collective_tc=false, or {NO_DEFAULTS}"
             )
-        found[name.removeprefix("--")] = _value(value)
-    for name, value in found.items():
-        _check(name, value, device)
-    return found
+        given[name.removeprefix("--")] = _value(value)
+    for name, value in given.items():
+        if reason := _refusal(((name, value),), device):
+            raise ValueError(
+                f"compiler_options has {name}={value}, which the compiler for "
+                f"{device.device_kind} refuses: {reason}"
+            )
+    if NO_DEFAULTS in items:
+        return given
+    return _defaults(device) | given
+
+
+@functools.cache
+def _defaults(device: jax.Device) -> dict[str, Value]:
+    defaults = DEFAULTS.get(generation_of(device), {})
+    if not defaults or not _refusal(tuple(defaults.items()), device):
+        return defaults
+    known: dict[str, Value] = {}
+    for name, value in defaults.items():
+        if reason := _refusal(((name, value),), device):
+            _log.warning(
+                "The compiler for %s does not take %s=%s, one of our defaults, so it is left out: "
+                "%s",
+                device.device_kind,
+                name,
+                value,
+                reason,
+            )
+        else:
+            known[name] = value
+    return known
 
 
 def _value(text: str) -> Value:
@@ -46,14 +127,14 @@ def _value(text: str) -> Value:
 
 
 @functools.cache
-def _check(name: str, value: Value, device: jax.Device) -> None:
-    """Compiles an addition with one option: the step, which takes minutes, would fail on it."""
+def _refusal(options: tuple[tuple[str, Value], ...], device: jax.Device) -> str:
+    """Why the compiler refuses options; "" if it takes them.
+
+    Compiles an addition with them: the step, which takes minutes, would fail on them.
+    """
     one = jax.ShapeDtypeStruct((), "int32", sharding=SingleDeviceSharding(device))
     try:
-        jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(one).compile()
+        jax.jit(lambda x: x + 1, compiler_options=dict(options)).lower(one).compile()
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"compiler_options has {name}={value}, which the compiler for {device.device_kind} "
-            f"refuses: {reason}"
-        ) from None
+        return str(error).splitlines()[0]
+    return ""

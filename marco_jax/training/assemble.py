@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from marco_jax.languages import names_in
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.mesh import (
+    CONFIG_AXES,
     DEFAULT_RULES,
     Sharding,
     check_mesh,
@@ -34,7 +35,7 @@ from marco_jax.training.step import StepOptions, Trainer
 
 def create_sharding(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding:
     """The mesh and rules of `config.mesh` over `devices` (all there are by default)."""
-    axes = {name: size for name, size in config.mesh.items() if name != "replicate_kv_heads"}
+    axes = {name: config.mesh[name] for name in CONFIG_AXES}
     rules = DEFAULT_RULES
     if config.mesh.replicate_kv_heads:
         rules = replicate_kv_heads(rules)
@@ -159,6 +160,7 @@ def create_trainer(
         policy=policy_options(config),
         skip_empty=skip_empty,
         lora=lora,
+        keep_gathered=config.mesh.keep_gathered,
         compiler_options=tuple(compiler_options(config.compiler_options, device).items()),
     )
     return Trainer(model, optimizer, schedule, sharding, num_sources, options)

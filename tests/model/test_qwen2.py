@@ -10,8 +10,9 @@ import pytest
 from marco_jax.model.layout import Plain
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings, replicate_kv_heads
 from marco_jax.model.parameters import flatten, parameter_table, unflatten
-from marco_jax.model.qwen2 import Rotary, abstract_params, bind, init_params
+from marco_jax.model.qwen2 import abstract_params, bind, init_params
 from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
+from marco_jax.model.rotary import Rotary
 
 TINY = PRESETS["tiny"]
 TIED = dataclasses.replace(TINY, tie_word_embeddings=True)

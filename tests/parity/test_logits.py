@@ -10,8 +10,9 @@ import pytest
 
 from marco_jax.decoding.engine import Engine
 from marco_jax.decoding.requests import GenerateRequest
-from marco_jax.model.qwen2 import Rotary, bind
+from marco_jax.model.qwen2 import bind
 from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.model.rotary import Rotary
 from marco_jax.weights.huggingface import load_huggingface
 
 torch = pytest.importorskip("torch")

@@ -107,6 +107,30 @@ def test_a_gather_fused_with_products_counts_once():
     assert cost.matmul_flops == 2 * 16 * 8 * 8
 
 
+OFFLOADED = """
+%on_sparse_core (p: bf16[16,8]) -> bf16[4,8] {
+  %p = bf16[16,8]{1,0} parameter(0)
+  ROOT %r = bf16[4,8]{1,0} reduce-scatter(%p), replica_groups=[2,4]<=[8], dimensions={0}, to_apply=%add
+}, execution_thread="sparsecore"
+
+ENTRY %main (a: bf16[16,8]) -> bf16[4,8] {
+  %a = bf16[16,8]{1,0} parameter(0)
+  %q = bf16[16,8]{1,0} parameter(1)
+  %reduce-scatter.2.call-start = ((bf16[16,8], token[]), bf16[4,8]) call-start(%a, %t), async_execution_thread="sparsecore", to_apply=%on_sparse_core
+  %d = bf16[16,16]{1,0} dot(%q, %q), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  ROOT %reduce-scatter.2.call-done = bf16[4,8]{1,0} call-done(%reduce-scatter.2.call-start)
+}
+"""  # noqa: E501
+
+
+def test_a_scatter_on_the_sparse_cores_is_asynchronous():
+    cost = analyze(OFFLOADED, ("data", "fsdp"), (2, 4))
+    (scatter,) = cost.collectives
+    assert (scatter.kind, scatter.axes, scatter.count) == ("reduce-scatter", ("fsdp",), 1)
+    assert scatter.wire_bytes == 16 * 8 * 2 * 3 / 4
+    assert scatter.asynchronous
+
+
 def test_a_text_without_an_entry_is_refused():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         analyze("HloModule nothing", ("data",), (1,))

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from marco_jax.planning.search import candidates
+from marco_jax.planning.search import candidates, mark_front
 from marco_jax.runtime.chips import CHIPS, GIB
 from marco_jax.training.config import load_config, model_config
 
@@ -174,12 +174,39 @@ def test_the_candidates_of_a_search_divide_the_model(root):
         assert np.prod(list(sizes.values())) == 8
         assert model.num_attention_heads % sizes["tensor"] == 0
         assert model.num_key_value_heads % sizes["tensor"] == 0
-    by_layout = {(item.mesh, item.sequences_per_chip, item.remat): item for item in found}
-    for (mesh, rows, _), item in by_layout.items():
-        full = by_layout[mesh, rows, "full"]
-        minimal = by_layout[mesh, rows, "minimal"]
+    by_layout = {
+        (item.mesh, item.sequences_per_chip, item.keep_gathered, item.remat): item for item in found
+    }
+    for (mesh, rows, keep, _), item in by_layout.items():
+        full = by_layout[mesh, rows, keep, "full"]
+        minimal = by_layout[mesh, rows, keep, "minimal"]
         assert full.bytes <= item.bytes <= minimal.bytes
         assert full.seconds >= minimal.seconds
+        if keep:
+            again = by_layout[mesh, rows, False, item.remat]
+            assert item.bytes > again.bytes
+            assert item.seconds < again.seconds
+
+
+def test_no_layout_on_the_front_is_dominated():
+    def row(peak, wire, rate, fits=True):
+        plan = {
+            "memory": {"peak_gib": peak},
+            "wire": {"total_gib": wire},
+            "planned": {"sequences_per_chip": 2},
+        }
+        return {"fits": fits, "tokens_per_second": rate, "plan": plan}
+
+    rows = [
+        row(20.0, 24.0, 900.0),  # the fastest
+        row(5.0, 36.0, 800.0),  # the smallest
+        row(21.0, 24.0, 890.0),  # slower than the first, and larger
+        row(19.0, 20.0, 700.0),  # the fewest bytes
+        row(1.0, 1.0, 999.0, fits=False),
+        {"fits": False, "tokens_per_second": 0.0, "plan": None},
+    ]
+    mark_front(rows)
+    assert [item["on_front"] for item in rows] == [True, True, False, True, False, False]
 
 
 @pytest.mark.slow

@@ -3,8 +3,11 @@
 import jax
 import pytest
 
-from marco_jax.runtime.compiler_options import compiler_options
-from marco_jax.training.assemble import check_run, create_sharding
+from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.planning.topology import topology_devices
+from marco_jax.runtime import compiler_options as options_module
+from marco_jax.runtime.compiler_options import DEFAULTS, compiler_options
+from marco_jax.training.assemble import check_run, create_sharding, create_trainer
 from marco_jax.training.config import load_config, model_config
 
 
@@ -33,3 +36,43 @@ def test_a_run_with_a_wrong_option_is_refused_before_its_data_is_tokenised(root)
     config = load_config(str(root / "configs/demo.py"), ["compiler_options=xla_wrong=1"])
     with pytest.raises(ValueError, match="compiler_options has xla_wrong=1"):
         check_run(config, model_config(config, 256), create_sharding(config))
+
+
+@pytest.fixture
+def chip():
+    pytest.importorskip("libtpu", reason="the TPU compiler (libtpu) is not installed")
+    return lambda name: topology_devices(name, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("generation", "topology"),
+    [("v5e", "v5e:2x2"), ("v5p", "v5p:2x2x1"), ("v6e", "v6e:2x2"), ("tpu7x", "tpu7x:2x2x1")],
+)
+def test_the_compiler_takes_all_defaults_of_a_generation(chip, generation, topology):
+    assert compiler_options("", chip(topology)) == DEFAULTS[generation]
+
+
+def test_a_user_changes_or_drops_the_defaults(chip):
+    name = "xla_tpu_overlap_compute_collective_tc"
+    changed = compiler_options(f"{name}=false", chip("v5e:2x2"))
+    assert changed == DEFAULTS["v5e"] | {name: False}
+    assert compiler_options("no_defaults", chip("v5e:2x2")) == {}
+    assert compiler_options(f"no_defaults, {name}=true", chip("v5e:2x2")) == {name: True}
+
+
+def test_a_default_that_another_compiler_does_not_know_is_left_out(chip, monkeypatch, caplog):
+    known = {"xla_tpu_overlap_compute_collective_tc": True}
+    monkeypatch.setitem(DEFAULTS, "v6e", {**known, "xla_tpu_of_another_version": True})
+    options_module._defaults.cache_clear()
+    assert compiler_options("", chip("v6e:2x2")) == known
+    options_module._defaults.cache_clear()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "does not take xla_tpu_of_another_version=True" in line
+
+
+def test_training_compiles_with_the_options_of_the_plan(chip, root):
+    """Both make their step by create_trainer; a TPU's step carries the defaults."""
+    config = load_config(str(root / "configs/qwen2_0_5b.py"), ["topology=v5e:2x2"])
+    sharding = create_sharding(config, topology_devices("v5e:2x2", 1))
+    trainer = create_trainer(config, PRESETS["tiny"], sharding, 3)
+    assert dict(trainer.options.compiler_options) == DEFAULTS["v5e"]

@@ -1,5 +1,7 @@
 """The step's value is a matter of the batch alone: not of the mesh, microbatches or packing."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,27 @@ def test_how_a_step_is_cut_does_not_change_it(one_device, options):
     for a, b in zip(jax.tree.leaves(cut_state.params), jax.tree.leaves(state.params), strict=True):
         # Adam turns a gradient near zero into a step of full size: rounding shows at 1e-4.
         np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_kept_weights_are_gathered_once_whatever_else_is_kept():
+    for remat in ("full", "minimal", "attention", "offload"):
+        gathers = []
+        for keep in (False, True):
+            options = StepOptions(remat=remat, keep_gathered=keep)
+            trainer = make_trainer({"fsdp": 4, "tensor": 2}, jax.devices(), options)
+            batch = trainer.abstract_batch(8, 32)
+            jaxpr = str(trainer.step.trace(trainer.abstract_state(), batch).jaxpr)
+            gathers.append(len(re.findall(r"= all_gather\[", jaxpr)))
+        # Of the seven matrices of a layer, over the two mesh axes of fsdp.
+        assert gathers[0] - gathers[1] == 2 * 7
+
+
+def test_kept_weights_do_not_change_the_step():
+    losses = []
+    for keep in (False, True):
+        options = StepOptions(remat="full", keep_gathered=keep)
+        losses.append(run(make_trainer({"fsdp": 8}, jax.devices(), options), steps=2)[0])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
 
 
 def test_the_loss_is_the_mean_over_target_tokens_of_plain_cross_entropy(one_device):
