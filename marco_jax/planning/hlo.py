@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from marco_jax.planning.hlo_text import BYTES, Instruction, Shape, called_by, numbers, parse
+from marco_jax.planning.hlo_text import BYTES, HloInstruction, Shape, called_by, integers_in, parse
 
 # Collectives between slices are compiled to `send`: transfers through the hosts, along the mesh
 # axis `slice`. Each is counted with the bytes that it sends.
@@ -115,7 +115,7 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
 
 
 def collectives_of(
-    items: Sequence[Instruction],
+    items: Sequence[HloInstruction],
     shapes: Mapping[str, tuple[Shape, ...]],
     axis_names: tuple[str, ...],
     axis_sizes: tuple[int, ...],
@@ -147,7 +147,7 @@ def _flops(cost: Mapping) -> float:
     return cost.get("matmul", 0.0) + cost.get("attention", 0.0)
 
 
-def _overlapping(items: Sequence[Instruction], work: Sequence[float]) -> set[str]:
+def _overlapping(items: Sequence[HloInstruction], work: Sequence[float]) -> set[str]:
     """Names of instructions that start a collective, with products before its end.
 
     The end of a collective is the `done` that uses its start, directly or through instructions that
@@ -176,7 +176,7 @@ def _overlapping(items: Sequence[Instruction], work: Sequence[float]) -> set[str
     return found
 
 
-def _is_counted(item: Instruction, child: str) -> bool:
+def _is_counted(item: HloInstruction, child: str) -> bool:
     """Whether the collective in a called computation was counted at its start.
 
     The TPU compiler writes a gather that overlaps with products three times: in a start, in the
@@ -186,7 +186,7 @@ def _is_counted(item: Instruction, child: str) -> bool:
 
 
 def own_cost(
-    item: Instruction,
+    item: HloInstruction,
     shapes: Mapping[str, tuple[Shape, ...]],
     axis_names: tuple[str, ...],
     axis_sizes: tuple[int, ...],
@@ -218,13 +218,13 @@ def own_cost(
     return {(kind, axes, groups.shape[1], payload, False): 1}
 
 
-def _dot_flops(item: Instruction, operands: list[Shape]) -> float:
+def _dot_flops(item: HloInstruction, operands: list[Shape]) -> float:
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", item.text)
-    sizes = [operands[0][1][index] for index in numbers(contracted.group(1))]
+    sizes = [operands[0][1][index] for index in integers_in(contracted.group(1))]
     return 2.0 * math.prod(item.results[0][1]) * math.prod(sizes)
 
 
-def _convolution_flops(item: Instruction, operands: list[Shape]) -> float:
+def _convolution_flops(item: HloInstruction, operands: list[Shape]) -> float:
     """FLOPs of a convolution, as which the TPU compiler writes products; padding does not count."""
     inputs, kernel, outputs = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", item.text).groups()
     window = re.search(r"window=\{([^}]*)\}", item.text)
@@ -253,7 +253,7 @@ def _valid_positions(size: int, outputs: int, kernel: int, window: dict[str, str
     return int(((read >= 0) & (read <= (size - 1) * base) & (read % base == 0)).sum())
 
 
-def _splash_flops(item: Instruction, operands: list[Shape]) -> float:
+def _splash_flops(item: HloInstruction, operands: list[Shape]) -> float:
     """FLOPs of a splash kernel: 2 products forward, 3 for dq, 4 for dk and dv, 5 for all three."""
 
     def arrays(shapes: list[Shape] | tuple[Shape, ...]) -> list[tuple[int, ...]]:
@@ -274,10 +274,12 @@ def _groups(text: str) -> np.ndarray | None:
     """Replica groups or source-target pairs, as an array [groups, ranks]; None if absent."""
     listed = r"(?:source_target_pairs|replica_groups)=\{(\{.*?\})\}"
     if found := re.search(listed, text):
-        return np.array([numbers(group) for group in re.findall(r"\{([\d,]+)\}", found.group(1))])
+        return np.array(
+            [integers_in(group) for group in re.findall(r"\{([\d,]+)\}", found.group(1))]
+        )
     form = r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
     if found := re.search(form, text):
-        shape, dims, order = (numbers(part or "") for part in found.groups())
+        shape, dims, order = (integers_in(part or "") for part in found.groups())
         ids = np.arange(math.prod(dims)).reshape(dims)
         return (ids.transpose(order) if order else ids).reshape(shape)
     return None

@@ -20,7 +20,7 @@ Shape = tuple[str, tuple[int, ...]]  # dtype and dimensions
 
 
 @dataclasses.dataclass(frozen=True)
-class Instruction:
+class HloInstruction:
     """A line: `text` begins with the operation; `operands` are names of other instructions."""
 
     name: str
@@ -30,13 +30,13 @@ class Instruction:
     text: str
 
 
-def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+def parse(text: str) -> tuple[dict[str, list[HloInstruction]], str]:
     """The instructions of each computation in their order, and the name of the entry.
 
     Raises:
         ValueError: there is no entry.
     """
-    computations: dict[str, list[Instruction]] = {}
+    computations: dict[str, list[HloInstruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):
@@ -49,13 +49,13 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
     return computations, entry
 
 
-def _instruction(name: str, rest: str) -> Instruction:
+def _instruction(name: str, rest: str) -> HloInstruction:
     end = _closing(rest) + 1 if rest.startswith("(") else rest.index(" ")
     results, call = rest[:end], rest[end:].lstrip()
     operation, arguments = call.split("(", 1)
     inside = arguments[: _closing("(" + arguments) - 1]
     operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return Instruction(name, _shapes(results), operation, operands, call)
+    return HloInstruction(name, _shapes(results), operation, operands, call)
 
 
 def _closing(text: str) -> int:
@@ -70,12 +70,14 @@ def _closing(text: str) -> int:
 
 def _shapes(text: str) -> tuple[Shape, ...]:
     return tuple(
-        (dtype, tuple(numbers(sizes))) for dtype, sizes in _ARRAY.findall(text) if dtype in BYTES
+        (dtype, tuple(integers_in(sizes)))
+        for dtype, sizes in _ARRAY.findall(text)
+        if dtype in BYTES
     )
 
 
 def called_by(
-    item: Instruction, computations: dict[str, list[Instruction]]
+    item: HloInstruction, computations: dict[str, list[HloInstruction]]
 ) -> tuple[int, list[str]]:
     """The computations that an instruction calls, and how often; reducers are ignored."""
     if item.operation == "while":
@@ -91,7 +93,7 @@ def called_by(
     return 1, []
 
 
-def _trips(item: Instruction, condition: list[Instruction]) -> int:
+def _trips(item: HloInstruction, condition: list[HloInstruction]) -> int:
     """Iterations of a loop: the annotated number, or the bound that its counter is compared with.
 
     JAX's scans count from 0 in steps of 1. A loop whose end depends on data (decoding) has no such
@@ -108,12 +110,12 @@ def _trips(item: Instruction, condition: list[Instruction]) -> int:
     return bounds[0] if len(bounds) == 1 else 1
 
 
-def estimated_cycles(item: Instruction) -> int:
+def estimated_cycles(item: HloInstruction) -> int:
     """The TPU compiler's own estimate of an instruction's cycles; 0 without one."""
     found = _CYCLES.search(item.text)
     return int(found.group(1)) if found else 0
 
 
-def numbers(text: str) -> list[int]:
+def integers_in(text: str) -> list[int]:
     """Integers that commas separate."""
     return [int(number) for number in text.split(",") if number]

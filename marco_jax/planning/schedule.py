@@ -4,9 +4,9 @@ The text of optimized HLO lists instructions in the order of their execution. Tw
 it: that of the cores, and for each network that of its links, which carry one collective at a time.
 An instruction takes the cycles that the compiler estimates for it, written beside it; one without
 an estimate takes the time of its FLOPs, or of its bytes in memory if that is longer. A collective
-between instructions stops the cores until it ends; one that starts and ends at two places stops
-them only at its end, for what is left of it. Copies that start and end likewise take the memory's
-time. A loop takes its body's time in each iteration.
+between instructions stops the cores until it ends; one whose end is a later instruction stops them
+only there, for what is left of it. Copies with a start and an end likewise take the memory's time.
+A loop takes its body's time in each iteration.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from marco_jax.planning.hlo import COLLECTIVES, Collective, collectives_of, own_cost
 from marco_jax.planning.hlo_text import (
     BYTES,
-    Instruction,
+    HloInstruction,
     Shape,
     called_by,
     estimated_cycles,
@@ -52,7 +52,7 @@ class ScheduledTime:
 
 @dataclasses.dataclass(frozen=True)
 class _Machine:
-    computations: Mapping[str, Sequence[Instruction]]
+    computations: Mapping[str, Sequence[HloInstruction]]
     chip: Chip
     bandwidths: Mapping[str, float]
     axis_names: tuple[str, ...]
@@ -97,7 +97,7 @@ class _Run:
     def __init__(
         self,
         machine: _Machine,
-        items: Sequence[Instruction],
+        items: Sequence[HloInstruction],
         times: dict[str, ScheduledTime],
     ) -> None:
         self.machine, self.items, self.times = machine, items, times
@@ -107,7 +107,7 @@ class _Run:
         self.ends: dict[str, tuple[float, bool]] = {}  # of what is in flight; whether on the links
         self.carried: dict[str, set[str]] = {}
 
-    def step(self, item: Instruction) -> None:
+    def step(self, item: HloInstruction) -> None:
         """Moves the clocks past an instruction."""
         operation = item.operation
         if operation in _FREE and not item.name.startswith("async-collective"):
@@ -135,11 +135,11 @@ class _Run:
         self.now += self._compute(item, called)
         self._carry(item)
 
-    def _flying(self, item: Instruction) -> set[str]:
+    def _flying(self, item: HloInstruction) -> set[str]:
         found = set().union(*(self.carried.get(name, ()) for name in item.operands))
         return found & self.ends.keys()
 
-    def _carry(self, item: Instruction) -> None:
+    def _carry(self, item: HloInstruction) -> None:
         if flying := self._flying(item):
             self.carried[item.name] = flying
 
@@ -162,7 +162,7 @@ class _Run:
         self.links_free = max(self.links_free, self.now) + seconds
         return self.links_free
 
-    def _start(self, item: Instruction, found: Sequence[Collective]) -> None:
+    def _start(self, item: HloInstruction, found: Sequence[Collective]) -> None:
         if found:
             self.ends[item.name] = (self._send(found), True)
         else:
@@ -172,7 +172,7 @@ class _Run:
             self.ends[item.name] = (self.memory_free, False)
         self.carried[item.name] = {item.name}
 
-    def _collectives(self, item: Instruction, called: Sequence[str]) -> list[Collective]:
+    def _collectives(self, item: HloInstruction, called: Sequence[str]) -> list[Collective]:
         """The collectives that an instruction starts.
 
         Those that run within a fusion with products count where they started.
@@ -191,7 +191,7 @@ class _Run:
     def _axes(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         return self.machine.axis_names, self.machine.axis_sizes
 
-    def _compute(self, item: Instruction, called: Sequence[str]) -> float:
+    def _compute(self, item: HloInstruction, called: Sequence[str]) -> float:
         """Seconds of an instruction on the cores."""
         chip = self.machine.chip
         if item.operation.removesuffix("-start") in COLLECTIVES:
@@ -217,7 +217,7 @@ class _Run:
             self._flops_of[name] = sum(cost.get("matmul", 0.0) for cost in costs)
         return self._flops_of[name]
 
-    def _moved_bytes(self, item: Instruction, called: Sequence[str]) -> float:
+    def _moved_bytes(self, item: HloInstruction, called: Sequence[str]) -> float:
         """Bytes that an instruction reads and writes; of a slice, those of the slice."""
         if item.operation in ("dynamic-update-slice", "scatter"):
             update = self.shapes.get(item.operands[1], ()) if len(item.operands) > 1 else ()
@@ -230,9 +230,9 @@ class _Run:
         read = sum(_size(shape) for name in item.operands for shape in self.shapes.get(name, ()))
         return read + written
 
-    def _fusion_bytes(self, item: Instruction, name: str, written: float) -> float:
+    def _fusion_bytes(self, item: HloInstruction, name: str, written: float) -> float:
         inner = self.machine.computations[name]
-        uses: dict[str, list[Instruction]] = {}
+        uses: dict[str, list[HloInstruction]] = {}
         for line in inner:
             for operand in line.operands:
                 uses.setdefault(operand, []).append(line)
