@@ -11,12 +11,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-# A TPU lowers a reduce-scatter to an all-reduce and a slice, at twice the bytes, unless the parts
-# fit its tiles. These shapes keep it native (compiled for axes of 4, 8 and 16, libtpu 0.0.42): a
-# multiple of 256 columns of the last dimension per part; or, for layer matrices along `embed`, a
-# multiple of 32 rows per part, with a multiple of 128 columns.
-_COLUMNS, _ROWS, _LANES = (512, 256), 32, 128
-
 
 def gather(x: jax.Array, names: Sequence[str], dimension: int) -> jax.Array:
     """All-gathers a dimension over mesh axes (given major first), one at a time, minor axis first.
@@ -35,20 +29,7 @@ def _gather(x: jax.Array, name: str, dimension: int) -> jax.Array:
 
 
 def _scatter(name: str, dimension: int, _: None, x: jax.Array) -> tuple[jax.Array]:
-    """Reduce-scatters a dimension, in a shape for which the TPU has a native reduce-scatter."""
-    ways = jax.lax.axis_size(name)
-    part = x.shape[dimension] // ways
-    size = x.size // ways
-    rows = jnp.moveaxis(x, dimension, 0)
-    columns = next((width for width in _COLUMNS if size % width == 0), None)
-    if columns is None or (part % _ROWS == 0 and x.shape[-1] % _LANES == 0):
-        shard = jax.lax.psum_scatter(rows, name, tiled=True)
-        return (jnp.moveaxis(shard, 0, dimension),)
-    blocks = jnp.swapaxes(rows.reshape(ways, size // columns, columns), 0, 1)
-    shard = jax.lax.psum_scatter(
-        blocks.reshape(-1, ways * columns), name, scatter_dimension=1, tiled=True
-    )
-    return (jnp.moveaxis(shard.reshape(part, *rows.shape[1:]), 0, dimension),)
+    return (jax.lax.psum_scatter(x, name, scatter_dimension=dimension, tiled=True),)
 
 
 _gather.defvjp(lambda x, name, dimension: (_gather(x, name, dimension), None), _scatter)

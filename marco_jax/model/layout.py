@@ -157,13 +157,12 @@ class Manual:
         return jnp.tensordot(x, kernel, axes=inputs)
 
     def leave_together(self, x: jax.Array, *weights: jax.Array) -> tuple[jax.Array, ...]:
-        """Returns x and weights, and lets no later step of the backward pass begin before both.
+        """Returns x and weights that are used later, and orders the scatters of their gradients.
 
-        It is called where x enters a part of the model. The backward pass goes on from x only with
-        the gradients of these weights: those of shards are then reduce-scattered, during the
-        part's products, and the scatters of gathered weights' gradients begin then, to run during
-        the products that follow. The TPU's scheduler alone would move all scatters to the end of
-        the layer, where no product is left to hide them.
+        It is called where x enters a part of the model. The backward pass leaves the part, from x,
+        only with these gradients reduce-scattered, so that the scatters run during the part's
+        products. The TPU's scheduler alone would move them to the end of the layer, where no
+        product is left to hide them.
         """
         if on_cpu(self.sharding) or not self.sharding.names("embed"):
             return (x, *weights)

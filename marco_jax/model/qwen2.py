@@ -104,7 +104,8 @@ class RMSNorm(nnx.Module):
 class Projection(nnx.Module):
     """A linear map between logical axes, with an optional bias.
 
-    With `lora` the kernel is frozen, and has an adapter if it is one of the targets.
+    With `lora` the kernel is frozen, and has an adapter if it is one of the targets. A caller may
+    pass the kernel, with its gradient ordered among others (`layout.leave_together`).
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Projection(nnx.Module):
         self, x: jax.Array, layout: Layout, kernel: jax.Array | None = None
     ) -> jax.Array:  # [..., inputs] -> [..., outputs]
         axes = (*self.inputs, *self.outputs)
-        kernel = self.gathered(layout, x.dtype, self.kernel[...]) if kernel is None else kernel
+        kernel = layout.weight(self.kernel[...] if kernel is None else kernel, axes, x.dtype)
         y = layout.product(x, kernel, axes, len(self.inputs), frozen=self.frozen)
         if self.adapted:
             down = layout.adapter(self.lora_a[...], (*self.inputs, "rank"), x.dtype)
@@ -145,10 +146,6 @@ class Projection(nnx.Module):
         if self.bias is None:
             return y
         return y + layout.weight(self.bias[...], self.outputs, x.dtype)
-
-    def gathered(self, layout: Layout, dtype: jnp.dtype, shard: jax.Array) -> jax.Array:
-        """The kernel as products take it, of a device's shard."""
-        return layout.weight(shard, (*self.inputs, *self.outputs), dtype)
 
 
 class Attention(nnx.Module):
@@ -199,8 +196,8 @@ class Attention(nnx.Module):
         return layout.from_tensor_ranks(self.o_proj(out, layout)), cache
 
 
-class MLPShards(NamedTuple):
-    """A device's shards of the kernels of an MLP."""
+class MLPKernels(NamedTuple):
+    """The kernels of an MLP's projections."""
 
     gate: jax.Array
     up: jax.Array
@@ -216,22 +213,17 @@ class MLP(nnx.Module):
         self.up_proj = Projection("up_proj", embed, mlp, config, rngs, lora)
         self.down_proj = Projection("down_proj", mlp, embed, config, rngs, lora)
 
-    def shards(self) -> MLPShards:
-        """The kernels, whose gradients the caller may order among others."""
-        return MLPShards(*(p.kernel[...] for p in (self.gate_proj, self.up_proj, self.down_proj)))
+    def kernels(self) -> MLPKernels:
+        """The parameters, whose gradients the caller may order among others."""
+        return MLPKernels(*(p.kernel[...] for p in (self.gate_proj, self.up_proj, self.down_proj)))
 
-    def __call__(self, x: jax.Array, layout: Layout, shards: MLPShards) -> jax.Array:
-        """[batch, length, embed] -> the same; `shards` are the kernels of the projections."""
-        down = shards.down
-        gate = self.gate_proj.gathered(layout, x.dtype, shards.gate)
-        up = self.up_proj.gathered(layout, x.dtype, shards.up)
-        if not self.down_proj.frozen:
-            x, down, gate, up = layout.leave_together(x, down, gate, up)
-        down = self.down_proj.gathered(layout, x.dtype, down)
+    def __call__(self, x: jax.Array, layout: Layout, kernels: MLPKernels) -> jax.Array:
+        """[batch, length, embed] -> the same; a device has shards of the kernels."""
         x = layout.to_tensor_ranks(x)
-        gated = named(self.gate_proj(x, layout, gate), GATE)  # [batch, length, mlp]
-        raised = named(self.up_proj(x, layout, up), UP)
-        return layout.from_tensor_ranks(self.down_proj(jax.nn.silu(gated) * raised, layout, down))
+        gate = named(self.gate_proj(x, layout, kernels.gate), GATE)  # [batch, length, mlp]
+        up = named(self.up_proj(x, layout, kernels.up), UP)
+        down = self.down_proj(jax.nn.silu(gate) * up, layout, kernels.down)
+        return layout.from_tensor_ranks(down)
 
 
 class DecoderLayer(nnx.Module):
@@ -246,14 +238,18 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self, x: jax.Array, inputs: LayerInputs, cache: LayerCache | None, layout: Layout
     ) -> tuple[jax.Array, LayerCache | None]:
-        normed, shards = self.input_layernorm(x), self.mlp.shards()
-        if not self.mlp.down_proj.frozen:
-            normed, gate, up = layout.leave_together(normed, shards.gate, shards.up)
-            shards = shards._replace(gate=gate, up=up)
+        normed, kernels = self.input_layernorm(x), self.mlp.kernels()
+        trains = not self.mlp.down_proj.frozen
+        if trains:
+            normed, gate, up = layout.leave_together(normed, kernels.gate, kernels.up)
+            kernels = kernels._replace(gate=gate, up=up)
         attended, cache = self.self_attn(normed, inputs, cache, layout)
         x = named(x + attended, RESIDUAL)
-        x = x + self.mlp(self.post_attention_layernorm(x), layout, shards)
-        return x, cache
+        normed = self.post_attention_layernorm(x)
+        if trains:
+            normed, down = layout.leave_together(normed, kernels.down)
+            kernels = kernels._replace(down=down)
+        return x + self.mlp(normed, layout, kernels), cache
 
 
 class Embedding(nnx.Module):
