@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import benchmarks.gpu.attention as kit_attention
 from benchmarks.gpu.pieces import INDEX, cut, join
 
 
@@ -62,3 +63,35 @@ def test_what_a_gpu_runs_imports_no_tensorflow(root):
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(root), check=True, timeout=240)
+
+
+def test_the_check_of_attention_tells_right_from_wrong(monkeypatch):
+    def errors(kind, side):
+        row = kit_attention.compare((2, 1, 16), 128, kind, ["blocked"], rounds=1)
+        return row["errors"][side].values()
+
+    packed, right = "packed, with padding", kit_attention.attention
+
+    def across_documents(*operands, implementation, **given):
+        if implementation == "blocked":
+            ids = given["query_segment_ids"].at[:, 100:].set(1)
+            given |= {"query_segment_ids": ids, "key_segment_ids": ids}
+        return right(*operands, implementation=implementation, **given)
+
+    assert max(errors(packed, "blocked")) <= kit_attention.MOST
+    monkeypatch.setattr(kit_attention, "attention", across_documents)
+    assert max(errors(packed, "blocked")) > kit_attention.MOST
+
+
+def test_the_kinds_of_rows_are_what_they_say():
+    kinds = {kind: kit_attention.segment_rows(kind, 512) for kind in kit_attention.KINDS}
+    counts = {kind: [len(set(row) - {0}) for row in rows] for kind, rows in kinds.items()}
+    assert counts == {
+        "packed, with padding": [3, 3],
+        "one document": [1, 1],
+        "one document, with padding": [1, 1],
+        "more than one call": [32, 8],
+    }
+    assert sum(counts["more than one call"]) > 2 * kit_attention.SEGMENTS_PER_ROW
+    padded = {kind for kind, rows in kinds.items() if (rows[:, -1] == 0).all()}
+    assert padded == {"packed, with padding", "one document, with padding"}
