@@ -283,7 +283,7 @@ def cudnn_forward(
 ) -> tuple[jax.Array, jax.Array]:
     """Calls cuDNN's forward pass.
 
-    With `packing` (see `_packing`) segments are attention problems of their own, with a causal mask;
+    With `packing` (see `_packing`) each segment is a problem of its own, with a causal mask;
     what is outside of them is not written.
 
     Returns:
