@@ -4,10 +4,15 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 import benchmarks.gpu.attention as kit_attention
 from benchmarks.gpu.pieces import INDEX, cut, join
+from benchmarks.gpu_training import ADAMW, create_bare_trainer
+from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.training.assemble import create_sharding, create_trainer
+from marco_jax.training.defaults import training_config
 
 
 @pytest.fixture
@@ -51,6 +56,52 @@ def test_the_index_comes_first(pieces, tmp_path):
     (pieces / INDEX).unlink()
     with pytest.raises(ValueError, match="carry it with the first pieces"):
         join(pieces, tmp_path / "store")
+
+
+BARE = """
+import importlib.abc, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    # Packages of training that the step alone must not need.
+    names = {"ml_collections", "tensorboardX", "tensorflow", "seqio", "tqdm", "jinja2", "regex",
+             "tokenizers", "safetensors", "sentencepiece", "huggingface_hub", "transformers",
+             "torch", "apache_beam", "plotly", "lxml", "sacrebleu", "langcodes", "google.protobuf"}
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self.names:
+            raise ModuleNotFoundError(f"{name} is not on a bare machine", name=name)
+
+sys.meta_path.insert(0, Refuse())
+import jax
+import benchmarks.gpu.attention
+from benchmarks.common import packed_batch, stepper
+from benchmarks.gpu_training import create_bare_trainer
+from marco_jax.model.qwen2_config import PRESETS
+
+model = PRESETS["tiny"]
+step = stepper(create_bare_trainer(model, jax.devices()[0]))
+batch = packed_batch(2, 128, model.vocab_size, documents=4)
+print(*(float(step(batch).loss_sums[0]) for _ in range(3)))
+"""
+
+
+def test_a_step_runs_where_only_jax_and_its_libraries_are(root):
+    command = [sys.executable, "-c", BARE]
+    found = subprocess.run(
+        command, cwd=root, check=True, timeout=240, capture_output=True, text=True
+    )
+    first, *_, last = map(float, found.stdout.split())
+    assert last < first
+
+
+def test_the_bare_step_is_that_of_training():
+    model, (device, *_) = PRESETS["tiny"], jax.devices()
+    config = training_config()
+    config.dtype, config.remat = "bfloat16", "minimal"
+    trained = create_trainer(config, model, create_sharding(config, [device]), num_sources=1)
+    bare = create_bare_trainer(model, device)
+    assert bare.options == trained.options and bare.sharding == trained.sharding
+    assert dict(config.optimizer) == ADAMW
 
 
 def test_what_a_gpu_runs_imports_no_tensorflow(root):
