@@ -131,7 +131,9 @@ def test_the_check_of_attention_tells_right_from_wrong(monkeypatch):
 
     assert max(errors(packed, "blocked")) <= kit_attention.MOST
     monkeypatch.setattr(kit_attention, "attention", across_documents)
+    kit_attention.gradients.cache_clear()
     assert max(errors(packed, "blocked")) > kit_attention.MOST
+    kit_attention.gradients.cache_clear()
 
 
 def test_the_kinds_of_rows_are_what_they_say():

@@ -11,6 +11,7 @@ it. Ends with 1 where one is larger. Times are of a forward and a backward pass 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -56,32 +57,27 @@ KINDS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 
 
-def gradients(
-    segments: np.ndarray, implementation: str, dtype: Any
-) -> Callable[..., tuple[jax.Array, ...]]:
-    """A compiled function of query, key, value and cotangent: output and gradients.
+@functools.cache
+def gradients(implementation: str, dtype: Any) -> Callable[..., tuple[jax.Array, ...]]:
+    """A compiled function of segments, positions, query, key, value and cotangent.
 
-    The output is 0 at padding, whose queries attend to nothing that counts.
+    It returns the output and the gradients. The output is 0 at padding, whose queries attend to
+    nothing that counts.
     """
-    index = np.arange(segments.shape[1])
-    starts = np.maximum.accumulate(
-        np.where(np.diff(segments, axis=1, prepend=-1) != 0, index, 0), axis=1
-    )
-    positions, ids = jnp.asarray(index - starts), jnp.asarray(segments)
-
-    def call(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        out = attention(
-            *(query, key, value),
-            query_positions=positions,
-            key_positions=positions,
-            query_segment_ids=ids,
-            key_segment_ids=ids,
-            implementation=implementation,
-        )
-        return jnp.where((ids > 0)[..., None, None], out, 0)
 
     @jax.jit
-    def run(*operands: jax.Array) -> tuple[jax.Array, ...]:
+    def run(segments: jax.Array, positions: jax.Array, *operands: jax.Array) -> Any:
+        def call(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+            out = attention(
+                *(query, key, value),
+                query_positions=positions,
+                key_positions=positions,
+                query_segment_ids=segments,
+                key_segment_ids=segments,
+                implementation=implementation,
+            )
+            return jnp.where((segments > 0)[..., None, None], out, 0)
+
         *inputs, cotangent = (x.astype(dtype) for x in operands)
         out, pull = jax.vjp(call, *inputs)
         return (out, *pull(cotangent))
@@ -96,11 +92,12 @@ def compare(
     heads, kv_heads, head_dim = sizes
     segments, rng = segment_rows(kind, length), np.random.default_rng(0)
     shapes = [(ROWS, length, count, head_dim) for count in (heads, kv_heads, kv_heads, heads)]
-    operands = [jnp.asarray(rng.standard_normal(shape), jnp.bfloat16) for shape in shapes]
-    exact = [np.asarray(x) for x in gradients(segments, "xla", jnp.float32)(*operands)]
+    operands = [jnp.asarray(segments), jnp.asarray(positions_of(segments))]
+    operands += [jnp.asarray(rng.standard_normal(shape), jnp.bfloat16) for shape in shapes]
+    exact = [np.asarray(x) for x in gradients("xla", jnp.float32)(*operands)]
     errors, times = {}, {}
     for name in ("xla", *implementations):
-        run = gradients(segments, name, jnp.bfloat16)
+        run = gradients(name, jnp.bfloat16)
         errors[name] = {
             array: float(
                 np.abs(np.asarray(found, np.float32) - wanted).max() / np.abs(wanted).max()
@@ -111,6 +108,13 @@ def compare(
         times[name] = round(1e3 * timed[name].median, 3)
     row = {"heads": sizes, "length": length, "rows": kind}
     return row | {"errors": errors, "milliseconds": times}
+
+
+def positions_of(segments: np.ndarray) -> np.ndarray:
+    """Positions, which restart with every segment of a row."""
+    index = np.arange(segments.shape[1], dtype=np.int32)
+    starts = np.where(np.diff(segments, axis=1, prepend=-1) != 0, index, 0)
+    return index - np.maximum.accumulate(starts, axis=1)
 
 
 def supported(length: int) -> list[str]:

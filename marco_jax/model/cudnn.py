@@ -8,7 +8,8 @@ context ranks.
 
 One call of cuDNN takes a fixed number of segments, SEGMENTS_PER_ROW for each row of the batch; they
 may be distributed over the rows in any way. A loop makes as many calls as the segments of the batch
-need, normally one, so that any number of segments is exact.
+need, normally one, so that any number of segments is exact. How many are needed is known on the GPU
+alone, so the host waits for it twice in each layer and pass.
 
 The calls are bound here as JAX's own primitives rather than by its `dot_product_attention`, for
 three reasons: jax 0.10.2 computes wrong offsets of keys where there are fewer KV heads than heads
