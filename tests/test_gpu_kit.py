@@ -7,6 +7,7 @@ import sys
 import jax
 import pytest
 
+import benchmarks.gpu.__main__ as kit
 import benchmarks.gpu.attention as kit_attention
 from benchmarks.gpu.pieces import INDEX, cut, join
 from benchmarks.gpu_training import ADAMW, create_bare_trainer
@@ -56,6 +57,23 @@ def test_the_index_comes_first(pieces, tmp_path):
     (pieces / INDEX).unlink()
     with pytest.raises(ValueError, match="carry it with the first pieces"):
         join(pieces, tmp_path / "store")
+
+
+@pytest.mark.parametrize(("failed", "ran"), [("attention", 1), ("decoding", 4), ("", 4)])
+def test_nothing_is_measured_with_wrong_attention(failed, ran, tmp_path, monkeypatch):
+    parts = []
+
+    def run(part, *_):
+        parts.append(part)
+        return kit.FAILED if part == failed else kit.DONE
+
+    monkeypatch.setattr(kit, "run", run)
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages/installed").touch()
+    flags = [f"--{name}={tmp_path}" for name in ("kit", "workdir")]
+    monkeypatch.setattr(sys, "argv", ["kit", *flags, f"--out={tmp_path / 'out'}"])
+    assert kit.main() == (kit.FAILED if failed else kit.DONE)
+    assert parts == ["attention", "training", "decoding", "study"][:ran]
 
 
 BARE = """

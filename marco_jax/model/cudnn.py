@@ -21,6 +21,7 @@ whole rows per segment.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -37,6 +38,8 @@ _LARGEST_HEAD_DIM = 256
 # The bias of a hidden key, which JAX uses as well: cuDNN does not subtract larger ones correctly.
 _MASKED = -(2.0**41)
 _HOPPER = 9  # the major number of its compute capability
+# Parameters of a call that JAX has from 0.12 on: a function of scores.
+_SCORE_PARAMETERS = ("score_mod_name", "score_mod_jaxpr")
 
 
 def cudnn_variant(compute_capability: str, length: int, context_ranks: int) -> str | None:
@@ -345,15 +348,18 @@ def _in_turn(bind: Callable) -> Callable:
 def _parameters(
     query: jax.Array, packing: tuple[jax.Array, ...], bias: jax.Array | None, causal: bool
 ) -> dict[str, Any]:
-    masks = _kernels().MaskType
+    kernels = _kernels()
+    masks = kernels.MaskType
     mask = masks.CAUSAL if causal else masks.NO_MASK
-    return {
+    parameters = {
         "scale": query.shape[-1] ** -0.5,
         "seed": 42,  # of dropout, which is off
         "dropout_rate": 0.0,
         # Whether there is a bias, and whether its gradient is wanted.
         "variadic_args": (bias is not None, False),
         "mask_type": masks.PADDING_CAUSAL if packing else mask,
-        "layout": _kernels().AttentionLayout.BTNH.value,
+        "layout": kernels.AttentionLayout.BTNH.value,
         "sliding_window_length": None,
     }
+    known = inspect.signature(kernels._dot_product_attention_fwd_cuda_lowering).parameters
+    return parameters | {name: None for name in known if name in _SCORE_PARAMETERS}
