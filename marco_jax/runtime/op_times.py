@@ -102,8 +102,9 @@ class TraceTimes:
     def lines(self) -> list[str]:
         """A table for people."""
         share = 100 / self.span if self.span else 0.0
+        noun = "device" if self.devices == 1 else "devices"
         rows = [
-            f"{self.devices} devices, {self.span:.2f} ms from the first operation to the last, "
+            f"{self.devices} {noun}, {self.span:.2f} ms from the first operation to the last, "
             f"busy {self.busy:.2f} ms ({self.busy * share:.0f} %)",
             f"collectives {self.collectives:.2f} ms ({self.collectives * share:.0f} %), of which "
             f"{self.exposed:.2f} ms ({self.exposed * share:.0f} %) are exposed",
