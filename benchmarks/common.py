@@ -174,11 +174,15 @@ def training_step(config: Any, model: Any, device: Any) -> Callable[[Any], Any]:
 
     It returns the metrics, having waited for all of the step.
     """
-    import jax
-
     from marco_jax.training.assemble import create_sharding, create_trainer
 
-    trainer = create_trainer(config, model, create_sharding(config, [device]), num_sources=1)
+    return stepper(create_trainer(config, model, create_sharding(config, [device]), num_sources=1))
+
+
+def stepper(trainer: Any) -> Callable[[Any], Any]:
+    """A function that trains one step on a batch, from random parameters on, and waits for it."""
+    import jax
+
     state = trainer.init(seed=0)
 
     def step(batch: Any) -> Any:

@@ -5,7 +5,8 @@
 There is nothing beside it: medians are of --steps steps, one after the other. A step is that of
 `marco train`: bfloat16 on float32 parameters, remat "minimal", AdamW, sequences of four packed
 documents of random tokens. MFU counts the FLOPs of `Qwen2Config.flops_per_token`, with the causal
-attention of a whole sequence, as training logs it, though packed documents attend to less.
+attention of a whole sequence, as training logs it, though packed documents attend to less. It needs
+jax, flax, optax, orbax and numpy alone: the step is put together from its parts, without a config.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from benchmarks.common import packed_batch, print_json, read_flags, take_turns, training_step
-from marco_jax.model.qwen2_config import PRESETS
-from marco_jax.training.defaults import training_config
-from marco_jax.training.metrics_log import PEAK_FLOPS
+from benchmarks.common import packed_batch, print_json, read_flags, stepper, take_turns
+from marco_jax.model.mesh import DEFAULT_RULES, Sharding, create_mesh
+from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
+from marco_jax.objectives.losses import LossOptions, default_logits_mib
+from marco_jax.runtime.chips import PEAK_FLOPS
+from marco_jax.training.optimizer import StageSchedule, create_optimizer
+from marco_jax.training.step import StepOptions, Trainer
 
 # Steps before the clock starts: compilation, and a first use of every buffer.
 WARM_UP = 2
 DOCUMENTS = 4  # packed in a sequence
+# As in training/defaults.py.
+ADAMW = {"b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
 
 
 def find_device(platform: str) -> jax.Device:
@@ -41,15 +48,25 @@ def find_device(platform: str) -> jax.Device:
     return device
 
 
+def create_bare_trainer(model: Qwen2Config, device: jax.Device) -> Trainer:
+    """The step that `marco train` makes of its defaults with dtype=bfloat16, on one device."""
+    sharding = Sharding(create_mesh({"fsdp": 1}, [device]), DEFAULT_RULES)
+    schedule = StageSchedule(steps=1000, peak=1e-5).build()
+    options = StepOptions(
+        dtype=jnp.dtype("bfloat16"),
+        remat="minimal",
+        loss=LossOptions(logits_mib=default_logits_mib(sharding.platform)),
+    )
+    optimizer = create_optimizer(model, schedule, **ADAMW)
+    return Trainer(model, optimizer, schedule, sharding, 1, options)
+
+
 def measure(name: str, length: int, device: jax.Device, args: argparse.Namespace) -> dict[str, Any]:
     """A model at one length; where it does not fit, the error."""
     model, rows = PRESETS[name], max(1, args.tokens // length)
-    config = training_config()
-    config.dtype, config.remat = "bfloat16", "minimal"
-    config.batch.update(length=length, sequences_per_chip=rows)
     result: dict[str, Any] = {"model": name, "length": length, "rows": rows}
     try:
-        step = training_step(config, model, device)
+        step = stepper(create_bare_trainer(model, device))
         batch = jax.device_put(packed_batch(rows, length, model.vocab_size, DOCUMENTS), device)
         seconds = take_turns({"": lambda: step(batch)}, args.steps, WARM_UP)[""].median
     except jax.errors.JaxRuntimeError as error:

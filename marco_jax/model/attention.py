@@ -1,7 +1,7 @@
 """Scaled dot-product attention with grouped KV heads: one function, several implementations.
 
-All compute the same values: `xla` (any device, any mask), `splash` (Pallas, TPU), `cudnn` (GPU)
-and `blocked` (CPU). All but `xla` are for training on packed rows.
+All compute the same values: `xla` (any device, any mask), `splash` (Pallas, TPU), `cudnn` (NVIDIA
+GPU) and `blocked` (CPU). All but `xla` are for training on packed rows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from marco_jax.model.blocked import blocked_attention, blocked_supports
+from marco_jax.model.cudnn import cudnn_variant, masked_attention, packed_attention
 from marco_jax.model.splash import splash_attention, splash_supports
 
 # Queries of every segment attend to the keys of this segment: a context that several continuations
@@ -19,6 +20,7 @@ from marco_jax.model.splash import splash_attention, splash_supports
 SHARED_SEGMENT = -1
 
 IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn", "blocked")
+GPU_PLATFORMS = ("gpu", "cuda")
 
 
 def choose_attention(
@@ -28,11 +30,22 @@ def choose_attention(
     length: int,
     context_ranks: int = 1,
     device_kind: str = "",
+    compute_capability: str = "",
 ) -> str:
     """Chooses the implementation for packed rows of `length` positions per device.
 
     `auto` becomes the fastest one that supports the platform and the length. `splash` becomes one
     of its variants: `splash_v4` on a TPU v4, `splash_interpreted` on devices other than TPUs.
+    `cudnn` becomes `cudnn_masked` where `cudnn.cudnn_variant` says so.
+
+    Args:
+        name: one of IMPLEMENTATIONS.
+        platform: of the devices, as JAX names it.
+        dtype: of queries, keys and values.
+        length: positions of a row on a device.
+        context_ranks: how many devices a row is split over.
+        device_kind: as JAX names it.
+        compute_capability: of an NVIDIA GPU, such as "9.0".
 
     Raises:
         ValueError: an unknown name, or a kernel that cannot run rows of this length.
@@ -49,14 +62,25 @@ def choose_attention(
             f"attention is 'blocked' and rows have {length} positions on each of {context_ranks} "
             "context ranks: it needs one rank and at least 128 positions; set attention=auto"
         )
+    on_gpu = platform in GPU_PLATFORMS
+    if name == "cudnn" or (name == "auto" and on_gpu):
+        half = jnp.dtype(dtype).itemsize == 2
+        variant = cudnn_variant(compute_capability, length, context_ranks)
+        if on_gpu and half and variant:
+            return variant
+        if name == "auto":
+            return "xla"
+        raise ValueError(
+            f"attention is 'cudnn' on {platform} in {jnp.dtype(dtype).name} with {length} "
+            "positions per device: it needs an NVIDIA GPU, dtype=bfloat16 and an even length; "
+            "set attention=auto"
+        )
     if name == "splash" and platform != "tpu":
         return "splash_interpreted"
     if name == "splash" or (name == "auto" and platform == "tpu" and splash_supports(length)):
         return "splash_v4" if device_kind == "TPU v4" else "splash"
     if name != "auto":
         return name
-    if platform in ("gpu", "cuda"):
-        return "cudnn" if jnp.dtype(dtype).itemsize == 2 else "xla"
     return "blocked" if context_ranks == 1 and blocked_supports(length) else "xla"
 
 
@@ -95,8 +119,8 @@ def attention(
         key_positions: int [batch, key_length].
         query_segment_ids: int [batch, length], or None where a row is one document.
         key_segment_ids: int [batch, key_length], given together with query_segment_ids.
-        implementation: a result of `choose_attention`. `splash` and `blocked` use the order of
-            tokens in a row instead of positions, which is the same for packed documents.
+        implementation: a result of `choose_attention`. `splash`, `cudnn` and `blocked` use the
+            order of tokens in a row instead of positions, which is the same for packed documents.
         context: the rank whose part of the rows the queries are; by default queries are whole rows.
 
     Returns:
@@ -113,14 +137,15 @@ def attention(
         )
     if implementation == "blocked" and query_segment_ids is not None:
         return blocked_attention(query, key, value, query_segment_ids)
+    if implementation == "cudnn" and query_segment_ids is not None:
+        return packed_attention(query, key, value, query_segment_ids)
     mask = key_positions[:, None, :] <= query_positions[:, :, None]  # [batch, length, key_length]
     if query_segment_ids is not None and key_segment_ids is not None:
         keys = key_segment_ids[:, None, :]
         mask &= (keys == query_segment_ids[:, :, None]) | (keys == SHARED_SEGMENT)
-    if implementation == "cudnn":
-        return jax.nn.dot_product_attention(
-            query, key, value, mask=mask[:, None], implementation="cudnn"
-        )
+    if implementation.startswith("cudnn"):
+        whole = query_segment_ids is not None and query.shape[1] == key.shape[1]
+        return masked_attention(query, key, value, mask, causal=whole)
     return _xla_attention(query, key, value, mask)
 
 

@@ -190,9 +190,8 @@ class Attention(nnx.Module):
             implementation=layout.attention,
             context=inputs.context,
         )
-        # The splash and blocked implementations name their results themselves.
-        named_within = layout.attention.startswith(("splash", "blocked"))
-        out = out if named_within else named(out, ATTENDED)
+        # All implementations but `xla` name their results themselves.
+        out = named(out, ATTENDED) if layout.attention == "xla" else out
         return layout.from_tensor_ranks(self.o_proj(out, layout)), cache
 
 

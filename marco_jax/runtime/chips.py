@@ -1,4 +1,4 @@
-"""TPU devices and slices by generation: memory, compute, bandwidth, and which slices exist."""
+"""What devices can do: TPU generations, their slices that exist, and the peak FLOP/s of all."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ CHIPS = {
     "tpu7x": Chip(
         94.75 * GIB, 1153e12, 2.2e9, 3.69e12, 45e9, 6.25e9, 3, 9216, ("TPU7x", "TPU v7x")
     ),
+}
+
+# Peak dense bf16 FLOP/s of one device as JAX counts devices, by jax's device_kind (the vendors'
+# data sheets). Other kinds have no MFU.
+PEAK_FLOPS = {
+    **{kind: chip.peak_flops for chip in CHIPS.values() for kind in chip.kinds},
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
 }
 
 # Slices of two dimensions, and those of three that are smaller than a cube of 4x4x4; larger ones

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from marco_jax.languages import names_in
+from marco_jax.model.attention import GPU_PLATFORMS
 from marco_jax.model.lora import LoraOptions
 from marco_jax.model.mesh import (
     CONFIG_AXES,
@@ -48,12 +49,22 @@ def global_rows(config: ConfigDict, sharding: Sharding) -> int:
 
 
 def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> None:
-    """Refuses a mesh that does not divide the model or a microbatch, and unknown compiler options.
+    """Refuses what the devices, the mesh and the model do not allow together.
+
+    That is a mesh that does not divide the model or a microbatch, compiler options that are not
+    known, and values offloaded from a GPU.
 
     Raises:
         ValueError: names what does not fit, and the remedy.
     """
     compiler_options(config.compiler_options, sharding.mesh.devices.flat[0])
+    if config.remat == "offload" and sharding.platform in GPU_PLATFORMS:
+        # The fix is openxla/xla pull request 46231, "Fix reversed dynamic-slice offset for
+        # offloaded scan residuals"; no released version is known to have it.
+        raise ConfigError(
+            "remat is 'offload' and the devices are GPUs, for which XLA may read offloaded values "
+            "of the wrong layer, without an error: set remat=minimal, attention or full"
+        )
     rows, parts = global_rows(config, sharding), config.batch.accumulation_steps
     if parts < 1 or rows % parts:
         raise ConfigError(

@@ -81,13 +81,15 @@ class DeviceStep:
     def layout(self, batch: Batch) -> Manual:
         """The layout of this step on the mesh, for a device's [rows, length]."""
         rows, length = batch.tokens.shape
+        device = self.sharding.mesh.devices.flat[0]
         attention = choose_attention(
             self.options.attention,
             self.sharding.platform,
             self.options.dtype,
             length,
             self.sharding.ways("length"),
-            self.sharding.mesh.devices.flat[0].device_kind,
+            device.device_kind,
+            getattr(device, "compute_capability", ""),
         )
         tokens = rows * length // self.options.accumulation_steps
         axis = vocab_axis(self.config, self.sharding, tokens)

@@ -15,21 +15,13 @@ import numpy as np
 
 from marco_jax.files import write_json_lines
 from marco_jax.reports.run_data import read_metrics
-from marco_jax.runtime.chips import CHIPS
+from marco_jax.runtime.chips import PEAK_FLOPS
 from marco_jax.training.boards import Boards
 from marco_jax.training.clock import Clock
 from marco_jax.training.state import StepMetrics
 from marco_jax.training.step import Trainer
 
 _log = logging.getLogger(__name__)
-
-# Peak dense bf16 FLOP/s of one device as JAX counts devices, by jax's device_kind (the vendors'
-# data sheets). Other kinds have no MFU.
-PEAK_FLOPS = {
-    **{kind: chip.peak_flops for chip in CHIPS.values() for kind in chip.kinds},
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-}
 
 
 class MetricsWriter:

@@ -21,10 +21,12 @@ from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.evaluation.outcomes import outcomes_path, write_outcomes
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
+from marco_jax.files import write_json, write_text
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.op_times import read_times
 from marco_jax.runtime.processes import agree
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.chat_templates import parse_variables
@@ -219,7 +221,11 @@ def _means(results: Sequence[Result]) -> Iterator[str]:
 
 
 class ProfileHook:
-    """A jax.profiler trace of some steps, under the workdir's profile/ (TensorBoard reads it)."""
+    """A jax.profiler trace of some steps, under the workdir's profile/ (TensorBoard reads it).
+
+    The first process also writes what its devices spent their time on, as profile.txt and
+    profile.json in the workdir.
+    """
 
     def __init__(self, workdir: pathlib.Path, steps: str) -> None:
         """`steps` is "FIRST:LAST", counted from 1; empty: no trace.
@@ -227,7 +233,7 @@ class ProfileHook:
         Raises:
             ValueError: anything else.
         """
-        self.directory = str(workdir / "profile")
+        self.workdir, self.directory = workdir, workdir / "profile"
         self.tracing = False
         self.first, self.last = profiled_steps(steps) or (-1, -1)
 
@@ -235,13 +241,32 @@ class ProfileHook:
         """Starts before the first of its steps, and stops when the last is done."""
         if event.step == self.first - 1:
             jax.block_until_ready(event.state)
-            jax.profiler.start_trace(self.directory)
+            jax.profiler.start_trace(str(self.directory))
             self.tracing = True
         elif self.tracing and (event.step >= self.last or event.stopping):
             jax.block_until_ready(event.state)
             jax.profiler.stop_trace()
             self.tracing = False
             _log.info(f"trace of steps {self.first} to {event.step}: {self.directory}")
+            if jax.process_index() == 0:
+                self._write_times(event.step)
+
+    def _write_times(self, last: int) -> None:
+        """Sums up the trace; a trace that cannot be read does not end the run."""
+        try:
+            times = read_times(self.directory)
+        except (OSError, RuntimeError, ValueError) as error:
+            _log.warning(f"the trace in {self.directory} could not be summed up: {error}")
+            return
+        if times is None:
+            _log.warning(f"the trace in {self.directory} has no operations of a device")
+            return
+        steps = {"first_step": self.first, "last_step": last}
+        write_json(self.workdir / "profile.json", {**steps, **times.to_json()})
+        lines = [f"steps {self.first} to {last}", *times.lines()]
+        write_text(self.workdir / "profile.txt", "\n".join([*lines, ""]))
+        for line in lines:
+            _log.info(line)
 
 
 class ExportHook:

@@ -97,7 +97,6 @@ def test_the_platform_and_the_length_choose():
     bf16, f32 = jnp.bfloat16, jnp.float32
     assert choose_attention("auto", "tpu", bf16, 4096) == "splash"
     assert choose_attention("auto", "tpu", bf16, 100) == "xla"
-    assert choose_attention("auto", "gpu", bf16, 4096) == "cudnn"
     assert choose_attention("auto", "gpu", f32, 4096) == "xla"
     assert choose_attention("auto", "cpu", f32, 256) == "blocked"
     assert choose_attention("auto", "cpu", f32, 256, context_ranks=2) == "xla"
@@ -106,3 +105,22 @@ def test_the_platform_and_the_length_choose():
         choose_attention("flash", "cpu", f32, 256)
     with pytest.raises(ValueError, match="rows have 100 positions.*multiple of 128"):
         choose_attention("splash", "tpu", bf16, 100)
+
+
+def test_a_gpu_packs_segments_where_cudnn_can():
+    def choose(name="auto", dtype=jnp.bfloat16, length=4096, ranks=1, capability="9.0"):
+        return choose_attention(
+            name, "gpu", dtype, length, ranks, "NVIDIA H200", compute_capability=capability
+        )
+
+    assert (
+        choose() == choose("cudnn") == choose(length=4095) == choose(capability="10.0") == "cudnn"
+    )
+    # Older GPUs, and rows that are split, get the mask as a bias, whose length must be even.
+    assert choose(capability="8.0") == choose(capability="") == choose(ranks=2) == "cudnn_masked"
+    assert choose(capability="8.0", length=4095) == choose(capability="gfx942") == "xla"
+    assert choose(dtype=jnp.float32) == "xla"
+    with pytest.raises(ValueError, match="'cudnn' on gpu in float32 .* set attention=auto"):
+        choose("cudnn", dtype=jnp.float32)
+    with pytest.raises(ValueError, match="'cudnn' on cpu in bfloat16"):
+        choose_attention("cudnn", "cpu", jnp.bfloat16, 4096)

@@ -8,6 +8,9 @@ import pytest
 
 from marco_jax import files
 from marco_jax.__main__ import main
+from marco_jax.model.mesh import Sharding
+from marco_jax.training.assemble import check_run, create_sharding
+from marco_jax.training.config import load_config, model_config
 
 
 @pytest.fixture
@@ -147,3 +150,12 @@ def test_a_corpus_without_pairs_trains_with_the_default_evaluation(
     assert main(["train", config, f"--workdir={tmp_path / 'other'}", *named]) == 2
     assert "task 'translation' has no held-out data" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "other/data").exists()
+
+
+def test_values_are_not_offloaded_from_gpus(root, monkeypatch):
+    config = load_config(str(root / "configs/demo.py"), ["remat=offload"])
+    model, sharding = model_config(config, 256), create_sharding(config)
+    check_run(config, model, sharding)
+    monkeypatch.setattr(Sharding, "platform", property(lambda sharding: "gpu"))
+    with pytest.raises(ValueError, match="remat is 'offload' and the devices are GPUs.*remat=min"):
+        check_run(config, model, sharding)
