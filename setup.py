@@ -81,6 +81,9 @@ CURATION = [
 # The baseline fit of `marco sweep`.
 SWEEP = ["lightgbm>=4.7.0"]
 
+# Matrix products in 8 bits, quantize=int8. Its parts that differentiate are not public.
+QUANTIZE = ["qwix>=0.1.8"]
+
 # Read what `marco export` writes. To run a model with transformers takes torch besides.
 HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0"]
 
@@ -97,6 +100,7 @@ TEST = [
     *PLAN,
     *CURATION,
     *SWEEP,
+    *QUANTIZE,
     *HUGGING_FACE,
     # An independent implementation of the benchmarks' prompts, for the parity tests.
     *HARNESS,
@@ -132,10 +136,11 @@ EXTRAS = {
     "plan": PLAN,
     "curation": CURATION,
     "sweep": SWEEP,
+    "quantize": QUANTIZE,
     "hf": HUGGING_FACE,
     "wandb": WANDB,
     "harness": HARNESS,
-    "all": [*DEMO, *PLAN, *CURATION, *SWEEP, *HUGGING_FACE, *WANDB, *HARNESS],
+    "all": [*DEMO, *PLAN, *CURATION, *SWEEP, *QUANTIZE, *HUGGING_FACE, *WANDB, *HARNESS],
     "docs": DOCS,
     "test": TEST,
 }

@@ -40,6 +40,7 @@ EXTRAS = {
         ),
     ),
     "sweep": Extra("the fit 'lightgbm' of a sweep", ("lightgbm",)),
+    "quantize": Extra("products in 8 bits", ("qwix",)),
     "hf": Extra("the Hugging Face libraries", ("transformers", "gguf")),
     "wandb": Extra("Weights & Biases", ("wandb",)),
     "harness": Extra("lm-evaluation-harness", ("lm_eval",)),

@@ -33,6 +33,7 @@ from marco_jax.model.collectives import (
 )
 from marco_jax.model.cpu import matrix_product, on_cpu
 from marco_jax.model.mesh import Sharding
+from marco_jax.model.quantized import quantized_product
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.model.remat import GATHERED, named
 
@@ -101,6 +102,7 @@ class Manual:
     over axes that do not split a parameter, such as data; training does that.
 
     `vocab_axis` is the mesh axis, besides tensor, that splits the vocabulary in the loss.
+    `quantize` is one of quantized.QUANTIZATIONS, for the products with kernels.
     `keep_gathered` keeps the gathered weights of all layers from the forward to the backward pass,
     which otherwise gathers them again.
     """
@@ -110,6 +112,7 @@ class Manual:
     attention: str = "xla"
     vocab_axis: str | None = None
     keep_gathered: bool = False
+    quantize: str = "none"
 
     @property
     def context(self) -> ContextRank:
@@ -150,11 +153,12 @@ class Manual:
 
         `frozen` means that the kernel needs no gradient.
         """
-        if on_cpu(self.sharding):
-            return matrix_product(x, kernel, inputs)
-        if not frozen:
+        cpu = on_cpu(self.sharding)
+        if not frozen and not cpu:
             x, kernel = finish_together(x, kernel, axes.index("embed"))
-        return jnp.tensordot(x, kernel, axes=inputs)
+        if self.quantize != "none":
+            return quantized_product(x, kernel, inputs, self.quantize)
+        return matrix_product(x, kernel, inputs) if cpu else jnp.tensordot(x, kernel, axes=inputs)
 
     def leave_together(self, x: jax.Array, *weights: jax.Array) -> tuple[jax.Array, ...]:
         """Returns x and weights that are used later, and orders the scatters of their gradients.

@@ -79,8 +79,12 @@ def training_config() -> ConfigDict:
     # Implementation of attention: "splash" (TPU), "cudnn" (NVIDIA GPU), "blocked" or "xla" (any);
     # "auto": the best one for the platform.
     c.attention = "auto"
+    # The type of the layers' matrix products, forward and backward: "none" is `dtype`; "int8" or
+    # "fp8" rounds the factors of each product to 8 bits (extra "quantize"; docs/sharding.md).
+    c.quantize = "none"
     # Options for the compiler of the step, NAME=VALUE and comma-separated, such as
-    # "xla_tpu_scoped_vmem_limit_kib=98304". `marco plan` compiles with them, too.
+    # "xla_tpu_scoped_vmem_limit_kib=98304", beside the defaults of the TPU generation, which
+    # "no_defaults" leaves out (runtime/compiler_options.py). `marco plan` compiles with them, too.
     c.compiler_options = ""
     # Fields of the loss, of chat templates and of preferences: objectives/objective_defaults.py.
     set_objective_defaults(c)

@@ -93,7 +93,14 @@ class DeviceStep:
         )
         tokens = rows * length // self.options.accumulation_steps
         axis = vocab_axis(self.config, self.sharding, tokens)
-        return Manual(self.config, self.sharding, attention, axis, self.options.keep_gathered)
+        return Manual(
+            self.config,
+            self.sharding,
+            attention,
+            axis,
+            keep_gathered=self.options.keep_gathered,
+            quantize=self.options.quantize,
+        )
 
     def _complete(self, sums: Sums, grads: Params, layout: Manual) -> tuple[Sums, Params]:
         """Adds up over ranks the gradients and sums that the backward pass left per rank."""

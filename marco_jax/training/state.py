@@ -177,6 +177,7 @@ class StepOptions:
 
     skip_empty: whether the last microbatches of sampled answers are not computed where they are
     empty. How many there are is then known only to the running program, not to the compiler.
+    quantize: the type of the layers' matrix products (model/quantized.py).
     keep_gathered: whether the backward pass uses the weights that the forward pass gathered.
     compiler_options: names and values, of the compiler of the step.
     """
@@ -192,6 +193,7 @@ class StepOptions:
     skip_empty: bool = True
     lora: LoraOptions | None = None
     keep_gathered: bool = False
+    quantize: str = "none"
     compiler_options: tuple[tuple[str, bool | int | float | str], ...] = ()
 
     @property
