@@ -94,6 +94,8 @@ def plan_step(
             "length": config.batch.length,
             "accumulation_steps": config.batch.accumulation_steps,
             "remat": config.remat,
+            "keep_gathered": config.mesh.keep_gathered,
+            "quantize": config.quantize,
             "dtype": config.dtype,
         },
         "memory": {

@@ -30,6 +30,8 @@ REMATS = ("minimal", "offload", "attention", "full")
 SEQUENCES = (1, 2, 4, 8, 16)
 # HLO FLOPs over model FLOPs by remat policy, as compiled for Qwen2-7B at 4096 tokens.
 _RECOMPUTE = {"minimal": 1.01, "offload": 1.01, "attention": 1.215, "full": 1.235}
+# The share of collectives, or of products if these are shorter, that does not overlap.
+_EXPOSED = 0.15
 _AXES = ("data", "fsdp", "tensor", "context")
 # Layouts whose estimated memory exceeds the chip's by less than this factor are compiled, too.
 _SLACK = 1.1
@@ -167,7 +169,8 @@ def _estimate(
     across = replicas * (1 - 1 / config.mesh.num_slices)
     moved = 2 * stack / 32e9 if remat == "offload" else 0.0  # over PCIe, to the host and back
     # A collective runs along one mesh axis, which has about half of the links.
-    seconds = flops / chip.peak_flops + wire / (chip.ici_bandwidth / 2)
+    compute, network = flops / chip.peak_flops, wire / (chip.ici_bandwidth / 2)
+    seconds = max(compute, network) + _EXPOSED * min(compute, network)
     seconds += across / chip.dcn_bandwidth
     return max(seconds, moved), size
 
