@@ -81,6 +81,7 @@ class CheckpointHook:
         if event.metrics is None or not (event.due(self.every) or event.stopping):
             return
         self.writer.flush()
+        self.writer.attempts.mark()
         meta = {"stage": event.stage, **self.describe(event.step)}
         with self.writer.clock.part(CHECKPOINT):
             meta |= event.state.meta()

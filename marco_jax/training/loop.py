@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -53,13 +54,16 @@ _log = logging.getLogger(__name__)
 DONE, STOPPED = 0, 143
 
 
-def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
+def train(
+    config: ConfigDict, workdir: str, seat: Seat | None = None, started: float | None = None
+) -> int:
     """Trains as `config` says in `workdir`, from its newest whole checkpoint if it has one.
 
     Args:
         config: of the run.
         workdir: of the run alone.
         seat: how the run shares its process with others; by default it is alone.
+        started: when this attempt of the run was started, in seconds since 1970; default: now.
 
     Returns:
         0 when all steps are done, 143 when a SIGTERM ended the run after saving.
@@ -69,6 +73,7 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         RunFailed: the run cannot go on; what it saved is kept.
         FloatingPointError: too many steps without a finite loss.
     """
+    started = time.time() if started is None else started
     check_local("--workdir", workdir)
     directory = pathlib.Path(workdir)
     # Before anything is created.
@@ -109,7 +114,7 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
 
         # Hooks: what follows a step.
         boards = Boards(directory, config, first=jax.process_index() == 0)
-        writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards)
+        writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards, started)
         seat = seat or _seat_alone(config, tokenizer, directory)
         outputs = _Outputs(
             ProfileHook(directory, config.profile),
@@ -211,6 +216,9 @@ class _Loop:
                     continue
                 with clock.part(CHECKPOINT):
                     self.checkpoints.wait()
+                self.writer.record_time()
+                for line in self.writer.attempts.describe() if self.seat.is_alone else ():
+                    _log.info(line)
                 if code == STOPPED:
                     saved = f"step {clock.step} is saved" if clock.step else "before its first step"
                     _log.info(f"stopped by SIGTERM: {saved}")
@@ -226,6 +234,7 @@ class _Loop:
     def _steps(self, preemption: Preemption) -> int:
         clock = self.writer.clock
         clock.step = self.first
+        clock.begin_steps()
         self._call(self._event(self.first))
         if preemption.received:
             return STOPPED
@@ -256,6 +265,7 @@ class _Loop:
         last = step == self.config.steps
         event = self._event(step, metrics, preemption.reached(step) and not last)
         self._call(event)
+        self.writer.record_time(due_only=True)
         # The signal may have come since, and ended an evaluation.
         if preemption.received and not last:
             self.save(dataclasses.replace(event, stopping=True))
@@ -314,8 +324,10 @@ class _Loop:
 
     def _roll_back(self, step: int) -> None:
         """Takes the parameters of the newest checkpoint to the batch after `step`."""
-        state, meta = self.restorer.restore(self.data, self.state.frozen)
+        with self.writer.clock.part(CHECKPOINT):
+            state, meta = self.restorer.restore(self.data, self.state.frozen)
         self.state = self.trainer.pass_over(state, step - meta["step"])
+        self.writer.attempts.lose_after(meta["step"])
         self.first, self.read_from = step, meta["step"]
         _log.warning(
             f"rolled back to the parameters of step {meta['step']}: the batches of steps "
