@@ -25,13 +25,18 @@ from marco_jax.runtime.lock import locked
 from marco_jax.runtime.processes import first_process_first
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.tokenizer import Tokenizer
-from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
+from marco_jax.training.assemble import (
+    create_sharding,
+    create_trainer,
+    global_rows,
+    keep_batch,
+)
 from marco_jax.training.boards import Boards
 from marco_jax.training.checks import check_config, check_model, check_sources
 from marco_jax.training.clock import CHECKPOINT, COMPILE, Clock
 from marco_jax.training.config import GRPO, RunPlan, model_config, plan_run
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, Watchdog
-from marco_jax.training.hooks import CheckpointHook, Event, MetricsHook, ProgressHook
+from marco_jax.training.hooks import CheckpointHook, Event, MetricsHook, ProgressHook, SnapshotHook
 from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.outputs import (
     EvaluationHook,
@@ -48,6 +53,7 @@ from marco_jax.training.state import Batch, StepMetrics, TrainState
 from marco_jax.training.step import Trainer
 from marco_jax.weights.checkpoints import METRICS, Checkpoints, Meta
 from marco_jax.weights.models import FoundModel, find_model
+from marco_jax.weights.snapshots import Snapshots
 
 _log = logging.getLogger(__name__)
 
@@ -82,9 +88,11 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         checkpoints = Checkpoints(directory, config.checkpoint)
+        snapshots = Snapshots(directory, config.checkpoint)
 
         # Mesh, and the steps that the run takes on it.
         sharding = create_sharding(config)
+        keep_batch(config, sharding, directory)
         plan = plan_run(config, global_rows(config, sharding))
 
         # Data: text, its tokenizer, and batches by step. What can be refused is refused before
@@ -107,10 +115,12 @@ def train(
         trainer = create_trainer(config, model, sharding, len(labels), size, plan.stages)
 
         # Restore: the newest whole checkpoint, or the first state.
-        restorer = Restorer(config, directory, checkpoints, trainer, base, tokenizer.fingerprint)
+        restorer = Restorer(
+            config, directory, checkpoints, snapshots, trainer, base, tokenizer.fingerprint
+        )
         state, meta = restorer.restore(data)
         data.record()
-        record_config(config, directory, state)
+        record_config(config, directory, state, sharding)
 
         # Hooks: what follows a step.
         boards = Boards(directory, config, first=jax.process_index() == 0)
@@ -123,7 +133,8 @@ def train(
         )
         seat.take(trainer, data, writer)
         loop = _Loop(
-            *(config, plan, data, trainer, restorer, checkpoints, writer, outputs, state, seat)
+            *(config, plan, data, trainer, restorer, checkpoints, snapshots),
+            *(writer, outputs, state, seat),
         )
 
         # Steps.
@@ -173,6 +184,7 @@ class _Loop:
         trainer: Trainer,
         restorer: Restorer,
         checkpoints: Checkpoints,
+        snapshots: Snapshots,
         writer: MetricsWriter,
         outputs: _Outputs,
         state: TrainState,
@@ -192,12 +204,15 @@ class _Loop:
         self.save = CheckpointHook(
             checkpoints, trainer.config, writer, config.checkpoint.every, self._describe
         )
+        self.snapshots = snapshots
+        snapshot = SnapshotHook(snapshots, trainer.config, writer, self._describe)
         self.evaluations = outputs.evaluations
         self.hooks: list[Callable[[Event], None]] = [
             self.metrics,
             self.progress,
             outputs.profile,
             *self.evaluations,
+            snapshot,
             self.save,
             outputs.export,
         ]
@@ -228,6 +243,7 @@ class _Loop:
         """Waits for saves and closes the files."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.checkpoints.close)
+            stack.callback(self.snapshots.wait)
             stack.callback(self.writer.close)
             stack.callback(self.progress.close)
 
