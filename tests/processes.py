@@ -5,7 +5,7 @@ import pathlib
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -15,8 +15,25 @@ def run_processes(
     processes: int,
     devices: int,
     environment: Mapping[str, str] | None = None,
-) -> None:
-    """`marco ARGUMENTS` on processes with some virtual devices each, to its end without fault."""
+    *,
+    own_arguments: Callable[[int], Sequence[str]] = lambda rank: (),
+    program: Sequence[str] = ("-m", "marco_jax"),
+    succeeds: bool = True,
+) -> list[str]:
+    """`marco ARGUMENTS` on processes with some virtual devices each, to its end.
+
+    Args:
+        arguments: of all processes.
+        processes: how many.
+        devices: of each.
+        environment: further variables.
+        own_arguments: further arguments of a process.
+        program: what Python runs in the place of `marco`.
+        succeeds: whether all processes must, or none may.
+
+    Returns:
+        the standard error of each.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -26,7 +43,7 @@ def run_processes(
     }
     started = []
     for rank in range(processes):
-        command = [sys.executable, "-m", "marco_jax", *arguments]
+        command = [sys.executable, *program, *arguments, *own_arguments(rank)]
         if processes > 1:
             command += [
                 f"--config.distributed.coordinator=127.0.0.1:{port}",
@@ -44,4 +61,6 @@ def run_processes(
             )
         )
     outputs = [process.communicate(timeout=600) for process in started]
-    assert [process.returncode for process in started] == [0] * processes, outputs
+    ended = [process.returncode == 0 for process in started]
+    assert ended == [succeeds] * processes, outputs
+    return [error for _, error in outputs]

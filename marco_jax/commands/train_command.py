@@ -7,6 +7,7 @@ import argparse
 
 def train_command(arguments: argparse.Namespace) -> int:
     """Trains as a config file says, in a workdir."""
+    from marco_jax.runtime.attempts import process_start
     from marco_jax.runtime.processes import join, watch_others
     from marco_jax.training.config import load_config
 
@@ -20,4 +21,4 @@ def train_command(arguments: argparse.Namespace) -> int:
     from marco_jax.training.loop import train
 
     with watch_others(host):
-        return train(config, arguments.workdir)
+        return train(config, arguments.workdir, started=process_start())

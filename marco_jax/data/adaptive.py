@@ -11,6 +11,7 @@ Everything is a function of the losses that were seen, so that a restart goes on
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -112,14 +113,16 @@ class Adaptive:
         return {s: 0.0 for s in shares} | dict(zip(read, moved.tolist(), strict=True))
 
     def state(self) -> dict[str, Any]:
-        """Everything that it has collected, as plain data."""
-        return {
+        """Everything that it has collected, as plain data, which later losses do not change."""
+        collected = {
             "points": self._points,
             "sums": self._sums,
             "had": self._had,
             "tokens": self._tokens,
             "changed": self.changed,
         }
+        # A checkpoint is written in the background, while the next steps are observed.
+        return copy.deepcopy(collected)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores what `state` returned."""

@@ -20,7 +20,7 @@ from marco_jax.planning.memory import device_bytes, device_memory
 from marco_jax.planning.planned_model import planned_model
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.tokenizer import TOKENIZER
-from marco_jax.training.assemble import check_run, create_sharding, global_rows
+from marco_jax.training.assemble import check_run, create_sharding, global_rows, keep_batch
 from marco_jax.training.checks import (
     check_config,
     check_sources,
@@ -50,6 +50,7 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
     check_config(config)
     check_writable("--workdir", directory)
     sharding = create_sharding(config)
+    keep_batch(config, sharding, directory)
     plan = plan_run(config, global_rows(config, sharding))
     model, _ = planned_model(config, [directory / TOKENIZER], needs_base=True)
     check_run(config, model, sharding)

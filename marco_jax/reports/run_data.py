@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from marco_jax.evaluation.results import AVERAGES, Result, read_results
 from marco_jax.files import read_json_lines, read_json_object
 from marco_jax.languages import LANGUAGES, add_config_languages, high_resource, low_resource
+from marco_jax.runtime.attempts import CAUSES, Attempt, lost_and_productive, read_attempts
 
 # The stage that later stages are compared with, where a run trains its own base.
 BASE = "base"
@@ -53,6 +54,7 @@ class RunData:
         evaluations: finite results by step and (task, metric, language).
         stages: in order; empty where neither mixture.json nor the metrics name any.
         checkpoints: steps with a checkpoint.
+        attempts: starts of the run, with the seconds of each by cause.
     """
 
     name: str
@@ -62,6 +64,7 @@ class RunData:
     evaluations: dict[int, dict[tuple[str, str, str], Result]]
     stages: list[StageSpan]
     checkpoints: list[int] = dataclasses.field(default_factory=list)
+    attempts: list[Attempt] = dataclasses.field(default_factory=list)
 
     def restarts(self) -> list[int]:
         """Steps after which the run was restarted: there the sums since the start fall back."""
@@ -86,6 +89,11 @@ class RunData:
             # A sum since the start: a restart begins it again.
             parts[name] = sum(b - a if b >= a else b for a, b in itertools.pairwise(sums))
         return parts
+
+    def goodput(self) -> dict[str, float]:
+        """Seconds since the first start by cause, named for readers; {} where none are recorded."""
+        found = lost_and_productive(self.attempts)
+        return {CAUSES[cause]: spent for cause, spent in found.items() if spent}
 
     def milestones(self) -> list[Milestone]:
         """The base and the last evaluation of each stage; the start where no stage is the base."""
@@ -176,6 +184,7 @@ def load_run(workdir: str | os.PathLike) -> RunData:
         checkpoints=sorted(
             int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()
         ),
+        attempts=_attempts(workdir),
     )
 
 
@@ -194,6 +203,13 @@ def json_object_if_any(path: pathlib.Path) -> dict[str, Any]:
         return read_json_object(path)
     except (OSError, ValueError):
         return {}
+
+
+def _attempts(workdir: pathlib.Path) -> list[Attempt]:
+    try:
+        return read_attempts(workdir)
+    except (OSError, ValueError):
+        return []
 
 
 def _evaluations(directory: pathlib.Path) -> dict[int, dict[tuple[str, str, str], Result]]:

@@ -77,6 +77,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         benchmarks=benchmarks,
         languages=_languages(run),
         seconds=run.seconds(),
+        goodput=run.goodput(),
+        attempts=len(run.attempts),
         checkpoints=run.checkpoints,
         restarts=run.restarts(),
         last=run.metrics[-1] if run.metrics else {},

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import pathlib
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from marco_jax.files import read_json_object, write_json
 from marco_jax.languages import names_in
 from marco_jax.model.attention import GPU_PLATFORMS
 from marco_jax.model.lora import LoraOptions
@@ -34,10 +37,20 @@ from marco_jax.training.optimizer import create_optimizer, join_stages
 from marco_jax.training.state import GuardOptions
 from marco_jax.training.step import StepOptions, Trainer
 
+_log = logging.getLogger(__name__)
+
+# What `mesh.elastic` keeps, in the workdir.
+_BATCH = "batch.json"
+
 
 def create_sharding(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Sharding:
     """The mesh and rules of `config.mesh` over `devices` (all there are by default)."""
     axes = {name: config.mesh[name] for name in CONFIG_AXES}
+    if config.mesh.elastic:
+        found = {getattr(device, "slice_index", 0) for device in devices or jax.devices()}
+        # Devices without slices (CPUs in a test) form as many as the other axes leave.
+        free = len(found) == 1 and -1 not in [axes[name] for name in CONFIG_AXES[1:]]
+        axes["num_slices"] = -1 if free else len(found)
     rules = DEFAULT_RULES
     if config.mesh.replicate_kv_heads:
         rules = replicate_kv_heads(rules)
@@ -47,6 +60,47 @@ def create_sharding(config: ConfigDict, devices: Sequence[jax.Device] | None = N
 def global_rows(config: ConfigDict, sharding: Sharding) -> int:
     """Rows of a global batch, over all microbatches."""
     return config.batch.sequences or config.batch.sequences_per_chip * sharding.mesh.size
+
+
+def keep_batch(config: ConfigDict, sharding: Sharding, workdir: pathlib.Path) -> None:
+    """With `mesh.elastic`, gives a step the sequences it had before, whatever the mesh is now.
+
+    `batch.accumulation_steps` becomes the least number with which a chip computes no more rows at
+    once than it did when the run began. Both are read from the record of `record_batch`, and fields
+    of `config` are set. The first start of a run changes nothing.
+
+    Raises:
+        ConfigError: the mesh does not divide the sequences of a step.
+    """
+    path = workdir / _BATCH
+    if not config.mesh.elastic or not path.exists():
+        return
+    record = read_json_object(path)
+    rows = config.batch.sequences or int(record["rows"])
+    most = record["rows_at_once"] * sharding.mesh.size * (1 + 1e-9)
+    ways = sharding.ways("batch")
+    fitting = (n for n in range(1, rows + 1) if rows % (n * ways) == 0 and rows / n <= most)
+    parts = next(fitting, 0)
+    if not parts:
+        raise ConfigError(
+            f"mesh.elastic keeps {rows} sequences in a step, and num_slices x data x fsdp of the "
+            f"mesh is {ways}: choose axes whose product divides them"
+        )
+    if parts != config.batch.accumulation_steps or rows != global_rows(config, sharding):
+        _log.info(
+            f"mesh.elastic: {rows} sequences in a step as before, on {sharding.mesh.size} devices "
+            f"with batch.accumulation_steps={parts}"
+        )
+    config.batch.sequences, config.batch.accumulation_steps = rows, parts
+
+
+def record_batch(config: ConfigDict, sharding: Sharding, workdir: pathlib.Path) -> None:
+    """Records the sequences of a step, and the rows that a chip computes at once."""
+    path, rows = workdir / _BATCH, global_rows(config, sharding)
+    at_once = rows / config.batch.accumulation_steps / sharding.mesh.size
+    if config.mesh.elastic and path.exists():
+        at_once = read_json_object(path)["rows_at_once"]
+    write_json(path, {"rows": rows, "rows_at_once": at_once})
 
 
 def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> None:

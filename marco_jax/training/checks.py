@@ -28,7 +28,7 @@ from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, PROMPT, SourceInfo
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import EVERY_TASK, named_task
 from marco_jax.extras import require
-from marco_jax.files import check_space
+from marco_jax.files import check_space, check_writable
 from marco_jax.languages import LANGUAGES, add_config_languages, get_language, names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
 from marco_jax.model.lora import adapter_table
@@ -101,6 +101,13 @@ def check_objective(config: ConfigDict) -> None:
         )
     if config.objective == GRPO:
         _check_grpo(config)
+    if config.checkpoint.local_every and not config.checkpoint.local_dir:
+        raise ConfigError(
+            f"checkpoint.local_every is {config.checkpoint.local_every} and checkpoint.local_dir "
+            "is empty: name a folder on the host's own disk"
+        )
+    if config.checkpoint.local_every:
+        check_writable("--config.checkpoint.local_dir", config.checkpoint.local_dir)
 
 
 def _check_grpo(config: ConfigDict) -> None:
@@ -133,6 +140,7 @@ def _check_numbers(config: ConfigDict) -> None:
         "optimizer.weight_decay": 0,
         "log_every": 0,
         "checkpoint.every": 0,
+        "checkpoint.local_every": 0,
         "evaluation.every": 0,
         "evaluation.shots": 0,
         "evaluation.benchmark_shots": -1,

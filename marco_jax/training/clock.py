@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+from marco_jax.runtime.attempts import PRODUCTIVE
 
 T = TypeVar("T")
 
@@ -21,6 +24,8 @@ SAMPLING, REWARDS = "sampling", "rewards"
 _OF_STEP = (INPUT, OTHERS, SAMPLING, REWARDS)
 # Everything else.
 STEP = "step"
+# The causes of goodput that parts belong to; other parts are causes of the same name.
+_CAUSES = {STEP: PRODUCTIVE, SAMPLING: PRODUCTIVE, REWARDS: PRODUCTIVE, OTHERS: "other"}
 
 
 class Clock:
@@ -31,12 +36,17 @@ class Clock:
         step: finished steps.
     """
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        """Starts at once; `now` returns seconds."""
+    def __init__(
+        self, now: Callable[[], float] = time.perf_counter, started_for: float = 0.0
+    ) -> None:
+        """Starts at once; `now` returns seconds, and the run has started for some already."""
         self._now = now
         self._start = self._lap_start = now()
         self._totals = dict.fromkeys((*_OF_STEP, *_APART), 0.0)
         self._lap = dict(self._totals)
+        # Seconds by cause, each second once: nested parts are left out of the outer one.
+        self._spent = collections.Counter(start=started_for)
+        self._booked, self._begun = self._start, False
         self.doing = (STEP, self._start)
         self.step = 0
 
@@ -44,12 +54,12 @@ class Clock:
     def part(self, name: str) -> Iterator[None]:
         """Books the time inside on a part; one of a step only outside of those that count apart."""
         start, outside = self._now(), self.doing[0]
-        self.doing = (name, start)
+        self._switch(name, start)
         try:
             yield
         finally:
             end = self._now()
-            self.doing = (outside, end)
+            self._switch(outside, end)
             if name in _APART or outside not in _APART:
                 self._totals[name] += end - start
                 self._lap[name] += end - start
@@ -62,6 +72,28 @@ class Clock:
             if batch is None:
                 return
             yield batch
+
+    def begin_steps(self) -> None:
+        """Ends the start of the run, where it has not ended yet."""
+        self._book(self._now())
+        self._begun = True
+
+    def by_cause(self) -> dict[str, float]:
+        """Seconds so far by cause; they add up to those since the start of the run."""
+        self._book(self._now())
+        return dict(self._spent)
+
+    def _switch(self, name: str, now: float) -> None:
+        """Books what was done until now, and begins another part."""
+        self._book(now)
+        self.doing = (name, now)
+
+    def _book(self, now: float) -> None:
+        cause = _CAUSES.get(self.doing[0], self.doing[0])
+        if not self._begun and cause == PRODUCTIVE:
+            cause = "start"
+        self._spent[cause] += now - self._booked
+        self._booked = now
 
     @property
     def apart_seconds(self) -> float:

@@ -107,6 +107,9 @@ def training_config() -> ConfigDict:
         {
             # Slices joined by the data-centre network; each holds all parameters.
             "num_slices": 1,
+            # Whether a restart takes the slices that there are then, with the batches that the run
+            # began with: batch.accumulation_steps follows from the number of chips.
+            "elastic": False,
             # Splits the batch; parameters are replicated.
             "data": 1,
             # Splits the batch and all parameters.
@@ -250,6 +253,11 @@ def training_config() -> ConfigDict:
         {
             # Steps between two checkpoints; 0: only at the ends of stages.
             "every": 400,
+            # Steps between two local snapshots: the shards of each host, written to its own disk.
+            # A restart takes a step that the hosts have whole and that is newer; 0: none.
+            "local_every": 0,
+            # Folder for them, on each host's own disk; runs may share it.
+            "local_dir": "",
             # How many of the newest checkpoints are kept; 0: all. With two or more, one is left
             # should the newest be damaged.
             "keep": 0,

@@ -16,6 +16,7 @@ from marco_jax.training.clock import CHECKPOINT
 from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.step import StepMetrics, TrainState
 from marco_jax.weights.checkpoints import Checkpoints
+from marco_jax.weights.snapshots import Snapshots
 
 _log = logging.getLogger(__name__)
 
@@ -81,10 +82,42 @@ class CheckpointHook:
         if event.metrics is None or not (event.due(self.every) or event.stopping):
             return
         self.writer.flush()
+        self.writer.attempts.mark()
         meta = {"stage": event.stage, **self.describe(event.step)}
         with self.writer.clock.part(CHECKPOINT):
             meta |= event.state.meta()
             self.checkpoints.save(event.step, event.state.arrays, self.config, meta)
+
+
+class SnapshotHook:
+    """Writes the shards of this host to its own disk; the metrics up to the step are on disk first.
+
+    It stands before the CheckpointHook of the same steps, and takes the same meta.
+    """
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        config: Qwen2Config,
+        writer: MetricsWriter,
+        describe: Callable[[int], dict[str, Any]],
+    ) -> None:
+        """`describe` gives what goes into the meta of a step."""
+        self.snapshots, self.config, self.writer = snapshots, config, writer
+        self.describe = describe
+
+    def __call__(self, event: Event) -> None:
+        """Writes every `checkpoint.local_every` steps."""
+        every = self.snapshots.every
+        if event.metrics is None or not every or event.step % every or event.stopping:
+            return
+        self.writer.flush()
+        self.writer.attempts.mark()
+        meta = {"stage": event.stage, "model": dataclasses.asdict(self.config)}
+        meta |= self.describe(event.step)
+        with self.writer.clock.part(CHECKPOINT):
+            meta |= event.state.meta()
+            self.snapshots.save(event.step, event.state.arrays, meta)
 
 
 class ProgressHook:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,13 +25,18 @@ from marco_jax.runtime.lock import locked
 from marco_jax.runtime.processes import first_process_first
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.tokenizer import Tokenizer
-from marco_jax.training.assemble import create_sharding, create_trainer, global_rows
+from marco_jax.training.assemble import (
+    create_sharding,
+    create_trainer,
+    global_rows,
+    keep_batch,
+)
 from marco_jax.training.boards import Boards
 from marco_jax.training.checks import check_config, check_model, check_sources
 from marco_jax.training.clock import CHECKPOINT, COMPILE, Clock
 from marco_jax.training.config import GRPO, RunPlan, model_config, plan_run
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, Watchdog
-from marco_jax.training.hooks import CheckpointHook, Event, MetricsHook, ProgressHook
+from marco_jax.training.hooks import CheckpointHook, Event, MetricsHook, ProgressHook, SnapshotHook
 from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.outputs import (
     EvaluationHook,
@@ -47,19 +53,23 @@ from marco_jax.training.state import Batch, StepMetrics, TrainState
 from marco_jax.training.step import Trainer
 from marco_jax.weights.checkpoints import METRICS, Checkpoints, Meta
 from marco_jax.weights.models import FoundModel, find_model
+from marco_jax.weights.snapshots import Snapshots
 
 _log = logging.getLogger(__name__)
 
 DONE, STOPPED = 0, 143
 
 
-def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
+def train(
+    config: ConfigDict, workdir: str, seat: Seat | None = None, started: float | None = None
+) -> int:
     """Trains as `config` says in `workdir`, from its newest whole checkpoint if it has one.
 
     Args:
         config: of the run.
         workdir: of the run alone.
         seat: how the run shares its process with others; by default it is alone.
+        started: when this attempt of the run was started, in seconds since 1970; default: now.
 
     Returns:
         0 when all steps are done, 143 when a SIGTERM ended the run after saving.
@@ -69,6 +79,7 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         RunFailed: the run cannot go on; what it saved is kept.
         FloatingPointError: too many steps without a finite loss.
     """
+    started = time.time() if started is None else started
     check_local("--workdir", workdir)
     directory = pathlib.Path(workdir)
     # Before anything is created.
@@ -77,9 +88,11 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         checkpoints = Checkpoints(directory, config.checkpoint)
+        snapshots = Snapshots(directory, config.checkpoint)
 
         # Mesh, and the steps that the run takes on it.
         sharding = create_sharding(config)
+        keep_batch(config, sharding, directory)
         plan = plan_run(config, global_rows(config, sharding))
 
         # Data: text, its tokenizer, and batches by step. What can be refused is refused before
@@ -102,14 +115,16 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         trainer = create_trainer(config, model, sharding, len(labels), size, plan.stages)
 
         # Restore: the newest whole checkpoint, or the first state.
-        restorer = Restorer(config, directory, checkpoints, trainer, base, tokenizer.fingerprint)
+        restorer = Restorer(
+            config, directory, checkpoints, snapshots, trainer, base, tokenizer.fingerprint
+        )
         state, meta = restorer.restore(data)
         data.record()
-        record_config(config, directory, state)
+        record_config(config, directory, state, sharding)
 
         # Hooks: what follows a step.
         boards = Boards(directory, config, first=jax.process_index() == 0)
-        writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards)
+        writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards, started)
         seat = seat or _seat_alone(config, tokenizer, directory)
         outputs = _Outputs(
             ProfileHook(directory, config.profile),
@@ -118,7 +133,8 @@ def train(config: ConfigDict, workdir: str, seat: Seat | None = None) -> int:
         )
         seat.take(trainer, data, writer)
         loop = _Loop(
-            *(config, plan, data, trainer, restorer, checkpoints, writer, outputs, state, seat)
+            *(config, plan, data, trainer, restorer, checkpoints, snapshots),
+            *(writer, outputs, state, seat),
         )
 
         # Steps.
@@ -168,6 +184,7 @@ class _Loop:
         trainer: Trainer,
         restorer: Restorer,
         checkpoints: Checkpoints,
+        snapshots: Snapshots,
         writer: MetricsWriter,
         outputs: _Outputs,
         state: TrainState,
@@ -187,12 +204,15 @@ class _Loop:
         self.save = CheckpointHook(
             checkpoints, trainer.config, writer, config.checkpoint.every, self._describe
         )
+        self.snapshots = snapshots
+        snapshot = SnapshotHook(snapshots, trainer.config, writer, self._describe)
         self.evaluations = outputs.evaluations
         self.hooks: list[Callable[[Event], None]] = [
             self.metrics,
             self.progress,
             outputs.profile,
             *self.evaluations,
+            snapshot,
             self.save,
             outputs.export,
         ]
@@ -211,6 +231,9 @@ class _Loop:
                     continue
                 with clock.part(CHECKPOINT):
                     self.checkpoints.wait()
+                self.writer.record_time()
+                for line in self.writer.attempts.describe() if self.seat.is_alone else ():
+                    _log.info(line)
                 if code == STOPPED:
                     saved = f"step {clock.step} is saved" if clock.step else "before its first step"
                     _log.info(f"stopped by SIGTERM: {saved}")
@@ -220,12 +243,14 @@ class _Loop:
         """Waits for saves and closes the files."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.checkpoints.close)
+            stack.callback(self.snapshots.wait)
             stack.callback(self.writer.close)
             stack.callback(self.progress.close)
 
     def _steps(self, preemption: Preemption) -> int:
         clock = self.writer.clock
         clock.step = self.first
+        clock.begin_steps()
         self._call(self._event(self.first))
         if preemption.received:
             return STOPPED
@@ -256,6 +281,7 @@ class _Loop:
         last = step == self.config.steps
         event = self._event(step, metrics, preemption.reached(step) and not last)
         self._call(event)
+        self.writer.record_time(due_only=True)
         # The signal may have come since, and ended an evaluation.
         if preemption.received and not last:
             self.save(dataclasses.replace(event, stopping=True))
@@ -314,8 +340,10 @@ class _Loop:
 
     def _roll_back(self, step: int) -> None:
         """Takes the parameters of the newest checkpoint to the batch after `step`."""
-        state, meta = self.restorer.restore(self.data, self.state.frozen)
+        with self.writer.clock.part(CHECKPOINT):
+            state, meta = self.restorer.restore(self.data, self.state.frozen)
         self.state = self.trainer.pass_over(state, step - meta["step"])
+        self.writer.attempts.lose_after(meta["step"])
         self.first, self.read_from = step, meta["step"]
         _log.warning(
             f"rolled back to the parameters of step {meta['step']}: the batches of steps "

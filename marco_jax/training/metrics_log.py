@@ -7,6 +7,7 @@ import logging
 import math
 import pathlib
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from marco_jax.files import write_json_lines
 from marco_jax.reports.run_data import read_metrics
+from marco_jax.runtime.attempts import AttemptLog
 from marco_jax.runtime.chips import PEAK_FLOPS
 from marco_jax.training.boards import Boards
 from marco_jax.training.clock import Clock
@@ -40,6 +42,7 @@ class MetricsWriter:
         length: int,
         meta: Mapping[str, Any],
         boards: Boards,
+        started: float | None = None,
     ) -> None:
         """Opens the files; lines of steps that a restart repeats are dropped.
 
@@ -50,6 +53,7 @@ class MetricsWriter:
             length: positions of a sequence.
             meta: `step` (finished steps) and `tokens` (trained on by then).
             boards: are given every metric, too; closed with the files.
+            started: when this attempt of the run was started, in seconds since 1970; default: now.
         """
         self._path = workdir / "metrics.jsonl"
         if jax.process_index() == 0:
@@ -64,7 +68,11 @@ class MetricsWriter:
         peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
         self._peak = peak and peak * jax.device_count()
         self._pending: list[tuple[int, str, int, StepMetrics]] = []
-        self.clock = Clock()
+        now = time.time()
+        started = now if started is None else started
+        first = jax.process_index() == 0
+        self.attempts = AttemptLog(workdir, started, meta["step"], write=first)
+        self.clock = Clock(started_for=max(now - started, 0.0))
         self.clock.step = meta["step"]
         # Metrics that every line has besides its own.
         self.always: dict[str, float] = {"devices": jax.device_count()}
@@ -82,6 +90,7 @@ class MetricsWriter:
         fetched = jax.device_get([metrics for *_, metrics in self._pending])
         total = sum(float(metrics.filled) for metrics in fetched)
         times = self.clock.lap(len(fetched))
+        times["goodput"] = self.attempts.update(self.clock.by_cause(), self._pending[-1][0])
         rate = total / (times["step_seconds"] * len(fetched))
         rows: list[dict[str, Any]] = []
         try:
@@ -92,6 +101,7 @@ class MetricsWriter:
         finally:
             self._pending.clear()
             self._write(rows)
+            self.attempts.write()
         return rows[-1]
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
@@ -104,6 +114,12 @@ class MetricsWriter:
                 if isinstance(value, float):
                     tag = name if "/" in name else f"train/{name}"
                     self._boards.scalar(tag, value, row["step"])
+
+    def record_time(self, *, due_only: bool = False) -> None:
+        """Records where the time of the run has gone; with `due_only` once in some seconds."""
+        if not due_only or self.attempts.is_due:
+            self.attempts.update(self.clock.by_cause(), self.clock.step)
+            self.attempts.write()
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Writes one metric to the boards."""

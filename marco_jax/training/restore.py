@@ -15,13 +15,16 @@ from ml_collections import ConfigDict
 
 from marco_jax.data.training_data import TrainingData
 from marco_jax.files import write_json
+from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
+from marco_jax.training.assemble import record_batch
 from marco_jax.training.config import ConfigError, changed_fields, plan_stages
 from marco_jax.training.optimizer import join_stages
 from marco_jax.training.state import TrainState
 from marco_jax.training.step import Trainer
 from marco_jax.weights.checkpoints import Checkpoints, Meta
 from marco_jax.weights.models import FoundModel, adapter_meta, load_weights
+from marco_jax.weights.snapshots import Snapshots
 
 _log = logging.getLogger(__name__)
 
@@ -29,13 +32,14 @@ _REMEDY = "give the value it has there, or a new workdir"
 
 
 class Restorer:
-    """Gives the state to go on from: the newest whole checkpoint, or the first state of the run."""
+    """Gives the state to go on from: the newest whole snapshot or checkpoint, else the first."""
 
     def __init__(
         self,
         config: ConfigDict,
         workdir: pathlib.Path,
         checkpoints: Checkpoints,
+        snapshots: Snapshots,
         trainer: Trainer,
         base: FoundModel | None,
         tokenizer: str,
@@ -46,11 +50,13 @@ class Restorer:
             config: of the run; `objective` and `seed` are read.
             workdir: of the run.
             checkpoints: of the workdir.
+            snapshots: of the run, on the hosts' own disks.
             trainer: makes first states, and knows the layout of all.
             base: the model of `config.init_from`; None: random parameters.
             tokenizer: fingerprint of the run's tokenizer.
         """
         self._config, self._workdir, self._checkpoints = config, workdir, checkpoints
+        self._snapshots = snapshots
         self._trainer, self._base, self._tokenizer = trainer, base, tokenizer
 
     def restore(self, data: TrainingData, frozen: Params | None = None) -> tuple[TrainState, Meta]:
@@ -64,15 +70,21 @@ class Restorer:
             ConfigError: the checkpoint is one of another kind of run.
         """
         here = self.identity() | {"model": dataclasses.asdict(self._trainer.config)}
-        found = self._checkpoints.restore_newest(
-            self._trainer.abstract_state().arrays, lambda meta: check_belongs(meta, here)
-        )
+        like = self._trainer.abstract_state().arrays
+
+        def check(meta: Meta) -> None:
+            check_belongs(meta, here)
+
+        found = self._snapshots.restore_newest(like, check, self._checkpoints.latest() or 1)
+        local = found is not None
+        found = found or self._checkpoints.restore_newest(like, check)
+        self._snapshots.begin(found[1]["step"] if found else 0)
         if found is None:
             if (self._workdir / "metrics.jsonl").exists():
                 _log.info("the last run here ended before its first checkpoint: starting at step 0")
             return self.initial_state(), {"step": 0, "tokens": 0}
         arrays, meta = found
-        _log.info(f"resuming at step {meta['step']}")
+        _log.info(f"resuming at step {meta['step']}" + " from local snapshots" * local)
         data.resume(meta.get("data", {}), meta["step"])
         state = TrainState.restored(arrays, meta, self._trainer.options.guard)
         # Frozen parameters are in no checkpoint: they are those that the run began with.
@@ -128,13 +140,16 @@ def check_belongs(there: dict[str, Any], here: dict[str, Any]) -> None:
         raise ConfigError(f"{field} is {new}, and {old} in this workdir's checkpoints: {_REMEDY}")
 
 
-def record_config(config: ConfigDict, directory: pathlib.Path, state: TrainState) -> None:
-    """Writes config.json, and logs what has changed in it since the last run in the workdir.
+def record_config(
+    config: ConfigDict, directory: pathlib.Path, state: TrainState, sharding: Sharding
+) -> None:
+    """Writes config.json and the size of a batch; logs what has changed since the last run here.
 
     Args:
         config: of the run, with its steps resolved.
         directory: the workdir.
         state: that the run goes on from; the learning rate that follows is looked up.
+        sharding: the mesh.
     """
     path = directory / "config.json"
     resolved = json.loads(config.to_json())
@@ -155,6 +170,7 @@ def record_config(config: ConfigDict, directory: pathlib.Path, state: TrainState
             _log.info(line)
     if jax.process_index() == 0:
         write_json(path, resolved)
+        record_batch(config, sharding, directory)
 
 
 def schedule_change(before: dict[str, Any], config: ConfigDict, step: int, counted: int) -> str:

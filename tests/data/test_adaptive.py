@@ -81,3 +81,17 @@ def test_a_restored_one_goes_on_as_the_one_that_was_saved():
 def test_fields_without_meaning_are_refused(change):
     with pytest.raises(ValueError, match=f"mixture.adaptive.{next(iter(change))}"):
         AdaptiveOptions(**change)
+
+
+def test_a_state_is_not_changed_by_what_follows():
+    """A checkpoint is written while the next steps are observed."""
+    adaptive = Adaptive(AdaptiveOptions(every=2))
+    for row in rows(2):
+        adaptive.observe(row)
+    adaptive.change(2, PRIOR, PRIOR)
+    kept = adaptive.state()
+    before = json.dumps(kept)
+    for row in rows(2, start=3):
+        adaptive.observe(row)
+    adaptive.change(4, PRIOR, PRIOR)
+    assert json.dumps(kept) == before

@@ -19,6 +19,7 @@ from marco_jax.weights.checkpoints import Checkpoints
 from marco_jax.weights.convert import import_huggingface
 from marco_jax.weights.huggingface import load_huggingface
 from marco_jax.weights.models import find_model, load_model
+from marco_jax.weights.snapshots import Snapshots
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,8 @@ def test_a_run_takes_either_form_and_owns_what_it_loads(
     config = small_config(f"init_from={published / form}")
     base = find_model(config.init_from)
     trainer = create_trainer(config, base.config, create_sharding(config), num_sources=1)
-    restorer = Restorer(config, tmp_path, Checkpoints(tmp_path), trainer, base, tokenizer="")
+    stores = Checkpoints(tmp_path), Snapshots(tmp_path, config.checkpoint)
+    restorer = Restorer(config, tmp_path, *stores, trainer, base, tokenizer="")
     state = restorer.initial_state()
     # Donated: the memory of the loaded arrays is the state's.
     assert len(loads) == 1 and all(leaf.is_deleted() for leaf in jax.tree.leaves(loads))
