@@ -22,13 +22,15 @@ _log = logging.getLogger(__name__)
 NO_DEFAULTS = "no_defaults"
 
 # Layouts in which the reduce-scatter of a weight's gradient stays one, on more shapes: otherwise
-# many become an all-reduce and a slice, at twice the bytes.
-_SCATTER_LAYOUTS: dict[str, Value] = {
+# many become an all-reduce and a slice, at twice the bytes. Those that do so all the same are not
+# combined into one from 4 MiB on: a combined one waits for the last of its parts.
+_SCATTERS: dict[str, Value] = {
     "xla_tpu_use_minor_sharding_for_major_trivial_input": True,
     "xla_tpu_relayout_group_size_threshold_for_reduce_scatter": 1,
     "xla_tpu_assign_all_reduce_scatter_layout": True,
+    "xla_jf_crs_combiner_threshold_in_bytes": 4 * 2**20,
 }
-# All-gathers run inside fusions with products, on the cores that compute the products. The options
+# All-gathers run inside fusions with products, or with the attention kernel (the last). The options
 # that do so with all-reduces are left out: on v6e with splash attention they are reported to give
 # NaN (jax-ml/jax issue 38741).
 _FUSED_GATHERS: dict[str, Value] = {
@@ -37,6 +39,7 @@ _FUSED_GATHERS: dict[str, Value] = {
     "xla_tpu_enable_async_collective_fusion_multiple_steps": True,
     "xla_tpu_overlap_compute_collective_tc": True,
     "xla_enable_async_all_gather": True,
+    "xla_tpu_enable_async_collective_fusion_with_mosaic_custom_call": True,
 }
 # Reductions run on the SparseCores, which v5p, v6e and tpu7x have beside the cores for products.
 _SPARSE_CORE_REDUCTIONS: dict[str, Value] = {
@@ -51,10 +54,11 @@ _SPARSE_CORE_GATHERS: dict[str, Value] = {
 }
 
 DEFAULTS: dict[str, dict[str, Value]] = {
-    "v5e": _SCATTER_LAYOUTS | _FUSED_GATHERS,
-    "v5p": _SCATTER_LAYOUTS | _FUSED_GATHERS | _SPARSE_CORE_REDUCTIONS,
-    "v6e": _SCATTER_LAYOUTS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS,
-    "tpu7x": _SCATTER_LAYOUTS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS,
+    "v4": _SCATTERS | _FUSED_GATHERS,
+    "v5e": _SCATTERS | _FUSED_GATHERS,
+    "v5p": _SCATTERS | _FUSED_GATHERS | _SPARSE_CORE_REDUCTIONS,
+    "v6e": _SCATTERS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS,
+    "tpu7x": _SCATTERS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS,
 }
 
 

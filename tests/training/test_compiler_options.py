@@ -46,7 +46,13 @@ def chip():
 
 @pytest.mark.parametrize(
     ("generation", "topology"),
-    [("v5e", "v5e:2x2"), ("v5p", "v5p:2x2x1"), ("v6e", "v6e:2x2"), ("tpu7x", "tpu7x:2x2x1")],
+    [
+        ("v4", "v4:2x2x1"),
+        ("v5e", "v5e:2x2"),
+        ("v5p", "v5p:2x2x1"),
+        ("v6e", "v6e:2x2"),
+        ("tpu7x", "tpu7x:2x2x1"),
+    ],
 )
 def test_the_compiler_takes_all_defaults_of_a_generation(chip, generation, topology):
     assert compiler_options("", chip(topology)) == DEFAULTS[generation]
