@@ -109,12 +109,12 @@ def _within(
 def main() -> None:
     """Prints a JSON object for each row."""
     args = read_flags(
-        __doc__, rows=(tuple(ROWS), "names of rows"), set=((), "FIELD=VALUE of the config")
+        __doc__, rows=(tuple(ROWS), "names of rows"), set=("", "FIELD=VALUE,... of the config")
     )
     if unknown := [name for name in args.rows if name not in ROWS]:
         sys.exit(f"--rows: {unknown[0]!r} is not one of {', '.join(ROWS)}")
     for name in args.rows:
-        print_json(measure(name, args.set))
+        print_json(measure(name, [field for field in args.set.split(",") if field]))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ USERS = {
     "marco_jax/lm_eval.py": "harness",
     "marco_jax/evaluation/lm_eval_adapter.py": "harness",
     "marco_jax/ablation/trees.py": "sweep",
+    "marco_jax/model/quantized.py": "quantize",
 }
 # What is declared and imported nowhere in the packages.
 NOT_IMPORTED = {

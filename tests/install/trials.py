@@ -21,7 +21,7 @@ ROOMS = {
 CORE = "core"
 ALL = "all"
 # Extras that are installed and used; ALL is these together.
-USER = ("demo", "plan", "curation", "sweep", "hf", "wandb", "harness")
+USER = ("demo", "plan", "curation", "sweep", "quantize", "hf", "wandb", "harness")
 # Extras that are resolved alone: machines without an accelerator cannot use them, or the tests do.
 RESOLVED = ("tpu", "gpu", "docs", "test")
 
@@ -171,6 +171,7 @@ _CURATE = (
     "--out=curated",
 )
 _WANDB = (*_TRAIN, *DATA, "--workdir=watched", "--config.wandb.project=marco")
+_QUANTIZED = (*_TRAIN, *DATA, "--workdir=rounded", "--config.quantize=int8")
 _HARNESS = ("python", "-m", "marco_jax.lm_eval", "--help")
 _SWEEP = (
     *("marco", "sweep", f"--config={CONFIGS / 'mixture_ablation.py'}", "--dry_run"),
@@ -214,6 +215,7 @@ _TRIALS = {
         Trial(_SWEEP, says="runs of 100 steps"),
         _python(_FIT, "predicts"),
     ],
+    "quantize": [Trial(_QUANTIZED)],
     "hf": [_python(_TOKENIZERS, "qwen2")],
     "wandb": [Trial(_WANDB)],
     "harness": [Trial(_HARNESS, says="--model_args"), _python(_SCORES, "scores")],
@@ -224,6 +226,7 @@ _MISSING = [
     _missing("plan", *_PLAN),
     _missing("curation", *_CURATE),
     _missing("sweep", *_SWEEP),
+    _missing("quantize", *_QUANTIZED),
     _missing("wandb", *_WANDB),
     _missing("harness", *_HARNESS),
 ]
