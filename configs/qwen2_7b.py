@@ -7,8 +7,8 @@
 The second command runs on every host; QWEN2_7B is what `marco import` writes, or a Hugging Face
 directory. docs/stage1_v5p_128.md is this run step by step, data and weights included.
 
-Length: 300 billion tokens at 1,048,576 a step. `marco plan` predicts 1.75 s a step or more, and a
-peak of 49.5 of 95 GiB a chip; at 60% MFU both stages take 8.8 days. No slice has run it.
+Length: 300 billion tokens at 1,048,576 a step. `marco plan` predicts 2.36 s a step, and a peak
+of 50.1 of 95 GiB a chip; at 60% MFU both stages take 8.8 days. No slice has run it.
 Results in the workdir: metrics.jsonl, eval/, and a checkpoint of 91 GB every 1,000 steps. All are
 kept: set --config.checkpoint.keep. Scores are bits per byte on held-out text and translation;
 benchmarks need --config.evaluation.tasks and --config.evaluation.data_dir.

@@ -5,7 +5,7 @@
         --config.data=SOURCES.json
 
 The recipe is that of configs/qwen2_7b.py, with the same 300 billion tokens at 1,048,576 a step.
-`marco plan` predicts 1.96 s a step or more, and a peak of 51.0 of 95 GiB a chip. No slice has run
+`marco plan` predicts a peak of about 52 of 95 GiB a chip, and the time of a step. No slice has run
 it. The other dense sizes are --config.model.preset=qwen3_0_6b, qwen3_1_7b, qwen3_4b, qwen3_14b and
 qwen3_32b, each with a machine and batch that fit it: `marco plan --search=N` finds them.
 """
