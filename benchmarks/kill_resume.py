@@ -32,6 +32,7 @@ import time
 from typing import Any
 
 from benchmarks.common import print_json, read_flags
+from marco_jax.training.clock import CLOCKED
 
 STEP, SAVE, EVALUATION = "step", "save", "evaluation"
 STEPS = 24
@@ -191,12 +192,11 @@ def outcome(workdir: pathlib.Path) -> dict[str, Any]:
 
     from marco_jax.weights.models import load_model
 
-    clocked = ("tokens_per_second", "mfu", "_seconds", "evaluation_share")
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     loaded = load_model(workdir)
     assert loaded.step == STEPS, f"{workdir} ends at step {loaded.step}"
     return {
-        "metrics": [{k: v for k, v in row.items() if not k.endswith(clocked)} for row in rows],
+        "metrics": [{k: v for k, v in row.items() if not k.endswith(CLOCKED)} for row in rows],
         "evaluations": {
             path.name: json.loads(path.read_text()) for path in sorted(workdir.glob("eval/*.json"))
         },

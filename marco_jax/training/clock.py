@@ -26,6 +26,10 @@ _OF_STEP = (INPUT, OTHERS, SAMPLING, REWARDS)
 STEP = "step"
 # The causes of goodput that parts belong to; other parts are causes of the same name.
 _CAUSES = {STEP: PRODUCTIVE, SAMPLING: PRODUCTIVE, REWARDS: PRODUCTIVE, OTHERS: "other"}
+# Endings of the names of metrics that the clock decides: two runs with the same numbers differ in
+# them.
+CLOCKED = ("tokens_per_second", "mfu", "_seconds", "goodput")
+CLOCKED += tuple(f"{name}_share" for name in (EVALUATION, SAMPLING, REWARDS))
 
 
 class Clock:

@@ -16,6 +16,7 @@ import pytest
 from marco_jax.__main__ import main
 from marco_jax.data.resume_order import OrderChanged
 from marco_jax.reports.run_data import read_metrics
+from marco_jax.training.clock import CLOCKED
 from marco_jax.training.loop import STOPPED, train
 from marco_jax.weights.models import load_model
 
@@ -29,10 +30,9 @@ EVALUATION = (
 
 def losses(workdir):
     """Every figure of every step that is about the step, not about the clock."""
-    clocked = ("tokens_per_second", "mfu", "_seconds", "evaluation_share")
     rows = read_metrics(pathlib.Path(workdir) / "metrics.jsonl")
     return [
-        {name: value for name, value in row.items() if not name.endswith(clocked)} for row in rows
+        {name: value for name, value in row.items() if not name.endswith(CLOCKED)} for row in rows
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from marco_jax.__main__ import main
 from marco_jax.reports.run_data import read_metrics
+from marco_jax.training.clock import CLOCKED
 from marco_jax.training.loop import train
 from marco_jax.weights.models import load_model
 
@@ -74,9 +75,8 @@ def tuned(small_config, base, data):
 
 def figures(workdir):
     """The lines of metrics, without what the clock says."""
-    clocked = ("tokens_per_second", "mfu", "_seconds", "evaluation_share")
     rows = read_metrics(pathlib.Path(workdir) / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if not k.endswith(clocked)} for row in rows]
+    return [{k: v for k, v in row.items() if not k.endswith(CLOCKED)} for row in rows]
 
 
 def assert_same_run(workdir, other):

@@ -12,6 +12,7 @@ from marco_jax.files import read_json_lines
 from marco_jax.reports.run_data import load_run, read_metrics
 from marco_jax.reports.run_page import write_report
 from marco_jax.training.checks import check_config
+from marco_jax.training.clock import CLOCKED
 from marco_jax.training.loop import train
 from marco_jax.weights.models import load_model
 from tests.processes import run_processes
@@ -72,11 +73,10 @@ def rewarded(small_config, base, data):
 
 
 def lines_of(workdir):
-    clocked = ("tokens_per_second", "mfu", "_seconds", "_share")
     rows = read_metrics(pathlib.Path(workdir) / "metrics.jsonl")
     kept = ("cut_share", "alike_share", "unused_share", "clip_share")
     return [
-        {k: v for k, v in row.items() if k.startswith(kept) or not k.endswith(clocked)}
+        {k: v for k, v in row.items() if k.startswith(kept) or not k.endswith(CLOCKED)}
         for row in rows
     ]
 
