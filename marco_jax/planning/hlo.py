@@ -20,7 +20,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from marco_jax.planning.hlo_text import BYTES, HloInstruction, Shape, called_by, integers_in, parse
+from marco_jax.planning.hlo_text import (
+    BYTES,
+    HloInstruction,
+    Shape,
+    called_by,
+    integers_in,
+    is_done,
+    is_fused_gather,
+    is_start,
+    parse,
+)
 
 # Collectives between slices are compiled to `send`: transfers through the hosts, along the mesh
 # axis `slice`. Each is counted with the bytes that it sends.
@@ -111,21 +121,11 @@ def analyze(text: str, axis_names: tuple[str, ...], axis_sizes: tuple[int, ...])
         return total
 
     total = count(entry)
-    return ProgramCost(float(total["matmul"]), float(total["attention"]), tuple(_listed(total)))
+    return ProgramCost(float(total["matmul"]), float(total["attention"]), tuple(listed(total)))
 
 
-def collectives_of(
-    items: Sequence[HloInstruction],
-    shapes: Mapping[str, tuple[Shape, ...]],
-    axis_names: tuple[str, ...],
-    axis_sizes: tuple[int, ...],
-) -> list[Collective]:
-    """One execution of the collectives among instructions; `shapes` has their operands' results."""
-    costs = (own_cost(item, shapes, axis_names, axis_sizes) for item in items)
-    return [item for cost in costs for item in _listed(cost)]
-
-
-def _listed(total: Mapping) -> Iterator[Collective]:
+def listed(total: Mapping) -> Iterator[Collective]:
+    """The collectives of a cost, as `own_cost` or the sum over a program has them."""
     for key, times in total.items():
         if not isinstance(key, str):
             wire = times * _wire(key[0], key[2], key[3])
@@ -159,16 +159,12 @@ def _overlapping(items: Sequence[HloInstruction], work: Sequence[float]) -> set[
     carried: dict[str, set[str]] = {}  # by instruction, collectives in flight that it depends on
     for item, flops in zip(items, work, strict=True):
         flying = set().union(*(carried.get(name, ()) for name in item.operands)) & since.keys()
-        if item.operation.endswith("-done") or item.name.startswith("async-collective-done"):
+        if is_done(item):
             found |= {name for name in flying if since.pop(name) > 0}
             continue
         for name in since:
             since[name] += flops
-        if (
-            item.operation.endswith("-start")
-            or item.operation == "send"
-            or item.name.startswith("async-collective-start")
-        ):
+        if is_start(item):
             since[item.name] = 0.0
             flying = {item.name}
         if flying:
@@ -182,7 +178,7 @@ def _is_counted(item: HloInstruction, child: str) -> bool:
     The TPU compiler writes a gather that overlaps with products three times: in a start, in the
     fusion with the products, and in a done.
     """
-    return item.name.startswith("async-collective-done") or child.startswith("async_collective_")
+    return is_done(item) or is_fused_gather(child)
 
 
 def own_cost(

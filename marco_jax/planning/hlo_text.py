@@ -110,6 +110,25 @@ def _trips(item: HloInstruction, condition: list[HloInstruction]) -> int:
     return bounds[0] if len(bounds) == 1 else 1
 
 
+def is_start(item: HloInstruction) -> bool:
+    """Whether an instruction puts in flight what another ends."""
+    return (
+        item.operation.endswith("-start")
+        or item.operation in ("send", "recv")
+        or item.name.startswith("async-collective-start")
+    )
+
+
+def is_done(item: HloInstruction) -> bool:
+    """Whether an instruction ends what is in flight among its operands."""
+    return item.operation.endswith("-done") or item.name.startswith("async-collective-done")
+
+
+def is_fused_gather(computation: str) -> bool:
+    """Whether a computation has products beside a gather that another instruction has started."""
+    return computation.startswith("async_collective_")
+
+
 def estimated_cycles(item: HloInstruction) -> int:
     """The TPU compiler's own estimate of an instruction's cycles; 0 without one."""
     found = _CYCLES.search(item.text)

@@ -1,7 +1,8 @@
 """Predicts how long a compiled TPU program takes, by going through its schedule.
 
-The text of optimized HLO lists instructions in the order of their execution. Two clocks go through
-it: that of the cores, and for each network that of its links, which carry one collective at a time.
+The text of optimized HLO lists instructions in the order of their execution. Clocks go through it:
+that of the cores, and those of the links within slices and between them, which carry one collective
+at a time.
 An instruction takes the cycles that the compiler estimates for it, written beside it; one without
 an estimate takes the time of its FLOPs, or of its bytes in memory if that is longer. A collective
 between instructions stops the cores until it ends; one whose end is a later instruction stops them
@@ -12,17 +13,19 @@ A loop takes its body's time in each iteration.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 
-from marco_jax.planning.hlo import COLLECTIVES, Collective, collectives_of, own_cost
+from marco_jax.planning.hlo import COLLECTIVES, Collective, listed, own_cost
 from marco_jax.planning.hlo_text import (
     BYTES,
     HloInstruction,
     Shape,
     called_by,
     estimated_cycles,
+    is_done,
+    is_fused_gather,
+    is_start,
     parse,
 )
 from marco_jax.planning.network import seconds_on_wire
@@ -32,7 +35,7 @@ from marco_jax.runtime.chips import Chip
 _ATTENTION_SHARE = 0.5
 _FREE = frozenset(
     ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
-    + ("partition-id", "replica-id", "iota", "optimization-barrier", "custom-call-start")
+    + ("partition-id", "replica-id", "iota", "optimization-barrier")
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
 
@@ -57,6 +60,30 @@ class _Machine:
     bandwidths: Mapping[str, float]
     axis_names: tuple[str, ...]
     axis_sizes: tuple[int, ...]
+    # Of one execution of computations that have been gone through.
+    times: dict[str, ScheduledTime] = dataclasses.field(default_factory=dict)
+    flops: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def time_of(self, name: str) -> ScheduledTime:
+        """The time of one execution of a computation, with idle links at its start."""
+        if name not in self.times:
+            run = _Run(self, self.computations[name])
+            for item in run.items:
+                run.step(item)
+            self.times[name] = ScheduledTime(run.now, run.waits_for_links, run.waits_for_memory)
+        return self.times[name]
+
+    def costs_of(self, name: str) -> Sequence[Mapping]:
+        """What the instructions of a computation cost themselves, as hlo.own_cost has it."""
+        items = self.computations[name]
+        shapes = {item.name: item.results for item in items}
+        return [own_cost(item, shapes, self.axis_names, self.axis_sizes) for item in items]
+
+    def flops_of(self, name: str) -> float:
+        """FLOPs of the matrix products in a fused computation."""
+        if name not in self.flops:
+            self.flops[name] = sum(cost.get("matmul", 0.0) for cost in self.costs_of(name))
+        return self.flops[name]
 
 
 def scheduled_time(
@@ -76,34 +103,18 @@ def scheduled_time(
         bandwidths: bytes per second by mesh axis, as network.axis_bandwidths has them.
     """
     computations, entry = parse(text)
-    machine = _Machine(computations, chip, bandwidths, axis_names, axis_sizes)
-    times: dict[str, ScheduledTime] = {}
-    return _time(entry, machine, times)
-
-
-def _time(name: str, machine: _Machine, times: dict[str, ScheduledTime]) -> ScheduledTime:
-    """The time of one execution of a computation, with idle links at its start."""
-    if name not in times:
-        run = _Run(machine, machine.computations[name], times)
-        for item in run.items:
-            run.step(item)
-        times[name] = ScheduledTime(run.now, run.waits_for_links, run.waits_for_memory)
-    return times[name]
+    return _Machine(computations, chip, bandwidths, axis_names, axis_sizes).time_of(entry)
 
 
 class _Run:
     """One pass through a computation's schedule; times are seconds since its start."""
 
-    def __init__(
-        self,
-        machine: _Machine,
-        items: Sequence[HloInstruction],
-        times: dict[str, ScheduledTime],
-    ) -> None:
-        self.machine, self.items, self.times = machine, items, times
+    def __init__(self, machine: _Machine, items: Sequence[HloInstruction]) -> None:
+        self.machine, self.items = machine, items
         self.shapes = {item.name: item.results for item in items}
         self.now = self.waits_for_links = self.waits_for_memory = 0.0
-        self.links_free = self.memory_free = 0.0
+        self.memory_free = 0.0
+        self.links_free = {"within": 0.0, "between": 0.0}  # slices
         self.ends: dict[str, tuple[float, bool]] = {}  # of what is in flight; whether on the links
         self.carried: dict[str, set[str]] = {}
 
@@ -113,21 +124,17 @@ class _Run:
         if operation in _FREE and not item.name.startswith("async-collective"):
             self._carry(item)
             return
-        if operation.endswith("-done") or item.name.startswith("async-collective-done"):
+        if is_done(item):
             for name in self._flying(item):
                 self._wait(*self.ends.pop(name))
             return
         times, called = called_by(item, self.machine.computations)
         if operation in ("while", "conditional", "call"):
             for child in called:
-                self._add(_time(child, self.machine, self.times).times(times))
+                self._add(self.machine.time_of(child).times(times))
             return
         found = self._collectives(item, called)
-        if (
-            operation.endswith("-start")
-            or operation in ("send", "recv")
-            or item.name.startswith("async-collective-start")
-        ):
+        if is_start(item):
             self._start(item, found)
             return
         if found:
@@ -158,9 +165,13 @@ class _Run:
 
     def _send(self, collectives: Sequence[Collective]) -> float:
         """Puts collectives on the links, behind what they carry; returns when they end."""
-        seconds = sum(seconds_on_wire(collectives, self.machine.bandwidths))
-        self.links_free = max(self.links_free, self.now) + seconds
-        return self.links_free
+        seconds = seconds_on_wire(collectives, self.machine.bandwidths)
+        end = self.now
+        for links, taken in zip(self.links_free, seconds, strict=True):
+            if taken:
+                self.links_free[links] = max(self.links_free[links], self.now) + taken
+                end = max(end, self.links_free[links])
+        return end
 
     def _start(self, item: HloInstruction, found: Sequence[Collective]) -> None:
         if found:
@@ -178,18 +189,18 @@ class _Run:
         Those that run within a fusion with products count where they started.
         """
         if item.operation.removesuffix("-start") in COLLECTIVES:
-            return collectives_of([item], self.shapes, *self._axes())
-        found: list[Collective] = []
-        for child in called:
-            if child.startswith("async_collective_"):
-                continue
-            items = self.machine.computations[child]
-            shapes = {inner.name: inner.results for inner in items}
-            found += collectives_of(items, shapes, *self._axes())
-        return found
+            return list(listed(self._own_cost(item)))
+        costs = (
+            cost
+            for child in called
+            if not is_fused_gather(child)
+            for cost in self.machine.costs_of(child)
+        )
+        return [collective for cost in costs for collective in listed(cost)]
 
-    def _axes(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        return self.machine.axis_names, self.machine.axis_sizes
+    def _own_cost(self, item: HloInstruction) -> Mapping:
+        machine = self.machine
+        return own_cost(item, self.shapes, machine.axis_names, machine.axis_sizes)
 
     def _compute(self, item: HloInstruction, called: Sequence[str]) -> float:
         """Seconds of an instruction on the cores."""
@@ -198,24 +209,11 @@ class _Run:
             return 0.0
         if cycles := estimated_cycles(item):
             return cycles / chip.clock
-        own = own_cost(item, self.shapes, *self._axes())
+        own = self._own_cost(item)
         flops, attention = own.get("matmul", 0.0), own.get("attention", 0.0)
-        for child in called:
-            flops += self._flops(child)
+        flops += sum(map(self.machine.flops_of, called))
         seconds = flops / chip.peak_flops + attention / (_ATTENTION_SHARE * chip.peak_flops)
         return max(seconds, self._moved_bytes(item, called) / chip.hbm_bandwidth)
-
-    @functools.cached_property
-    def _flops_of(self) -> dict[str, float]:
-        return {}
-
-    def _flops(self, name: str) -> float:
-        if name not in self._flops_of:
-            items = self.machine.computations[name]
-            shapes = {item.name: item.results for item in items}
-            costs = (own_cost(item, shapes, *self._axes()) for item in items)
-            self._flops_of[name] = sum(cost.get("matmul", 0.0) for cost in costs)
-        return self._flops_of[name]
 
     def _moved_bytes(self, item: HloInstruction, called: Sequence[str]) -> float:
         """Bytes that an instruction reads and writes; of a slice, those of the slice."""
@@ -226,11 +224,12 @@ class _Run:
         if item.operation in _SLICES:
             return 2 * written
         if called:
-            return self._fusion_bytes(item, called[0], written)
+            return self._fusion_bytes(called[0], written)
         read = sum(_size(shape) for name in item.operands for shape in self.shapes.get(name, ()))
         return read + written
 
-    def _fusion_bytes(self, item: HloInstruction, name: str, written: float) -> float:
+    def _fusion_bytes(self, name: str, written: float) -> float:
+        """Bytes of a fusion with a computation: of parameters that are only sliced, the slices."""
         inner = self.machine.computations[name]
         uses: dict[str, list[HloInstruction]] = {}
         for line in inner:

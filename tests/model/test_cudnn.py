@@ -56,6 +56,18 @@ def emulated(monkeypatch):
     monkeypatch.setattr(cudnn, "cudnn_backward", emulated_backward)
 
 
+def attend(implementation, positions, segment_ids, *operands):
+    """Attention from query, key and value of packed rows."""
+    return attention(
+        *operands,
+        query_positions=positions,
+        key_positions=positions,
+        query_segment_ids=segment_ids,
+        key_segment_ids=segment_ids,
+        implementation=implementation,
+    )
+
+
 def value_and_grads(implementation, heads, kv_heads, positions, segment_ids):
     rng = np.random.default_rng(heads)
     batch = segment_ids.shape[0]
@@ -64,14 +76,7 @@ def value_and_grads(implementation, heads, kv_heads, positions, segment_ids):
     documents = (segment_ids > 0)[..., None, None]
 
     def run(*operands):
-        out = attention(
-            *operands,
-            query_positions=positions,
-            key_positions=positions,
-            query_segment_ids=segment_ids,
-            key_segment_ids=segment_ids,
-            implementation=implementation,
-        )
+        out = attend(implementation, positions, segment_ids, *operands)
         return jnp.where(documents, out, 0)
 
     @jax.jit
@@ -146,14 +151,7 @@ def lowered_calls(function, *operands):
 
 def attention_loss(implementation, positions, segment_ids):
     def loss(query, key, value):
-        out = attention(
-            *(query, key, value),
-            query_positions=positions,
-            key_positions=positions,
-            query_segment_ids=segment_ids,
-            key_segment_ids=segment_ids,
-            implementation=implementation,
-        )
+        out = attend(implementation, positions, segment_ids, query, key, value)
         return out.astype(jnp.float32).sum()
 
     return loss
