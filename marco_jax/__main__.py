@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from marco_jax.commands.flags import check_path_flags
 from marco_jax.commands.parser import create_parser
 from marco_jax.extras import missing_extra
-from marco_jax.runtime.host_memory import keep_freed_memory
+from marco_jax.runtime.host_memory import keep_freed_memory, leave_out_absent_tpu
 from marco_jax.runtime.logs import configure_logging
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
@@ -28,9 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging()
     # TensorFlow reads and tokenises data; its start-up notes do not help a user of this program.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if argv is None and arguments.command == "train":
+    if argv is None:
         # The process is ours, and JAX has not started.
-        keep_freed_memory()
+        leave_out_absent_tpu()
+        if arguments.command == "train":
+            keep_freed_memory()
     # Rooms are imported by the command that needs them: --help answers at once.
     from marco_jax.runtime.errors import RunFailed
 

@@ -23,19 +23,6 @@ _TYPES = {
 QUANTIZATIONS = ("none", *_TYPES)
 
 
-def check_quantization(name: str) -> None:
-    """Checks a value of `config.quantize`.
-
-    Raises:
-        ValueError: an unknown name.
-        MissingExtra: the library is not installed.
-    """
-    if name not in QUANTIZATIONS:
-        raise ValueError(f"quantize is {name!r}: choose one of {', '.join(QUANTIZATIONS)}")
-    if name != "none":
-        _options(name)
-
-
 def quantized_product(x: jax.Array, kernel: jax.Array, inputs: int, name: str) -> jax.Array:
     """Multiplies [..., *inputs] by [*inputs, *outputs] in 8 bits; the dtype of the result is x's.
 
@@ -44,11 +31,15 @@ def quantized_product(x: jax.Array, kernel: jax.Array, inputs: int, name: str) -
         kernel: like x.
         inputs: how many axes are summed over.
         name: one of QUANTIZATIONS but "none".
+
+    Raises:
+        MissingExtra: qwix is not installed.
     """
+    options = _options(name)
     from qwix._src.core.dot_general_qt import dot_general_qt
 
     summed = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))
-    return dot_general_qt(x, kernel, (summed, ((), ())), _options(name)).astype(x.dtype)
+    return dot_general_qt(x, kernel, (summed, ((), ())), options).astype(x.dtype)
 
 
 @functools.cache

@@ -26,7 +26,6 @@ from marco_jax.model.mesh import (
     create_mesh,
     replicate_kv_heads,
 )
-from marco_jax.model.quantized import check_quantization
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.objectives.losses import LossOptions, default_logits_mib
 from marco_jax.objectives.policy_gradient import PolicyOptions
@@ -113,7 +112,6 @@ def check_run(config: ConfigDict, model: Qwen2Config, sharding: Sharding) -> Non
         ValueError: names what does not fit, and the remedy.
     """
     compiler_options(config.compiler_options, sharding.mesh.devices.flat[0])
-    check_quantization(config.quantize)
     if config.remat == "offload" and sharding.platform in GPU_PLATFORMS:
         # The fix is openxla/xla pull request 46231, "Fix reversed dynamic-slice offset for
         # offloaded scan residuals"; no released version is known to have it.

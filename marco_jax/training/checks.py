@@ -33,6 +33,7 @@ from marco_jax.languages import LANGUAGES, add_config_languages, get_language, n
 from marco_jax.model.attention import IMPLEMENTATIONS
 from marco_jax.model.lora import adapter_table
 from marco_jax.model.mesh import Sharding
+from marco_jax.model.quantized import QUANTIZATIONS
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.model.remat import REMAT_POLICIES
@@ -81,6 +82,8 @@ def check_config(config: ConfigDict) -> None:
     _check_override(config, list(mixtures))
     _check_evaluation(config)
     profiled_steps(config.profile)
+    if config.quantize != QUANTIZATIONS[0]:
+        require("quantize", f"quantize={config.quantize}")
     if config.wandb.project:
         require("wandb", f"wandb.project={config.wandb.project!r}")
 
@@ -160,11 +163,12 @@ def _check_numbers(config: ConfigDict) -> None:
 
 
 def check_names(config: ConfigDict) -> None:
-    """Refuses a remat, dtype, attention or policy that does not exist (ConfigError)."""
+    """Refuses a remat, dtype, attention, quantize or policy that does not exist (ConfigError)."""
     for name, known in (
         ("remat", tuple(REMAT_POLICIES)),
         ("dtype", DTYPES),
         ("attention", IMPLEMENTATIONS),
+        ("quantize", QUANTIZATIONS),
         ("data_errors", ERROR_POLICIES),
     ):
         if config[name] not in known:

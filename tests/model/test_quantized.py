@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marco_jax.model.quantized import check_quantization, quantized_product
+from marco_jax.model.quantized import quantized_product
 from marco_jax.training.step import StepOptions
 from tests.training.test_step import make_trainer, random_batch
 
@@ -63,8 +63,3 @@ def test_fifty_steps_in_int8_follow_those_in_float32():
     plain = losses["none"]
     assert plain[-1] < 0.9 * plain[0]
     assert np.abs(losses["int8"] - plain).max() < 0.01 * plain[0]
-
-
-def test_an_unknown_type_is_one_line():
-    with pytest.raises(ValueError, match="quantize is 'int4': choose one of none, int8, fp8"):
-        check_quantization("int4")

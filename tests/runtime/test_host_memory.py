@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import marco_jax
+from marco_jax.runtime import host_memory
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 
@@ -54,3 +55,24 @@ def test_on_a_cpu_freed_memory_is_taken_again():
 )
 def test_elsewhere_and_on_request_the_allocator_is_left_alone(environment):
     assert not told_and_faults(**environment)[0]
+
+
+@pytest.mark.parametrize(
+    ("installed", "accelerators", "given", "expected"),
+    [
+        (True, [], None, "cpu"),
+        (True, ["/dev/accel0"], None, None),
+        (False, [], None, None),
+        (True, [], "cuda,cpu", "cuda,cpu"),
+    ],
+)
+def test_an_absent_tpu_is_left_out(monkeypatch, installed, accelerators, given, expected):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if given:
+        monkeypatch.setenv("JAX_PLATFORMS", given)
+    with monkeypatch.context() as patch:
+        patch.setattr(host_memory.glob, "glob", lambda pattern: accelerators)
+        patch.setattr(host_memory.importlib.util, "find_spec", lambda name: installed or None)
+        host_memory.leave_out_absent_tpu()
+    assert os.environ.get("JAX_PLATFORMS") == expected
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)

@@ -58,6 +58,7 @@ def marco(root, overrides, tmp_path, monkeypatch):
         ("remat=minimum", "did you mean 'minimal'"),
         ("dtype=bf16", "did you mean 'bfloat16'"),
         ("dtype=int8", "dtype is 'int8'"),
+        ("quantize=int4", "quantize is 'int4', which is not known: did you mean 'int8'"),
         ("attention=flash", "did you mean 'splash'"),
         ("tokenizer.path=nowhere", "tokenizer.path is 'nowhere'"),
         ("checkpoint.keep_every=2", "checkpoint.keep"),
