@@ -113,24 +113,25 @@ class Peer:
         self._process.wait()
 
 
+@dataclasses.dataclass
 class Ids:
     """Enough of a tokenizer for an engine that reads and writes ids: no id ends a text."""
 
-    eos_id = -2
-    vocab_size = VOCABULARY
+    vocab_size: int = VOCABULARY
+    eos_id: int = -2
 
     def decode(self, ids: list[int]) -> str:
         """Nothing: texts are not compared."""
         return ""
 
 
-def save_small_model(directory: str) -> None:
+def save_small_model(directory: str, vocabulary: int = VOCABULARY) -> None:
     """Writes the small model with random weights as a Hugging Face directory."""
     from marco_jax.model.qwen2 import init_params
     from marco_jax.model.qwen2_config import PRESETS
     from marco_jax.weights.huggingface import save_huggingface
 
-    config = dataclasses.replace(PRESETS["small"], vocab_size=VOCABULARY)
+    config = dataclasses.replace(PRESETS["small"], vocab_size=vocabulary)
     save_huggingface(directory, config, init_params(config, seed=0), overwrite=True)
 
 
@@ -140,7 +141,7 @@ def load_engine(directory: str) -> tuple[Any, Any]:
     from marco_jax.weights.huggingface import load_huggingface
 
     config, params = load_huggingface(directory)
-    return Engine(config, Ids(), max_length=4096), params
+    return Engine(config, Ids(config.vocab_size), max_length=4096), params
 
 
 def load_torch(directory: str) -> Any:

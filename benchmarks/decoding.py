@@ -1,6 +1,6 @@
 """Greedy generation on a CPU beside `transformers.generate`.
 
-    python -m benchmarks.decoding --batches=1,8,32 --rounds=3
+    python -m benchmarks.decoding --batches=1,8,32 --rounds=3 --vocabulary=32000
 
 Both have the same float32 weights of the small model, prompts of 128 tokens and 128 new ones, which
 nothing ends. A is `Engine.generate`, from ids to ids, B is Qwen2ForCausalLM.generate; they take
@@ -66,10 +66,10 @@ def their_side(directory: str) -> Generate:
     return generate
 
 
-def compare(batch: int, directory: str, rounds: int) -> dict[str, Any]:
+def compare(batch: int, vocabulary: int, directory: str, rounds: int) -> dict[str, Any]:
     """One batch size."""
     ours, theirs = our_side(directory), their_side(directory)
-    prompts = np.random.default_rng(0).integers(0, common.VOCABULARY, (batch, PROMPT))
+    prompts = np.random.default_rng(0).integers(0, vocabulary, (batch, PROMPT))
     first = common.Times()
     first.call(lambda: ours(prompts))
     times = common.take_turns(
@@ -77,6 +77,7 @@ def compare(batch: int, directory: str, rounds: int) -> dict[str, Any]:
     )
     return {
         "batch": batch,
+        "vocabulary": vocabulary,
         "ratio": round(times[THEIRS].median / times[OURS].median, 3),
         "tokens_per_second": {name: round(batch * NEW / t.median, 1) for name, t in times.items()},
         "first_call_with_compilation_seconds": round(first.median, 1),
@@ -160,6 +161,7 @@ def main() -> None:
         new=(128, "new tokens of each at most"),
         temperature=(0.0, "of sampling; 0 is greedy"),
         batches=((1, 8, 32), "sequences generated at once"),
+        vocabulary=(common.VOCABULARY, "entries of the small model's"),
         rounds=(3, "turns of each side"),
     )
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -169,8 +171,9 @@ def main() -> None:
             common.print_json(compare_drafts(name, batch, args))
         return
     with tempfile.TemporaryDirectory() as directory:
-        common.save_small_model(directory)
-        common.print_json([compare(size, directory, args.rounds) for size in args.batches])
+        common.save_small_model(directory, args.vocabulary)
+        for size in args.batches:
+            common.print_json(compare(size, args.vocabulary, directory, args.rounds))
 
 
 if __name__ == "__main__":

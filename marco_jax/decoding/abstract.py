@@ -14,7 +14,7 @@ from marco_jax.decoding import decode, kernels
 from marco_jax.decoding.caches import KeyValues, Prefix
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.requests import Sampling
-from marco_jax.model.cpu import takes_views
+from marco_jax.model.cpu import LayerViews, takes_views
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
@@ -54,9 +54,10 @@ def abstract_kernels(
         placed = jax.NamedSharding(runtime.sharding.mesh, runtime.rows if spec is None else spec)
         return jax.ShapeDtypeStruct(shape, kind, sharding=placed)
 
-    def cache(rows: int, spec: PartitionSpec) -> KeyValues:
+    def cache(rows: int, spec: PartitionSpec, stacked: bool = True) -> KeyValues:
         sizes = (config.num_hidden_layers, rows, runtime.cached_heads, length, config.head_dim)
-        return KeyValues(array(sizes, dtype, spec), array(sizes, dtype, spec))
+        one = array(sizes if stacked else sizes[1:], dtype, spec)
+        return KeyValues(one, one)
 
     key = jax.eval_shape(lambda: jax.random.key(0)).dtype
     ids, rows = array((batch, length)), array((batch,))
@@ -66,7 +67,11 @@ def abstract_kernels(
         array((), spec=whole),
     )
     keys, done = array((batch,), key), array((batch,), jnp.bool)
-    state = decode.DecodeState(cache(batch, runtime.cache), rows, rows, rows, done, keys)
+    layers, cached = _abstract_layers(params, runtime), cache(batch, runtime.cache)
+    if layers is not None:
+        own = cache(batch, runtime.rows, stacked=False)
+        cached = (own,) * config.num_hidden_layers
+    state = decode.DecodeState(cached, rows, rows, rows, done, keys)
     new = decode.NewRows(ids, rows, rows, rows, keys)
     one, count = array((1, length), spec=whole), array((), spec=whole)
 
@@ -80,11 +85,11 @@ def abstract_kernels(
     yield "score_after_prefix", fixed(kernels.score), (params, read, prefix)
     yield "prefill", fixed(decode.fill, ("state",), sampling=greedy), (params, state, new)
     emit = fixed(decode.decode, ("state",), steps=1, eos_ids=(0,), sampling=greedy)
-    yield "decode", emit, (params, _abstract_layers(params, runtime), state, count)
+    yield "decode", emit, (params, layers, state, count)
 
 
-def _abstract_layers(params: Any, runtime: Runtime) -> list[Any] | None:
-    """The abstract result of `cpu.layer_views`."""
+def _abstract_layers(params: Any, runtime: Runtime) -> LayerViews | None:
+    """The abstract result of `cpu.layer_views` for one row."""
     if not takes_views(runtime.sharding):
         return None
     mesh = runtime.sharding.mesh
@@ -94,4 +99,4 @@ def _abstract_layers(params: Any, runtime: Runtime) -> list[Any] | None:
         ),
         params["layers"],
     )
-    return [one] * runtime.config.num_hidden_layers
+    return LayerViews([one] * runtime.config.num_hidden_layers, transposed=False)

@@ -24,7 +24,7 @@ from marco_jax.decoding.launcher import Launcher
 from marco_jax.decoding.padded_shapes import bucket
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.requests import GenerateRequest, Generation, Sampling
-from marco_jax.model.cpu import layer_views
+from marco_jax.model.cpu import LayerViews, layer_views
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import bind
 
@@ -44,7 +44,7 @@ def search(
     pending = [(number, engine.cut_prompt(request)) for number, request in enumerate(requests)]
     pending.sort(key=lambda one: (requests[one[0]].max_new_tokens, -len(one[1])))
     results: dict[int, Generation] = {}
-    layers = layer_views(params, engine.runtime.sharding)
+    layers = layer_views(params, engine.config, engine.runtime.sharding, rows=beams)
     while pending:
         steps = requests[pending[0][0]].max_new_tokens
         slots = bucket(len(pending[0][1])) + steps
@@ -63,7 +63,7 @@ def search(
 def _search_batch(
     engine: Launcher,
     params: Params,
-    layers: list[Params] | None,
+    layers: LayerViews | None,
     prompts: list[list[int]],
     steps: int,
     beams: int,
@@ -121,7 +121,7 @@ class Beams(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("beams", "steps", "eos_id", "runtime"))
 def beam_search(
     params: Params,
-    layers: list[Params] | None,
+    layers: LayerViews | None,
     state: DecodeState,
     length_penalty: jax.Array,
     *,
@@ -133,7 +133,7 @@ def beam_search(
     """Searches the likeliest continuations of each prompt.
 
     Args:
-        layers: `cpu.layer_views(params, runtime.sharding)`.
+        layers: `cpu.layer_views` of the parameters.
         state: `beams` adjacent rows per prompt. The first of them is filled with the prompt;
             `tokens` is the prompt's last token and `positions` its position.
         length_penalty: float32 []; 0 ranks by sum, 1 by mean, and more favours length.
@@ -162,9 +162,9 @@ def beam_search(
                 tokens[:, None],
                 (positions + step)[:, None],
                 cache=Writing(cache),
-                layers=layers,
+                layers=layers and layers.layers,
                 dtype=runtime.dtype,
-                layout=runtime.layout(),
+                layout=runtime.emitting(layers),
             )
             logprobs = jax.nn.log_softmax(head.logits(hidden[:, 0]))
             emitted = jnp.arange(logprobs.shape[-1]) < runtime.emitted_vocab_size

@@ -26,6 +26,11 @@ class KeyValues(NamedTuple):
     value: jax.Array
 
 
+# A cache whose layers are stacked, or the cache of each layer, [batch, kv_heads, slots, head_dim]:
+# on a CPU, where layers are unrolled, XLA would copy a layer out of the stack at every step.
+Cached = KeyValues | tuple[KeyValues, ...]
+
+
 class Prefix(NamedTuple):
     """Keys and values of a prefix that all rows share, computed once.
 
@@ -83,7 +88,7 @@ class Writing(NamedTuple):
     Slots after a row's last token may hold any values: a query at position p attends to slots 0..p.
     """
 
-    cache: KeyValues
+    cache: Cached
 
     def attend(
         self,
@@ -96,28 +101,60 @@ class Writing(NamedTuple):
     ) -> tuple[jax.Array, Writing]:
         """Attention of new tokens, [batch, new, heads, head_dim]; see qwen2.Cache."""
         rows, positions = jnp.arange(query.shape[0])[:, None], inputs.positions
+        stacked = isinstance(self.cache, KeyValues)
+        index = (layer, rows, slice(None), positions)[0 if stacked else 1 :]
 
         def put(slots: jax.Array, new: jax.Array) -> jax.Array:
-            return slots.at[layer, rows, :, positions].set(
+            return slots.at[index].set(
                 new.astype(slots.dtype), mode="promise_in_bounds", unique_indices=True
             )
 
-        cache = KeyValues(put(self.cache.key, key), put(self.cache.value, value))
-        keys, values = cache.key[layer], cache.value[layer]  # [batch, kv_heads, slots, head_dim]
+        old = self.cache if stacked else self.cache[layer]
+        cache = own = KeyValues(put(old.key, key), put(old.value, value))
+        if stacked:
+            own = KeyValues(*(x[layer] for x in own))
+        else:
+            cache = (*self.cache[:layer], own, *self.cache[layer + 1 :])
+        keys, values = (x.astype(query.dtype) for x in own)  # [batch, kv_heads, slots, head_dim]
         batch, new, heads, head_dim = query.shape
         kv_heads, slots = keys.shape[1:3]
         group = heads // kv_heads
         grouped = query.reshape(batch, new, kv_heads, group, head_dim).transpose(0, 2, 1, 3, 4)
         grouped = grouped.reshape(batch, kv_heads, new * group, head_dim)
-        scores = jnp.einsum(
-            "bkgd,bksd->bkgs", grouped, keys.astype(query.dtype), preferred_element_type=jnp.float32
-        )
+        kind = jnp.float32
+        if attention == "keys_first":
+            # As in `cpu.few_rows_product`.
+            scores = jnp.einsum("bksd,bkgd->bksg", keys, grouped, preferred_element_type=kind)
+            scores = jnp.swapaxes(jax.lax.optimization_barrier(scores), 2, 3)
+        else:
+            scores = jnp.einsum("bkgd,bksd->bkgs", grouped, keys, preferred_element_type=kind)
         mask = jnp.arange(slots) <= positions[..., None]  # [batch, new, slots]
         mask = jnp.repeat(mask, group, axis=1)[:, None]
         weights = _softmax(scores * head_dim**-0.5, mask).astype(query.dtype)
-        out = jnp.einsum("bkgs,bksd->bkgd", weights, values.astype(query.dtype))
+        out = jnp.einsum("bkgs,bksd->bkgd", weights, values)
         out = out.reshape(batch, kv_heads, new, group, head_dim).transpose(0, 2, 1, 3, 4)
         return out.reshape(batch, new, heads, head_dim), Writing(cache)
+
+
+def put_slots(cache: Cached, new: KeyValues, row: jax.Array, slot: jax.Array) -> Cached:
+    """Copies keys and values of one row, [layers, 1, kv_heads, new, head_dim], into a cache.
+
+    A row past the last changes nothing: slices are clamped to the last row, so the old values are
+    written back there.
+    """
+
+    def put(slots: jax.Array, new: jax.Array) -> jax.Array:  # both with a layer axis
+        index = (0, row, 0, slot, 0)
+        old = jax.lax.dynamic_slice(slots, index, new.shape)
+        new = jnp.where(row < slots.shape[1], new.astype(slots.dtype), old)
+        return jax.lax.dynamic_update_slice(slots, new, index)
+
+    if isinstance(cache, KeyValues):
+        return KeyValues(*map(put, cache, new))
+    return tuple(
+        KeyValues(*(put(x[None], y[layer : layer + 1])[0] for x, y in zip(own, new, strict=True)))
+        for layer, own in enumerate(cache)
+    )
 
 
 def empty(shape: tuple[int, ...], dtype: jnp.dtype) -> KeyValues:

@@ -58,9 +58,8 @@ def generate(
         for number, request in enumerate(requests)
     ]
     results: dict[int, Generation] = {}
-    layers = layer_views(params, engine.runtime.sharding)
     for same in _by_slots(pending):
-        batch = _Batch(engine, params, layers, same, sampling, seed, ended)
+        batch = _Batch(engine, params, same, sampling, seed, ended)
         for prefix, members in engine.prefix_groups(params, [a.prompt for a in same]):
             waiting = collections.deque(same[index] for index in sorted(members))
             while waiting:
@@ -87,18 +86,19 @@ class _Batch:
         self,
         engine: Launcher,
         params: Params,
-        layers: list[Params] | None,
         pending: Sequence[_Pending],
         sampling: Sampling,
         seed: int,
         ended: Callable[[int, Generation], None],
     ) -> None:
-        self._engine, self._params, self._layers = engine, params, layers
-        self._ended = ended
+        self._engine, self._params, self._ended = engine, params, ended
         self._sampling, self._key = sampling, jax.random.key(seed)
         self._slots = bucket(max(one.slots for one in pending) + engine.drafts, 64)
         self._size = engine.rows_of(self._slots, len(pending))
+        sharding = engine.runtime.sharding
+        self._layers = layer_views(params, engine.config, sharding, self._size)
         shape = {"batch": self._size, "slots": self._slots, "history": engine.drafts > 0}
+        shape["by_layer"] = self._layers is not None
         self._state = engine.call(kernels.start, (), ("start", *shape.values()), **shape)
         self._rows: list[_Pending | None] = [None] * self._size
         self._emitted: list[list[int]] = [[] for _ in self._rows]

@@ -12,18 +12,19 @@ slot, until `fill` gives the row to another prompt.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from marco_jax.decoding.caches import KeyValues, Prefix, Writing, empty
+from marco_jax.decoding.caches import Cached, KeyValues, Prefix, Writing, empty, put_slots
 from marco_jax.decoding.drafts import count_right, look_up
 from marco_jax.decoding.head import Head
 from marco_jax.decoding.kernels import prefix_spec, run_rows
 from marco_jax.decoding.placement import Runtime
 from marco_jax.decoding.requests import Sampling
+from marco_jax.model.cpu import LayerViews
 from marco_jax.model.parameters import Params
 from marco_jax.model.qwen2 import Qwen2, bind
 
@@ -42,7 +43,7 @@ class DecodeState(NamedTuple):
     history: int32 [batch, slots], the tokens of each row by position; None without drafts.
     """
 
-    cache: KeyValues
+    cache: Cached
     tokens: jax.Array
     positions: jax.Array
     limits: jax.Array
@@ -69,28 +70,33 @@ class NewRows(NamedTuple):
     history: jax.Array | None = None
 
 
-def state_spec(runtime: Runtime, history: bool = False) -> DecodeState:
-    """PartitionSpecs of a state."""
-    cache = KeyValues(runtime.cache, runtime.cache)
+def state_spec(runtime: Runtime, history: bool = False, by_layer: bool = False) -> DecodeState:
+    """PartitionSpecs of a state, or of parts of it."""
+    cache = runtime.rows if by_layer else runtime.cache
     return DecodeState(cache, *[runtime.rows] * 5, runtime.rows if history else None)
 
 
-@functools.partial(jax.jit, static_argnames=("runtime", "batch", "slots", "history"))
-def start(*, runtime: Runtime, batch: int, slots: int, history: bool = False) -> DecodeState:
-    """Creates a state of `batch` free rows with `slots` cache slots each."""
+@functools.partial(jax.jit, static_argnames=("runtime", "batch", "slots", "history", "by_layer"))
+def start(
+    *, runtime: Runtime, batch: int, slots: int, history: bool = False, by_layer: bool = False
+) -> DecodeState:
+    """Creates a state of `batch` free rows with `slots` cache slots each.
+
+    With `by_layer` each layer has a cache of its own, as `decode` takes it with layer views.
+    """
     config = runtime.config
-    sizes = (config.num_hidden_layers, batch, runtime.cached_heads, slots, config.head_dim)
-    cache = empty(sizes, runtime.dtype)
+    sizes = (batch, runtime.cached_heads, slots, config.head_dim)
+    if by_layer:
+        cache = tuple(empty(sizes, runtime.dtype) for _ in range(config.num_hidden_layers))
+    else:
+        cache = empty((config.num_hidden_layers, *sizes), runtime.dtype)
     zeros = jnp.zeros(batch, jnp.int32)
     keys = jax.random.split(jax.random.key(0), batch)
     read = jnp.zeros((batch, slots), jnp.int32) if history else None
     state = DecodeState(cache, zeros, zeros, zeros, jnp.ones(batch, bool), keys, read)
-    mesh = runtime.sharding.mesh
-    return jax.tree.map(
-        lambda x, spec: jax.lax.with_sharding_constraint(x, jax.NamedSharding(mesh, spec)),
-        state,
-        state_spec(runtime, history),
-    )
+    mesh, specs = runtime.sharding.mesh, state_spec(runtime, history, by_layer)
+    shardings = jax.tree.map(lambda spec: jax.NamedSharding(mesh, spec), specs)
+    return jax.lax.with_sharding_constraint(state, shardings)
 
 
 @functools.partial(jax.jit, static_argnames=("runtime", "sampling"), donate_argnames="state")
@@ -128,7 +134,8 @@ def fill(
         )
         return DecodeState(cache, *put)
 
-    specs, rows = state_spec(runtime, new.history is not None), runtime.rows
+    by_layer = not isinstance(state.cache, KeyValues)
+    specs, rows = state_spec(runtime, new.history is not None, by_layer), runtime.rows
     of_rows = NewRows(*[rows] * 5, None if new.history is None else rows)
     given = (runtime.params_spec(), specs, of_rows, prefix_spec(prefix, runtime))
     return runtime.on_devices(body, given, specs)(params, state, new, prefix)
@@ -141,7 +148,7 @@ def fill(
 )
 def decode(
     params: Params,
-    layers: list[Params] | None,
+    layers: LayerViews | None,
     state: DecodeState,
     enough: jax.Array,
     *,
@@ -154,8 +161,8 @@ def decode(
     """Emits tokens in one compiled loop, until a row has emitted `steps` of them.
 
     Args:
-        layers: `cpu.layer_views(params, runtime.sharding)`.
-        state: rows that `fill` has started.
+        layers: `cpu.layer_views` of the parameters.
+        state: rows that `fill` has started; its cache is by layer if `layers` are given.
         enough: int32 [], the loop stops early when this number of rows has ended.
         eos_ids: tokens that end a row; they are emitted.
         drafts: tokens drafted per row and step; the state then has a history, and as many slots
@@ -193,7 +200,8 @@ def decode(
         work, _, _, _, emitted, state = jax.lax.while_loop(unfinished, advance, carry)
         return emitted, state.done, work, state
 
-    specs, rows, whole = state_spec(runtime, drafts > 0), runtime.rows, PartitionSpec()
+    specs = state_spec(runtime, drafts > 0, by_layer=layers is not None)
+    rows, whole = runtime.rows, PartitionSpec()
     given = (runtime.params_spec(), whole, specs, whole)
     kernel = runtime.on_devices(body, given, (rows, rows, whole, specs))
     *results, state = kernel(params, layers, state, enough)
@@ -203,7 +211,7 @@ def decode(
 def _advance(
     model: Qwen2,
     head: Head,
-    layers: list[Params] | None,
+    layers: LayerViews | None,
     state: DecodeState,
     eos_ids: tuple[int, ...],
     sampling: Sampling,
@@ -214,7 +222,7 @@ def _advance(
     Returns:
         the state, and int32 [rows, 1 + drafts], the tokens that each row emits, then NOTHING.
     """
-    runtime, layout = head.runtime, head.runtime.emitting()
+    runtime, layout = head.runtime, head.runtime.emitting(layers)
     rows, width = state.tokens.shape[0], 1 + drafts
     read = state.tokens[:, None]
     if drafts:
@@ -224,7 +232,7 @@ def _advance(
         read,
         positions,
         cache=Writing(state.cache),
-        layers=layers,
+        layers=layers and layers.layers,
         dtype=runtime.dtype,
         layout=layout,
     )
@@ -281,28 +289,17 @@ def _sample(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array
 
 
 def _put_rows(
-    cache: KeyValues, own: KeyValues, rows: jax.Array, start: jax.Array, prefix: Prefix | None
-) -> KeyValues:
+    cache: Cached, own: KeyValues, rows: jax.Array, start: jax.Array, prefix: Prefix | None
+) -> Cached:
     """Copies keys and values of new rows, and of the prefix before them, into the cache.
 
-    A filler, whose row is past the last, changes nothing: slices are clamped to the last row, so
-    the old values are written back there.
+    A filler's row is past the last: it changes nothing.
     """
-    capacity = cache.key.shape[1]
 
-    def put(slots: jax.Array, new: jax.Array, row: jax.Array, slot: jax.Array) -> jax.Array:
-        index = (0, row, 0, slot, 0)
-        old = jax.lax.dynamic_slice(slots, index, new.shape)
-        new = jnp.where(row < capacity, new.astype(slots.dtype), old)
-        return jax.lax.dynamic_update_slice(slots, new, index)
-
-    def put_row(number: jax.Array, cache: KeyValues) -> KeyValues:
-        row = rows[number]
+    def put_row(number: jax.Array, cache: Cached) -> Cached:
         if prefix is not None:
-            cache = KeyValues(
-                *(put(x, y, row, jnp.int32(0)) for x, y in zip(cache, prefix.cache, strict=True))
-            )
-        new: Any = (jax.lax.dynamic_slice_in_dim(x, number, 1, axis=1) for x in own)
-        return KeyValues(*(put(x, y, row, start) for x, y in zip(cache, new, strict=True)))
+            cache = put_slots(cache, prefix.cache, rows[number], jnp.int32(0))
+        new = KeyValues(*(jax.lax.dynamic_slice_in_dim(x, number, 1, axis=1) for x in own))
+        return put_slots(cache, new, rows[number], start)
 
     return jax.lax.fori_loop(0, rows.shape[0], put_row, cache)

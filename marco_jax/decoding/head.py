@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from marco_jax.decoding.placement import Runtime
-from marco_jax.model.cpu import first_argmax
+from marco_jax.model.cpu import few_rows_product, first_argmax, on_cpu
 from marco_jax.model.qwen2 import Qwen2
 
 # The id of padding rows of the table.
@@ -129,7 +129,10 @@ class Head:
         size = size or self.ids.shape[0]
         table = jax.lax.dynamic_slice_in_dim(self.table, start, size)
         rows = hidden.reshape(-1, hidden.shape[-1])
-        logits = jnp.einsum("re,we->rw", rows, table, preferred_element_type=jnp.float32)
+        if on_cpu(self.runtime.sharding):
+            logits = few_rows_product(rows, table)
+        else:
+            logits = jnp.einsum("re,we->rw", rows, table, preferred_element_type=jnp.float32)
         if self.runtime.sharding.names("embed"):
             ids = jax.lax.dynamic_slice_in_dim(self.ids, start, size)
             logits = jnp.where(ids < self.runtime.config.vocab_size, logits, -jnp.inf)

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from marco_jax.model.collectives import gather
+from marco_jax.model.cpu import LayerViews, transposed_product
 from marco_jax.model.layout import Manual
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings
+from marco_jax.model.parameters import axis_sizes
 from marco_jax.model.qwen2_config import Qwen2Config
 
 
@@ -90,9 +92,13 @@ class Runtime:
         """The layout of kernels that read rows of many tokens."""
         return DecodingLayout(self.config, self.sharding, attention)
 
-    def emitting(self) -> StationaryLayout:
+    def emitting(self, views: LayerViews | None) -> StationaryLayout:
         """The layout of a decoding step, which reads few tokens per row."""
-        return StationaryLayout(self.config, self.sharding)
+        transposed = views is not None and views.transposed
+        return StationaryLayout(
+            *(self.config, self.sharding, "keys_first" if transposed else "xla"),
+            transposed=transposed,
+        )
 
     def on_devices(self, body: Callable, in_specs: Any, out_specs: Any) -> Callable:
         """Wraps `body` in shard_map: every device runs it on its shards."""
@@ -129,6 +135,7 @@ class DecodingLayout(Manual):
         return self.sharding.names("embed")
 
 
+@dataclasses.dataclass(frozen=True)
 class StationaryLayout(DecodingLayout):
     """A layout that communicates activations instead of weights: for few tokens per row.
 
@@ -137,7 +144,11 @@ class StationaryLayout(DecodingLayout):
     rank's own columns of them, and a reduce-scatter sums the partial products on the ranks of the
     rows. A product to `embed` gathers the group's rows, multiplies, and gathers the columns. A step
     therefore sends rows x features values instead of the weights of every layer.
+
+    `transposed`: kernels are matrices [outputs, inputs] (`cpu.layer_views`).
     """
+
+    transposed: bool = False
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -165,6 +176,9 @@ class StationaryLayout(DecodingLayout):
         embed].
         Partial products from `embed` are summed in float32.
         """
+        if self.transposed:
+            sizes = axis_sizes(self.config)
+            return transposed_product(x, kernel, inputs, [sizes[axis] for axis in axes[inputs:]])
         if not self.group:
             return super().product(x, kernel, axes, inputs, frozen)
         if axes[0] == "embed":

@@ -52,7 +52,7 @@ def test_decoding_on_one_cpu_copies_no_layer():
     kernel, arguments = next((k, a) for name, k, a in kernels if name == "decode")
     compiled = kernel.lower(*arguments).compile()
     analysis = compiled.memory_analysis()
-    layer = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(arguments[1][0]))
+    layer = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(arguments[1].layers[0]))
     assert analysis.temp_size_in_bytes < 2 * layer
     assert "all-gather" not in compiled.as_text()
 
