@@ -1,14 +1,16 @@
 """Training throughput of the small model on a CPU, beside PyTorch and transformers.
 
-    python -m benchmarks.cpu_training --vocabularies=32000,151936 --rounds=5 --steps=2
+    python -m benchmarks.cpu_training --vocabularies=32000,151936 --rounds=5
 
 Both sides do the same work in float32: forward, cross-entropy of every next token, backward,
 gradient clipping at 1.0 and AdamW with weight decay, 8 sequences of 512 tokens a step. A is the
-step of `marco train`, B Qwen2ForCausalLM in a plain loop with fused AdamW; it runs with eager and
-with sdpa attention, and the faster one counts. Each side lives in a process of its own and waits
-while the other runs; they take turns of a few steps. `ratio` is B's median seconds of a step over
-A's. A asks the allocator to keep freed memory, as `marco train` does on a CPU; B runs as a user's
-process does by default.
+step of `marco train`, B Qwen2ForCausalLM in a plain loop with fused AdamW; it warms up with eager
+and with sdpa attention, and goes on with the faster one. Each side lives in a process of its own
+and waits while the other runs; they take turns of a few steps, each of which is printed, until
+`--minutes` have passed for a vocabulary. `ratio` is B's median seconds of a step over A's.
+`gigaflops` is the rate of A's model FLOPs, which the machine's matrix products bound. A asks the
+allocator to keep freed memory, as `marco train` does on a CPU; B runs as a user's process does by
+default.
 """
 
 from __future__ import annotations
@@ -20,18 +22,20 @@ import json
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.common import OURS, Peer, Times, packed_batch, print_json, read_flags, training_step
+from marco_jax.model.qwen2_config import PRESETS
 
 ROWS, LENGTH = 8, 512
 LEARNING_RATE, BETAS, EPSILON = 1e-4, (0.9, 0.95), 1e-8
 WEIGHT_DECAY, CLIP_NORM = 0.1, 1.0
 # Steps before the clock starts: compilation, and then until the heap has grown to its full size.
-WARM_UP_STEPS = 5
+WARM_UP_STEPS = 3
 ATTENTIONS = ("eager", "sdpa")
 
 # Runs one step with the named kind of attention and returns its loss, having waited for all of it.
@@ -94,8 +98,6 @@ def torch_step(config: Any) -> Step:
 
 def serve(side: str, vocabulary: str) -> None:
     """A worker: reads lines "ATTENTION STEPS"; answers with times, the last loss and its memory."""
-    from marco_jax.model.qwen2_config import PRESETS
-
     model = dataclasses.replace(PRESETS["small"], vocab_size=int(vocabulary))
     step = {"jax": jax_step, "torch": torch_step}[side](model)
     for line in sys.stdin:
@@ -111,19 +113,29 @@ def compare(vocabulary: int, args: argparse.Namespace) -> dict[str, Any]:
     """One size of the vocabulary."""
     command = (sys.executable, "-m", "benchmarks.cpu_training", "--worker")
     ours, theirs = (Peer(*command, side, str(vocabulary)) for side in ("jax", "torch"))
-    sides = {OURS: ours, **dict.fromkeys(ATTENTIONS, theirs)}
-    times, last = {name: Times() for name in sides}, {}
-    for name, side in sides.items():
-        side.ask(f"{name} {WARM_UP_STEPS}")
-    for _ in range(args.rounds):
-        for name, side in sides.items():
-            last[name] = side.ask(f"{name} {args.steps}")
-            times[name].seconds += last[name]["seconds"]
+    begin, times, last = time.perf_counter(), {}, {}
+
+    def turn(name: str, steps: int) -> list[float]:
+        last[name] = (ours if name == OURS else theirs).ask(f"{name} {steps}")
+        found = last[name]["seconds"]
+        print(vocabulary, name, *(f"{one:.2f}" for one in found), "s", file=sys.stderr, flush=True)
+        return found
+
+    warm = {name: turn(name, WARM_UP_STEPS)[-1] for name in (OURS, *ATTENTIONS)}
+    fastest = min(ATTENTIONS, key=warm.__getitem__)
+    times = {name: Times() for name in (OURS, fastest)}
+    for number in range(args.rounds):
+        if number and time.perf_counter() - begin > 60 * args.minutes:
+            break
+        for name, found in times.items():
+            found.seconds += turn(name, args.steps)
     ours.close()
     theirs.close()
-    fastest = min(ATTENTIONS, key=lambda name: times[name].median)
+    model = dataclasses.replace(PRESETS["small"], vocab_size=vocabulary)
+    operations = ROWS * LENGTH * model.flops_per_token(LENGTH)
     return {
         "vocabulary": vocabulary,
+        "gigaflops": round(operations / times[OURS].median / 1e9),
         "ratio": round(times[fastest].median / times[OURS].median, 3),
         "tokens_per_second": {name: round(ROWS * LENGTH / t.median) for name, t in times.items()},
         "last_loss": {name: found["answer"] for name, found in last.items()},
@@ -140,10 +152,12 @@ def main() -> None:
     args = read_flags(
         __doc__,
         vocabularies=((32_000, 151_936), "sizes"),
-        rounds=(5, "turns of each side"),
-        steps=(2, "steps a turn"),
+        rounds=(5, "turns of each side at most"),
+        steps=(1, "steps a turn"),
+        minutes=(4.5, "for each vocabulary: no turn begins later"),
     )
-    print_json([compare(size, args) for size in args.vocabularies])
+    for size in args.vocabularies:
+        print_json(compare(size, args))
 
 
 if __name__ == "__main__":
