@@ -53,8 +53,9 @@ REQUIRES = [
 # The default corpus is the translations that these packages ship.
 DEMO = ["django>=5.2.19", "djangorestframework>=3.18.3", "django-allauth>=65.21.1", "Babel>=2.18.0"]
 
-# The TPU compiler alone: it compiles for TPUs on a machine without any.
-PLAN = ["libtpu>=0.0.42"]
+# The TPU compiler: it compiles for TPUs on a machine without any. JAX names the version that it can
+# read the programs of; with a later one `marco plan` fails.
+PLAN = ["jax[tpu]>=0.10.2"]
 
 CURATION = [
     "apache-beam>=2.77.0",

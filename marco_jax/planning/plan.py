@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import importlib.metadata
 import math
 import pathlib
 import time
@@ -175,9 +176,21 @@ def compile_program(lowered: jax.stages.Lowered, mesh: Mesh, chip: Chip) -> Prog
             f"{reason.partition(': ')[2]} Use more chips, a smaller batch.sequences_per_chip "
             "(with batch.accumulation_steps), or a remat that keeps less"
         ) from None
-    seconds, text = time.perf_counter() - start, compiled.as_text()
+    seconds, text = time.perf_counter() - start, _text_of(compiled)
     cost = analyze(text, mesh.axis_names, tuple(mesh.shape.values()))
     return Program(text, cost, _memory(compiled.memory_analysis(), chip), seconds)
+
+
+def _text_of(compiled: jax.stages.Compiled) -> str:
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"this version of jax ({jax.__version__}) cannot read the program that libtpu "
+            f"{importlib.metadata.version('libtpu')} has compiled ({reason}): "
+            f"pip install 'jax[tpu]=={jax.__version__}'"
+        ) from None
 
 
 def _memory(analysis: Any, chip: Chip) -> dict[str, Any]:

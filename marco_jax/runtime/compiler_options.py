@@ -30,9 +30,9 @@ _SCATTERS: dict[str, Value] = {
     "xla_tpu_assign_all_reduce_scatter_layout": True,
     "xla_jf_crs_combiner_threshold_in_bytes": 4 * 2**20,
 }
-# All-gathers run inside fusions with products, or with the attention kernel (the last). The options
-# that do so with all-reduces are left out: on v6e with splash attention they are reported to give
-# NaN (jax-ml/jax issue 38741).
+# On v5e all-gathers run inside fusions with products, or with the attention kernel (the last). On
+# other generations libtpu 0.0.52 refuses these fusions, since results may be wrong there, and
+# 0.0.42 aborts on some batches ("BarrierMegacore in primary or secondary region").
 _FUSED_GATHERS: dict[str, Value] = {
     "xla_tpu_enable_async_collective_fusion": True,
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather": True,
@@ -48,17 +48,18 @@ _SPARSE_CORE_REDUCTIONS: dict[str, Value] = {
     "xla_tpu_use_tc_device_shape_on_sc": True,
     "xla_sc_disable_megacore_partitioning": True,
 }
-# So do all-gathers. On v5p only those along one dimension of the slice would, so there they fuse.
+# So do all-gathers; on v5p only those along one dimension of the slice.
 _SPARSE_CORE_GATHERS: dict[str, Value] = {
     "xla_tpu_enable_sparse_core_collective_offload_all_gather": True,
 }
 
 DEFAULTS: dict[str, dict[str, Value]] = {
-    "v4": _SCATTERS | _FUSED_GATHERS,
+    "v4": _SCATTERS,
     "v5e": _SCATTERS | _FUSED_GATHERS,
-    "v5p": _SCATTERS | _FUSED_GATHERS | _SPARSE_CORE_REDUCTIONS,
-    "v6e": _SCATTERS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS,
-    "tpu7x": _SCATTERS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS,
+    **{
+        generation: _SCATTERS | _SPARSE_CORE_REDUCTIONS | _SPARSE_CORE_GATHERS
+        for generation in ("v5p", "v6e", "tpu7x")
+    },
 }
 
 

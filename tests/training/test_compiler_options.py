@@ -58,6 +58,14 @@ def test_the_compiler_takes_all_defaults_of_a_generation(chip, generation, topol
     assert compiler_options("", chip(topology)) == DEFAULTS[generation]
 
 
+@pytest.mark.parametrize("generation", ["v4", "v5p", "v6e", "tpu7x"])
+def test_all_gathers_are_fused_with_products_on_v5e_only(generation):
+    """Newer compilers refuse such a program of other generations: its results may be wrong."""
+    fused = "xla_tpu_enable_async_collective_fusion"
+    assert fused in DEFAULTS["v5e"]
+    assert not any(name.startswith(fused) for name in DEFAULTS[generation])
+
+
 def test_a_user_changes_or_drops_the_defaults(chip):
     name = "xla_tpu_overlap_compute_collective_tc"
     changed = compiler_options(f"{name}=false", chip("v5e:2x2"))
