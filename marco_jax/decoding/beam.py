@@ -164,7 +164,7 @@ def beam_search(
                 cache=Writing(cache),
                 layers=layers and layers.layers,
                 dtype=runtime.dtype,
-                layout=runtime.emitting(layers),
+                layout=runtime.layout() if layers is None else runtime.emitting(layers),
             )
             logprobs = jax.nn.log_softmax(head.logits(hidden[:, 0]))
             emitted = jnp.arange(logprobs.shape[-1]) < runtime.emitted_vocab_size

@@ -7,6 +7,7 @@ import pytest
 
 from marco_jax.model.attention import ContextRank, attention, choose_attention
 from marco_jax.model.layout import zigzag
+from tests.model.packed_attention import attend
 
 BATCH, LENGTH, HEAD_DIM = 2, 256, 128
 
@@ -34,17 +35,7 @@ def operands(heads, kv_heads, head_dim=HEAD_DIM):
 def value_and_grads(implementation, arrays, positions, segment_ids):
     *operands, cotangent = arrays
 
-    def run(*operands):
-        return attention(
-            *operands,
-            query_positions=positions,
-            key_positions=positions,
-            query_segment_ids=segment_ids,
-            key_segment_ids=segment_ids,
-            implementation=implementation,
-        )
-
-    out, pull = jax.vjp(run, *operands)
+    out, pull = jax.vjp(lambda *x: attend(implementation, positions, segment_ids, *x), *operands)
     return out, pull(cotangent)
 
 

@@ -19,6 +19,7 @@ from marco_jax.model.layout import Plain
 from marco_jax.model.qwen2 import abstract_params, bind
 from marco_jax.model.qwen2_config import Qwen2Config
 from tests.model.cudnn_emulation import emulated_backward, emulated_forward
+from tests.model.packed_attention import attend
 
 LENGTH, HEAD_DIM = 96, 16
 FORWARD, BACKWARD = "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"
@@ -54,18 +55,6 @@ PACKED = {
 def emulated(monkeypatch):
     monkeypatch.setattr(cudnn, "cudnn_forward", emulated_forward)
     monkeypatch.setattr(cudnn, "cudnn_backward", emulated_backward)
-
-
-def attend(implementation, positions, segment_ids, *operands):
-    """Attention from query, key and value of packed rows."""
-    return attention(
-        *operands,
-        query_positions=positions,
-        key_positions=positions,
-        query_segment_ids=segment_ids,
-        key_segment_ids=segment_ids,
-        implementation=implementation,
-    )
 
 
 def value_and_grads(implementation, heads, kv_heads, positions, segment_ids):
