@@ -107,6 +107,7 @@ def test_scores_and_generations_do_not_depend_on_the_mesh(config, axes):
         assert a.logprob == pytest.approx(b.logprob, rel=5e-7, abs=1e-5)
     prompts = [GenerateRequest(request.context, 12) for request in requests[:3]]
     assert one.generate(params, prompts) == mesh.generate(laid, prompts)
+    assert one.beam_search(params, prompts, beams=2) == mesh.beam_search(laid, prompts, beams=2)
 
 
 def few_shot_requests(count, shots, seed=0):
