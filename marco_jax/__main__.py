@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from marco_jax.commands.flags import check_path_flags
 from marco_jax.commands.parser import create_parser
 from marco_jax.extras import missing_extra
+from marco_jax.object_stores import store_error
 from marco_jax.runtime.host_memory import keep_freed_memory, leave_out_absent_tpu
 from marco_jax.runtime.logs import configure_logging
 
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = getattr(importlib.import_module(f"marco_jax.commands.{module}"), function)
         return run(arguments)
     except (ValueError, OSError) as error:
-        return _fail(arguments.command, error, BAD_INPUT)
+        code = FAILED if store_error(error) else BAD_INPUT
+        return _fail(arguments.command, error, code)
     except ModuleNotFoundError as error:
         missing = missing_extra(error.name or "")
         if missing is None:
@@ -52,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(arguments.command, error, FAILED)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if store_error(error):
+            return _fail(arguments.command, error, FAILED)
+        raise
 
 
 def _fail(command: str, error: Exception, code: int) -> int:

@@ -12,6 +12,7 @@ local file first, and is uploaded when that is closed without an error.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import functools
@@ -83,11 +84,49 @@ def read_range(path: ObjectPath, start: int, stop: int) -> bytes:
     return path.files.cat_file(path.key, start=start, end=stop) if stop > start else b""
 
 
-def list_objects(path: ObjectPath) -> dict[str, dict[str, Any]]:
-    """The objects below a path: fsspec's details (size, times) by name relative to it."""
+def check_bucket(path: ObjectPath) -> None:
+    """Checks that a path's bucket exists and that its objects may be listed.
+
+    Raises:
+        OSError: it does not, or they may not; the message has the remedy.
+    """
+    root = ObjectPath("/", *path.parts[1:3])
+    remedy = "check the name of the bucket, and the credentials (docs/object_stores.md)"
+    try:
+        path.files.ls(path.key, detail=False)
+    except FileNotFoundError:
+        if path != root and not root.exists():
+            raise FileNotFoundError(f"{root} is not there or may not be read: {remedy}") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PermissionError(f"{root} cannot be read ({reason}): {remedy}") from error
+
+
+def list_objects(path: ObjectPath) -> dict[str, Stat]:
+    """What is known of the objects below a path, by name relative to it."""
     found = path.files.find(path.key, detail=True)
     root = f"{path.key}/"
-    return {name.removeprefix(root): about for name, about in found.items()}
+    return {name.removeprefix(root): _stat(about) for name, about in found.items()}
+
+
+def find_objects(pattern: str) -> list[str]:
+    """The URLs of the objects that a pattern ("**" too) matches, sorted."""
+    scheme = _URL.match(pattern)[1]
+    # "?" and "*" are not of a URL here.
+    _, _, rest = pattern.partition(":")
+    found = _file_system(scheme).glob(rest.lstrip("/"), detail=True)
+    return sorted(f"{scheme}://{key}" for key, about in found.items() if about["type"] == "file")
+
+
+def upload(file: pathlib.Path, target: ObjectPath) -> None:
+    """Copies a local file to a store."""
+    target.files.put_file(str(file), target.key)
+
+
+def download(path: ObjectPath, file: pathlib.Path) -> None:
+    """Copies an object to a local file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    path.files.get_file(path.key, str(file))
 
 
 def remove_objects(path: ObjectPath) -> None:
@@ -98,13 +137,13 @@ def remove_objects(path: ObjectPath) -> None:
 
 
 def kvstore_spec(url: str) -> dict[str, Any]:
-    """TensorStore's specification of a folder in a store, which it reads and writes itself."""
+    """TensorStore's specification of an object or folder, which it reads and writes itself."""
     scheme, bucket, name = _URL.match(url).groups()
     _configure(scheme)
-    folder = f"{name.strip('/')}/" if name.strip("/") else ""
+    name = name.strip("/")
     if scheme == "gs":
-        return {"driver": "gcs", "bucket": bucket, "path": folder}
-    spec = {"driver": "s3", "bucket": bucket, "path": folder}
+        return {"driver": "gcs", "bucket": bucket, "path": name}
+    spec = {"driver": "s3", "bucket": bucket, "path": name}
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         spec["endpoint"] = endpoint
         spec["aws_region"] = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
@@ -231,11 +270,16 @@ class ObjectPath(pathlib.PurePosixPath):
         return False
 
     def stat(self) -> Stat:
-        about = self.files.info(self.key)
-        return _stat(about)
+        with self._naming():
+            return _stat(self.files.info(self.key))
 
     def iterdir(self) -> Iterator[ObjectPath]:
-        for key in self.files.ls(self.key, detail=False):
+        """What is directly below; nothing where there is nothing, since a folder is not made."""
+        try:
+            keys = self.files.ls(self.key, detail=False)
+        except FileNotFoundError:
+            keys = []
+        for key in keys:
             if key.rstrip("/") != self.key:
                 yield self._at(key.rstrip("/"))
 
@@ -254,11 +298,8 @@ class ObjectPath(pathlib.PurePosixPath):
         """Does nothing: a name with "/" needs no folder."""
 
     def unlink(self, missing_ok: bool = False) -> None:
-        try:
+        with contextlib.suppress(*((FileNotFoundError,) if missing_ok else ())), self._naming():
             self.files.rm_file(self.key)
-        except FileNotFoundError:
-            if not missing_ok:
-                raise
 
     def rename(self, target: Any) -> ObjectPath:
         """Copies all objects in the store, then removes them: not atomic."""
@@ -282,13 +323,15 @@ class ObjectPath(pathlib.PurePosixPath):
         """As pathlib.Path.open, without "a" and "+"; a written file appears when it is closed."""
         if set(mode) - set("rwbt"):
             raise io.UnsupportedOperation(f"{self}: an object cannot be opened in mode {mode!r}")
-        file = self.files.open(self.key, "rb") if "r" in mode else _Upload(self)
+        with self._naming():
+            file = self.files.open(self.key, "rb") if "r" in mode else _Upload(self)
         if "b" in mode:
             return file
         return io.TextIOWrapper(file, encoding or "utf-8", errors, newline)
 
     def read_bytes(self) -> bytes:
-        return self.files.cat_file(self.key)
+        with self._naming():
+            return self.files.cat_file(self.key)
 
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
@@ -304,6 +347,14 @@ class ObjectPath(pathlib.PurePosixPath):
 
     def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
         self.write_bytes(b"")
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Errors name the object as users do."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self)) from None
 
     def _at(self, key: str) -> ObjectPath:
         return ObjectPath(f"/{self.parts[1]}/{key}")

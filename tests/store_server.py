@@ -112,19 +112,28 @@ def _google(port: int, directory: pathlib.Path, faults: Faults) -> None:
 
             self.wfile.write = write
             with one_at_a_time:
-                if query.get("ifGenerationMatch") == "0":
-                    body = self.rfile.read(length)
-                    self.rfile = io.BytesIO(body)
+                body = self.rfile.read(length)
+                self.rfile = io.BytesIO(body)
+                wanted = query.get("ifGenerationMatch")
+                if wanted is not None:
                     # Of an upload in several parts the first one names the object.
-                    name = query.get("name") or json.loads(re.search(rb"{.*}", body)[0])["name"]
-                    if self._exists(name):
+                    name = query.get("name") or json.loads(re.search(rb"{.*?}", body)[0])["name"]
+                    if self._generation(name) != wanted:
                         self._reply(412, b"conditionNotMet")
                         return
+                found = re.fullmatch(r"(/download)?/storage/v1/b/[^/]+/o/([^/]+)", url.path)
+                self.generation = self._generation(urllib.parse.unquote(found[2])) if found else ""
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     Router(self).handle(method)
 
-        def _exists(self, name: str) -> bool:
-            return name in self.storage.objects.get(BUCKET, {})
+        def _generation(self, name: str) -> str:
+            """The generation of an object; "0" where there is none."""
+            return self.storage.objects.get(BUCKET, {}).get(name, {}).get("generation", "0")
+
+        def send_response(self, *arguments: Any) -> None:
+            super().send_response(*arguments)
+            if getattr(self, "generation", "0") not in ("", "0"):
+                self.send_header("x-goog-generation", self.generation)
 
         def _reply(self, status: int, body: bytes) -> None:
             self.send_response(status)

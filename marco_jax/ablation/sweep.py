@@ -17,7 +17,7 @@ from marco_jax.ablation.proxies import DONE, STOPPED, Runs
 from marco_jax.ablation.swarm import Swarm, check_same, design_lines, frozen_plan, plan_swarm
 from marco_jax.ablation.sweep_config import check_fields, confirm_steps
 from marco_jax.ablation.trial import time_runs
-from marco_jax.files import write_json
+from marco_jax.files import as_path, write_json
 from marco_jax.planning.memory import device_bytes, sweep_lanes
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
@@ -53,7 +53,7 @@ def sweep(config: ConfigDict, workdir: str, source: str, *, dry_run: bool = Fals
     """
     if "sweep" not in config:
         raise ConfigError(f"--config={source} has no config.sweep: see configs/mixture_ablation.py")
-    directory = pathlib.Path(workdir)
+    directory = as_path(workdir)
     check_fields(config)
     check_config(config)
     directory.mkdir(parents=True, exist_ok=True)

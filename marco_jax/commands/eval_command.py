@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from marco_jax.commands.pairwise_command import compare_answers
-from marco_jax.files import write_json
+from marco_jax.files import as_path, write_json
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.chat_templates import parse_variables
@@ -66,7 +66,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for task in names_in(arguments.tasks or ""):
         # Raises for a misspelt name before the model is looked for.
         named_task(task)
-    out = pathlib.Path(arguments.out)
+    out = as_path(arguments.out)
     sharding, model = read_mesh(arguments.mesh), find_model(arguments.model)
     evaluator, engine = _prepare(arguments, model, sharding)
     saved = None
@@ -155,7 +155,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     first, second = arguments.compare
     for path in (first, second):
-        if not pathlib.Path(path).is_file():
+        if not as_path(path).is_file():
             raise ValueError(f"--compare names {path}, which does not exist: give results of eval")
     with Progress(f"comparing {first} and {second}"):
         outcomes = [find_outcomes(path) for path in (first, second)]
@@ -167,7 +167,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             "common: evaluate the same tasks, under the same names, in the same languages"
         )
     if arguments.out:
-        write_json(pathlib.Path(arguments.out), [one.to_row() for one in differences])
+        write_json(as_path(arguments.out), [one.to_row() for one in differences])
     names = [pathlib.Path(path).stem for path in (first, second)]
     # Steps of two runs may have the same number.
     print(format_differences(differences, *(names if names[0] != names[1] else (first, second))))
@@ -188,6 +188,6 @@ def _contamination(arguments: argparse.Namespace) -> int:
         names_in(arguments.languages or "") or None,
         arguments.examples,
     )
-    write_json(pathlib.Path(arguments.out), found)
+    write_json(as_path(arguments.out), found)
     print(format_contamination(found))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from marco_jax.files import check_local, check_writable
+from marco_jax.files import check_path, check_writable
 
 # Flags that hold paths; --compare holds several of `report` and a config of `plan`.
 _PATHS = (
@@ -19,7 +19,7 @@ def check_path_flags(arguments: argparse.Namespace) -> None:
     """Refuses paths that cannot be used, before anything is created.
 
     Raises:
-        ValueError: a path of an object store or a hub.
+        ValueError: a URL of a hub or a web server.
         OSError: an output that cannot be written.
     """
     # Beam reads and writes object stores, and checks the paths itself.
@@ -28,7 +28,7 @@ def check_path_flags(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name, None) if name not in beam else None
         for path in value if isinstance(value, list) else [value]:
             if path:
-                check_local(f"--{name}", path)
+                check_path(f"--{name}", path)
     for name in ("workdir", "out", "rejects", "verdicts", "hlo"):
         path = getattr(arguments, name, None)
         if path and not (name in beam and "://" in path):

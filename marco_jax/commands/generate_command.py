@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from marco_jax.decoding.requests import GenerateRequest, Generation
 from marco_jax.evaluation.chat_prompts import Prompts, text_requests
 from marco_jax.evaluation.input_rows import check_field, read_input_rows
+from marco_jax.files import as_path
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.weights.models import (
@@ -284,7 +284,7 @@ def _write(
         before = run_blocks(
             answer,
             rows,
-            pathlib.Path(arguments.out),
+            as_path(arguments.out),
             settings=given | dict(settings or {}),
             progress=lambda done: bar(done - bar.done),
             **options,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from marco_jax.evaluation.chat_prompts import Prompts
 from marco_jax.evaluation.input_rows import read_input_rows
-from marco_jax.files import write_json_lines
+from marco_jax.files import as_path, write_json_lines
 from marco_jax.languages import names_in
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.chat_templates import parse_variables
@@ -50,7 +49,7 @@ def compare_answers(arguments: argparse.Namespace) -> int:
             {**row, "answer": our, "against": their, **verdict._asdict()}
             for row, our, their, verdict in found
         ]
-        write_json_lines(pathlib.Path(arguments.verdicts), lines)
+        write_json_lines(as_path(arguments.verdicts), lines)
     print(format_results(results))
     print(f"{len(everything):,} prompts; written to {arguments.out}", file=sys.stderr)
     return 0
@@ -132,7 +131,7 @@ def _first_of_each(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str,
 
 def _answers(path: str, rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> list[str]:
     """Greedy answers of a model to rows, or those of a file."""
-    if pathlib.Path(path).is_file():
+    if as_path(path).is_file():
         return _read_answers(path, rows)
     from marco_jax.decoding.jobs import BLOCK
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 import sys
 
 import jax
 from ml_collections import ConfigDict
 
+from marco_jax.files import as_path
 from marco_jax.languages import add_config_languages, names_in
 
 
@@ -34,7 +34,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"{path} has no config.topology: give --topology=v5p:4x4x4")
         return config, arguments.topology or config.topology
 
-    hlo = pathlib.Path(arguments.hlo) if arguments.hlo else None
+    hlo = as_path(arguments.hlo) if arguments.hlo else None
     try:
         if arguments.search:
             found = search_meshes(
@@ -66,7 +66,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
         return 1
     print(text)
     if arguments.out:
-        write_json(pathlib.Path(arguments.out), found)
+        write_json(as_path(arguments.out), found)
     return 0
 
 
@@ -97,7 +97,7 @@ def report_command(arguments: argparse.Namespace) -> int:
         page = write_comparison(arguments.compare, arguments.out)
         print(f"report    {page}")
         return 0
-    workdir = pathlib.Path(arguments.workdir)
+    workdir = as_path(arguments.workdir)
     if not (workdir / "metrics.jsonl").exists():
         raise FileNotFoundError(f"{workdir} holds no metrics.jsonl: give the workdir of a run")
     page = write_report(workdir)

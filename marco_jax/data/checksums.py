@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marco_jax.files import read_json_object, write_json
+from marco_jax.files import file_sizes, read_json_object, write_json
 
 # Bytes that one checksum covers.
 BLOCK_BYTES = 4 << 20
@@ -44,10 +44,11 @@ def find_damage(
     """
     damaged: dict[pathlib.Path, str] = {}
     blocks: list[tuple[pathlib.Path, int]] = []
+    sizes = file_sizes(recorded)
     for path, sums in recorded.items():
-        if not path.is_file():
+        if (size := sizes.get(path)) is None:
             damaged[path] = f"{path.name} is missing"
-        elif (size := path.stat().st_size) != sums["bytes"]:
+        elif size != sums["bytes"]:
             damaged[path] = f"{path.name} has {size:,} bytes instead of {sums['bytes']:,}"
         else:
             blocks += [(path, number) for number in range(len(sums["crc32"]))]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import pathlib
 import time
-from typing import IO, Any
+from typing import Any
 
 from marco_jax.data.checksums import read_checked, write_checked
-from marco_jax.data.text_lines import gfile
+from marco_jax.files import as_path, is_remote
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ class FileHashes:
         """Reads what was recorded in `path`; without one nothing is kept."""
         self._path = path
         self._known: dict[str, list[Any]] = {}
-        if path and os.path.lexists(path):
+        if path and path.exists():
             try:
                 self._known = read_checked(path)
             except ValueError:
@@ -48,7 +47,7 @@ class FileHashes:
         if isinstance(known, list) and known[:-1] == state and state:
             return known[-1]
         digest = hashlib.blake2b(digest_size=16)
-        with _open(path) as file:
+        with as_path(path).open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
         # A file that is being written to may change again at the time of the clock that it has.
@@ -63,12 +62,8 @@ class FileHashes:
 
 
 def _state(path: str) -> list[int]:
-    """What changes when a local file is written to; nothing for a remote one."""
-    if "://" in path:
-        return []
-    status = os.stat(path)
+    """What changes when a file is written to."""
+    status = as_path(path).stat()
+    if is_remote(path):
+        return [status.st_size, status.st_mtime_ns, status.st_mtime_ns]
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _open(path: str) -> IO[bytes]:
-    return gfile().open(path) if "://" in path else open(path, "rb")

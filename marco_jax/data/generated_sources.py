@@ -18,7 +18,6 @@ a file for each language and declare them (sources.py).
 from __future__ import annotations
 
 import collections
-import glob
 import logging
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -27,6 +26,7 @@ from marco_jax.data.readers import read_records
 from marco_jax.data.record_errors import RecordErrors
 from marco_jax.data.sources import Input, Source
 from marco_jax.data.texts import KNOWLEDGE, PARALLEL, SYNTHETIC, TEXT
+from marco_jax.files import as_path, glob_paths, sizes_below
 from marco_jax.languages import LANGUAGES, get_language, language_code
 
 # Folders that are input for curation, not for training.
@@ -53,8 +53,8 @@ def generate_sources(data: str, data_errors: str = "stop") -> list[Source]:
     """
     inputs: _Inputs = collections.defaultdict(list)
     errors = RecordErrors(data_errors)
-    if pathlib.Path(data).is_dir():
-        _add_directory(pathlib.Path(data), inputs, errors)
+    if "," not in data and as_path(data).is_dir():
+        _add_directory(as_path(data), inputs, errors)
     else:
         for file in _expand(data):
             _add_jsonl(file, inputs, errors)
@@ -86,18 +86,19 @@ def named_sources(inputs: Mapping[str, Iterable[Input]]) -> list[Source]:
 def _expand(data: str) -> list[pathlib.Path]:
     files = []
     for pattern in data.split(","):
-        found = sorted(glob.glob(pattern.strip(), recursive=True))
+        found = glob_paths(pattern.strip())
         if not found:
             raise FileNotFoundError(f"data: no file matches {pattern.strip()!r}")
-        files += [pathlib.Path(path) for path in found]
+        files += map(as_path, found)
     return files
 
 
 def _add_directory(root: pathlib.Path, inputs: _Inputs, errors: RecordErrors) -> None:
     skipped = 0
     folders: dict[pathlib.Path, list[pathlib.Path]] = collections.defaultdict(list)
-    for file in sorted(root.rglob("*")):
-        if file.is_file() and not set(SKIPPED) & set(file.relative_to(root).parts):
+    for name in sorted(sizes_below(root)):
+        file = root / name
+        if not set(SKIPPED) & set(file.relative_to(root).parts):
             folders[file.parent].append(file)
     for folder, files in folders.items():
         known = {file: _languages(file) for file in files}

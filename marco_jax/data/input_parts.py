@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import importlib
 import importlib.util
 import json
@@ -17,6 +16,7 @@ from marco_jax.data.record_errors import RecordErrors
 from marco_jax.data.sources import Input, Source
 from marco_jax.data.text_lines import Span
 from marco_jax.data.texts import CHAT, PREFERENCE, PROMPT
+from marco_jax.files import as_path, glob_paths
 from marco_jax.languages import LANGUAGES
 
 # Bytes of a part: fewer where a source would have fewer parts than _SHARED to share out among
@@ -58,8 +58,8 @@ def list_parts(source: Source) -> list[InputPart]:
         for path in expand_globs(part.files):
             spans: list[Span | None] = [None]
             # The n-th line of a file that belongs to the n-th of another needs those before it.
-            if "://" not in path and not part.english:
-                size = os.path.getsize(path)
+            if not part.english:
+                size = as_path(path).stat().st_size
                 spans = split_spans(path, part.format, _bytes_of_part(size))
             parts += [InputPart(number, path, span) for span in spans]
     return parts
@@ -68,12 +68,11 @@ def list_parts(source: Source) -> list[InputPart]:
 def group_parts(source: Source) -> list[list[InputPart]]:
     """The parts of a source in groups of about PART_BYTES: small files share one.
 
-    A source of very many parts has larger groups. A remote file counts as PART_BYTES, since its
-    size is not known.
+    A source of very many parts has larger groups.
     """
     groups: list[list[InputPart]] = []
     parts = list_parts(source)
-    sizes = [PART_BYTES if "://" in part.path else part_bytes(source, part) for part in parts]
+    sizes = [part_bytes(source, part) for part in parts]
     most = _bytes_of_part(sum(sizes))
     filled = 0
     for part, size in zip(parts, sizes, strict=True):
@@ -96,9 +95,7 @@ def part_bytes(source: Source, part: InputPart) -> int:
         return sum(len(str(value)) for record in records for value in record.values())
     if part.span:
         return part.span[1] - part.span[0]
-    if not part.path or "://" in part.path:
-        return 0
-    return os.path.getsize(part.path)
+    return as_path(part.path).stat().st_size if part.path else 0
 
 
 def input_files(part: Input) -> list[str]:
@@ -111,7 +108,7 @@ def input_files(part: Input) -> list[str]:
     if part.tfds:
         name, _, version = part.tfds.partition(":")
         home = part.data_dir or str(pathlib.Path.home() / "tensorflow_datasets")
-        files += sorted(glob.glob(f"{home}/{name}/{version or '*'}/*"))
+        files += glob_paths(f"{home}/{name}/{version or '*'}/*")
     module = part.module if part.module.endswith(".py") else ""
     return [*files, *filter(None, (part.english, module))]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -171,7 +170,7 @@ class PackedSource:
             if kept["fingerprint"] == self.fingerprint and len(kept["counts"]) == windows:
                 return np.array(kept["counts"], np.int64)
         except ValueError:
-            if os.path.lexists(path):
+            if path.exists():
                 _log.warning(f"{path} is damaged: the rows are counted again")
         counts = np.array([self._count_window(window) for window in range(windows)], np.int64)
         # A store that cannot be written to is counted again each time.

@@ -26,7 +26,7 @@ from marco_jax.data.store import (
     PREFERENCES,
     TEXTS,
     TokenStore,
-    describe_part,
+    describe_parts,
     finish_store,
     part_directory,
 )
@@ -34,6 +34,7 @@ from marco_jax.data.store_repair import remove_leftovers, repair_store
 from marco_jax.data.task_info import HELD_OUT_FILE, PartJob, TaskInfo, TaskOptions
 from marco_jax.data.texts import CHAT, PREFERENCE
 from marco_jax.data.workers import Context, Workers
+from marco_jax.files import as_path
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.tokenizer import Tokenizer
 
@@ -83,7 +84,7 @@ def prepare_stores(
         if name not in known:
             raise ValueError(f"the mixture has a source {name!r} and the data has none: {known}")
     workers = workers or Workers(0, Context(corpus, tokenizer))
-    cache = pathlib.Path(cache_dir)
+    cache = as_path(cache_dir)
     home = cache / tokenizer.fingerprint[:12]
     for folder in (cache, home):
         if folder.exists() and not folder.is_dir():
@@ -121,11 +122,14 @@ def _finish(
     """Writes the parts of stores that are missing, and their manifests."""
     # A second pass is for parts that another host found damaged, and deleted, at the same time.
     for _ in range(_PASSES):
+        found: dict[pathlib.Path, Any] = {}
+        for own in jobs.values():
+            found |= describe_parts(own[0].store, len(own))
         missing = [
             job
             for own in jobs.values()
             for job in own
-            if describe_part(part_directory(job.store, job.number)) is None
+            if found[part_directory(job.store, job.number)] is None
         ]
         if not missing:
             break
@@ -171,7 +175,7 @@ def _task_jobs(
     key = hashlib.blake2b(json.dumps(values).encode(), digest_size=6).hexdigest()
     store = home / f"{task.name.replace(':', '_')}-{key}-{VERSION}"
     kind = CONVERSATIONS if task.prompts else TEXTS
-    size = sum(pathlib.Path(path).stat().st_size for path in task.files) // task.shards
+    size = sum(as_path(path).stat().st_size for path in task.files) // task.shards
     parts = range(task.shards)
     return [PartJob(task.name, store, n, task.shards, kind, size, task, options) for n in parts]
 

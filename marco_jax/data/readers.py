@@ -1,23 +1,22 @@
 """Records of raw text files, streamed: no file is held in memory.
 
-Files are local or lie wherever TensorFlow's file system reaches ("gs://..."). Every record comes
-with its location, for messages. What happens to bad ones: record_errors.py.
+Files are local or in an object store ("gs://..."). Every record comes with its location, for
+messages. What happens to bad ones: record_errors.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from marco_jax.data.record_errors import LONE_SURROGATE, RecordErrors, has_lone_surrogate
-from marco_jax.data.text_lines import COMPRESSED, Span, gfile, open_bytes, read_lines
+from marco_jax.data.text_lines import COMPRESSED, Span, open_bytes, read_lines
+from marco_jax.files import as_path, glob_paths
 
 Record = Mapping[str, Any]
 Records = Iterator[tuple[str, Record]]
@@ -34,7 +33,7 @@ def expand_globs(patterns: Sequence[str]) -> list[str]:
     """
     files: dict[str, None] = {}
     for pattern in patterns:
-        found = sorted(gfile().glob(pattern) if "://" in pattern else _local(pattern))
+        found = glob_paths(pattern)
         if not found:
             raise FileNotFoundError(f"no file matches {pattern!r}")
         files.update(dict.fromkeys(found))
@@ -88,9 +87,9 @@ def read_records(
     """
     form = form or form_of(path)
     errors = errors or RecordErrors()
-    unsplit = form not in SPLIT_FORMS or path.endswith(tuple(COMPRESSED)) or "://" in path
+    unsplit = form not in SPLIT_FORMS or path.endswith(tuple(COMPRESSED))
     if span and unsplit:
-        raise ValueError(f"{path}: only uncompressed local files of lines are read in spans")
+        raise ValueError(f"{path}: only uncompressed files of lines are read in spans")
     if form == "jsonl":
         yield from _jsonl(path, columns, errors, span, containing)
     elif span:
@@ -115,9 +114,9 @@ def split_spans(path: str, form: str, size: int) -> list[Span | None]:
         raise ValueError(f"the size of spans is {size}: write 1 or more")
     if (form or form_of(path)) not in SPLIT_FORMS:
         return [None]
-    if path.endswith(tuple(COMPRESSED)) or "://" in path:
+    if path.endswith(tuple(COMPRESSED)):
         return [None]
-    total = os.path.getsize(path)
+    total = as_path(path).stat().st_size
     count = -(-total // size)
     if count < 2:
         return [None]
@@ -127,17 +126,8 @@ def split_spans(path: str, form: str, size: int) -> list[Span | None]:
 
 def file_fingerprint(path: str) -> tuple[str, int, int]:
     """Name, size in bytes, and time of change in nanoseconds: they change when a file does."""
-    status = gfile().stat(path) if "://" in path else _stat(path)
-    return path.rpartition("/")[2], int(status[0]), int(status[1])
-
-
-def _local(pattern: str) -> list[str]:
-    return [path for path in glob.glob(pattern, recursive=True) if not path.endswith("/")]
-
-
-def _stat(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
+    status = as_path(path).stat()
+    return path.rpartition("/")[2], status.st_size, status.st_mtime_ns
 
 
 def _jsonl(

@@ -15,7 +15,7 @@ import pathlib
 from marco_jax.data.load import load_corpus
 from marco_jax.data.seqio_tasks import register_mixture
 from marco_jax.data.workers import Context, enter
-from marco_jax.files import read_json_object
+from marco_jax.files import as_path, read_json_object
 from marco_jax.languages import add_languages
 from marco_jax.tokenizers.tokenizer import TOKENIZER, load_tokenizer
 
@@ -50,4 +50,4 @@ def register_run(workdir: pathlib.Path) -> None:
 
 
 if WORKDIR_VARIABLE in os.environ:
-    register_run(pathlib.Path(os.environ[WORKDIR_VARIABLE]))
+    register_run(as_path(os.environ[WORKDIR_VARIABLE]))

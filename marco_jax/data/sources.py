@@ -33,6 +33,7 @@ from typing import Any
 
 from marco_jax.data.readers import FORMS
 from marco_jax.data.texts import DIALOGUES, KINDS, PARALLEL, SourceInfo
+from marco_jax.files import as_path
 from marco_jax.languages import get_language
 
 LANGUAGE_NAMES = ("english", "source", "target", "mixed")
@@ -138,7 +139,7 @@ def read_sources(path: str) -> list[Source]:
     Raises:
         ValueError: the file, the entry and the field that cannot be used, and the remedy.
     """
-    file = pathlib.Path(path)
+    file = as_path(path)
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))["sources"]
     except json.JSONDecodeError as error:

@@ -18,6 +18,7 @@ import os
 import pathlib
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marco_jax.data.checksums import file_checksums, read_checked, write_checked
-from marco_jax.files import new_file
+from marco_jax.files import is_remote, map_files, new_file, publish
+from marco_jax.mapped_files import RemoteValues, load_arrays, map_array, map_values
 
 MANIFEST, PART = "manifest.json", "part.json"
 TOKENS, MASK, STARTS, UNITS = "tokens.bin", "mask.bin", "starts.npy", "units.npy"
@@ -58,10 +60,8 @@ class TokenStore:
         self.kind: str = self.manifest["kind"]
         # Languages of its documents; empty where they have none.
         self.languages = tuple(self.manifest["languages"])
-        self.lengths: np.ndarray = np.load(directory / LENGTHS, mmap_mode="r")  # int32 [documents]
-        self._language_of = (
-            np.load(directory / LANGUAGES, mmap_mode="r") if self.languages else None
-        )
+        self.lengths: np.ndarray = map_array(directory / LENGTHS)  # int32 [documents]
+        self._language_of = map_array(directory / LANGUAGES) if self.languages else None
         self._ends = np.cumsum(self.manifest["documents_by_part"]).tolist()
         self._open = functools.lru_cache(maxsize=_OPEN_PARTS)(self._open_part)
 
@@ -81,7 +81,7 @@ class TokenStore:
 
         int32 [documents, 2]; targets are counted from 0, the first of them is the second token.
         """
-        return np.load(self.directory / TRAINED, mmap_mode="r")
+        return map_array(self.directory / TRAINED)
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
         """Ids start..stop of a document, int32."""
@@ -103,7 +103,7 @@ class TokenStore:
         """Which hashes of texts (uint64, sorted) occur in its documents: bool, the same shape."""
         found = np.zeros(len(units), bool)
         for number in range(len(self._ends)):
-            mine = np.load(part_directory(self.directory, number) / UNITS, mmap_mode="r")
+            mine = map_array(part_directory(self.directory, number) / UNITS)
             if len(mine):
                 index = np.minimum(np.searchsorted(mine, units), len(mine) - 1)
                 found |= mine[index] == units
@@ -118,16 +118,16 @@ class TokenStore:
 
     def _open_part(self, number: int) -> _Files:
         part = part_directory(self.directory, number)
-        mask = None if self.kind == TEXTS else _map(part / MASK, np.uint8)
-        return _Files(np.load(part / STARTS, mmap_mode="r"), _map(part / TOKENS, np.int32), mask)
+        mask = None if self.kind == TEXTS else map_values(part / MASK, np.uint8)
+        return _Files(map_array(part / STARTS), map_values(part / TOKENS, np.int32), mask)
 
 
 class _Files(NamedTuple):
     """Files of a part in memory: int64 [documents + 1], int32 [tokens], uint8 [tokens]."""
 
     starts: np.ndarray
-    tokens: np.ndarray
-    mask: np.ndarray | None
+    tokens: np.ndarray | RemoteValues
+    mask: np.ndarray | RemoteValues | None
 
 
 class PartWriter:
@@ -220,9 +220,16 @@ class PartWriter:
 def new_part(store: pathlib.Path, number: int, kind: str) -> Iterator[PartWriter]:
     """A writer of a part, which appears in its store when the block has closed it, or not at all.
 
-    Two writers of one part do not disturb each other; the first to finish stays.
+    Two writers of one part do not disturb each other; the first to finish stays. In an object store
+    the last one does, whose files are the same.
     """
     final = part_directory(store, number)
+    if is_remote(final):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = pathlib.Path(scratch)
+            yield PartWriter(folder, kind, part_name(final))
+            publish(folder, final, PART)
+        return
     writer = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     partial = store / f".{final.name}.{writer}"
     partial.mkdir(parents=True)
@@ -256,6 +263,12 @@ def describe_part(directory: pathlib.Path) -> dict[str, Any] | None:
     return values if values.get("name") == part_name(directory) else None
 
 
+def describe_parts(store: pathlib.Path, parts: int) -> dict[pathlib.Path, dict[str, Any] | None]:
+    """`describe_part` of the first `parts` parts of a store, by their directories in order."""
+    folders = [part_directory(store, number) for number in range(parts)]
+    return dict(zip(folders, map_files(describe_part, folders), strict=True))
+
+
 def store_fingerprint(described: Sequence[Mapping[str, Any]]) -> str:
     """The fingerprint of a store, from the descriptions of its parts."""
     digests = json.dumps([part["digest"] for part in described])
@@ -273,22 +286,26 @@ def finish_store(
         about: goes to the manifest.
         beside: names of other files in it that are verified with the index.
     """
-    described = [describe_part(part_directory(store, number)) for number in range(parts)]
-    folders = [part_directory(store, number) for number in range(parts)]
+    found = describe_parts(store, parts)
+    folders, described = list(found), list(found.values())
     kind = described[0]["kind"]
     names = list(dict.fromkeys(name for part in described for name in part["languages"]))
     named = any(names)
-    lengths = [np.diff(np.load(folder / STARTS)).astype(np.int32) for folder in folders]
+    starts = load_arrays([folder / STARTS for folder in folders])
+    lengths = [np.diff(own).astype(np.int32) for own in starts]
     _save(store / LENGTHS, np.concatenate(lengths))
     files = [*beside, LENGTHS]
     if kind != TEXTS:
-        _save(store / TRAINED, np.concatenate([np.load(folder / TRAINED) for folder in folders]))
+        _save(
+            store / TRAINED, np.concatenate(load_arrays([folder / TRAINED for folder in folders]))
+        )
         files.append(TRAINED)
     if named:
         numbers = []
-        for folder, part in zip(folders, described, strict=True):
+        stored = load_arrays([folder / LANGUAGES for folder in folders])
+        for part, values in zip(described, stored, strict=True):
             own = np.array([names.index(name) for name in part["languages"]], np.int16)
-            numbers.append(own[np.load(folder / LANGUAGES)])
+            numbers.append(own[values])
         _save(store / LANGUAGES, np.concatenate(numbers))
         files.append(LANGUAGES)
     values = {
@@ -313,11 +330,6 @@ def _save(path: pathlib.Path, values: np.ndarray) -> None:
     np.save(buffer, values)
     with new_file(path) as file:
         file.write(buffer.getbuffer())
-
-
-def _map(path: pathlib.Path, dtype: Any) -> np.ndarray:
-    """A flat file in memory; an empty one cannot be mapped."""
-    return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
 
 
 def _sum_counts(counts: Iterator[Mapping[str, int]]) -> dict[str, int]:

@@ -19,11 +19,12 @@ from marco_jax.data.store import (
     MANIFEST,
     PART,
     TRAINED,
-    describe_part,
+    describe_parts,
     part_directory,
     store_fingerprint,
 )
 from marco_jax.data.task_info import HELD_OUT_FILE
+from marco_jax.files import is_remote, remove_tree
 
 # Blocks of a store that are verified at each start; a small store is verified whole.
 SAMPLED_BLOCKS = 32
@@ -49,17 +50,16 @@ def repair_store(store: pathlib.Path, parts: int, *, whole: bool = False) -> lis
         OSError: a file may not be read or deleted.
     """
     if not store.is_dir():
-        if not os.path.lexists(store):
+        if not _is_there(store):
             return []
         _remove(store)
         return [f"{store}: it is not a folder"]
     described: dict[pathlib.Path, dict[str, Any]] = {}
     damaged: dict[pathlib.Path, str] = {}
-    for number in range(parts):
-        part = part_directory(store, number)
-        if (values := describe_part(part)) is not None:
+    for part, values in describe_parts(store, parts).items():
+        if values is not None:
             described[part] = values
-        elif os.path.lexists(part):
+        elif _is_there(part):
             damaged[part] = f"{PART} is missing, damaged, or that of another part"
     files = {p / name: sums for p, v in described.items() for name, sums in v["files"].items()}
     for file, what in find_damage(files, None if whole else SAMPLED_BLOCKS).items():
@@ -78,6 +78,8 @@ def repair_store(store: pathlib.Path, parts: int, *, whole: bool = False) -> lis
 
 def remove_leftovers(store: pathlib.Path) -> None:
     """Deletes what writers of this host left unfinished when they were killed."""
+    if is_remote(store):  # which has no unfinished files
+        return
     for partial in store.glob(".part-*"):
         # ".part-00000.HOST.PROCESS.NUMBER"; a host's name may have dots.
         writer = partial.name[1:].split(".")[1:]
@@ -95,7 +97,7 @@ def _index_damage(
     store: pathlib.Path, parts: int, described: Mapping[pathlib.Path, Mapping[str, Any]]
 ) -> str:
     """What is wrong with the manifest or with the files that it lists; "" if nothing is."""
-    if not os.path.lexists(store / MANIFEST):
+    if not _is_there(store / MANIFEST):
         # The index is written before the manifest; without parts the store is not finished.
         lost = (store / LENGTHS).exists() and len(described) == parts
         return f"{MANIFEST} is missing" if lost else ""
@@ -128,10 +130,15 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def _is_there(path: pathlib.Path) -> bool:
+    """Whether a path exists, if only as a link that leads nowhere."""
+    return path.is_symlink() or path.exists()
+
+
 def _remove(path: pathlib.Path) -> None:
     """Deletes a file or a folder; another process may delete it at the same time."""
     with contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink()

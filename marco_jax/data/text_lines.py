@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from marco_jax.data.record_errors import RecordErrors
+from marco_jax.files import as_path
 
 # A line longer than this is a mistake, not a text.
 LINE_BYTES = 1 << 28
@@ -86,7 +87,7 @@ def open_bytes(path: str) -> Iterator[IO[bytes]]:
     with contextlib.ExitStack() as stack:
 
         def opened() -> Any:
-            raw: Any = gfile().open(path) if "://" in path else open(path, "rb", _BLOCK)  # noqa: SIM115
+            raw: Any = as_path(path).open("rb", _BLOCK)
             stack.callback(raw.close)
             return raw
 
@@ -189,25 +190,3 @@ class _ZstdStream:
             while byte := stream.read(1):
                 found += byte
         return bytes(found)
-
-
-class _GFile:
-    """The few calls of tf.io.gfile that are needed here."""
-
-    def __init__(self) -> None:
-        import tensorflow as tf
-
-        self._gfile = tf.io.gfile
-
-    def glob(self, pattern: str) -> list[str]:
-        return self._gfile.glob(pattern)
-
-    def open(self, path: str) -> IO[bytes]:
-        return self._gfile.GFile(path, "rb")
-
-    def stat(self, path: str) -> tuple[int, int]:
-        status = self._gfile.stat(path)
-        return status.length, status.mtime_nsec
-
-
-gfile: Callable[[], _GFile] = _GFile

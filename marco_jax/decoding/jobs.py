@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from marco_jax.appended_files import AppendedFile
 from marco_jax.files import new_file, write_text
 
 # Returns the records of rows start..stop, one per row.
@@ -56,14 +57,15 @@ def run_blocks(
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(mark + "\n", encoding="utf-8")
     progress(done)
+    file = AppendedFile(partial) if writes else None
     for start in range(done, len(rows), block):
         stop = min(start + block, len(rows))
         lines = [_line(record) for record in answer(start, stop)]
         if writes:
-            with open(partial, "a", encoding="utf-8") as file:
-                file.write("".join(lines))
+            file.write("".join(lines))
         progress(stop)
     if writes:
+        file.close()
         _finish(partial, out, keep)
     return done
 
@@ -79,7 +81,7 @@ def _finished_rows(partial: pathlib.Path, mark: str, block: int) -> int:
     """
     if not partial.exists():
         return 0
-    with open(partial, encoding="utf-8", errors="replace", newline="\n") as file:
+    with partial.open(encoding="utf-8", errors="replace", newline="\n") as file:
         lines = file.readlines()
     if not lines or lines[0].strip() != mark:
         return 0
@@ -92,7 +94,7 @@ def _finished_rows(partial: pathlib.Path, mark: str, block: int) -> int:
 
 def _finish(partial: pathlib.Path, out: pathlib.Path, keep: Keep) -> None:
     """Writes the kept records to `out`, without the first line, which identifies the job."""
-    with open(partial, encoding="utf-8") as source, new_file(out) as file:
+    with partial.open(encoding="utf-8") as source, new_file(out) as file:
         next(source)
         for line in source:
             record = keep(json.loads(line))

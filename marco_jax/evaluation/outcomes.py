@@ -27,7 +27,7 @@ import numpy as np
 
 from marco_jax.evaluation import metrics
 from marco_jax.evaluation.metrics import Estimate
-from marco_jax.files import write_bytes
+from marco_jax.files import as_path, write_bytes
 
 # Scorers besides sacrebleu's: the mean of a number per item, the sum of one number over that of
 # another, and (value, standard error) of functions that judge all answers together.
@@ -209,7 +209,7 @@ def item_key(*parts: Any) -> str:
 
 def outcomes_path(results: str | os.PathLike) -> pathlib.Path:
     """The file of outcomes beside a file of results: results.items.jsonl.gz of results.json."""
-    path = pathlib.Path(results)
+    path = as_path(results)
     return path.with_name(path.name.removesuffix(".json") + ".items.jsonl.gz")
 
 

@@ -6,11 +6,10 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from marco_jax.files import write_text
+from marco_jax.files import as_path, write_text
 
 # The "language" of rows that average over languages; they differ from all language codes.
 ALL, HIGH, LOW = "all", "high", "low"
@@ -75,7 +74,7 @@ class Result:
 def write_results(path: str | os.PathLike, results: Iterable[Result]) -> None:
     """Writes results atomically as a JSON list, one row per line."""
     rows = ",\n".join(json.dumps(result.to_row(), allow_nan=False) for result in results)
-    write_text(pathlib.Path(path), f"[\n{rows}\n]\n")
+    write_text(as_path(path), f"[\n{rows}\n]\n")
 
 
 def read_results(path: str | os.PathLike) -> list[Result]:
@@ -85,7 +84,7 @@ def read_results(path: str | os.PathLike) -> list[Result]:
         ValueError: the file is not a JSON list of result rows.
     """
     try:
-        rows = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        rows = json.loads(as_path(path).read_text(encoding="utf-8"))
         if not isinstance(rows, list):
             raise ValueError("it is not a list of rows")
         return [Result.from_row(row) for row in rows]

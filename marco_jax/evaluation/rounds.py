@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 
+from marco_jax.appended_files import AppendedFile
 from marco_jax.decoding.requests import ScoreRequest
 from marco_jax.evaluation.outcomes import Outcomes, SuiteKey
 from marco_jax.evaluation.suites import Suite
@@ -126,18 +127,19 @@ class SavedRounds:
             # What follows a line that a kill has cut, or that is damaged, is removed.
             kept = lines[1 : 1 + len(self.finished)]
             write_text(self.path, "".join([mark + "\n", *kept]))
+        self._file = AppendedFile(self.path) if self._writes else None
 
     def add(self, outcomes: Mapping[SuiteKey, Outcomes]) -> None:
         """Appends the outcomes of a round."""
         if not self._writes:
             return
         record = [[task, code, one.to_record()] for (task, code), one in outcomes.items()]
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps(record) + "\n")
 
     def remove(self) -> None:
         """Deletes the file, once the results are written."""
         if self._writes:
+            self._file.close()
             self.path.unlink(missing_ok=True)
 
 

@@ -12,7 +12,14 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import get_mixture, is_mixture_name, mixture_sources
 from marco_jax.data.overrides import apply_override
-from marco_jax.files import check_local, check_space, check_writable, nearest_existing
+from marco_jax.files import (
+    as_path,
+    check_path,
+    check_space,
+    check_writable,
+    is_remote,
+    nearest_existing,
+)
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
@@ -45,8 +52,8 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
     Raises:
         ValueError, OSError: as `marco_jax.training.loop.train`.
     """
-    check_local("--workdir", workdir)
-    directory = pathlib.Path(workdir)
+    check_path("--workdir", workdir)
+    directory = as_path(workdir)
     check_config(config)
     check_writable("--workdir", directory)
     sharding = create_sharding(config)
@@ -162,6 +169,8 @@ def _disk_lines(config: ConfigDict, model: Qwen2Config, workdir: pathlib.Path) -
     every = config.checkpoint.every
     count = len(names_in(config.stages)) + (config.steps // every if every else 0)
     kept = min(count, config.checkpoint.keep) if config.checkpoint.keep else count
+    if is_remote(workdir):
+        return
     free = shutil.disk_usage(nearest_existing(workdir)).free
     yield (
         f"workdir: {workdir}, {free / 1e9:,.1f} GB free; "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from marco_jax.files import as_path
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from marco_jax.training.config import model_config
@@ -30,11 +31,11 @@ def planned_model(
     Raises:
         ValueError, FileNotFoundError: what is there cannot be read, or is needed and absent.
     """
-    named = [pathlib.Path(config.tokenizer.path)] if config.tokenizer.path else []
+    named = [as_path(config.tokenizer.path)] if config.tokenizer.path else []
     found = next((path for path in (*tokenizers, *named) if path.is_dir()), None)
     tokenizer: Tokenizer | None = load_tokenizer(found) if found else None
     base = None
-    if config.init_from and (needs_base or pathlib.Path(config.init_from).exists()):
+    if config.init_from and (needs_base or as_path(config.init_from).exists()):
         base = find_model(config.init_from, weights_only=True)
         tokenizer = tokenizer or base.tokenizer
     size = tokenizer.vocab_size if tokenizer else config.tokenizer.vocab_size

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from marco_jax.evaluation.results import ALL, HIGH, LOW
-from marco_jax.files import write_text
+from marco_jax.files import as_path, write_text
 from marco_jax.reports.charts import Curve, runs_over_steps, smoothed
 from marco_jax.reports.page import Cell, cell, render_page
 from marco_jax.reports.paired_rows import paired_table, run_differences
@@ -51,8 +51,8 @@ def write_comparison(workdirs: Sequence[str | os.PathLike], out: str | os.PathLi
         **_languages(runs),
         configs=_differences([_flat(run.config) for run in runs]),
     )
-    write_text(pathlib.Path(out), page)
-    return pathlib.Path(out)
+    write_text(as_path(out), page)
+    return as_path(out)
 
 
 def _languages(runs: Sequence[RunData]) -> dict[str, Any]:

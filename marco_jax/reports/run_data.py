@@ -11,7 +11,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from marco_jax.evaluation.results import AVERAGES, Result, read_results
-from marco_jax.files import read_json_lines, read_json_object
+from marco_jax.files import as_path, read_json_lines, read_json_object
 from marco_jax.languages import LANGUAGES, add_config_languages, high_resource, low_resource
 from marco_jax.runtime.attempts import CAUSES, Attempt, lost_and_productive, read_attempts
 
@@ -168,7 +168,7 @@ def load_run(workdir: str | os.PathLike) -> RunData:
     Raises:
         NotADirectoryError: there is no such directory.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = as_path(workdir)
     if not workdir.is_dir():
         raise NotADirectoryError(f"workdir {workdir} is not a directory: give the workdir of a run")
     config = json_object_if_any(workdir / "config.json")

@@ -12,7 +12,7 @@ from typing import Any
 from marco_jax.evaluation.builtin_tasks import PICK_TRANSLATION, TASKS
 from marco_jax.evaluation.metrics import CHRF, signature
 from marco_jax.evaluation.paired_differences import Difference
-from marco_jax.files import write_text
+from marco_jax.files import as_path, write_text
 from marco_jax.reports import charts
 from marco_jax.reports.page import Cell, cell, render_page
 from marco_jax.reports.paired_rows import SIGNIFICANT, paired_table, run_differences
@@ -84,7 +84,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         last=run.metrics[-1] if run.metrics else {},
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )
-    path = pathlib.Path(workdir) / REPORT
+    path = as_path(workdir) / REPORT
     write_text(path, page)
     return path
 

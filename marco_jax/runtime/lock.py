@@ -13,7 +13,9 @@ from collections.abc import Iterator
 
 import jax
 
+from marco_jax.files import is_remote
 from marco_jax.runtime.processes import agree
+from marco_jax.runtime.store_lock import StoreLock
 
 _log = logging.getLogger(__name__)
 
@@ -25,13 +27,19 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
     """Locks a workdir, in the first process of a run, until the block or the process ends.
 
     It is a POSIX record lock: forked processes do not inherit it, and network file systems support
-    it. On storage without locks (some object stores) a warning is logged and the run continues.
+    it. On mounts without locks a warning is logged and the run continues. In an object store it is
+    a `StoreLock`.
 
     Raises:
         ValueError: another run has locked it; the message names its process.
     """
     problem, file = "", None
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and is_remote(directory):
+        try:
+            file = StoreLock(directory, LOCK)
+        except ValueError as error:
+            problem = str(error)
+    elif jax.process_index() == 0:
         file = open(directory / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

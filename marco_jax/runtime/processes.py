@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from marco_jax.object_stores import store_error
 from marco_jax.runtime.logs import EVERY_PROCESS, set_process_index
 
 _log = logging.getLogger(__name__)
@@ -148,7 +149,8 @@ def watch_others(host: str = "") -> Iterator[None]:
         yield
     except BaseException as error:
         _send(connections, _FAILED)
-        code = 2 if isinstance(error, (ValueError, OSError)) else 1
+        bad_input = isinstance(error, (ValueError, OSError)) and not store_error(error)
+        code = 2 if bad_input else 1
         # At exit JAX would wait for the other processes, which may never end.
         atexit.register(leave, code)
         raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import pathlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers
 
-from marco_jax.files import write_bytes
+from marco_jax.files import as_path, write_bytes
 from marco_jax.tokenizers.tokenizer_files import (
     EOS_TOKEN,
     QWEN2_SPECIALS,
@@ -103,7 +102,7 @@ class SentencePieceTokenizer:
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes tokenizer.model, and an equal tokenizer.json for transformers."""
-        directory = pathlib.Path(directory)
+        directory = as_path(directory)
         write_bytes(directory / "tokenizer.json", self._fast().to_str(pretty=True).encode())
         write_bytes(directory / "tokenizer.model", self._model)
         write_companions(directory, self.companions, self.eos_token, qwen2=False)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from marco_jax.files import write_bytes
+from marco_jax.files import as_path, write_bytes
 from marco_jax.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from marco_jax.tokenizers.sentencepiece_tokenizer import train_sentencepiece as train_sentencepiece
 from marco_jax.tokenizers.tokenizer_files import (
@@ -121,7 +121,7 @@ class BytePairTokenizer:
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes tokenizer.json and the files beside it."""
-        directory = pathlib.Path(directory)
+        directory = as_path(directory)
         write_bytes(directory / "tokenizer.json", self.backend.to_str(pretty=True).encode())
         qwen2 = self._is_qwen2()
         write_companions(directory, self.companions, self.eos_token, qwen2=qwen2)
@@ -144,7 +144,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
         FileNotFoundError: no such file.
         ValueError: a file is not valid, or the tokenizer has no EOS token.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     directory = path if path.is_dir() else path.parent
     files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     by_name = {file.name: file for file in files}
@@ -172,7 +172,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
 
 def _read_backend(path: pathlib.Path) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library has no narrower exception
         raise ValueError(f"{path} is not a valid tokenizer.json: {error}") from None
 

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from marco_jax.files import read_json_object, write_bytes
+from marco_jax.files import as_path, read_json_object, write_bytes
 
 EOS_TOKEN = "<|endoftext|>"
 # Qwen2's special tokens, which follow its 151,643 ordinary tokens.
@@ -64,7 +64,7 @@ def read_companions(directory: str | os.PathLike) -> Companions:
     Raises:
         ValueError: a file is not a JSON object.
     """
-    directory = pathlib.Path(directory)
+    directory = as_path(directory)
     settings = _read_object(directory / CONFIG) or {}
     settings = {name: value for name, value in settings.items() if name not in _OWN_FIELDS}
     generation = _read_object(directory / GENERATION)
@@ -79,7 +79,7 @@ def read_chat_template(directory: str | os.PathLike) -> str | None:
     Raises:
         ValueError: tokenizer_config.json is not a JSON object.
     """
-    directory = pathlib.Path(directory)
+    directory = as_path(directory)
     if (directory / TEMPLATE).is_file():
         return (directory / TEMPLATE).read_text(encoding="utf-8")
     template = (_read_object(directory / CONFIG) or {}).get("chat_template")

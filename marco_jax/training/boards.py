@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import pathlib
+import tempfile
 from typing import Any
 
 import tensorboardX
 from ml_collections import ConfigDict
 
 from marco_jax.extras import optional
+from marco_jax.files import is_remote
+from marco_jax.object_stores import upload
 
 
 class Boards:
@@ -26,8 +29,13 @@ class Boards:
         Raises:
             MissingExtra: wandb is asked for and not installed.
         """
+        self._folder = workdir / "tensorboard"
+        # TensorBoard appends to its files: those of an object store are uploaded as they are.
+        self._local = tempfile.TemporaryDirectory() if first and is_remote(workdir) else None
         self._tensorboard = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), flush_secs=30, write_to_disk=first
+            self._local.name if self._local else str(self._folder),
+            flush_secs=30,
+            write_to_disk=first,
         )
         self._wandb: Any = None
         self._step, self._waiting = 0, {}
@@ -44,9 +52,17 @@ class Boards:
             self._step = step
         self._waiting[name] = value
 
+    def sync(self) -> None:
+        """Uploads TensorBoard's files to an object store."""
+        if self._local:
+            self._tensorboard.flush()
+            for file in pathlib.Path(self._local.name).iterdir():
+                upload(file, self._folder / file.name)
+
     def close(self) -> None:
         """Writes what is left."""
         self._tensorboard.close()
+        self.sync()
         if self._wandb is not None:
             self._send()
             self._wandb.finish()
@@ -67,6 +83,6 @@ def _start(workdir: pathlib.Path, config: ConfigDict) -> Any:
         name=name,
         id=name,
         resume="allow",
-        dir=str(workdir),
+        dir=None if is_remote(workdir) else str(workdir),
         config=config.to_dict(),
     )

@@ -28,7 +28,7 @@ from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, PROMPT, SourceInfo
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import EVERY_TASK, named_task
 from marco_jax.extras import require
-from marco_jax.files import check_space, check_writable
+from marco_jax.files import as_path, check_space, check_writable
 from marco_jax.languages import LANGUAGES, add_config_languages, get_language, names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
 from marco_jax.model.lora import adapter_table
@@ -75,7 +75,7 @@ def check_config(config: ConfigDict) -> None:
     check_objective(config)
     _check_numbers(config)
     check_names(config)
-    if config.tokenizer.path and not pathlib.Path(config.tokenizer.path).is_dir():
+    if config.tokenizer.path and not as_path(config.tokenizer.path).is_dir():
         raise ConfigError(f"tokenizer.path is {config.tokenizer.path!r}, which is not a directory")
     mixtures = stage_mixtures(config)
     _check_mixtures(config, list(mixtures.values()))

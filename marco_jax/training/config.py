@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from marco_jax.files import check_local
+from marco_jax.files import check_path
 from marco_jax.languages import names_in
 from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 from marco_jax.training.optimizer import StageSchedule
@@ -60,13 +60,13 @@ def load_config(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
 
 
 def check_paths(config: ConfigDict, prefix: str = "config") -> None:
-    """Refuses fields that hold a path of an object store or a hub (ValueError)."""
+    """Refuses fields that hold a URL of a hub or a web server (ValueError)."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             check_paths(value, f"{prefix}.{name}")
         # license_link is an address for people to follow.
         elif isinstance(value, str) and name != "license_link":
-            check_local(f"{prefix}.{name}", value)
+            check_path(f"{prefix}.{name}", value)
 
 
 def _override(config: ConfigDict, name: str, text: str) -> None:

@@ -83,6 +83,7 @@ class CheckpointHook:
             return
         self.writer.flush()
         self.writer.attempts.mark()
+        self.writer.sync()
         meta = {"stage": event.stage, **self.describe(event.step)}
         with self.writer.clock.part(CHECKPOINT):
             meta |= event.state.meta()

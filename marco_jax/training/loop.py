@@ -17,7 +17,7 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.run_tokenizer import find_tokenizer
 from marco_jax.data.training_data import TrainingData
-from marco_jax.files import check_local, check_writable
+from marco_jax.files import as_path, check_path, check_writable
 from marco_jax.model.mesh import Sharding
 from marco_jax.reinforcement.prompt_data import PromptData
 from marco_jax.runtime.errors import RunFailed
@@ -80,8 +80,8 @@ def train(
         FloatingPointError: too many steps without a finite loss.
     """
     started = time.time() if started is None else started
-    check_local("--workdir", workdir)
-    directory = pathlib.Path(workdir)
+    check_path("--workdir", workdir)
+    directory = as_path(workdir)
     # Before anything is created.
     check_config(config)
     check_writable("--workdir", directory)

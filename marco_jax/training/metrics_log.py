@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from marco_jax.appended_files import AppendedFile
 from marco_jax.files import write_json_lines
 from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.attempts import AttemptLog
@@ -58,6 +58,7 @@ class MetricsWriter:
         self._path = workdir / "metrics.jsonl"
         if jax.process_index() == 0:
             _drop_after(self._path, meta["step"])
+        self._file = AppendedFile(self._path) if jax.process_index() == 0 else None
         self.tokens = meta["tokens"]
         # Is given each line before it is written; where it raises, that line is the last one.
         self.inspect: Callable[[dict[str, Any]], None] = lambda row: None
@@ -105,10 +106,9 @@ class MetricsWriter:
         return rows[-1]
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        if jax.process_index() > 0:
+        if self._file is None:
             return
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        self._file.write("".join(json.dumps(row) + "\n" for row in rows))
         for row in rows:
             for name, value in row.items():
                 if isinstance(value, float):
@@ -125,8 +125,16 @@ class MetricsWriter:
         """Writes one metric to the boards."""
         self._boards.scalar(name, value, step)
 
+    def sync(self) -> None:
+        """Makes what is written safe, as it must be before a checkpoint says it is."""
+        if self._file is not None:
+            self._file.sync()
+        self._boards.sync()
+
     def close(self) -> None:
         """Closes the files. Lines that are not written yet are of steps that a restart repeats."""
+        if self._file is not None:
+            self._file.close()
         self._boards.close()
 
     def _row(
@@ -182,7 +190,7 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
         kept = "there was no such file"
         if path.exists():
             aside = path.with_name("metrics.damaged.jsonl")
-            shutil.copyfile(path, aside)
+            aside.write_bytes(path.read_bytes())
             kept = f"what was there: {aside}"
         last = rows[-1]["step"] if rows else 0
         _log.warning(

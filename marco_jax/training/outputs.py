@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from marco_jax.evaluation.chat_prompts import Chat
 from marco_jax.evaluation.evaluator import Evaluator
 from marco_jax.evaluation.outcomes import outcomes_path, write_outcomes
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
-from marco_jax.files import write_json, write_text
+from marco_jax.files import is_remote, upload_tree, write_json, write_text
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
@@ -234,6 +235,8 @@ class ProfileHook:
             ValueError: anything else.
         """
         self.workdir, self.directory = workdir, workdir / "profile"
+        # The profiler writes local files alone; those for an object store are uploaded.
+        self._local = tempfile.TemporaryDirectory() if is_remote(workdir) else None
         self.tracing = False
         self.first, self.last = profiled_steps(steps) or (-1, -1)
 
@@ -241,12 +244,14 @@ class ProfileHook:
         """Starts before the first of its steps, and stops when the last is done."""
         if event.step == self.first - 1:
             jax.block_until_ready(event.state)
-            jax.profiler.start_trace(str(self.directory))
+            jax.profiler.start_trace(self._local.name if self._local else str(self.directory))
             self.tracing = True
         elif self.tracing and (event.step >= self.last or event.stopping):
             jax.block_until_ready(event.state)
             jax.profiler.stop_trace()
             self.tracing = False
+            if self._local:
+                upload_tree(pathlib.Path(self._local.name), self.directory)
             _log.info(f"trace of steps {self.first} to {event.step}: {self.directory}")
             if jax.process_index() == 0:
                 self._write_times(event.step)
@@ -254,7 +259,7 @@ class ProfileHook:
     def _write_times(self, last: int) -> None:
         """Sums up the trace; a trace that cannot be read does not end the run."""
         try:
-            times = read_times(self.directory)
+            times = read_times(pathlib.Path(self._local.name) if self._local else self.directory)
         except (OSError, RuntimeError, ValueError) as error:
             _log.warning(f"the trace in {self.directory} could not be summed up: {error}")
             return

@@ -7,6 +7,7 @@ model on the same pairs reads them.
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import pathlib
 from collections.abc import Callable, Mapping
@@ -95,7 +96,7 @@ def reference_scores(
     """
     if path.exists():
         try:
-            found = np.load(path)
+            found = np.load(io.BytesIO(path.read_bytes()))
         except (OSError, ValueError, EOFError):
             found = np.zeros(0)
         if found.shape == store.lengths.shape:

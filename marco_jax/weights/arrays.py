@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import tensorstore
 
+from marco_jax.files import kvstore_of
 from marco_jax.model.lora import AdapterMatrix
 from marco_jax.model.parameters import Parameter, parameter_table
 from marco_jax.model.qwen2_config import Qwen2Config
@@ -154,7 +155,7 @@ def _spec(directory: pathlib.Path, path: str) -> dict[str, Any]:
         "driver": "zarr",
         "kvstore": {
             "driver": "ocdbt",
-            "base": {"driver": "file", "path": str(directory) + "/"},
+            "base": kvstore_of(directory),
             "path": path.replace("/", ".") + "/",
         },
     }

@@ -24,7 +24,6 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -34,7 +33,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from marco_jax.files import write_json
+from marco_jax.files import as_path, is_remote, remove_tree, write_json
 from marco_jax.model.parameters import Params, parameter_table, parameter_tree
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.runtime.errors import RunFailed
@@ -53,6 +52,7 @@ from marco_jax.weights.manifest import (
     verify_files,
     write_manifest,
 )
+from marco_jax.weights.orbax_stores import orbax_path, temporary_path_class
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
@@ -83,7 +83,7 @@ class Checkpoints:
         Raises:
             ValueError: fields of the policy that do not fit together.
         """
-        self._workdir = pathlib.Path(workdir).absolute()
+        self._workdir = as_path(workdir).absolute()
         self._directory = self._workdir / CHECKPOINTS
         self._directory.mkdir(parents=True, exist_ok=True)
         self._preservation = _preservation(policy)
@@ -182,13 +182,14 @@ class Checkpoints:
         if self._manager is None:
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=self._preservation,
+                temporary_path_class=temporary_path_class(self._directory),
                 async_options=ocp.AsyncOptions(
                     # After the last write of this process; after the last of all processes.
                     barrier_sync_fn=self._checksum_own,
                     post_finalization_callback=self._write_manifest,
                 ),
             )
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
+            self._manager = ocp.CheckpointManager(orbax_path(self._directory), options=options)
         return self._manager
 
     def _restore(self, step: int, like: Arrays) -> Arrays:
@@ -200,7 +201,8 @@ class Checkpoints:
         return copy({name: read[name] for name in like})
 
     def _temporary(self) -> pathlib.Path:
-        return self._directory / f"{self._saving[0]}{TEMPORARY}"
+        step = str(self._saving[0])
+        return self._directory / (step if is_remote(self._directory) else f"{step}{TEMPORARY}")
 
     def _checksum_own(self, *, key: str, timeout_ms: int) -> None:
         """Orbax's barrier; before the one that ends a write, saves checksums of own files."""
@@ -233,7 +235,7 @@ class Checkpoints:
             yield
         except Exception as error:
             if jax.process_index() == 0:
-                shutil.rmtree(self._temporary(), ignore_errors=True)
+                remove_tree(self._temporary(), ignore_errors=True)
             saved = [other for other in finished_steps(self._directory) if other != step]
             raise RunFailed(
                 f"checkpoint {step} could not be saved in {self._directory}: {_reason(error)}; the "
@@ -244,7 +246,7 @@ class Checkpoints:
 def read_meta(directory: pathlib.Path) -> Meta:
     """Reads the `meta` item of a step; fields of the model that it does not have get defaults."""
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(directory / "meta")
+        meta = reader.restore(orbax_path(directory / "meta"))
     defaults = {
         field.name: field.default
         for field in dataclasses.fields(Qwen2Config)
@@ -316,7 +318,7 @@ def restore_params(step: pathlib.Path, like: Params) -> Params:
     The arrays may be donated.
     """
     with ocp.StandardCheckpointer() as reader:
-        params = reader.restore(step / "params", like)
+        params = reader.restore(orbax_path(step / "params"), like)
 
     def own(leaf: jax.Array) -> jax.Array:
         # Restored buffers cannot always be donated, but jitted copies can.
@@ -338,7 +340,9 @@ def begin_step(workdir: pathlib.Path, config: Qwen2Config) -> pathlib.Path:
         the step; write parameters into its params/, then call `finish_step`.
     """
     small = parameter_tree(config, lambda row: np.zeros((1,), np.float32))
-    with ocp.CheckpointManager(workdir / CHECKPOINTS) as manager:
+    steps = workdir / CHECKPOINTS
+    options = ocp.CheckpointManagerOptions(temporary_path_class=temporary_path_class(steps))
+    with ocp.CheckpointManager(orbax_path(steps), options=options) as manager:
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(small),
             meta=ocp.args.JsonSave({"step": 0, "model": dataclasses.asdict(config)}),
@@ -352,7 +356,7 @@ def begin_step(workdir: pathlib.Path, config: Qwen2Config) -> pathlib.Path:
         row = rows[tuple(key["key"] for key in leaf["key_metadata"])]
         leaf["value_metadata"]["write_shape"] = list(row.shape(config))
         leaf["value_metadata"]["value_type"] = "jax.Array"
-    shutil.rmtree(step / "params")
+    remove_tree(step / "params")
     path.parent.mkdir()
     write_json(path, metadata)
     return step

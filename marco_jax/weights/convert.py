@@ -9,14 +9,14 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from marco_jax.files import check_space, write_json
+from marco_jax.appended_files import AppendedFile
+from marco_jax.files import as_path, check_space, is_remote, remove_tree, write_json
 from marco_jax.model.parameters import Parameter, contiguous, parameter_table
 from marco_jax.model.qwen2 import abstract_params
 from marco_jax.model.qwen2_config import Qwen2Config
@@ -81,8 +81,10 @@ def import_huggingface(
         ValueError: the directory has no supported model or a damaged one, or another import into
             `out` is running.
     """
-    out = pathlib.Path(out).absolute()
-    if out.exists():
+    out = as_path(out).absolute()
+    # An object store renames nothing: there the journal, removed last, tells an unfinished import.
+    partial = out if is_remote(out) else out.with_name(f".{out.name}.importing")
+    if out.exists() and not (out / _JOURNAL).exists():
         raise FileExistsError(f"{out} exists: give a new directory")
     config, tensors = open_huggingface(hf_dir)
     if weights_only and extension:
@@ -93,8 +95,7 @@ def import_huggingface(
     if extension:
         config = dataclasses.replace(config, vocab_size=extension.rows(config.vocab_size))
     check_exportable(config, abstract_params(config), tokenizer)
-    job = _Import(pathlib.Path(hf_dir), config, tensors, tokenizer, dtype, extension)
-    partial = out.with_name(f".{out.name}.importing")
+    job = _Import(as_path(hf_dir), config, tensors, tokenizer, dtype, extension)
     if not partial.exists():
         check_space(out.parent, job.nbytes)
     partial.mkdir(parents=True, exist_ok=True)
@@ -103,10 +104,12 @@ def import_huggingface(
             progress = job.run(partial)
             for name, value in (files or {}).items():
                 write_json(partial / name, value)
-            (partial / LOCK).unlink()
-            os.replace(partial, out)
+            (partial / _JOURNAL).unlink()
+            if partial != out:
+                (partial / LOCK).unlink()
+                partial.replace(out)
         except Exception:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_tree(partial, ignore_errors=True)
             raise
     return config, progress
 
@@ -164,7 +167,7 @@ class _Import:
             _log.info(f"continuing an interrupted import: {len(done)} tensors are written")
         writer = ArrayWriter(step / "params", self.config, self.dtypes)
         with (
-            open(partial / _JOURNAL, "a", encoding="utf-8") as journal,
+            contextlib.closing(AppendedFile(partial / _JOURNAL)) as journal,
             Progress("importing", self.nbytes, "B", initial=before) as progress,
         ):
             for row, layer, name in items:
@@ -174,14 +177,13 @@ class _Import:
                     array = self._array(row, name)
                 writer.write(row, layer, array)
                 line = [name, self.non_finite.count(name, array)]
-                print(json.dumps(line), file=journal, flush=True)
+                journal.write(json.dumps(line) + "\n")
                 progress(self._size(row))
             finish_step(step, self.dtypes)
         if self.tokenizer is not None:
             self.tokenizer.save(partial / TOKENIZER)
         write_json(partial / CARD, self.card)
         self.non_finite.warn(self.source)
-        (partial / _JOURNAL).unlink()
         return progress
 
     def _begin(self, partial: pathlib.Path) -> set[str]:
@@ -202,8 +204,8 @@ class _Import:
                 return set(done)
         for path in partial.iterdir():
             if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
+                remove_tree(path)
+            elif not path.name.startswith(LOCK):
                 path.unlink()
         begin_step(partial, self.config)
         journal.write_text(json.dumps(self.identity) + "\n", encoding="utf-8")
@@ -251,7 +253,7 @@ def export_model(
         OSError: there is no such model, or the disk is full.
         ValueError: the model is damaged.
     """
-    out = pathlib.Path(out)
+    out = as_path(out)
     check_free(out, overwrite)
     found = find_model(path, weights_only)
     if weights_only:

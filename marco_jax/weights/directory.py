@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from marco_jax.files import new_directory
+from marco_jax.files import as_path, new_directory
 from marco_jax.model.parameters import Parameter, contiguous, parameter_table
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.tokenizers.tokenizer import Tokenizer
@@ -92,14 +92,14 @@ def write_directory(
         FileExistsError: out_dir is a file, or a directory that may not be replaced.
         OSError: the disk is full.
     """
-    out_dir = Path(out_dir)
+    out_dir = as_path(out_dir)
     check_free(out_dir, overwrite)
-    with new_directory(out_dir) as directory:
+    with new_directory(out_dir, "config.json") as directory:
         write_tensors(directory, tensors, max_shard_bytes, progress)
         (dtype,) = {tensor.dtype for tensor in tensors.values()}
-        _write_configs(directory, config, tokenizer, dtype)
         for name, text in (files or {}).items():
             (directory / name).write_text(text, encoding="utf-8")
+        _write_configs(directory, config, tokenizer, dtype)
 
 
 def check_free(out_dir: Path, overwrite: bool) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from marco_jax.files import as_path
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Parameter, Params, flatten, parameter_table, unflatten
 from marco_jax.model.qwen2_config import Qwen2Config
@@ -61,11 +62,11 @@ def open_huggingface(hf_dir: str | os.PathLike[str]) -> tuple[Qwen2Config, dict[
         ValueError: a truncated file, or tensors that are missing, unexpected or mis-shaped.
     """
     config = read_config(hf_dir)
-    tensors = stored_tensors(Path(hf_dir))
+    tensors = stored_tensors(as_path(hf_dir))
     tensors = {name: t for name, t in tensors.items() if not name.endswith(_BUFFERS)}
     if config.tie_word_embeddings and HEAD in tensors:
         _check_tied(tensors.get(EMBEDDING), tensors.pop(HEAD))
-    _check_tensors(Path(hf_dir), config, tensors)
+    _check_tensors(as_path(hf_dir), config, tensors)
     return config, tensors
 
 
@@ -217,7 +218,7 @@ def save_huggingface(
         FileExistsError: the directory may not be replaced.
         ValueError: parameters or a tokenizer that do not fit the config.
     """
-    out_dir = Path(out_dir)
+    out_dir = as_path(out_dir)
     check_exportable(config, params, tokenizer)
     check_free(out_dir, overwrite)
     flat = flatten(params)

@@ -16,12 +16,13 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+
+from marco_jax.files import is_remote, map_files, remove_tree, sizes_below
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +52,12 @@ def checksums(directory: pathlib.Path, names: Iterable[str]) -> Checksums:
 
 def files_below(directory: pathlib.Path) -> list[str]:
     """The names of the files that a manifest covers, relative to the step's directory."""
-    found = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
-    return sorted(name for name in found if name not in (MANIFEST, *_LATER))
+    return sorted(
+        name
+        for name in sizes_below(directory)
+        # In an object store each item has a mark that it is finished, which may come later.
+        if name not in (MANIFEST, *_LATER) and not name.endswith(f"/{COMMITTED}")
+    )
 
 
 def describe_arrays(items: Mapping[str, Any]) -> dict[str, list]:
@@ -67,10 +72,11 @@ def describe_arrays(items: Mapping[str, Any]) -> dict[str, list]:
 
 def write_manifest(directory: pathlib.Path, files: Checksums, arrays: dict[str, list]) -> None:
     """Writes the manifest of a step and flushes it to disk."""
-    with open(directory / MANIFEST, "w", encoding="utf-8") as file:
+    with (directory / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump({"files": files, "arrays": arrays}, file)
-        file.flush()
-        os.fsync(file.fileno())
+        if not is_remote(directory):
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
@@ -106,12 +112,12 @@ def verify_files(
     expected = read_manifest(directory)["files"]
     if items:
         expected = {k: v for k, v in expected.items() if k.partition("/")[0] in items}
+    sizes = sizes_below(directory)
     for name, (size, _) in expected.items():
-        path = directory / name
-        if not path.is_file():
+        if name not in sizes:
             raise Damaged(f"{name} is missing")
-        if path.stat().st_size != size:
-            raise Damaged(f"{name} has {path.stat().st_size} bytes, not {size}")
+        if sizes[name] != size:
+            raise Damaged(f"{name} has {sizes[name]} bytes, not {size}")
     number, count = share
     try:
         found = checksums(directory, sorted(expected)[number::count])
@@ -139,7 +145,7 @@ def check_arrays(directory: pathlib.Path, items: Mapping[str, Any]) -> None:
 
 def _checksum(path: pathlib.Path) -> list:
     value = size = 0
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while data := file.read(_READ_BYTES):
             value = zlib.crc32(data, value)
             size += len(data)
@@ -148,7 +154,12 @@ def _checksum(path: pathlib.Path) -> list:
 
 def finished_steps(directory: pathlib.Path) -> list[int]:
     """Steps whose save was finished, in no order. Their files are not verified."""
-    return [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+    steps = [path for path in directory.iterdir() if path.name.isdigit()]
+    if is_remote(directory):
+        # Nothing is renamed there: a step has its name from its first file on, and a manifest last.
+        whole = map_files(lambda step: (step / MANIFEST).exists(), steps)
+        steps = [step for step, is_whole in zip(steps, whole, strict=True) if is_whole]
+    return [int(step.name) for step in steps]
 
 
 def settle(directory: pathlib.Path) -> None:
@@ -157,6 +168,9 @@ def settle(directory: pathlib.Path) -> None:
     A save that has a manifest, and all files of it, is complete and gets its final name. Any other
     is removed, since the saves of a run that is killed often would fill the disk.
     """
+    if is_remote(directory):
+        _settle_remote(directory)
+        return
     for path in sorted(directory.glob(f"*{TEMPORARY}*")):
         final = directory / path.name.partition(".")[0]
         try:
@@ -165,13 +179,24 @@ def settle(directory: pathlib.Path) -> None:
             verify_files(path)
         except Damaged as damage:
             _log.warning(f"the save of checkpoint {final.name} was interrupted ({damage}): removed")
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             _log.info(
                 f"the save of checkpoint {final.name} was interrupted before its rename: finished"
             )
             (path / COMMITTED).touch()
             os.replace(path, final)
+
+
+def _settle_remote(directory: pathlib.Path) -> None:
+    """`settle` in an object store, where a step without a manifest was interrupted."""
+    finished = set(finished_steps(directory))
+    for path in [path for path in directory.iterdir() if path.name.isdigit()]:
+        if int(path.name) not in finished:
+            _log.warning(f"the save of checkpoint {path.name} was interrupted: removed")
+            remove_tree(path)
+        elif not (path / COMMITTED).exists():
+            (path / COMMITTED).touch()
 
 
 def set_aside(step: pathlib.Path, directory: pathlib.Path, problem: str) -> None:
@@ -182,4 +207,4 @@ def set_aside(step: pathlib.Path, directory: pathlib.Path, problem: str) -> None
         target = directory / f"{step.name}.{number}"
     _log.warning(f"checkpoint {step.name} is damaged ({problem}): moved to {target}")
     directory.mkdir(exist_ok=True)
-    os.replace(step, target)
+    step.replace(target)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marco_jax.evaluation.results import AVERAGES, Result
+from marco_jax.files import as_path
 from marco_jax.languages import LANGUAGES
 from marco_jax.model.qwen2_config import Qwen2Config
 from marco_jax.reports.run_data import RunData, is_of_source, load_run, name_of
@@ -54,7 +54,7 @@ class Terms:
 def read_terms(directory: str | os.PathLike) -> Terms:
     """Reads the terms in the front matter (between `---` lines) of a directory's README.md."""
     try:
-        text = (pathlib.Path(directory) / "README.md").read_text(encoding="utf-8")
+        text = (as_path(directory) / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return Terms()
     front = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
@@ -164,7 +164,7 @@ def stated_terms(path: str | os.PathLike, depth: int = _DEPTH) -> Terms:
 
     Fields that it does not state are taken from the model that its run started from.
     """
-    path = pathlib.Path(path).absolute()
+    path = as_path(path).absolute()
     if path.parent.name == CHECKPOINTS:
         path = path.parent.parent
     if not (path / CHECKPOINTS).is_dir():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from marco_jax.files import as_path
 from marco_jax.languages import add_config_languages
 from marco_jax.model.lora import AdapterMatrix, LoraOptions, adapter_tree, merge
 from marco_jax.model.mesh import Sharding, create_mesh
@@ -74,7 +75,7 @@ def find_model(path: str | os.PathLike, weights_only: bool = False) -> FoundMode
         FileNotFoundError: the path has no model, or the model has no tokenizer.
         ValueError: the given step is damaged.
     """
-    path = pathlib.Path(path).absolute()
+    path = as_path(path).absolute()
     if (path / CHECKPOINTS).is_dir():
         for step in sorted(finished_steps(path / CHECKPOINTS), reverse=True):
             try:

@@ -16,7 +16,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from marco_jax.files import check_space, read_json_object
+from marco_jax.files import check_space, is_remote, read_json_object
+from marco_jax.mapped_files import RemoteValues
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -62,7 +63,12 @@ class StoredTensor:
     offset: int  # bytes from the start of the file
 
     def map(self) -> np.ndarray:
-        """Maps the tensor into memory, read-only; its values are read when they are accessed."""
+        """The tensor, read-only: mapped into memory, so that its values are read when accessed.
+
+        One of an object store is read whole.
+        """
+        if is_remote(self.path):
+            return np.asarray(RemoteValues(self.path, self.dtype, self.shape, self.offset))
         return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
 
 
@@ -183,7 +189,7 @@ def write_tensors(
     for number, names in enumerate(shards, start=1):
         file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         file_name = SINGLE if len(shards) == 1 else file_name
-        with open(directory / file_name, "wb") as file:
+        with (directory / file_name).open("wb") as file:
             file.write(_header({name: tensors[name] for name in names}))
             for name in names:
                 file.write(_bytes(name, tensors[name]))

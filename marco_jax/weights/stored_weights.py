@@ -6,14 +6,13 @@ import dataclasses
 import functools
 import json
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from marco_jax.files import new_directory
+from marco_jax.files import as_path, new_directory
 from marco_jax.model.lora import DOWN, UP, AdapterMatrix, adapter_table
 from marco_jax.model.parameters import Parameter, contiguous
 from marco_jax.weights.arrays import StoredParams
@@ -86,7 +85,7 @@ def export_peft(found: FoundModel, out: str | os.PathLike, *, overwrite: bool = 
     if found.lora is None:
         raise ValueError(f"{found.directory} holds no adapters: it was trained with lora.rank=0")
     adapters, rows = _adapters(found)
-    out, tensors = pathlib.Path(out), {}
+    out, tensors = as_path(out), {}
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     if not free and not (overwrite and (out / _PEFT_CONFIG).exists()):
         raise FileExistsError(
@@ -98,7 +97,7 @@ def export_peft(found: FoundModel, out: str | os.PathLike, *, overwrite: bool = 
             side = "lora_A" if row.path.endswith(DOWN) else "lora_B"
             name = f"base_model.model.{name.removesuffix('weight')}{side}.weight"
             tensors[name] = _peft_tensor(found, adapters, row, layer)
-    with new_directory(out) as directory:
+    with new_directory(out, "adapter_config.json") as directory:
         write_tensors(directory, tensors, 1 << 62)
         (directory / "model.safetensors").rename(directory / "adapter_model.safetensors")
         text = json.dumps(_peft_config(found), indent=2, sort_keys=True)

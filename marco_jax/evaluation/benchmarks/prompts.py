@@ -6,7 +6,6 @@ import difflib
 import itertools
 import logging
 import os
-import pathlib
 from collections.abc import Iterator, Mapping
 
 from marco_jax.evaluation.benchmarks.items import (
@@ -23,6 +22,7 @@ from marco_jax.evaluation.benchmarks.source_files import Files, split_pair
 from marco_jax.evaluation.benchmarks.spec import TEXTS, Benchmark, Format
 from marco_jax.evaluation.benchmarks.tables import BENCHMARKS
 from marco_jax.evaluation.benchmarks.tables.translation import OTHER_NAMES
+from marco_jax.files import as_path
 from marco_jax.languages import LANGUAGES
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def available_languages(
 ) -> list[str]:
     """Languages of a benchmark that have files below a data directory, of a split or of any."""
     benchmark = get_benchmark(task)
-    root = pathlib.Path(data_dir)
+    root = as_path(data_dir)
     splits = (split,) if split else benchmark.splits
     return [
         language
@@ -108,7 +108,7 @@ def prompts(
     shots = benchmark.default_shots(form) if shots is None else shots
     check_at_least("shots", shots, 0)
     check_at_least("limit", limit, 1)
-    root = pathlib.Path(data_dir)
+    root = as_path(data_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"data_dir {root} is not a directory")
     files = Files(benchmark, language, root)
