@@ -71,6 +71,8 @@ def _launch(arguments: argparse.Namespace, marco: list[str]) -> int:
     shell = Shell(dry_run=arguments.dry_run, pause=arguments.pause)
     logs = pathlib.Path(arguments.logs)
     record = Record.read(logs, arguments.name)
+    if arguments.via == QUEUED:
+        _check_committed(job, shell)
     record.run = {name: getattr(arguments, name) for name in RECORDED}
     record.chips = job.slice.chips * job.count
     record.price = record.price if arguments.price is None else arguments.price
@@ -153,6 +155,23 @@ def _check_backend(arguments: argparse.Namespace) -> None:
         )
     if arguments.keep:
         raise ValueError("--keep is for queued resources: a cluster keeps its nodes itself")
+
+
+def _check_committed(job: Job, shell: Shell) -> None:
+    """Refuses a config that the last commit, which the hosts get, has otherwise (ValueError).
+
+    Other changes that are not committed are logged.
+    """
+    status = ["git", "-C", str(ROOT), "status", "--porcelain"]
+    changed = [line[3:] for line in shell.must(status, attempts=1).splitlines()]
+    for file in changed:
+        if file == job.config:
+            raise ValueError(
+                f"--config={file} has changes that are not committed, and the hosts run the last "
+                "commit: commit it"
+            )
+    if changed:
+        say(f"not on the hosts, which run the last commit: changes of {', '.join(changed[:5])}")
 
 
 def _environment(items: Sequence[str]) -> dict[str, str]:

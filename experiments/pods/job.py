@@ -56,12 +56,14 @@ class Job:
         arguments: of `marco`, with the number of slices in the config.
         slice: one of `count` equal ones.
         steps: of a training run; 0 for other commands.
+        config: the config file, relative to the root of the clone; empty: without one.
     """
 
     arguments: tuple[str, ...]
     slice: Slice
     count: int
     steps: int = 0
+    config: str = ""
 
 
 def read_job(
@@ -98,7 +100,8 @@ def read_job(
     if given.command in _TRAINING:
         steps = check_training(config, slice.chips * (count or 1))
         check_whole(config, builtin_data=builtin_data, random_weights=random_weights)
-    return Job(arguments, slice, count or 1, steps)
+    file = posixpath.normpath(given.config) if config is not None else ""
+    return Job(arguments, slice, count or 1, steps, file)
 
 
 def parse_marco(arguments: Sequence[str]) -> argparse.Namespace:

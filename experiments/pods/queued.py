@@ -98,6 +98,8 @@ class QueuedRun:
                 return self._end(keep, _BAD_INPUT)
             if outcome is Outcome.STOPPED:
                 say(f"{self.request.name} was stopped, or its slices were deleted")
+                if not self._state():
+                    self._note_release()
                 return _SAVED_AND_STOPPED
             if outcome is Outcome.FAILED:
                 long = self.shell.now() - began >= _GOOD_ATTEMPT_SECONDS
@@ -124,13 +126,16 @@ class QueuedRun:
             self.gather(logs)
         if state or self.shell.dry_run:
             self._end(keep, 0)
-        elif self.record:
-            self.record.release(self.shell.now())
+        else:
+            self._note_release()
 
     def delete(self) -> None:
         """Releases the slices, whatever runs on them."""
         self.shell.must(self.request.delete())
         self._deleted = True
+        self._note_release()
+
+    def _note_release(self) -> None:
         if self.record:
             self.record.release(self.shell.now())
 
@@ -225,6 +230,7 @@ class QueuedRun:
                 self.delete()
                 state = ""
             if not state:
+                self._note_release()
                 self.shell.must(self.request.create())
                 self._deleted = False
             elif state != heard:

@@ -29,7 +29,8 @@ LAUNCH = ("launch", "--topology=v5p:2x2x2")
 
 
 def verbs(calls):
-    """The calls without their locations and flags."""
+    """The calls without their locations and flags, and without that of `git status`."""
+    calls = [call for call in calls if "--porcelain" not in call]
     words = ("describe", "create", "delete", "archive", "scp", "setup", "start", "status", "log")
     return [
         next(word for word in (*words, "stop", "tail") if word in call.split("--command")[-1])
@@ -54,7 +55,7 @@ def test_a_run_from_nothing_to_its_end(cloud, tmp_path):
         # The slices are released at the end.
         *("start", "status", "status", "status", "log", "delete"),
     ]
-    create = calls[1]
+    create = calls[2]
     assert "queued-resources create run" in create and "--node-id=run" in create
     assert "--type=v5p --topology=2x2x2" in create and "--zone=us-east5-a" in create
     assert "--scopes=cloud-platform --service-account=sa@p" in create
@@ -253,6 +254,20 @@ def test_an_estimate_of_time_and_cost(root, tmp_path, capsys):
     # 4 rows of 4,096 tokens on each of 128 chips.
     assert "7.55 billion tokens on 128 chips" in out
     assert "1.0 to 1.5 hours, 128 to 192 chip-hours, cost 256 to 384" in out
+
+
+def test_a_config_that_is_not_committed_is_refused(cloud, capsys):
+    plays = {"--porcelain": [[0, " M configs/qwen2_7b.py\n", ""]]}
+    code, calls = cloud(plays, *LAUNCH, *TRAIN)
+    error = capsys.readouterr().err.splitlines()
+    assert code == 2 and len(calls) == len(error) == 1 and "commit it" in error[0]
+
+
+def test_other_changes_that_are_not_committed_are_logged(cloud, capsys):
+    changed = [0, " M marco_jax/files.py\n?? notes.txt\n", ""]
+    plays = {"--porcelain": [changed], "describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    code, _ = cloud(plays, *LAUNCH, *TRAIN)
+    assert code == 0 and "changes of marco_jax/files.py, notes.txt" in capsys.readouterr().err
 
 
 def test_a_plan_for_other_slices_is_refused(cloud, tmp_path, capsys):
