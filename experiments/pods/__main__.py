@@ -239,7 +239,7 @@ def _launch_workload(
     workload.submit(job.arguments, shell)
     if not shell.dry_run:
         record.hold(shell.now())
-        record.start()
+        record.start(job.arguments)
     code = DONE if workload.wait(shell) else FAILED
     _copy_logs(workload, shell, logs)
     if not shell.dry_run:

@@ -83,8 +83,8 @@ class Workload:
                 return done.code == _DONE
             if done.code != _STILL_RUNNING:
                 raise CommandFailed(
-                    f"xpk ended with {done.code} while {self.name} ran, which goes on: `status` "
-                    "says how it is"
+                    f"xpk ended with {done.code} while it waited for {self.name}, which may still "
+                    "run: `status` says how it is"
                 )
 
     def status(self, shell: Shell) -> list[str]:

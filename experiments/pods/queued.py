@@ -194,12 +194,15 @@ class QueuedRun:
             if again and not self._deleted and not self._state():
                 return Outcome.STOPPED
             self._ensure(poll)
-            if again or not self._is_running():
+            found = Outcome.PREEMPTED if again else self._found()
+            if found is Outcome.DONE:
+                return found
+            if found is not Outcome.RUNNING:
                 self._set_up(root)
                 for node in self.request.nodes:
                     self.shell.must(self.request.start(node, self.arguments))
                 if self.record:
-                    self.record.start()
+                    self.record.start(self.arguments)
         except CommandFailed as error:
             # The slices may be gone under a command; if not, it is the command.
             state = self._state_after(error)
@@ -262,11 +265,13 @@ class QueuedRun:
             self.shell.must(self.request.copy(node, [archive, str(HOST_SCRIPT)]))
             self.shell.must(self.request.ssh(node, "setup", self.request.mount))
 
-    def _is_running(self) -> bool:
-        if self.shell.dry_run:
-            return False
-        lines = self._poll()
-        return bool(lines) and outcome_of(lines, self.request.hosts) is Outcome.RUNNING
+    def _found(self) -> Outcome | None:
+        """What an earlier launch has left: a run, this one's end, or nothing of use (None)."""
+        lines = [] if self.shell.dry_run else self._poll()
+        outcome = outcome_of(lines, self.request.hosts) if lines else None
+        # Another command may have run on slices that were kept.
+        same = self.record is not None and self.record.arguments == self.arguments
+        return outcome if outcome is Outcome.RUNNING or same else None
 
     def _watch(self, poll: float) -> Outcome:
         """Looks until the run has ended in some way."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.pods.estimate import cost_line
@@ -23,6 +24,7 @@ class Record:
         run: flags that say where it is: topology, num_slices, project, zone, via, cluster.
         chips: of all slices.
         attempt: how often the run was started.
+        arguments: of `marco`, with which it was started last.
         held: seconds since 1970 at which slices came and went; the last may be None: still held.
         price: of a chip and hour, in any currency; None: not known.
         hours: that the plan predicts for the whole run, least and most; None: without a plan.
@@ -32,6 +34,7 @@ class Record:
     run: dict[str, Any] = dataclasses.field(default_factory=dict)
     chips: int = 0
     attempt: int = 0
+    arguments: list[str] = dataclasses.field(default_factory=list)
     held: list[list[float | None]] = dataclasses.field(default_factory=list)
     price: float | None = None
     hours: list[float] | None = None
@@ -75,9 +78,9 @@ class Record:
             self.held[-1][1] = now
             self.write()
 
-    def start(self) -> None:
-        """The run is started once more."""
-        self.attempt += 1
+    def start(self, arguments: Sequence[str]) -> None:
+        """The run is started once more, as `marco ARGUMENTS`."""
+        self.attempt, self.arguments = self.attempt + 1, list(arguments)
         self.write()
 
     def lines(self, now: float, price: float | None = None) -> list[str]:

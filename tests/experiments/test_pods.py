@@ -131,6 +131,14 @@ def test_a_run_that_keeps_failing_is_given_up_and_its_slices_released(cloud, fla
     assert code == 1 and verbs(calls).count("start") == starts and verbs(calls)[-1] == "delete"
 
 
+def test_failures_of_attempts_that_trained_for_long_are_not_in_a_row(cloud, monkeypatch):
+    hours = iter(range(10_000))
+    monkeypatch.setattr("experiments.pods.shell.Shell.now", lambda shell: 3600.0 * next(hours))
+    plays = {"describe": [ACTIVE], "host.sh status": [CRASHED]}
+    code, calls = cloud(plays, *LAUNCH, "--failures=2", "--restarts=3", *TRAIN)
+    assert code == 1 and verbs(calls).count("start") == 4
+
+
 def test_preemptions_do_not_count_as_failures(cloud):
     saved = [0, "h0 exited 143\nh1 exited 143\n", ""]
     plays = {"describe": [ACTIVE], "host.sh status": [IDLE, *[saved] * 6, DONE]}
@@ -165,6 +173,31 @@ def test_a_launcher_that_comes_back_watches_the_run_that_is_there(cloud):
     plays = {"describe": [ACTIVE], "host.sh status": [RUNNING, RUNNING, DONE]}
     code, calls = cloud(plays, *LAUNCH, *TRAIN)
     assert code == 0 and "start" not in verbs(calls) and "setup" not in verbs(calls)
+
+
+def test_a_run_that_ended_while_nobody_watched_is_not_started_again(cloud):
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    cloud(plays, *LAUNCH, "--keep", *TRAIN)
+    code, calls = cloud({"describe": [ACTIVE], "host.sh status": [DONE]}, *LAUNCH, *TRAIN)
+    assert code == 0 and verbs(calls) == ["describe", "status", "log", "delete"]
+
+
+def test_slices_that_were_kept_take_another_command(cloud):
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    cloud(plays, *LAUNCH, "--keep", *TRAIN)
+    plays = {"describe": [ACTIVE], "host.sh status": [DONE, RUNNING, DONE]}
+    code, calls = cloud(plays, *LAUNCH, *TRAIN, "--config.steps=7")
+    assert code == 0 and verbs(calls).count("start") == 1
+
+
+def test_time_without_slices_is_not_counted(cloud, tmp_path):
+    """The slices were taken while nobody watched: what is held is held anew."""
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    cloud(plays, *LAUNCH, "--keep", *TRAIN)
+    plays = {"describe": [SUSPENDED, ACTIVE], "host.sh status": [IDLE, DONE]}
+    cloud(plays, *LAUNCH, *TRAIN)
+    first, second = record(tmp_path)["held"]
+    assert first[0] <= first[1] <= second[0] <= second[1]
 
 
 def test_commands_that_fail_are_tried_again(cloud, capsys):
