@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # What each host of a slice does for a run, called over ssh by experiments/pods/queued.py:
 #   host.sh setup MOUNT          installs the source archive beside this file; mounts storage
-#   host.sh start MOUNT ARG...   ends what is left of an earlier start, then `marco ARG...`
-#   host.sh status               "HOST running", "HOST exited CODE" or "HOST idle"
+#   host.sh start MOUNT [NAME=VALUE...] ARG...
+#                                ends what is left of an earlier start, then `marco ARG...`
+#   host.sh status               "HOST running", "HOST exited CODE [stopped]" or "HOST idle"
 #   host.sh log                  everything the run has printed on this host
-#   host.sh stop                 SIGTERM, as a preemption would: the run saves and ends
+#   host.sh tail LINES [follow]  the last lines of that, and those to come
+#   host.sh stop                 SIGTERM, as a preemption would: the run saves and ends, for good
 # MOUNT is "bucket:NAME", "nfs:SERVER:/PATH" or "none".
 set -euo pipefail
 
@@ -59,15 +61,20 @@ install_gcsfuse() {
 start() {
   local mount="$1" logs="$home/logs"
   shift
-  stop
+  end_run
   mkdir -p "$logs"
-  rm -f "$home/exit_code" "$home/pid"
+  rm -f "$home/exit_code" "$home/pid" "$home/stopped"
   if [ "$mount" != none ]; then
     # Programs are compiled once for all restarts, and logs outlive the machine.
     export JAX_COMPILATION_CACHE_DIR="$storage/compilation_cache"
     logs="$storage/logs"
     mkdir -p "$logs"
   fi
+  # Variables of the launcher's --env. A command of marco comes behind them.
+  while [[ "${1:-}" == [A-Za-z_]*=* ]]; do
+    export "${1?}"
+    shift
+  done
   ln -sfn "$logs/$name.log" "$home/run.log"
   cd "$home/source"
   # A session of its own: it outlives this connection. `marco train` joins the other hosts by
@@ -86,11 +93,17 @@ start() {
 }
 
 stop() {
+  # A launcher that watches must not start the run again.
+  [ -e "$home/pid" ] && touch "$home/stopped"
+  end_run
+}
+
+end_run() {
   running || return 0
   local pid seconds
   pid="$(cat "$home/pid")"
   kill -TERM "$pid" 2>/dev/null || return 0
-  for ((seconds = 0; seconds < ${MARCO_STOP_SECONDS:-120}; seconds++)); do
+  for ((seconds = 0; seconds < ${MARCO_STOP_SECONDS:-600}; seconds++)); do
     running || return 0
     sleep 1
   done
@@ -102,13 +115,15 @@ running() {
 }
 
 status() {
+  local why=""
+  [ ! -e "$home/stopped" ] || why=" stopped"
   if [ -e "$home/exit_code" ]; then
-    echo "$name exited $(cat "$home/exit_code")"
+    echo "$name exited $(cat "$home/exit_code")$why"
   elif running; then
     echo "$name running"
   elif [ -e "$home/pid" ]; then
     # Killed with all that watched over it, or restarted: nobody wrote a code.
-    echo "$name exited 137"
+    echo "$name exited 137$why"
   else
     echo "$name idle"
   fi
@@ -118,10 +133,15 @@ log() {
   cat "$home/run.log"
 }
 
+tail_log() {
+  tail -n "$1" ${2:+-F} "$home/run.log"
+}
+
 case "${1:-}" in
   setup | start | status | log | stop) "$@" ;;
+  tail) tail_log "${@:2}" ;;
   *)
-    echo "usage: host.sh setup|start|status|log|stop" >&2
+    echo "usage: host.sh setup|start|status|log|tail|stop" >&2
     exit 2
     ;;
 esac

@@ -57,6 +57,19 @@ class Shell:
             raise CommandFailed(f"{command[0]} is not on PATH: {remedy}") from None
         return Finished(done.returncode, done.stdout, done.stderr)
 
+    def stream(self, command: Sequence[str]) -> int:
+        """One try whose output goes to this process's as it comes; returns the exit code."""
+        if self.dry_run:
+            return self.run(command).code
+        try:
+            return subprocess.run(command, check=False).returncode
+        except FileNotFoundError:
+            return self.run(command).code
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
     def must(self, command: Sequence[str], attempts: int = 4) -> str:
         """Runs a command until it works; returns what it wrote.
 

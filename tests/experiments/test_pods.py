@@ -15,92 +15,95 @@ import pytest
 from experiments.pods.__main__ import main
 from experiments.pods.slices import Slice
 
-STUB = """#!{python}
-import json, pathlib, sys
-here = pathlib.Path(__file__).parent
-name = pathlib.Path(__file__).name
-call = [name, *sys.argv[1:]]
-with open(here / "calls.jsonl", "a") as calls:
-    calls.write(json.dumps(call) + "\\n")
-plays = json.loads((here / "plays.json").read_text())
-line = " ".join(call)
-for key in plays:
-    if key in line:
-        rest = plays[key]
-        code, out, error = rest.pop(0) if len(rest) > 1 else rest[0]
-        (here / "plays.json").write_text(json.dumps(plays))
-        sys.stdout.write(out)
-        sys.stderr.write(error)
-        sys.exit(code)
-"""
-NAME = ["--name=run", "--project=p", "--zone=us-east5-a", "--poll=0", "--pause=0"]
-TRAIN = ["--", "train", "--config=configs/qwen2_7b.py", "--workdir=/mnt/marco/run"]
+TRAIN = [
+    *("--", "train", "--config=configs/qwen2_7b.py", "--workdir=gs://b/run"),
+    *("--config.init_from=gs://b/base", "--config.data=gs://b/sources.json"),
+]
 ABSENT, ACTIVE = [1, "", "NOT_FOUND: no such resource"], [0, "ACTIVE\n", ""]
+SUSPENDED = [0, "SUSPENDED\n", ""]
 IDLE, RUNNING = [0, "h0 idle\nh1 idle\n", ""], [0, "h0 running\nh1 running\n", ""]
-DONE = [0, "h0 exited 0\nh1 exited 0\n", ""]
-
-
-@pytest.fixture
-def cloud(tmp_path, monkeypatch):
-    """Plays a list of (code, output, error) for each part of a command; gives the calls."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("gcloud", "xpk", "kubectl", "git"):
-        (folder / name).write_text(STUB.format(python=sys.executable))
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-    def run(plays, *flags):
-        (folder / "plays.json").write_text(json.dumps(plays))
-        (folder / "calls.jsonl").unlink(missing_ok=True)
-        code = main([flags[0], *NAME, f"--logs={tmp_path / 'logs'}", *flags[1:]])
-        calls = folder / "calls.jsonl"
-        lines = calls.read_text().splitlines() if calls.exists() else []
-        return code, [" ".join(json.loads(line)) for line in lines]
-
-    return run
-
+DONE, CRASHED = [0, "h0 exited 0\nh1 exited 0\n", ""], [0, "h0 exited 1\nh1 exited 1\n", ""]
 
 # Two hosts a slice.
-LAUNCH = ("launch", "--topology=v5p:2x2x2", "--mount=bucket:b")
+LAUNCH = ("launch", "--topology=v5p:2x2x2")
 
 
 def verbs(calls):
-    """The calls without their places and flags."""
+    """The calls without their locations and flags, and without that of `git status`."""
+    calls = [call for call in calls if "--porcelain" not in call]
     words = ("describe", "create", "delete", "archive", "scp", "setup", "start", "status", "log")
-    return [next(word for word in words if word in call.split("--command")[-1]) for call in calls]
+    return [
+        next(word for word in (*words, "stop", "tail") if word in call.split("--command")[-1])
+        for call in calls
+    ]
 
 
-def test_a_run_from_nothing_to_its_end(cloud):
+def record(tmp_path):
+    """What the launcher has recorded of the run."""
+    return json.loads((tmp_path / "logs" / "run.json").read_text())
+
+
+def test_a_run_from_nothing_to_its_end(cloud, tmp_path):
     plays = {
         "describe": [ABSENT, [0, "PROVISIONING\n", ""], ACTIVE],
         "host.sh status": [IDLE, RUNNING, RUNNING, DONE],
     }
-    code, calls = cloud(plays, *LAUNCH, *TRAIN)
+    code, calls = cloud(plays, *LAUNCH, "--service_account=sa@p", "--env=A=b c", *TRAIN)
     assert code == 0
     assert verbs(calls) == [
-        *("describe", "create", "describe", "describe", "status"),
-        *("archive", "scp", "setup", "start", "status", "status", "status", "log"),
+        *("describe", "create", "describe", "describe", "status", "archive", "scp", "setup"),
+        # The slices are released at the end.
+        *("start", "status", "status", "status", "log", "delete"),
     ]
-    create = calls[1]
+    create = calls[2]
     assert "queued-resources create run" in create and "--node-id=run" in create
     assert "--type=v5p --topology=2x2x2" in create and "--zone=us-east5-a" in create
+    assert "--scopes=cloud-platform --service-account=sa@p" in create
     start = next(call for call in calls if "host.sh start" in call)
     assert "--worker=all" in start
-    assert "start bucket:b train --config=configs/qwen2_7b.py --workdir=/mnt/marco/run" in start
+    assert "start none 'A=b c' train --config=configs/qwen2_7b.py --workdir=gs://b/run" in start
+    (held,) = record(tmp_path)["held"]
+    assert held[0] <= held[1] and record(tmp_path)["attempt"] == 1
 
 
-def test_a_preempted_slice_is_asked_for_again_and_the_run_started_again(cloud, capsys):
+def test_gcloud_never_asks(cloud):
+    plays = {"describe": [ABSENT, ACTIVE], "host.sh status": [IDLE, DONE]}
+    _, calls = cloud(plays, *LAUNCH, *TRAIN)
+    changing = [call for call in calls if "gcloud" in call and " describe " not in call]
+    assert {"ssh", "scp"} <= {call.split()[4] for call in changing}
+    assert all("--quiet" in call for call in changing)
+
+
+def test_a_mount_is_one_of_the_ways(cloud):
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    train = [flag.replace("gs://b/", "/mnt/marco/") for flag in TRAIN]
+    code, calls = cloud(plays, *LAUNCH, "--mount=bucket:b", *train)
+    assert code == 0
+    start = next(call for call in calls if "host.sh start" in call)
+    assert "start bucket:b train" in start and "--workdir=/mnt/marco/run" in start
+
+
+def test_slices_can_be_kept(cloud, capsys, tmp_path):
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    code, calls = cloud(plays, *LAUNCH, "--keep", *TRAIN)
+    assert code == 0 and "delete" not in verbs(calls)
+    assert "`delete` releases them" in capsys.readouterr().err
+    assert record(tmp_path)["held"][0][1] is None
+
+
+def test_a_preempted_slice_is_asked_for_again_and_the_run_started_again(cloud, capsys, tmp_path):
     plays = {
-        "describe": [ACTIVE, [0, "SUSPENDED\n", ""], [0, "SUSPENDED\n", ""], ABSENT, ACTIVE],
+        "describe": [ACTIVE, SUSPENDED, SUSPENDED, SUSPENDED, ACTIVE],
         "host.sh status": [IDLE, [255, "", "connection closed"], RUNNING, DONE],
     }
     code, calls = cloud(plays, *LAUNCH, "--capacity=spot", *TRAIN)
     assert code == 0
-    assert verbs(calls).count("start") == 2 and verbs(calls).count("delete") == 1
+    # Once after the preemption, once at the end.
+    assert verbs(calls).count("start") == 2 and verbs(calls).count("delete") == 2
     assert "--spot" in next(call for call in calls if " create " in call)
-    told = capsys.readouterr().err
-    assert "run was preempted" in told and "restart 1 of 100" in told
+    err = capsys.readouterr().err
+    assert "run was preempted" in err and "restart 1 of 100" in err
+    assert record(tmp_path)["attempt"] == 2 and len(record(tmp_path)["held"]) == 2
 
 
 def test_a_run_that_saved_and_stopped_is_started_again_on_the_same_slices(cloud):
@@ -113,25 +116,88 @@ def test_a_run_that_saved_and_stopped_is_started_again_on_the_same_slices(cloud)
     assert verbs(calls).count("start") == 2 and "create" not in verbs(calls)
 
 
-def test_bad_input_is_not_tried_again(cloud):
+@pytest.mark.parametrize(("line", "wanted"), [("h0 exited 2\nh1 exited 1\n", 2), (DONE[1], 0)])
+def test_codes_0_and_2_are_never_tried_again(cloud, line, wanted):
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, [0, line, ""]]}
+    code, calls = cloud(plays, *LAUNCH, *TRAIN)
+    assert code == wanted and verbs(calls).count("start") == 1
+    assert verbs(calls)[-1] == "delete"
+
+
+@pytest.mark.parametrize(("flag", "starts"), [("--restarts=2", 3), ("--failures=4", 4)])
+def test_a_run_that_keeps_failing_is_given_up_and_its_slices_released(cloud, flag, starts):
+    plays = {"describe": [ACTIVE], "host.sh status": [CRASHED]}
+    code, calls = cloud(plays, *LAUNCH, flag, *TRAIN)
+    assert code == 1 and verbs(calls).count("start") == starts and verbs(calls)[-1] == "delete"
+
+
+def test_failures_of_attempts_that_trained_for_long_are_not_in_a_row(cloud, monkeypatch):
+    hours = iter(range(10_000))
+    monkeypatch.setattr("experiments.pods.shell.Shell.now", lambda shell: 3600.0 * next(hours))
+    plays = {"describe": [ACTIVE], "host.sh status": [CRASHED]}
+    code, calls = cloud(plays, *LAUNCH, "--failures=2", "--restarts=3", *TRAIN)
+    assert code == 1 and verbs(calls).count("start") == 4
+
+
+def test_preemptions_do_not_count_as_failures(cloud):
+    saved = [0, "h0 exited 143\nh1 exited 143\n", ""]
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, *[saved] * 6, DONE]}
+    code, calls = cloud(plays, *LAUNCH, "--failures=2", *TRAIN)
+    assert code == 0 and verbs(calls).count("start") == 7
+
+
+def test_a_run_that_somebody_stops_stays_stopped(cloud):
+    stopped = [0, "h0 exited 143 stopped\nh1 exited 143 stopped\n", ""]
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, RUNNING, stopped]}
+    code, calls = cloud(plays, *LAUNCH, *TRAIN)
+    assert code == 143 and verbs(calls).count("start") == 1
+
+
+def test_slices_that_somebody_deletes_are_not_asked_for_again(cloud):
+    plays = {"describe": [ACTIVE, ABSENT], "host.sh status": [IDLE, RUNNING, [255, "", "gone"]]}
+    code, calls = cloud(plays, *LAUNCH, *TRAIN)
+    assert code == 143 and "create" not in verbs(calls)
+
+
+def test_a_launcher_that_is_cut_off_leaves_the_run_alone(cloud):
+    lost = [1, "", "network is unreachable"]
     plays = {
-        "describe": [ACTIVE],
-        "host.sh status": [IDLE, [0, "h0 exited 2\nh1 exited 1\n", ""]],
+        "describe": [ACTIVE, *[lost] * 10, ACTIVE],
+        "host.sh status": [RUNNING, *[lost] * 2, RUNNING, DONE],
     }
     code, calls = cloud(plays, *LAUNCH, *TRAIN)
-    assert code == 2 and verbs(calls).count("start") == 1
-
-
-def test_a_run_that_keeps_failing_is_given_up(cloud):
-    plays = {"describe": [ACTIVE], "host.sh status": [[0, "h0 exited 1\nh1 exited 1\n", ""]]}
-    code, calls = cloud(plays, *LAUNCH, "--restarts=2", *TRAIN)
-    assert code == 1 and verbs(calls).count("start") == 3
+    assert code == 0 and verbs(calls).count("delete") == 1 and "start" not in verbs(calls)
 
 
 def test_a_launcher_that_comes_back_watches_the_run_that_is_there(cloud):
     plays = {"describe": [ACTIVE], "host.sh status": [RUNNING, RUNNING, DONE]}
     code, calls = cloud(plays, *LAUNCH, *TRAIN)
     assert code == 0 and "start" not in verbs(calls) and "setup" not in verbs(calls)
+
+
+def test_a_run_that_ended_while_nobody_watched_is_not_started_again(cloud):
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    cloud(plays, *LAUNCH, "--keep", *TRAIN)
+    code, calls = cloud({"describe": [ACTIVE], "host.sh status": [DONE]}, *LAUNCH, *TRAIN)
+    assert code == 0 and verbs(calls) == ["describe", "status", "log", "delete"]
+
+
+def test_slices_that_were_kept_take_another_command(cloud):
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    cloud(plays, *LAUNCH, "--keep", *TRAIN)
+    plays = {"describe": [ACTIVE], "host.sh status": [DONE, RUNNING, DONE]}
+    code, calls = cloud(plays, *LAUNCH, *TRAIN, "--config.steps=7")
+    assert code == 0 and verbs(calls).count("start") == 1
+
+
+def test_time_without_slices_is_not_counted(cloud, tmp_path):
+    """The slices were taken while nobody watched: what is held is held anew."""
+    plays = {"describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    cloud(plays, *LAUNCH, "--keep", *TRAIN)
+    plays = {"describe": [SUSPENDED, ACTIVE], "host.sh status": [IDLE, DONE]}
+    cloud(plays, *LAUNCH, *TRAIN)
+    first, second = record(tmp_path)["held"]
+    assert first[0] <= first[1] <= second[0] <= second[1]
 
 
 def test_commands_that_fail_are_tried_again(cloud, capsys):
@@ -145,6 +211,23 @@ def test_commands_that_fail_are_tried_again(cloud, capsys):
     assert capsys.readouterr().err.count("tried again: timed out") == 2
 
 
+def test_slices_are_released_when_they_cannot_be_set_up(cloud, capsys):
+    plays = {
+        "describe": [ACTIVE],
+        "host.sh setup": [[1, "", "no space left"]],
+        "host.sh status": [IDLE],
+    }
+    code, calls = cloud(plays, *LAUNCH, *TRAIN)
+    assert code == 1 and verbs(calls).count("setup") == 4 and verbs(calls)[-1] == "delete"
+    assert "no space left" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_request_that_is_refused_is_not_made_again_and_again(cloud):
+    plays = {"describe": [ABSENT], " create ": [[1, "", "quota exceeded"]]}
+    code, calls = cloud(plays, *LAUNCH, *TRAIN)
+    assert code == 1 and verbs(calls).count("create") == 4
+
+
 def test_several_slices(cloud):
     plays = {
         "describe": [ABSENT, ACTIVE],
@@ -156,43 +239,24 @@ def test_several_slices(cloud):
     assert "--node-count=2 --node-prefix=run" in create
     starts = [call for call in calls if "host.sh start" in call]
     assert ["ssh run-0 " in starts[0], "ssh run-1 " in starts[1]] == [True, True]
+    # The mesh has as many slices as were asked for.
+    assert all("--config.mesh.num_slices=2" in start for start in starts)
 
 
-def test_a_dry_run_prints_every_command_and_runs_none(cloud, capsys):
+def test_the_number_of_slices_may_be_the_configs(cloud):
+    plays = {"describe": [ABSENT, ACTIVE], "host.sh status": [IDLE, IDLE, DONE, DONE]}
+    _, calls = cloud(plays, *LAUNCH, *TRAIN, "--config.mesh.num_slices=2")
+    assert "--node-count=2" in next(call for call in calls if " create " in call)
+    starts = [call for call in calls if "host.sh start" in call]
+    assert [start.count("mesh.num_slices") for start in starts] == [1, 1]
+
+
+def test_a_dry_run_prints_every_command_and_runs_none(cloud, capsys, tmp_path):
     code, calls = cloud({}, *LAUNCH, "--dry_run", *TRAIN)
-    assert code == 0 and not calls
+    assert code == 0 and not calls and not (tmp_path / "logs").exists()
     printed = capsys.readouterr().out.splitlines()
-    wanted = ["describe", "create", "archive", "scp", "setup", "start", "status", "log"]
+    wanted = ["describe", "create", "archive", "scp", "setup", "start", "status", "log", "delete"]
     assert verbs(printed) == wanted
-
-
-def test_a_workload_on_gke(cloud, tmp_path):
-    plays = {"kubectl": [[0, "[pod/run-0] step 1\n", ""]], "xpk": [[0, "", ""]]}
-    flags = ("--topology=v5e:16x16", "--num_slices=2", "--via=xpk", "--cluster=c", "--image=i")
-    code, calls = cloud(plays, "launch", *flags, *TRAIN)
-    assert code == 0
-    assert calls[0].startswith("xpk workload create --workload=run --cluster=c")
-    assert "--tpu-type=v5litepod-16x16 --num-slices=2 --docker-image=i" in calls[0]
-    assert "exec marco train" in calls[0] and "--restart-on-exit-codes=1" in calls[0]
-    assert calls[1].endswith("--wait-for-job-completion=run")
-    assert (tmp_path / "logs" / "run.log").read_text() == "[pod/run-0] step 1\n"
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["launch", "--topology=v5p:2x2x2"], "needs what marco is to do"),
-        (["launch", "--topology=v5p:2x2x2", *TRAIN], "give --mount"),
-        (["launch", "--topology=v9:2x2", *TRAIN], "the generation is none of"),
-        (["launch", "--topology=v5p:2x2", *TRAIN], "3 dimensions"),
-        (["status", "--topology=v5p:2x2x2", *TRAIN], "takes nothing after --"),
-        (["launch", "--topology=v5e:4x4", "--via=xpk", *TRAIN], "needs --cluster"),
-    ],
-)
-def test_bad_usage_is_one_line(cloud, capsys, flags, words):
-    code, calls = cloud({}, *flags)
-    error = capsys.readouterr().err.strip().splitlines()
-    assert code == 2 and not calls and len(error) == 1 and words in error[0]
 
 
 @pytest.mark.parametrize(
@@ -209,24 +273,41 @@ def test_names_of_slices(name, accelerator, chips, hosts):
     assert (found.accelerator_type, found.chips, found.hosts) == (accelerator, chips, hosts)
 
 
+PLAN = {
+    "planned": {"topology": "v5p:4x4x4", "num_slices": 2, "sequences_per_chip": 4, "length": 4096},
+    "predicted": {"step_seconds_if_all_overlaps": 1.0, "step_seconds_as_scheduled": 1.5},
+}
+
+
 def test_an_estimate_of_time_and_cost(root, tmp_path, capsys):
-    plan = {
-        "planned": {
-            "topology": "v5p:4x4x4",
-            "num_slices": 2,
-            "sequences_per_chip": 4,
-            "length": 4096,
-        },
-        "predicted": {"step_seconds_if_all_overlaps": 1.0, "step_seconds_as_scheduled": 1.5},
-    }
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
     flags = [f"--config={root / 'configs/qwen2_7b.py'}", f"--plan={tmp_path / 'plan.json'}"]
     assert main(["estimate", *flags, "--steps=3600", "--price=2"]) == 0
-    told = capsys.readouterr().out
+    out = capsys.readouterr().out
     # 4 rows of 4,096 tokens on each of 128 chips.
-    assert "7.55 billion tokens on 128 chips" in told
-    assert "1.0 to 1.5 hours, 128 to 192 chip-hours" in told
-    assert "cost 256 to 384" in told
+    assert "7.55 billion tokens on 128 chips" in out
+    assert "1.0 to 1.5 hours, 128 to 192 chip-hours, cost 256 to 384" in out
+
+
+def test_a_config_that_is_not_committed_is_refused(cloud, capsys):
+    plays = {"--porcelain": [[0, " M configs/qwen2_7b.py\n", ""]]}
+    code, calls = cloud(plays, *LAUNCH, *TRAIN)
+    error = capsys.readouterr().err.splitlines()
+    assert code == 2 and len(calls) == len(error) == 1 and "commit it" in error[0]
+
+
+def test_other_changes_that_are_not_committed_are_logged(cloud, capsys):
+    changed = [0, " M marco_jax/files.py\n?? notes.txt\n", ""]
+    plays = {"--porcelain": [changed], "describe": [ACTIVE], "host.sh status": [IDLE, DONE]}
+    code, _ = cloud(plays, *LAUNCH, *TRAIN)
+    assert code == 0 and "changes of marco_jax/files.py, notes.txt" in capsys.readouterr().err
+
+
+def test_a_plan_for_other_slices_is_refused(cloud, tmp_path, capsys):
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+    code, calls = cloud({}, *LAUNCH, f"--plan={tmp_path / 'plan.json'}", *TRAIN)
+    assert code == 2 and not calls
+    assert "is for 2 x v5p:4x4x4, and the run has 1 x v5p:2x2x2" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -236,7 +317,8 @@ def host(tmp_path, root):
     marco.parent.mkdir(parents=True)
     (tmp_path / "marco" / "source").mkdir()
     marco.write_text(
-        "#!/usr/bin/env bash\necho \"marco $*\"\ntrap 'echo saved; exit 143' TERM\n"
+        '#!/usr/bin/env bash\necho "greeting $GREETING"\necho "marco $*"\n'
+        "trap 'echo saved; exit 143' TERM\n"
         '[ "$1" = fail ] && exit 2\nwhile true; do sleep 0.05; done\n'
     )
     marco.chmod(0o755)
@@ -267,13 +349,15 @@ def wait_for(run, words):
 
 def test_what_a_host_does(host):
     assert host("status").endswith("idle")
-    host("start", "none", "train", "--workdir=a b")
+    host("start", "none", "GREETING=a=b c", "train", "--workdir=a b")
     assert host("status").endswith("running")
     host("stop")
-    wait_for(host, "exited 143")
+    # Stopped by somebody: a launcher that watches does not start it again.
+    wait_for(host, "exited 143 stopped")
     assert "marco train --workdir=a b" in host("log") and "saved" in host("log")
+    assert "greeting a=b c" in host("log") and host("tail", "1") == "saved"
     host("start", "none", "fail")
-    wait_for(host, "exited 2")
+    assert wait_for(host, "exited 2").endswith("exited 2")
 
 
 def test_shell_scripts_pass_shellcheck(root):
