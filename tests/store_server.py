@@ -242,6 +242,25 @@ def store_server(scheme: str, directory: pathlib.Path) -> Iterator[StoreServer]:
         process.wait()
 
 
+@contextlib.contextmanager
+def find_server(server: StoreServer) -> Iterator[None]:
+    """Lets the libraries of this process find a server, as its environment lets those of others."""
+    from marco_jax import object_stores
+
+    cached = (object_stores._configure, object_stores._file_system)
+    before = dict(os.environ)
+    os.environ.update(server.environment)
+    for function in cached:
+        function.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        for function in cached:
+            function.cache_clear()
+
+
 def main() -> None:
     """Serves until it is killed."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -9,7 +9,7 @@ import pytest
 from marco_jax import object_stores
 from marco_jax.extras import is_installed
 from marco_jax.object_stores import ObjectPath, create, list_objects, object_path, remove_objects
-from tests.store_server import store_server
+from tests.store_server import find_server, store_server
 
 
 @pytest.fixture(scope="module", params=["gs", "s3"])
@@ -18,14 +18,8 @@ def server(request, tmp_path_factory):
     # Not imported before the variables are set, which gcsfs reads then.
     if not is_installed("gcsfs" if request.param == "gs" else "s3fs"):
         pytest.skip("the libraries of the store are not installed")
-    with store_server(request.param, tmp_path_factory.mktemp("store")) as found:
-        before = dict(os.environ)
-        os.environ.update(found.environment)
-        for cached in (object_stores._configure, object_stores._file_system):
-            cached.cache_clear()
+    with store_server(request.param, tmp_path_factory.mktemp("store")) as found, find_server(found):
         yield found
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import dataclasses
 import json
 import logging
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ import jax
 from ml_collections import ConfigDict
 
 from marco_jax.evaluation.results import Result, read_results
-from marco_jax.files import write_json
+from marco_jax.files import remove_tree, write_json
 from marco_jax.lanes.lane_choice import fitting_lanes
 from marco_jax.lanes.lane_runs import Abandoned, Lanes
 from marco_jax.runtime.logs import tagged
@@ -212,7 +211,7 @@ class Runs:
         seconds = before.seconds + time.perf_counter() - start
         self._record(proxy, State(status, seconds, 0, reason))
         if status == "done" and not self._keep and jax.process_index() == 0:
-            shutil.rmtree(saved, ignore_errors=True)
+            remove_tree(saved, ignore_errors=True)
         return code
 
     def _record(self, proxy: Proxy, state: State) -> None:

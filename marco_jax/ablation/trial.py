@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from marco_jax.ablation.proxies import STOPPED, Proxy, Runs
+from marco_jax.files import remove_tree
 from marco_jax.languages import names_in
 from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.errors import RunFailed
@@ -104,7 +104,7 @@ def time_runs(
             barrier("trial")
     finally:
         if jax.process_index() == 0:
-            shutil.rmtree(root, ignore_errors=True)
+            remove_tree(root, ignore_errors=True)
     return _cost(config, walls, rows, lanes)
 
 

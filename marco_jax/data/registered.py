@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-import glob
 import hashlib
 import inspect
-import os
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,6 +20,7 @@ from marco_jax.data.seqio_tasks import CorpusDataSource
 from marco_jax.data.seqio_vocabulary import same_vocabulary
 from marco_jax.data.task_info import Registered, Request, TaskInfo, TaskOptions
 from marco_jax.data.workers import Context
+from marco_jax.files import as_path, glob_paths
 
 # Output features of a task, and what its examples are: texts, or prompts with what answers them.
 TEXT_FEATURES = (("targets",), ("tokens",), ("text",))
@@ -132,7 +130,7 @@ def _describe_task(
         )
     try:
         if cached:
-            listed = sorted(glob.glob(f"{task.cache_dir}/{split}.tfrecord-*"))
+            listed = glob_paths(f"{task.cache_dir}/{split}.tfrecord-*")
         else:
             listed = [str(shard) for shard in task.source.list_shards(split)]
     except Exception as error:  # of TFDS: a dataset that is not prepared, and the like
@@ -140,7 +138,7 @@ def _describe_task(
         raise ValueError(f"the task {task.name!r} cannot be read: {reason}") from None
     if not listed:
         raise ValueError(f"the task {task.name!r} has no files of the split {split!r}")
-    files = tuple(path for path in listed if os.path.isfile(path))
+    files = tuple(path for path in listed if as_path(path).is_file())
     return TaskInfo(
         task.name,
         prompts=set(features) == set(PROMPT_FEATURES),
@@ -163,7 +161,7 @@ def _code(context: Context, task: seqio.Task) -> str:
         if module and module.__name__.partition(".")[0] not in _LIBRARIES:
             paths.add(getattr(module, "__file__", None) or "")
     for path in sorted(filter(None, paths)):
-        digest.update(hashes.of(str(pathlib.Path(path))).encode())
+        digest.update(hashes.of(str(as_path(path))).encode())
     return digest.hexdigest()
 
 

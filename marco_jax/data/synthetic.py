@@ -15,11 +15,11 @@ name; where a family does not ask for one, a row's "language" adds a line that d
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import string
 from collections.abc import Mapping
 from typing import Any
 
+from marco_jax.files import as_path
 from marco_jax.languages import LANGUAGES
 
 KEYWORD_EXPLANATION, KEYWORD_STORY, SAMPLE_GENERATOR = FAMILIES = (
@@ -108,7 +108,7 @@ def load_template(name: str) -> Template:
     for template in _TEMPLATES:
         if template.name == name:
             return template
-    path = pathlib.Path(name)
+    path = as_path(name)
     if not path.is_file():
         known = ", ".join(FAMILIES)
         raise ValueError(f"template {name!r} is unknown: known are {known}, and text files")

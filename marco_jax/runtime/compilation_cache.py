@@ -7,6 +7,8 @@ import pathlib
 
 import jax
 
+from marco_jax.files import as_path
+
 
 def enable_compilation_cache(directory: str | os.PathLike | None = None) -> pathlib.Path:
     """Keeps compiled programs on disk for later processes; call it before anything compiles.
@@ -16,7 +18,7 @@ def enable_compilation_cache(directory: str | os.PathLike | None = None) -> path
     """
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     default = os.environ.get("JAX_COMPILATION_CACHE_DIR") or pathlib.Path(home) / "marco_jax"
-    chosen = pathlib.Path(directory or default).absolute()
+    chosen = as_path(directory or default).absolute()
     jax.config.update("jax_compilation_cache_dir", str(chosen))
     # JAX's default of 1 s would skip most programs of a small model.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

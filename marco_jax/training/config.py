@@ -10,13 +10,12 @@ import dataclasses
 import difflib
 import importlib.util
 import itertools
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from marco_jax.files import check_path
+from marco_jax.files import as_path, check_path, local_copy
 from marco_jax.languages import names_in
 from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 from marco_jax.training.optimizer import StageSchedule
@@ -41,12 +40,12 @@ def load_config(path: str, overrides: Iterable[str] = ()) -> ConfigDict:
     Raises:
         ConfigError: no such file, an unknown field (the nearest name is suggested), a wrong type.
     """
-    file = pathlib.Path(path)
-    if not file.is_file():
+    if not as_path(path).is_file():
         raise ConfigError(f"--config={path}: there is no such file")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with local_copy(as_path(path)) as file:
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ConfigError(f"--config={path}: the file defines no get_config()")
     config = module.get_config()

@@ -42,7 +42,7 @@ def read_config(hf_dir: str | os.PathLike[str]) -> Qwen2Config:
         FileNotFoundError: no config.json.
         ValueError: another architecture, quantised weights, or an unsupported feature.
     """
-    path = Path(hf_dir) / "config.json"
+    path = as_path(hf_dir) / "config.json"
     fields = read_json(path)
     if fields.get("quantization_config"):
         raise ValueError(f"{path}: quantization_config is set: give the unquantised weights")
