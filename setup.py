@@ -19,6 +19,9 @@ REQUIRES = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "tensorstore>=0.1.86",
+    # Paths of object stores; Orbax takes them by way of etils.
+    "fsspec>=2026.9.0",
+    "etils>=1.15.0",
     "ml-collections>=1.1.0",
     "ml_dtypes>=0.6.0",
     "numpy>=2.4.6",
@@ -90,6 +93,10 @@ HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0"]
 
 WANDB = ["wandb>=0.31.0"]
 
+# Paths in object stores, gs:// and s3://.
+GCS = ["gcsfs>=2026.9.0"]
+S3 = ["s3fs>=2026.9.0"]
+
 # `python -m marco_jax.lm_eval`.
 HARNESS = ["lm-eval>=0.4.13"]
 
@@ -105,6 +112,13 @@ TEST = [
     *HUGGING_FACE,
     # An independent implementation of the benchmarks' prompts, for the parity tests.
     *HARNESS,
+    *GCS,
+    *S3,
+    # Servers of objects, on this machine.
+    "gcp-storage-emulator>=2026.7.19",
+    "moto[s3]>=5.2.5",
+    "flask>=3.1.3",
+    "flask-cors>=6.0.5",
     # The site is built strictly by a test.
     *DOCS,
     # torch is a step of its own, before this extra: see the Makefile.
@@ -141,7 +155,12 @@ EXTRAS = {
     "hf": HUGGING_FACE,
     "wandb": WANDB,
     "harness": HARNESS,
-    "all": [*DEMO, *PLAN, *CURATION, *SWEEP, *QUANTIZE, *HUGGING_FACE, *WANDB, *HARNESS],
+    "gcs": GCS,
+    "s3": S3,
+    "all": [
+        *(*DEMO, *PLAN, *CURATION, *SWEEP, *QUANTIZE),
+        *(*HUGGING_FACE, *WANDB, *HARNESS, *GCS, *S3),
+    ],
     "docs": DOCS,
     "test": TEST,
 }

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from marco_jax.commands.flags import check_path_flags
 from marco_jax.commands.parser import create_parser
 from marco_jax.extras import missing_extra
-from marco_jax.object_stores import store_error
 from marco_jax.runtime.host_memory import keep_freed_memory, leave_out_absent_tpu
 from marco_jax.runtime.logs import configure_logging
+from marco_jax.stores.connect import store_error
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 

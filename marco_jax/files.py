@@ -20,16 +20,13 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from marco_jax.object_stores import (
-    SCHEMES,
-    ObjectPath,
+from marco_jax.stores.connect import SCHEMES, is_url, kvstore_spec
+from marco_jax.stores.object_path import ObjectPath, object_path
+from marco_jax.stores.objects import (
     check_bucket,
     download,
     find_objects,
-    is_url,
-    kvstore_spec,
     list_objects,
-    object_path,
     remove_objects,
     upload,
 )

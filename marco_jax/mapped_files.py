@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from marco_jax.files import is_remote, map_files
-from marco_jax.object_stores import ObjectPath, download, read_range
+from marco_jax.stores.object_path import ObjectPath
+from marco_jax.stores.objects import download, read_range
 
 # What one request reads at least, and how much of that a process keeps.
 _BLOCK_BYTES = 256 << 10

@@ -32,6 +32,9 @@ FLOORS = {
     "languages": 1,
     "ngrams": 1,
     "files": 1,
+    "mapped_files": 1,
+    "appended_files": 1,
+    "stores": 1,
     "extras": 1,
 }
 _BEGIN, _END = "<!-- map: `python -m tests.house` writes it -->\n", "<!-- end of map -->"

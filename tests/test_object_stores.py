@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from marco_jax import object_stores
 from marco_jax.extras import is_installed
-from marco_jax.object_stores import ObjectPath, create, list_objects, object_path, remove_objects
+from marco_jax.stores.object_path import ObjectPath, object_path
+from marco_jax.stores.objects import create, list_objects, read_range, remove_objects
 from tests.store_server import find_server, store_server
 
 
@@ -86,7 +86,7 @@ def test_large_objects_go_in_parts(folder):
         for start in range(0, len(data), 1 << 20):
             stream.write(data[start : start + (1 << 20)])
     assert (folder / "large").stat().st_size == len(data)
-    assert object_stores.read_range(folder / "large", 5, 3 << 20) == data[5 : 3 << 20]
+    assert read_range(folder / "large", 5, 3 << 20) == data[5 : 3 << 20]
 
 
 def test_one_of_many_creates_an_object(folder):

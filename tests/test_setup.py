@@ -45,6 +45,8 @@ NOT_IMPORTED = {
     },
     "plan": {"jax[tpu]": "its extra brings libtpu; topology.py looks whether it is there"},
     "curation": {"lxml-html-clean": "trafilatura imports it by way of justext"},
+    "gcs": {"gcsfs": "fsspec imports it; connect.py looks whether it is there"},
+    "s3": {"s3fs": "fsspec imports it; connect.py looks whether it is there"},
     "hf": dict.fromkeys(("transformers", "gguf"), "reads what `marco export` writes"),
 }
 # What an extra of another distribution is there for.

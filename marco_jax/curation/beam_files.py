@@ -21,7 +21,7 @@ _SCHEMES = {
 }
 
 
-def is_remote(path: str) -> bool:
+def is_beam_url(path: str) -> bool:
     """Whether a path is in an object store."""
     return "://" in path
 
@@ -32,7 +32,7 @@ def check_file_system(path: str) -> None:
     Raises:
         ValueError: the path has a scheme that Beam does not know, or that needs packages.
     """
-    if not is_remote(path):
+    if not is_beam_url(path):
         return
     scheme = path.partition(":")[0]
     module, remedy = _SCHEMES.get(scheme, ("", "use gs:// or s3://"))

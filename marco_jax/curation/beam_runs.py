@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from marco_jax.curation.beam_files import file_exists, is_remote, read_json_value, write_whole
+from marco_jax.curation.beam_files import file_exists, is_beam_url, read_json_value, write_whole
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.corpus_writer import MergeTallies
 from marco_jax.curation.documents import RawDocument
@@ -62,7 +62,7 @@ def run_in_phases(job: Job, work: pathlib.Path, workers: int) -> Results:
         folder = work / name
         if not (folder / "done").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            if name == "finish" and not is_remote(job.final):
+            if name == "finish" and not is_beam_url(job.final):
                 # What was written when the run was killed.
                 shutil.rmtree(job.final, ignore_errors=True)
             with Progress(f"curating, {name}"):

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from marco_jax.curation.beam_files import file_exists, is_remote, write_whole
+from marco_jax.curation.beam_files import file_exists, is_beam_url, write_whole
 from marco_jax.curation.beam_runs import LOCAL, Results, run_chained, run_in_phases
 from marco_jax.curation.blobs import BlobStore
 from marco_jax.curation.curation_config import check
@@ -85,8 +85,8 @@ def curate(
         settings=config.to_dict(),
         files=tuple(files),
         parts=parts_for(sum(sizes_of(files))),
-        final=out if is_remote(out) else str(work / "final"),
-        rejects=rejects if is_remote(rejects) else rejects and str(work / "rejects"),
+        final=out if is_beam_url(out) else str(work / "final"),
+        rejects=rejects if is_beam_url(rejects) else rejects and str(work / "rejects"),
         pieces=BlobStore(str(work / "pieces") if runner == LOCAL else ""),
         blocked=frozenset(_hosts(config.blocked_hosts)),
         sample=sample,
@@ -99,10 +99,10 @@ def curate(
     if runner == LOCAL:
         results = run_in_phases(job, work, workers)
     else:
-        folder = f"{out}/results" if is_remote(out) else str(work / "results")
+        folder = f"{out}/results" if is_beam_url(out) else str(work / "results")
         results = run_chained(job, folder, _runner(runner), options)
     report = _report(results, job)
-    if rejects and not is_remote(rejects):
+    if rejects and not is_beam_url(rejects):
         pathlib.Path(job.rejects).mkdir(exist_ok=True)
         shutil.move(job.rejects, rejects)
     _publish(job, out, report, results["shards"])
@@ -130,7 +130,7 @@ def _runner(name: Any) -> Any:
 
 def _work_directory(out: str) -> pathlib.Path:
     """The local directory of all that is stored until the corpus is written."""
-    if not is_remote(out):
+    if not is_beam_url(out):
         return pathlib.Path(out).with_name(f"{pathlib.Path(out).name}.partial").resolve()
     name = hashlib.blake2b(out.encode(), digest_size=8).hexdigest()
     return pathlib.Path(tempfile.gettempdir()) / f"marco-curate-{name}"
@@ -143,7 +143,7 @@ def _check_request(
     require("curation")
     check(config)
     for directory in filter(None, (out, rejects)):
-        local = not is_remote(directory) and pathlib.Path(directory).exists()
+        local = not is_beam_url(directory) and pathlib.Path(directory).exists()
         if local or file_exists(f"{directory}/manifest.json"):
             raise ValueError(f"{directory} exists: name a new directory")
     if rejects and pathlib.Path(out).resolve() in pathlib.Path(rejects).resolve().parents:
@@ -191,7 +191,7 @@ def _publish(job: Job, out: str, report: dict[str, Any], shards: list[dict[str, 
     for name, value in (("report.json", report), ("manifest.json", manifest)):
         text = json.dumps(value, ensure_ascii=False, indent=2)
         write_whole(f"{job.final}/{name}", f"{text}\n".encode())
-    if not is_remote(out):
+    if not is_beam_url(out):
         pathlib.Path(job.final).rename(out)
 
 

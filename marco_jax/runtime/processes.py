@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from marco_jax.object_stores import store_error
 from marco_jax.runtime.logs import EVERY_PROCESS, set_process_index
+from marco_jax.stores.connect import store_error
 
 _log = logging.getLogger(__name__)
 

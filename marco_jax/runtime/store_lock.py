@@ -17,8 +17,9 @@ import socket
 import threading
 import time
 
-from marco_jax.object_stores import ObjectPath, create
 from marco_jax.runtime.processes import leave
+from marco_jax.stores.object_path import ObjectPath
+from marco_jax.stores.objects import create
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.extras import optional
 from marco_jax.files import is_remote
-from marco_jax.object_stores import upload
+from marco_jax.stores.objects import upload
 
 
 class Boards:

@@ -18,7 +18,8 @@ from orbax.checkpoint._src.path import atomicity, gcs_utils
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from marco_jax.files import is_remote
-from marco_jax.object_stores import is_url, kvstore_spec, object_path
+from marco_jax.stores.connect import is_url, kvstore_spec
+from marco_jax.stores.object_path import object_path
 
 
 def orbax_path(path: Any) -> epath.Path:

@@ -123,11 +123,11 @@ def test_a_bad_line_in_a_span_is_named_by_its_byte(tmp_path):
         list(read_records(str(path), span=(3, 20)))
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.txt.zst", "a.parquet", "gs://b/a.jsonl"])
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.txt.zst", "a.parquet"])
 def test_other_files_are_not_split(tmp_path, name):
-    path = name if "://" in name else str(tmp_path / name)
+    path = str(tmp_path / name)
     assert split_spans(path, "", 1) == [None]
-    with pytest.raises(ValueError, match="only uncompressed local files of lines"):
+    with pytest.raises(ValueError, match="only uncompressed files of lines"):
         next(read_records(path, span=(0, 1)))
 
 

@@ -40,14 +40,23 @@ class Counted(FileHashes):
 
 @pytest.fixture(autouse=True)
 def count(monkeypatch):
-    opened = file_hashes._open
+    found = file_hashes.as_path
 
-    def counted(path):
-        Counted.read += 1
-        return opened(path)
+    class Opened:
+        """A path that counts how often it is opened."""
+
+        def __init__(self, path):
+            self._path = found(path)
+
+        def open(self, mode):
+            Counted.read += 1
+            return self._path.open(mode)
+
+        def stat(self):
+            return self._path.stat()
 
     Counted.read = 0
-    monkeypatch.setattr(file_hashes, "_open", counted)
+    monkeypatch.setattr(file_hashes, "as_path", Opened)
 
 
 def fingerprint(folder: pathlib.Path, kept: pathlib.Path | None = None, **fields) -> str:

@@ -21,7 +21,7 @@ ROOMS = {
 CORE = "core"
 ALL = "all"
 # Extras that are installed and used; ALL is these together.
-USER = ("demo", "plan", "curation", "sweep", "quantize", "hf", "wandb", "harness")
+USER = ("demo", "plan", "curation", "sweep", "quantize", "hf", "wandb", "harness", "gcs", "s3")
 # Extras that are resolved alone: machines without an accelerator cannot use them, or the tests do.
 RESOLVED = ("tpu", "gpu", "docs", "test")
 
@@ -201,6 +201,11 @@ engine, params = load_engine("hf", 128, 512, "float32")
 asked = Instance("loglikelihood", {}, ("the run", " saves its state"), 0)
 print("scores", EngineLM(engine, params).loglikelihood([asked]))
 """
+_PATH = """
+from marco_jax.files import as_path
+path = as_path("{0}://bucket") / "run"
+print(path, type(path.files).__name__)
+"""
 _TRIALS = {
     "demo": [
         _python(
@@ -219,6 +224,9 @@ _TRIALS = {
     "hf": [_python(_TOKENIZERS, "qwen2")],
     "wandb": [Trial(_WANDB)],
     "harness": [Trial(_HARNESS, says="--model_args"), _python(_SCORES, "scores")],
+    # Without a network: the libraries are found, and take a path.
+    "gcs": [_python(_PATH.format("gs"), "gs://bucket/run")],
+    "s3": [_python(_PATH.format("s3"), "s3://bucket/run")],
 }
 _MISSING = [
     *(Trial(("marco", name, "--help"), says="usage:") for name in ("curate", "plan", "sweep")),
@@ -229,6 +237,8 @@ _MISSING = [
     _missing("quantize", *_QUANTIZED),
     _missing("wandb", *_WANDB),
     _missing("harness", *_HARNESS),
+    _missing("gcs", "marco", "export", "--model=gs://bucket/run", "--out=other"),
+    _missing("s3", "marco", "export", "--model=run", "--out=s3://bucket/run"),
 ]
 # The command of such a line is one that pip takes.
 _REMEDY = _python(

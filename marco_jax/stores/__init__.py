@@ -1,0 +1,1 @@
+"""Object stores, gs:// and s3://: their paths, and the libraries that reach them."""
