@@ -21,15 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from marco_jax.stores.connect import SCHEMES, is_url, kvstore_spec
-from marco_jax.stores.object_path import ObjectPath, object_path
-from marco_jax.stores.objects import (
-    check_bucket,
-    download,
-    find_objects,
-    list_objects,
-    remove_objects,
-    upload,
-)
+from marco_jax.stores.object_path import ObjectPath, list_objects, object_path
+from marco_jax.stores.objects import check_bucket, download, find_objects, remove_objects, upload
 
 # Free space that a disk must keep.
 _SPARE_BYTES = 64 << 20

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from marco_jax.extras import is_installed
-from marco_jax.stores.object_path import ObjectPath, object_path
-from marco_jax.stores.objects import create, list_objects, read_range, remove_objects
+from marco_jax.stores.object_path import ObjectPath, list_objects, object_path
+from marco_jax.stores.objects import create, read_range, remove_objects
 from tests.store_server import find_server, store_server
 
 

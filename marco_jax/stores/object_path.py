@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 from marco_jax.stores.connect import URL, configure, file_system
-from marco_jax.stores.objects import list_objects
 
 # Written files up to this size are kept in memory until they are uploaded.
 _SPOOL_BYTES = 8 << 20
@@ -187,6 +186,13 @@ class ObjectPath(pathlib.PurePosixPath):
 
     def _at(self, key: str) -> ObjectPath:
         return ObjectPath(f"/{self.parts[1]}/{key}")
+
+
+def list_objects(path: ObjectPath) -> dict[str, Stat]:
+    """What is known of the objects below a path, by name relative to it."""
+    found = path.files.find(path.key, detail=True)
+    root = f"{path.key}/"
+    return {name.removeprefix(root): stat_of(about) for name, about in found.items()}
 
 
 class Stat(NamedTuple):

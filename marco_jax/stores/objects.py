@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from marco_jax.stores.connect import URL, file_system
-from marco_jax.stores.object_path import ObjectPath, Stat, stat_of
+from marco_jax.stores.object_path import ObjectPath
 
 
 def create(path: ObjectPath, data: bytes) -> bool:
@@ -44,13 +44,6 @@ def check_bucket(path: ObjectPath) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise PermissionError(f"{root} cannot be read ({reason}): {remedy}") from error
-
-
-def list_objects(path: ObjectPath) -> dict[str, Stat]:
-    """What is known of the objects below a path, by name relative to it."""
-    found = path.files.find(path.key, detail=True)
-    root = f"{path.key}/"
-    return {name.removeprefix(root): stat_of(about) for name, about in found.items()}
 
 
 def find_objects(pattern: str) -> list[str]:
