@@ -245,9 +245,9 @@ def store_server(scheme: str, directory: pathlib.Path) -> Iterator[StoreServer]:
 @contextlib.contextmanager
 def find_server(server: StoreServer) -> Iterator[None]:
     """Lets the libraries of this process find a server, as its environment lets those of others."""
-    from marco_jax import object_stores
+    from marco_jax.stores.connect import configure, file_system
 
-    cached = (object_stores._configure, object_stores._file_system)
+    cached = (configure, file_system)
     before = dict(os.environ)
     os.environ.update(server.environment)
     for function in cached:

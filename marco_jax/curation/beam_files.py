@@ -16,7 +16,7 @@ with optional():
 
 # What Beam needs for a scheme: a module, and the command that installs it.
 _SCHEMES = {
-    "gs": ("google.cloud.storage", "pip install 'apache-beam[gcp]'"),
+    "gs": ("apitools", "pip install 'apache-beam[gcp]'"),
     "s3": ("boto3", "pip install 'apache-beam[aws]'"),
 }
 

@@ -22,7 +22,7 @@ from marco_jax.extras import optional
 # Schemes, and the extra that each needs.
 SCHEMES = {"gs": "gcs", "s3": "s3"}
 # One slash too, since joining paths turns "gs://b" into "gs:/b".
-URL = re.compile(r"(gs|s3):/+([^/]*)/*(.*)", re.DOTALL)
+URL = re.compile(r"(gs|s3)://?([^/]*)/*(.*)", re.DOTALL)
 # s3fs pauses for 0.1 s * 1.7^n, 15 s at most: a minute in all. gcsfs pauses for 2^n seconds, with
 # six tries.
 _S3_TRIES = 13
