@@ -46,7 +46,9 @@ def kvstore_spec(url: str) -> dict[str, Any]:
     if scheme == "gs":
         return {"driver": "gcs", "bucket": bucket, "path": name}
     spec = {"driver": "s3", "bucket": bucket, "path": name}
-    if endpoint := os.environ.get("AWS_ENDPOINTURL_S3") or os.environ.get("AWS_ENDPOINTURL"):
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        spec["aws_credentials"] = {"type": "environment"}
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         spec["endpoint"] = endpoint
         spec["aws_region"] = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
     return spec
