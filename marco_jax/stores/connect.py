@@ -87,7 +87,7 @@ def configure(scheme: str) -> None:
         defaults: dict[str, Any] = {"use_listings_cache": False}
         if scheme == "gs":
             if server := os.environ.get("STORAGE_EMULATOR_HOST"):
-                os.environ.setdefault("TENSORSTORE_GCS_HTTPURL", server)
+                os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", server)
                 os.environ.setdefault("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
                 # Asks another server what kind of bucket it is, and waits for it for a minute.
                 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
