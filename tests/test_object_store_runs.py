@@ -13,6 +13,7 @@ import pytest
 from marco_jax.extras import is_installed
 from marco_jax.files import as_path, sizes_below, upload_tree
 from tests.conftest import TEXTS
+from tests.processes import run_processes
 from tests.store_server import find_server, store_server
 
 STEPS, EVERY = 24, 8
@@ -119,6 +120,22 @@ def test_a_run_in_a_store_is_that_of_a_local_folder(server, local, tmp_path):
     assert (root / "hf" / "model.safetensors").read_bytes() == (
         tmp_path / "hf" / "model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_hosts_share_a_store(server, local):
+    root = as_path(server.root)
+    # Each host has half of the sequences of the local run.
+    arguments = _train(root / "corpus", root / "runs" / "two", root / "two_cache")
+    fields = ["--config.batch.sequences_per_chip=4"]
+    logs = run_processes([*arguments, *fields], 2, 1, server.environment)
+    assert "lock" not in logs[1]
+    rows = [json.loads(r) for r in (root / "runs/two/metrics.jsonl").read_text().splitlines()]
+    expected = [json.loads(line) for line in (local / "metrics.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in rows] == pytest.approx([r["loss"] for r in expected], rel=1e-5)
+    names = sizes_below(root / "runs" / "two" / "checkpoints" / str(STEPS))
+    assert any("ocdbt.process_1/" in name for name in names) and "manifest.json" in names
 
 
 @pytest.mark.slow

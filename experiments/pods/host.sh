@@ -24,7 +24,7 @@ setup() {
   [ -x "$home/venv/bin/python" ] || uv venv --quiet --python 3.12 "$home/venv"
   # The versions that the tests were run with. jax[tpu] adds the TPU's own library, demo the names of
   # languages in their own languages (language_names) and the default corpus.
-  uv pip install --quiet --python "$home/venv/bin/python" -c constraints.txt -e '.[tpu,demo]'
+  uv pip install --quiet --python "$home/venv/bin/python" -c constraints.txt -e '.[tpu,demo,gcs]'
 }
 
 mount_storage() {

@@ -7,6 +7,7 @@ take rows by position.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import queue
 import threading
@@ -22,8 +23,13 @@ from marco_jax.data.packing import VERSION
 from marco_jax.data.resume_order import START, Origin, resume_order
 from marco_jax.data.store import PREFERENCES
 from marco_jax.data.streamed import StreamedSource
+from marco_jax.files import is_remote
 
 FIELDS = ("tokens", "targets", "positions", "segment_ids", "source_ids")
+
+
+# Rows that are read at the same time from an object store.
+_READERS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +91,9 @@ class Feed:
         ]
         self._used = np.cumsum([np.array(begin, np.int64), *used], axis=0)
         self._reading = ""
+        # Each read of an object store takes a while, so rows are read at the same time.
+        remote = any(isinstance(s, PackedSource) and is_remote(s.store.directory) for s in sources)
+        self._readers = concurrent.futures.ThreadPoolExecutor(_READERS) if remote else None
 
     def resumed(self, state: Mapping[str, Any], step: int) -> tuple[Feed, list[str]]:
         """This feed as a run goes on with it after `step` steps.
@@ -160,10 +169,18 @@ class Feed:
         arrays["loss_weights"] = np.zeros(shape, np.float32)
         if self.has_preferences:
             arrays["reference"] = np.zeros(shape, np.float32)
+        waiting = []
         for row, (source, index) in enumerate(chosen):
             arrays["source_ids"][row] = self._first_label[source]
             self._reading = self.sources[source]
-            self._packed[source].fill(index, {name: a[row] for name, a in arrays.items()})
+            fields = {name: a[row] for name, a in arrays.items()}
+            packed = self._packed[source]
+            if self._readers and isinstance(packed, PackedSource):
+                waiting.append(self._readers.submit(packed.fill, index, fields))
+            else:
+                packed.fill(index, fields)
+        for filled in waiting:
+            filled.result()
         return arrays
 
     def describe_batch(self, step: int) -> list[str]:

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-import marco_jax.training.config
 from experiments.pods.__main__ import main
 
 STUB = """#!{python} -IS
@@ -31,15 +30,7 @@ LOCATION = ["--project=p", "--zone=us-east5-a"]
 
 
 @pytest.fixture
-def buckets(monkeypatch):
-    """Configs take the paths of object stores, whatever reads them later."""
-    monkeypatch.setattr(
-        marco_jax.training.config, "check_local", lambda *names: None, raising=False
-    )
-
-
-@pytest.fixture
-def cloud(tmp_path, monkeypatch, buckets):
+def cloud(tmp_path, monkeypatch):
     """Plays a list of (code, output, error) for each part of a command; gives the calls."""
     folder = tmp_path / "bin"
     folder.mkdir()

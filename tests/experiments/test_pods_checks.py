@@ -147,13 +147,13 @@ def test_a_smoke_test_says_that_it_is_one(cloud):
     assert code == 0 and any("host.sh start" in call for call in calls)
 
 
-def test_tasks_of_ones_own_are_not_the_built_in_corpus(buckets, root):
+def test_tasks_of_ones_own_are_not_the_built_in_corpus(root):
     own = ["--config.mixture.modules=mine.tasks", "--config.mixture.name=mine"]
     command = ["train", CONFIG, WORKDIR, BASE, *own]
     assert read_job(command, Slice.parse("v5p:2x2x2"), None, root).steps == 286_102
 
 
-def test_files_of_the_clone_are_on_the_hosts(buckets, root):
+def test_files_of_the_clone_are_on_the_hosts(root):
     command = ["train", CONFIG, WORKDIR, BASE, "--config.data=README.md"]
     assert read_job(command, Slice.parse("v5p:2x2x2"), None, root).count == 1
 

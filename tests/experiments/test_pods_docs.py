@@ -78,7 +78,7 @@ TRAINING = [words for _, words in FOUND if "train" in words]
 @pytest.mark.parametrize(
     ("page", "words"), FOUND, ids=[f"{page}:{' '.join(words)[:70]}" for page, words in FOUND]
 )
-def test_a_command_is_a_whole_job(buckets, page, words):
+def test_a_command_is_a_whole_job(page, words):
     check(words)
 
 
@@ -100,7 +100,7 @@ def test_the_pages_have_commands_that_train():
     ],
 )
 @pytest.mark.parametrize("words", TRAINING, ids=lambda words: " ".join(words)[:70])
-def test_a_command_that_leaves_something_out_is_noticed(buckets, words, field, error):
+def test_a_command_that_leaves_something_out_is_noticed(words, field, error):
     less = [word for word in words if not word.startswith(f"--config.{field}=")]
     assert len(less) < len(words)
     with pytest.raises(ValueError, match=error):
@@ -116,12 +116,12 @@ def test_a_command_that_leaves_something_out_is_noticed(buckets, words, field, e
         ("stepz", "3", "did you mean 'steps'"),
     ],
 )
-def test_a_command_with_a_wrong_field_is_noticed(buckets, words, field, value, error):
+def test_a_command_with_a_wrong_field_is_noticed(words, field, value, error):
     with pytest.raises(ValueError, match=error):
         check([*words, f"--config.{field}={value}"])
 
 
-def test_a_workdir_outside_a_bucket_is_noticed(buckets):
+def test_a_workdir_outside_a_bucket_is_noticed():
     for words in TRAINING:
         local = [
             "--workdir=/mnt/marco/run" if word.startswith("--workdir=") else word for word in words
