@@ -1,12 +1,22 @@
 """Paths of object stores, against servers on this machine."""
 
+import contextlib
+import io
+import json
 import os
 import pickle
+import socket
 import threading
 
+import numpy as np
 import pytest
 
+from marco_jax.appended_files import AppendedFile
 from marco_jax.extras import is_installed
+from marco_jax.files import check_writable
+from marco_jax.mapped_files import map_array, map_values
+from marco_jax.runtime import store_lock
+from marco_jax.runtime.store_lock import StoreLock
 from marco_jax.stores.object_path import ObjectPath, list_objects, object_path
 from marco_jax.stores.objects import create, read_range, remove_objects
 from tests.store_server import find_server, store_server
@@ -87,6 +97,67 @@ def test_large_objects_go_in_parts(folder):
             stream.write(data[start : start + (1 << 20)])
     assert (folder / "large").stat().st_size == len(data)
     assert read_range(folder / "large", 5, 3 << 20) == data[5 : 3 << 20]
+
+
+def test_a_bucket_that_is_not_there_is_one_line(server):
+    with pytest.raises(OSError, match=r"://no-such-bucket .*check the name of the bucket"):
+        check_writable("--out", f"{server.scheme}://no-such-bucket/run")
+    check_writable("--out", f"{server.root}/not/yet/there")
+
+
+def test_arrays_are_read_in_ranges(folder):
+    values = np.arange(300_000, dtype=np.int32)
+    (folder / "values.bin").write_bytes(values.tobytes())
+    np.save(file := io.BytesIO(), values)
+    (folder / "values.npy").write_bytes(file.getvalue())
+    found = map_values(folder / "values.bin", np.int32)
+    for piece in (slice(0, 5), slice(70_000, 200_001), slice(299_990, 400_000), slice(7, 7)):
+        np.testing.assert_array_equal(found[piece], values[piece])
+    assert len(found) == 300_000 and found[-1] == values[-1]
+    np.testing.assert_array_equal(np.asarray(found), values)
+    np.testing.assert_array_equal(map_array(folder / "values.npy"), values)
+    (folder / "empty.bin").write_bytes(b"")
+    assert map_values(folder / "empty.bin", np.int32)[:].shape == (0,)
+
+
+def test_lines_are_added_to_an_object(folder):
+    (folder / "log").write_text("one\n")
+    with contextlib.closing(AppendedFile(folder / "log")) as file:
+        file.write("two\n")
+        assert (folder / "log").read_text() == "one\n"
+        file.sync()
+        assert (folder / "log").read_text() == "one\ntwo\n"
+        file.write("three\n")
+    assert (folder / "log").read_text() == "one\ntwo\nthree\n"
+
+
+def test_one_run_at_a_time_holds_the_lock(folder, monkeypatch):
+    monkeypatch.setattr(store_lock, "_RENEWED", 0.2)
+    monkeypatch.setattr(store_lock, "_POLL", 0.3)
+    lock = StoreLock(folder, ".lock")
+    with pytest.raises(ValueError, match=r"is in use by process \d+ on .*: stop that run"):
+        StoreLock(folder, ".lock")
+    # Of another host: it is renewed, and so it is held.
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    with pytest.raises(ValueError, match="is in use by"):
+        StoreLock(folder, ".lock")
+    lock.close()
+    assert not list_objects(folder)
+    StoreLock(folder, ".lock").close()
+
+
+def test_the_lock_of_a_run_that_was_killed_is_taken_over(folder, monkeypatch):
+    monkeypatch.setattr(store_lock, "_LEASE", 1.0)
+    monkeypatch.setattr(store_lock, "_POLL", 0.2)
+    holder = {"process": 2**22 + 1, "host": "elsewhere", "since": "then"}
+    (folder / ".lock.3").write_text(json.dumps(holder))
+    lock = StoreLock(folder, ".lock")
+    assert set(list_objects(folder)) == {".lock.4"}
+    lock.close()
+    # At once, where the process of this host is gone.
+    (folder / ".lock.0").write_text(json.dumps(holder | {"host": socket.gethostname()}))
+    monkeypatch.setattr(store_lock, "_LEASE", 1000.0)
+    StoreLock(folder, ".lock").close()
 
 
 def test_one_of_many_creates_an_object(folder):

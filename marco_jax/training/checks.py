@@ -28,7 +28,7 @@ from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, PROMPT, SourceInfo
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import EVERY_TASK, named_task
 from marco_jax.extras import require
-from marco_jax.files import as_path, check_space, check_writable
+from marco_jax.files import as_path, check_space, check_writable, is_remote
 from marco_jax.languages import LANGUAGES, add_config_languages, get_language, names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
 from marco_jax.model.lora import adapter_table
@@ -108,6 +108,11 @@ def check_objective(config: ConfigDict) -> None:
         raise ConfigError(
             f"checkpoint.local_every is {config.checkpoint.local_every} and checkpoint.local_dir "
             "is empty: name a folder on the host's own disk"
+        )
+    if is_remote(config.checkpoint.local_dir):
+        raise ConfigError(
+            f"checkpoint.local_dir is {config.checkpoint.local_dir!r}: name a folder on the host's "
+            "own disk"
         )
     if config.checkpoint.local_every:
         check_writable("--config.checkpoint.local_dir", config.checkpoint.local_dir)

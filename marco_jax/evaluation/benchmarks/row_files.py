@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from marco_jax.evaluation.benchmarks.repairs import repaired_line
 from marco_jax.evaluation.benchmarks.spec import RowSource
+from marco_jax.files import is_remote
 
 # A CSV field may hold a whole passage.
 csv.field_size_limit(1 << 27)
@@ -269,9 +270,12 @@ def _table_rows(path: pathlib.Path, form: str) -> Rows:
 
     try:
         if form == "parquet":
-            table = pyarrow.parquet.read_table(path)
+            with path.open("rb") as source:
+                table = pyarrow.parquet.read_table(source)
         else:
-            with pyarrow.memory_map(str(path)) as source:
+            remote = is_remote(path)
+            opened = pyarrow.BufferReader(path.read_bytes()) if remote else None
+            with opened or pyarrow.memory_map(str(path)) as source:
                 try:
                     table = pyarrow.ipc.open_stream(source).read_all()
                 except pyarrow.ArrowInvalid:
