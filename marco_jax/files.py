@@ -204,9 +204,9 @@ def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 def new_directory(path: pathlib.Path, last: str) -> Iterator[pathlib.Path]:
     """Creates a temporary folder, which replaces `path` if the block succeeds.
 
-    In an object store, which has no folders to rename, the block writes below `path` itself. The
-    file `last`, without which the folder counts as unfinished, is removed before; the block writes
-    it at the end. If the block fails, what it wrote is removed.
+    In an object store, which has no folders to rename, what is at `path` is removed first, and the
+    block writes there. The folder counts as unfinished until the block writes the file `last` at
+    its end. If the block fails, what it wrote is removed.
 
     Args:
         path: of the folder.
@@ -214,6 +214,7 @@ def new_directory(path: pathlib.Path, last: str) -> Iterator[pathlib.Path]:
     """
     if is_remote(path):
         (path / last).unlink(missing_ok=True)
+        remove_tree(path)
         try:
             yield path
         except BaseException:
@@ -285,10 +286,13 @@ def file_sizes(paths: Iterable[pathlib.Path]) -> dict[pathlib.Path, int]:
 
 def map_files(function: Callable[[pathlib.Path], Any], paths: Sequence[pathlib.Path]) -> list[Any]:
     """Results of a function for files or folders, in order; remote ones several at a time."""
-    if not any(map(is_remote, paths)):
-        return [function(path) for path in paths]
+    return _together(function, paths) if any(map(is_remote, paths)) else list(map(function, paths))
+
+
+def _together(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Results of a function, several calls at a time."""
     with concurrent.futures.ThreadPoolExecutor(_TRANSFERS) as pool:
-        return list(pool.map(function, paths))
+        return list(pool.map(function, items))
 
 
 def kvstore_of(directory: pathlib.Path) -> dict[str, Any]:
@@ -298,27 +302,18 @@ def kvstore_of(directory: pathlib.Path) -> dict[str, Any]:
     return {"driver": "file", "path": f"{directory}/"}
 
 
-def publish(folder: pathlib.Path, target: pathlib.Path, last: str) -> None:
-    """Uploads the files of a local folder to an object store, several at a time.
+def upload_tree(folder: pathlib.Path, target: pathlib.Path, last: str = "") -> None:
+    """Uploads all files below a local folder to an object store, several at a time.
 
     Args:
-        folder: local, without folders in it.
+        folder: local.
         target: where they go.
-        last: name of the file that is written when all others are there.
+        last: name of a file that is uploaded when all others are there.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.name != last)
-    with concurrent.futures.ThreadPoolExecutor(_TRANSFERS) as pool:
-        for _ in pool.map(lambda name: upload(folder / name, target / name), names):
-            pass
-    upload(folder / last, target / last)
-
-
-def upload_tree(folder: pathlib.Path, target: pathlib.Path) -> None:
-    """Uploads all files below a local folder to an object store, several at a time."""
-    names = list(sizes_below(folder))
-    with concurrent.futures.ThreadPoolExecutor(_TRANSFERS) as pool:
-        for _ in pool.map(lambda name: upload(folder / name, target / name), names):
-            pass
+    names = [name for name in sizes_below(folder) if name != last]
+    _together(lambda name: upload(folder / name, target / name), names)
+    if last:
+        upload(folder / last, target / last)
 
 
 @contextlib.contextmanager
@@ -330,7 +325,5 @@ def local_copy(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory() as scratch:
         copy = pathlib.Path(scratch) / path.name
         names = list(list_objects(path)) if path.is_dir() else [""]
-        with concurrent.futures.ThreadPoolExecutor(_TRANSFERS) as pool:
-            for _ in pool.map(lambda n: download(path / n, copy / n), names):
-                pass
+        _together(lambda name: download(path / name, copy / name), names)
         yield copy

@@ -85,7 +85,10 @@ def test_an_object_appears_whole_or_not_at_all(folder):
     with pytest.raises(RuntimeError), (folder / "b").open("wb") as stream:
         stream.write(b"1")
         raise RuntimeError
-    assert not (folder / "b").exists()
+    with pytest.raises(RuntimeError), (folder / "c").open("w") as stream:
+        stream.write("half a line")
+        raise RuntimeError
+    assert not (folder / "b").exists() and not (folder / "c").exists()
     with pytest.raises(OSError, match="cannot be opened in mode 'a'"):
         (folder / "a").open("a")
 

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from experiments.pods.slices import Slice
 from marco_jax.commands.parser import create_parser
 from marco_jax.data.mixtures import check_mixture_name, is_mixture_name
+from marco_jax.files import is_remote
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import CONFIG_AXES
 from marco_jax.training.checks import check_names
@@ -35,8 +36,6 @@ from marco_jax.training.config import (
 
 # Where host.sh mounts storage on every host.
 MOUNT_POINT = "/mnt/marco"
-# Object stores, which every host reaches without a mount.
-STORES = ("gs://", "s3://")
 # Commands that train, and read a training config.
 _TRAINING = ("train", "sweep")
 _SLICES = "mesh.num_slices"
@@ -192,7 +191,7 @@ def check_shared(
 
 def is_shared(path: str, *, mounted: bool) -> bool:
     """Whether every host finds the same at a path: an object store's, or below the mount."""
-    if path.startswith(STORES):
+    if is_remote(path):  # every host reaches it without a mount
         return True
     normal = posixpath.normpath(path)
     return mounted and pathlib.PurePosixPath(normal).is_relative_to(MOUNT_POINT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,12 @@ FIELDS = ("tokens", "targets", "positions", "segment_ids", "source_ids")
 
 # Rows that are read at the same time from an object store.
 _READERS = 32
+
+
+@functools.cache
+def _readers() -> concurrent.futures.ThreadPoolExecutor:
+    """The threads that read rows: those of all feeds of the process."""
+    return concurrent.futures.ThreadPoolExecutor(_READERS, "rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Feed:
         self._reading = ""
         # Each read of an object store takes a while, so rows are read at the same time.
         remote = any(isinstance(s, PackedSource) and is_remote(s.store.directory) for s in sources)
-        self._readers = concurrent.futures.ThreadPoolExecutor(_READERS) if remote else None
+        self._readers = _readers() if remote else None
 
     def resumed(self, state: Mapping[str, Any], step: int) -> tuple[Feed, list[str]]:
         """This feed as a run goes on with it after `step` steps.

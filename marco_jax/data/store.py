@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from marco_jax.data.checksums import file_checksums, read_checked, write_checked
-from marco_jax.files import is_remote, map_files, new_file, publish
+from marco_jax.files import is_remote, map_files, new_file, upload_tree
 from marco_jax.mapped_files import RemoteValues, load_arrays, map_array, map_values
 
 MANIFEST, PART = "manifest.json", "part.json"
@@ -228,7 +228,7 @@ def new_part(store: pathlib.Path, number: int, kind: str) -> Iterator[PartWriter
         with tempfile.TemporaryDirectory() as scratch:
             folder = pathlib.Path(scratch)
             yield PartWriter(folder, kind, part_name(final))
-            publish(folder, final, PART)
+            upload_tree(folder, final, last=PART)
         return
     writer = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     partial = store / f".{final.name}.{writer}"

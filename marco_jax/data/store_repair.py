@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import re
 import shutil
@@ -25,6 +24,7 @@ from marco_jax.data.store import (
 )
 from marco_jax.data.task_info import HELD_OUT_FILE
 from marco_jax.files import is_remote, remove_tree
+from marco_jax.runtime.processes import is_running
 
 # Blocks of a store that are verified at each start; a small store is verified whole.
 SAMPLED_BLOCKS = 32
@@ -84,7 +84,7 @@ def remove_leftovers(store: pathlib.Path) -> None:
         # ".part-00000.HOST.PROCESS.NUMBER"; a host's name may have dots.
         writer = partial.name[1:].split(".")[1:]
         host, process = ".".join(writer[:-2]), writer[-2] if len(writer) > 1 else ""
-        if host == socket.gethostname() and process.isdigit() and not _is_running(int(process)):
+        if host == socket.gethostname() and process.isdigit() and not is_running(int(process)):
             shutil.rmtree(partial, ignore_errors=True)
     for partial in store.glob(".*"):
         with contextlib.suppress(OSError):
@@ -114,20 +114,6 @@ def _index_damage(
         return f"{MANIFEST} is that of another store"
     found = find_damage({store / n: sums for n, sums in manifest["files"].items()}, None)
     return next(iter(found.values()), "")
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    # A container without an init process keeps killed processes as zombies.
-    with contextlib.suppress(OSError, IndexError):
-        status = pathlib.Path(f"/proc/{process}/stat").read_text()
-        return status.rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 def _is_there(path: pathlib.Path) -> bool:

@@ -8,6 +8,7 @@ import glob
 import importlib.util
 import logging
 import os
+import pathlib
 import socket
 import struct
 import sys
@@ -219,6 +220,21 @@ def _wait_for_end(process: int, connection: socket.socket) -> None:
         extra=EVERY_PROCESS,
     )
     leave(1)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this host is there, and not only a zombie."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # A container without an init process keeps killed processes as zombies.
+    with contextlib.suppress(OSError, IndexError):
+        status = pathlib.Path(f"/proc/{process}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] != "Z"
+    return True
 
 
 def leave(code: int) -> None:

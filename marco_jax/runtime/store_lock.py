@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 
-from marco_jax.runtime.processes import leave
+from marco_jax.runtime.processes import is_running, leave
 from marco_jax.stores.object_path import ObjectPath
 from marco_jax.stores.objects import create
 
@@ -74,7 +74,7 @@ class StoreLock:
             while True:
                 renewed, holder = path.stat().st_mtime, json.loads(path.read_bytes())
                 mine = holder["host"] == socket.gethostname()
-                if time.time() - renewed > _LEASE or (mine and not _is_running(holder["process"])):
+                if time.time() - renewed > _LEASE or (mine and not is_running(holder["process"])):
                     return
                 if seen not in (None, renewed) or mine:
                     raise ValueError(
@@ -110,13 +110,3 @@ def _holder() -> bytes:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
     return json.dumps(holder).encode()
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

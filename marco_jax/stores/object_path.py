@@ -155,7 +155,8 @@ class ObjectPath(pathlib.PurePosixPath):
             file = self.files.open(self.key, "rb") if "r" in mode else _Upload(self)
         if "b" in mode:
             return file
-        return io.TextIOWrapper(file, encoding or "utf-8", errors, newline)
+        text = io.TextIOWrapper if "r" in mode else _TextUpload
+        return text(file, encoding or "utf-8", errors, newline)
 
     def read_bytes(self) -> bytes:
         with self._naming():
@@ -220,7 +221,7 @@ def _without_scheme(part: Any) -> Any:
 
 
 class _Upload(tempfile.SpooledTemporaryFile):
-    """A file that becomes an object when it is closed, unless by an error in its `with` block."""
+    """A file that becomes an object when it is closed, but not by an error in its `with` block."""
 
     def __init__(self, path: Any) -> None:
         super().__init__(max_size=_SPOOL_BYTES)
@@ -228,8 +229,12 @@ class _Upload(tempfile.SpooledTemporaryFile):
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if kind is not None:
-            self._target = None
+            self.discard()
         self.close()
+
+    def discard(self) -> None:
+        """Makes no object of it."""
+        self._target = None
 
     def close(self) -> None:
         target, self._target = self._target, None
@@ -238,6 +243,15 @@ class _Upload(tempfile.SpooledTemporaryFile):
                 _send(self, target)
         finally:
             super().close()
+
+
+class _TextUpload(io.TextIOWrapper):
+    """Text that becomes an object, as `_Upload`."""
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is not None:
+            self.buffer.discard()
+        self.close()
 
 
 def _send(file: IO[bytes], target: ObjectPath) -> None:

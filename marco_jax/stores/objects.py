@@ -32,7 +32,8 @@ def check_bucket(path: ObjectPath) -> None:
     """Checks that a path's bucket exists and that its objects may be listed.
 
     Raises:
-        OSError: it does not, or they may not; the message has the remedy.
+        OSError: it does not, or they may not; the message has the remedy. A lost connection raises
+            an error of `store_error`.
     """
     root = ObjectPath("/", *path.parts[1:3])
     remedy = "check the name of the bucket, and the credentials (docs/object_stores.md)"
@@ -42,6 +43,8 @@ def check_bucket(path: ObjectPath) -> None:
         if path != root and not root.exists():
             raise FileNotFoundError(f"{root} is not there or may not be read: {remedy}") from None
     except Exception as error:
+        if not _is_refused(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise PermissionError(f"{root} cannot be read ({reason}): {remedy}") from error
 
@@ -49,7 +52,7 @@ def check_bucket(path: ObjectPath) -> None:
 def find_objects(pattern: str) -> list[str]:
     """The URLs of the objects that a pattern ("**" too) matches, sorted."""
     scheme = URL.match(pattern)[1]
-    # "?" and "*" are not of a URL here.
+    # Not by way of ObjectPath, which would take a pattern for a name.
     _, _, rest = pattern.partition(":")
     found = file_system(scheme).glob(rest.lstrip("/"), detail=True)
     return sorted(f"{scheme}://{key}" for key, about in found.items() if about["type"] == "file")
@@ -71,6 +74,15 @@ def remove_objects(path: ObjectPath) -> None:
     names = path.files.find(path.key)
     if names:
         path.files.rm(names)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether a store refuses the credentials, or there are none: another try would not help."""
+    missing = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
+    code = getattr(error, "code", None)
+    return (
+        isinstance(error, PermissionError) or code in (401, 403) or type(error).__name__ in missing
+    )
 
 
 def _exists_already(error: Exception) -> bool:
