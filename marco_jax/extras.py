@@ -44,8 +44,8 @@ EXTRAS = {
     "hf": Extra("the Hugging Face libraries", ("transformers", "gguf")),
     "wandb": Extra("Weights & Biases", ("wandb",)),
     "harness": Extra("lm-evaluation-harness", ("lm_eval",)),
-    "gcs": Extra("gs:// paths", ("gcsfs",)),
-    "s3": Extra("s3:// paths", ("s3fs",)),
+    "gcs": Extra("a path of gs://", ("gcsfs",)),
+    "s3": Extra("a path of s3://", ("s3fs",)),
 }
 
 

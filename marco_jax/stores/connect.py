@@ -81,7 +81,7 @@ def configure(scheme: str) -> None:
     """
     # etils.epath would use TensorFlow's file systems, which have their own credentials and errors.
     os.environ.setdefault("EPATH_USE_TF", "0")
-    with optional(f"{scheme}:// paths"):
+    with optional(f"a path of {scheme}://"):
         import fsspec
 
         defaults: dict[str, Any] = {"use_listings_cache": False}
