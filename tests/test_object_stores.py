@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -182,3 +184,16 @@ def test_failed_requests_are_repeated(folder, server):
         (folder / f"{number}").write_bytes(b"%d" % number)
     assert [(folder / f"{n}").read_bytes() for n in range(5)] == [b"%d" % n for n in range(5)]
     assert server.control()["failed"] >= 3
+
+
+def test_a_server_is_found_where_another_library_has_imported_gcsfs_before(tmp_path):
+    pytest.importorskip("gcsfs")
+    script = (
+        "import gcsfs; from marco_jax.stores.object_path import object_path; "
+        "path = object_path('gs://bucket/a'); path.write_bytes(b'1'); print(path.read_bytes())"
+    )
+    with store_server("gs", tmp_path) as found:
+        environment = {**os.environ, **found.environment}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=60, text=True)
+    assert done.stdout == "b'1'\n", done.stderr

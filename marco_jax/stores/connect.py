@@ -86,13 +86,18 @@ def configure(scheme: str) -> None:
 
         defaults: dict[str, Any] = {"use_listings_cache": False}
         if scheme == "gs":
-            if server := os.environ.get("STORAGE_EMULATOR_HOST"):
+            server = os.environ.get("STORAGE_EMULATOR_HOST")
+            if server:
                 os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", server)
                 os.environ.setdefault("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
                 # Asks another server what kind of bucket it is, and waits for it for a minute.
                 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
                 defaults["token"] = "anon"
-            importlib.import_module("gcsfs")
+            files = importlib.import_module("gcsfs.core").GCSFileSystem
+            if server:
+                # Where another library has imported gcsfs before, that variable came too late.
+                for protocol in ("gs", "gcs"):
+                    fsspec.register_implementation(protocol, files, clobber=True)
         else:
             importlib.import_module("s3fs").S3FileSystem.retries = _S3_TRIES
             attempts = {"retries": {"mode": "standard", "max_attempts": 5}}
