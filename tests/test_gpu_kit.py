@@ -83,7 +83,7 @@ class Refuse(importlib.abc.MetaPathFinder):
     # Packages of training that the step alone must not need.
     names = {"ml_collections", "tensorboardX", "tensorflow", "seqio", "tqdm", "jinja2", "regex",
              "tokenizers", "safetensors", "sentencepiece", "huggingface_hub", "transformers",
-             "torch", "apache_beam", "plotly", "lxml", "sacrebleu", "langcodes", "google.protobuf"}
+             "torch", "apache_beam", "lxml", "sacrebleu", "langcodes", "google.protobuf"}
 
     def find_spec(self, name, path=None, target=None):
         if name in self.names:

@@ -23,7 +23,7 @@ from benchmarks.gpu.pieces import cut
 PACKAGES = (
     *("ml-collections", "regex", "scipy", "threadpoolctl", "py3langid", "langcodes", "sacrebleu"),
     *("tensorboardX", "tqdm", "PyYAML", "portalocker", "tabulate", "colorama", "tokenizers"),
-    *("jinja2", "MarkupSafe", "huggingface-hub", "plotly", "narwhals", "lxml", "packaging"),
+    *("jinja2", "MarkupSafe", "huggingface-hub", "lxml", "packaging"),
     "protobuf",
 )
 SOURCE = ("marco_jax", "benchmarks", "experiments", "configs")

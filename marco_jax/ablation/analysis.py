@@ -162,6 +162,7 @@ class Analysis:
                 {
                     "rise": rise,
                     "weights": by_component(row),
+                    "override": self.swarm.components.override(row),
                     "changes": {
                         name: float(fit.predict(row) / fit.predict(self.swarm.prior) - 1)
                         for name, fit in self.fits.items()

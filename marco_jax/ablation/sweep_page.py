@@ -38,13 +38,15 @@ def write_sweep_report(directory: pathlib.Path) -> pathlib.Path:
         "sweep.html.jinja",
         {
             **(_proposal_charts(analysis) if analysis["proposal"]["weights"] else {}),
-            "effects": charts.heat_map(effects),
+            "effects": _effects(effects),
             "left_out": _left_out(analysis["fits"], results),
             "losses": _losses(directory),
         },
         name=directory.name,
         label=label_of,
         analysis=analysis,
+        curve=_trade_off_rows(analysis),
+        answers=_answers(analysis),
         confirmation=confirmation,
         seeds=[f"seed {number}" for number in confirmation.get("seeds", ())],
         results=results,
@@ -72,25 +74,91 @@ def _proposal_charts(analysis: Mapping[str, Any]) -> dict[str, Figure | None]:
     ]
     y = {"tickformat": ".0%", "rangemode": "tozero"}
     found = {"mixture": charts.chart(weights, 380, {"automargin": True}, y)}
-    if analysis["trade_off"]:
+    if curve := _trade_off(analysis):
         bound = next(iter(analysis["objective"]["bounds"]))
-        curve = sorted(analysis["trade_off"], key=lambda point: point["changes"][bound])
-        changes = [point["changes"] for point in curve]
-        total = sum(objective.values())
         trace = charts.line(
             "",
-            [change[bound] for change in changes],
-            [sum(w * change[name] for name, w in objective.items()) / total for change in changes],
+            [point["changes"][bound] for point in curve],
+            [_gain(point["changes"], objective) for point in curve],
             COLOURS["low"],
-            marker=6,
+            marker=8,
             text=[f"allowed {point['rise']:+.2%}" for point in curve],
             showlegend=False,
         )
         hover = f"%{{text}}: {label_of(bound)} %{{x:+.2%}}, objective %{{y:+.2%}}"
         trace["hovertemplate"] = f"{hover}<extra></extra>"
         x = axis(f"predicted change of {label_of(bound)}", "+.2~%")
-        found["trade_off"] = charts.chart([trace], 360, x, axis("of the objective", "+.2~%"))
+        y = axis("of the objective", "+.2~%")
+        found["trade_off"] = charts.chart([trace], 360, x, y, rows=True)
     return found
+
+
+def _trade_off(analysis: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The points of the curve of gain against forgetting, along the first bounded target."""
+    bounds = analysis["objective"]["bounds"]
+    if not analysis["trade_off"] or not bounds:
+        return []
+    bound = next(iter(bounds))
+    return sorted(analysis["trade_off"], key=lambda point: point["changes"][bound])
+
+
+def _gain(changes: Mapping[str, float], objective: Mapping[str, float]) -> float:
+    """The weighted mean of the changes of the targets."""
+    return sum(w * changes[name] for name, w in objective.items()) / sum(objective.values())
+
+
+def _trade_off_rows(analysis: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each point of the curve: allowed rise, both changes, and the mixture's override."""
+    objective = analysis["objective"]
+    return [
+        [
+            f"{point['rise']:+.2%}",
+            f"{point['changes'][next(iter(objective['bounds']))]:+.2%}",
+            f"{_gain(point['changes'], objective['targets']):+.2%}",
+            point.get("override", ""),
+        ]
+        for point in _trade_off(analysis)
+    ]
+
+
+def _answers(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a reader wants to know first: the gain that is predicted, and whether bounds hold."""
+    proposal, objective = analysis["proposal"], analysis["objective"]
+    if proposal["weights"] is None:
+        detail = {"detail": proposal["reason"], "kind": "bad"}
+        return [{"title": "Proposal", "value": "none"} | detail]
+    found = []
+    for name in objective["targets"]:
+        before = proposal["before"][name]
+        low, high = (f"{ratio - 1:+.2%}" for ratio in proposal["ranges"][name])
+        change = proposal["predicted"][name] / before - 1
+        kind = "good" if proposal["ranges"][name][1] < 1 else ""
+        value = {"value": f"{change:+.2%}", "kind": kind}
+        found.append({"title": label_of(name), "detail": f"95% interval {low} to {high}"} | value)
+    for name, share in (proposal.get("breaks") or {}).items():
+        allowed = f"allowed {objective['bounds'][name]:+.2%}"
+        kind = "good" if share <= 1 - objective["quantile"] else "bad"
+        value = {"value": f"{share:.1%}", "kind": kind}
+        found.append({"title": f"{label_of(name)} breaks its bound", "detail": allowed} | value)
+    return found
+
+
+def _effects(effects: Mapping[str, Mapping[str, list[float]]]) -> Figure | None:
+    """What a point more of a source does to each target, in per cent; a dot marks sure effects."""
+    if not effects:
+        return None
+    cells = {name: [value for value, _, _ in row.values()] for name, row in effects.items()}
+    ends = [[(low, high) for _, low, high in row.values()] for row in effects.values()]
+    trace = charts.heat_map(
+        *(cells, list(next(iter(effects.values()))), "%{x} on %{y}: %{z:+.3f}% (%{customdata})"),
+        centre=0.0,
+        better="low",
+        texts=[["" if low <= 0 <= high else "•" for low, high in row] for row in ends],
+        customdata=[[f"{low:+.3f} to {high:+.3f}" for low, high in row] for row in ends],
+        colorbar={"title": {"text": "%"}, "thickness": 12},
+    )
+    y = charts.LIST_AXIS | {"automargin": True}
+    return charts.chart([trace], 180 + 26 * len(cells), {"automargin": True}, y)
 
 
 def _left_out(
@@ -105,6 +173,8 @@ def _left_out(
             if math.isfinite(results.get(target, math.nan))
         }
         names = [name for name in fit["left_out"] if name in measured]
+        if not names:
+            continue
         whole = measured.get("prior") or sum(measured.values()) / len(measured)
         x = [measured[name] / whole - 1 for name in names]
         y = [fit["left_out"][name] / whole - 1 for name in names]

@@ -8,7 +8,7 @@ from marco_jax.files import check_path, check_writable
 
 # Flags that hold paths; --compare holds several of `report` and a config of `plan`.
 _PATHS = (
-    *("workdir", "model", "against", "hf", "config", "compare", "template"),
+    *("workdir", "model", "against", "hf", "config", "compare", "serve", "template"),
     *("input", "data", "data_dir", "out", "rejects", "verdicts", "hlo"),
 )
 # Commands whose --out is a file; that of the others is a folder.
@@ -178,6 +178,26 @@ def synthetic_flags(parser: argparse.ArgumentParser) -> None:
     )
     synthetic.add_argument(
         "--keep_cut", action="store_true", help="keep documents that --max_new_tokens cut"
+    )
+
+
+def serving_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of a server of pages."""
+    serving = parser.add_argument_group("with --serve")
+    serving.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to bind; on others than this machine's own readers need the token that is "
+        "printed; default: 127.0.0.1",
+    )
+    serving.add_argument("--port", type=int, default=8600, help="0: a free one; default: 8600")
+    serving.add_argument(
+        "--token",
+        default="",
+        help="that readers need; default: MARCO_TOKEN, else a new one where one is needed",
+    )
+    serving.add_argument(
+        "--every", type=float, default=5.0, metavar="SECONDS", help="between two looks; default: 5"
     )
 
 

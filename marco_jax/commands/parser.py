@@ -18,6 +18,7 @@ from marco_jax.commands.flags import (
     mesh_flag,
     model_flag,
     pairs_flags,
+    serving_flags,
     synthetic_flags,
     template_flag,
 )
@@ -364,9 +365,16 @@ def _add_report(command: Command) -> None:
     which = report.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", help="of the run; its page is report.html inside")
     which.add_argument(
-        "--compare", nargs="+", metavar="WORKDIR", help="two runs or more, side by side in --out"
+        "--compare", nargs="+", metavar="WORKDIR", help="two to eight runs, side by side in --out"
     )
-    report.add_argument("--out", default="comparison.html", help="with --compare: the page")
+    which.add_argument(
+        "--serve",
+        nargs="+",
+        metavar="FOLDER",
+        help="serve live pages of workdirs, or of all runs below folders, until Ctrl+C",
+    )
+    report.add_argument("--out", help="with --compare: the page; default: comparison.html")
+    serving_flags(report)
 
 
 def _epilog(command: str, note: str) -> str:

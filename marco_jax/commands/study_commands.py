@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 
 import jax
@@ -87,14 +89,16 @@ def sweep_command(arguments: argparse.Namespace) -> int:
 
 
 def report_command(arguments: argparse.Namespace) -> int:
-    """Writes the page of a run and prints its metrics, or one page of several runs."""
+    """Writes the page of a run and prints its metrics, or one page of several runs, or serves."""
+    if arguments.serve:
+        return _serve(arguments)
     from marco_jax.reports.run_page import write_report
     from marco_jax.reports.summary import format_summary, summary
 
     if arguments.compare:
         from marco_jax.reports.comparison_page import write_comparison
 
-        page = write_comparison(arguments.compare, arguments.out)
+        page = write_comparison(arguments.compare, arguments.out or "comparison.html")
         print(f"report    {page}")
         return 0
     workdir = as_path(arguments.workdir)
@@ -109,4 +113,25 @@ def report_command(arguments: argparse.Namespace) -> int:
         f"report    {page}\n"
         f"try next  {program} {evaluate_again}"
     )
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    """Serves pages of runs until the reader ends it."""
+    from marco_jax.reports.serve import ReportServer
+
+    if not 0 <= arguments.port < 1 << 16:
+        raise ValueError(f"--port={arguments.port} is not a port: give 0 to 65535")
+    if arguments.every <= 0:
+        raise ValueError(f"--every={arguments.every:g}: give a number of seconds above 0")
+    with ReportServer(
+        arguments.serve,
+        arguments.host,
+        arguments.port,
+        token=arguments.token or os.environ.get("MARCO_TOKEN", ""),
+        every=arguments.every,
+    ) as server:
+        print(f"{len(server.runs.names())} runs at {server.address} (Ctrl+C ends)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
     return 0

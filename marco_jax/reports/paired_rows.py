@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from marco_jax.evaluation.outcomes import outcomes_path, read_outcomes
 from marco_jax.evaluation.paired_differences import Difference, paired_differences
 from marco_jax.evaluation.results import ALL, AVERAGES
+from marco_jax.reports.labels import language_label, title_of
 from marco_jax.reports.page import Cell, cell
 from marco_jax.reports.run_data import RunData, name_of
 from marco_jax.reports.summary import STYLES, style_of
@@ -51,16 +52,20 @@ def paired_table(differences: Sequence[Difference]) -> list[list[Cell]]:
     for task, metric in dict.fromkeys((one.task, one.metric) for one in differences):
         own = [one for one in differences if (one.task, one.metric) == (task, metric)]
         style = style_of(metric, [value for one in own for value in (one.first, one.second)])
-        rows.append([task if task == metric else f"{task}, {metric}"])
+        rows.append([title_of(task, metric)])
         rows += [_row(one, style) for one in sorted(own, key=lambda d: d.language not in AVERAGES)]
     return rows
 
 
+def language_cell(code: str) -> Cell:
+    """The first cell of the row of a language, with its code, or of a mean over languages."""
+    if code in AVERAGES:
+        return "Mean" if code == ALL else f"{language_label(code)} mean"
+    return cell(name_of(code), code)
+
+
 def _row(one: Difference, style: str) -> list[Cell]:
     scale, digits, unit = STYLES[style]
-    label: Cell = cell(name_of(one.language), one.language)
-    if one.language in AVERAGES:
-        label = "Mean" if one.language == ALL else f"{name_of(one.language)}-resource mean"
     values = [f"{value * scale:.{digits}f}{unit}" for value in (one.first, one.second)]
     change = f"{one.difference * scale:+.{digits}f}"
     error = "" if math.isnan(one.stderr) else f"± {one.stderr * scale:.{digits}f}"
@@ -68,4 +73,4 @@ def _row(one: Difference, style: str) -> list[Cell]:
     clear = one.p_value < SIGNIFICANT
     kind = "" if not clear else "good" if (one.difference < 0) == (style == "relative") else "bad"
     p_value = "" if math.isnan(one.p_value) else f"{one.p_value:.4f}"
-    return [label, *values, cell(change, error, kind), p_value, one.items]
+    return [language_cell(one.language), *values, cell(change, error, kind), p_value, one.items]

@@ -17,6 +17,7 @@ from marco_jax.runtime.attempts import CAUSES, Attempt, lost_and_productive, rea
 
 # The stage that later stages are compared with, where a run trains its own base.
 BASE = "base"
+_SAMPLE = {"language", "prompt", "text"}
 STAGE_LABELS = {BASE: "Base", "stage1": "Stage-I", "stage2": "Stage-II"}
 
 
@@ -55,6 +56,8 @@ class RunData:
         stages: in order; empty where neither mixture.json nor the metrics name any.
         checkpoints: steps with a checkpoint.
         attempts: starts of the run, with the seconds of each by cause.
+        environment: what the newest attempt runs on: environment.json, {} when absent.
+        samples: answers to the fixed prompts by step: rows of samples/<step>.json.
     """
 
     name: str
@@ -65,6 +68,8 @@ class RunData:
     stages: list[StageSpan]
     checkpoints: list[int] = dataclasses.field(default_factory=list)
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    samples: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
 
     def restarts(self) -> list[int]:
         """Steps after which the run was restarted: there the sums since the start fall back."""
@@ -185,6 +190,8 @@ def load_run(workdir: str | os.PathLike) -> RunData:
             int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()
         ),
         attempts=_attempts(workdir),
+        environment=json_object_if_any(workdir / "environment.json"),
+        samples=_samples(workdir / "samples"),
     )
 
 
@@ -226,6 +233,18 @@ def _evaluations(directory: pathlib.Path) -> dict[int, dict[tuple[str, str, str]
             if math.isfinite(row.value) and not row.part
         }
     return evaluations
+
+
+def _samples(directory: pathlib.Path) -> dict[int, list[dict[str, Any]]]:
+    """The answers of each step that have all fields."""
+    found = {}
+    for step in sorted(int(p.stem) for p in directory.glob("*.json") if p.stem.isdecimal()):
+        rows = json_object_if_any(directory / f"{step}.json").get("samples")
+        rows = rows if isinstance(rows, list) else []
+        rows = [row for row in rows if isinstance(row, dict) and set(row) >= _SAMPLE]
+        if rows:
+            found[step] = rows
+    return found
 
 
 def _stages(mixture: dict[str, Any], metrics: list[dict[str, Any]]) -> list[StageSpan]:

@@ -1,4 +1,4 @@
-"""The page of a run: headline metrics, charts, mixtures and a table of languages."""
+"""The page of a run: the answers a reader comes for, charts, mixtures, samples, time and config."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marco_jax.evaluation.builtin_tasks import PICK_TRANSLATION, TASKS
+from marco_jax.evaluation.builtin_tasks import PICK_TRANSLATION
 from marco_jax.evaluation.metrics import CHRF, signature
 from marco_jax.evaluation.paired_differences import Difference
 from marco_jax.files import as_path, write_text
-from marco_jax.reports import charts
+from marco_jax.reports import run_charts
+from marco_jax.reports.charts import Figure
+from marco_jax.reports.labels import task_label
 from marco_jax.reports.page import Cell, cell, render_page
 from marco_jax.reports.paired_rows import SIGNIFICANT, paired_table, run_differences
 from marco_jax.reports.run_data import RunData, group_of, load_run, name_of
+from marco_jax.reports.run_facts import answers, differences_from_defaults, run_facts, sample_rows
 from marco_jax.reports.summary import format_value, summary, value_and_change
 
 REPORT = "report.html"
@@ -41,52 +44,64 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     Raises:
         NotADirectoryError: there is no such directory.
     """
-    run = load_run(workdir)
-    found = summary(run)
-    metrics = dict.fromkeys(key[:2] for results in run.evaluations.values() for key in results)
-    benchmarks = [key for key in metrics if key[0] not in TASKS]
-    evaluation, metric = charts.evaluation_chart, charts.metric_curve
-    chance = PICK_TRANSLATION.chance or 0
-    drawn = {
-        "bits": evaluation(run, *_BITS, "bits per byte"),
-        "pick": evaluation(run, *_PICK, _PICK[1], means_only=True, chance=chance),
-        "translation": evaluation(run, *_CHRF, "chrF++", means_only=True),
-        **{f"benchmark_{n}": evaluation(run, *k, k[1]) for n, k in enumerate(benchmarks)},
-        "loss": charts.training_loss(run),
-        **{
-            name: charts.metric_by_label(run, name, *shown)
-            for name, shown in _POST_TRAINING.items()
-        },
-        "rate": metric(run, "learning_rate", "learning rate", ".1e"),
-        "norm": metric(run, "grad_norm", "norm of the gradient", "~s"),
-        "mixture": charts.shares_by_stage(run),
-        "speed": metric(run, "tokens_per_second", "tokens/s", "~s"),
-        "mfu": metric(run, "mfu", "MFU", ".0%"),
-        "times": charts.step_times(run),
-        "shares": charts.padding_and_waits(run),
-    }
-    marks = run.milestones()
+    path = as_path(workdir) / REPORT
+    write_text(path, run_page(load_run(workdir)))
+    return path
+
+
+def run_page(run: RunData, live: Mapping[str, Any] | None = None) -> str:
+    """Renders the page of a run; `live` as in `page.render_page`."""
+    found, marks = summary(run), run.milestones()
     changes = [run_differences(run, marks[0].step, run, mark.step) for mark in marks[1:]]
-    page = render_page(
+    tasks = run_charts.main_tasks(run)
+    price = run.config.get("price_per_device_hour")
+    return render_page(
         "run.html.jinja",
-        drawn,
+        _charts(run, tasks),
+        axes=[run_charts.axis_table(run)],
+        live=live,
         summary=found,
+        facts_of_run=run_facts(run),
+        answers=answers(run, changes[-1] if changes else []),
         headlines=[_headline(line, changes) for line in found["headlines"]],
         paired=paired_table(changes[-1]) if changes else [],
         signature=signature(CHRF) if run.languages("translation") else "",
-        benchmarks=benchmarks,
+        benchmarks=[(f"task_{n}", task_label(task)) for n, (task, _) in enumerate(tasks)],
         languages=_languages(run),
+        samples=sample_rows(run),
         seconds=run.seconds(),
+        price=price if isinstance(price, int | float) else 0,
         goodput=run.goodput(),
         attempts=len(run.attempts),
         checkpoints=run.checkpoints,
         restarts=run.restarts(),
         last=run.metrics[-1] if run.metrics else {},
+        changed=differences_from_defaults(run),
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )
-    path = as_path(workdir) / REPORT
-    write_text(path, page)
-    return path
+
+
+def _charts(run: RunData, tasks: Sequence[tuple[str, Sequence[str]]]) -> dict[str, Figure | None]:
+    """The charts by the names that the template gives them."""
+    metric = run_charts.metric_curve
+    return {
+        "bits": run_charts.evaluation_chart(run, _BITS[0], _BITS[1:]),
+        "map": run_charts.evaluation_map(run),
+        **{f"task_{n}": run_charts.evaluation_chart(run, *one) for n, one in enumerate(tasks)},
+        "loss": run_charts.training_loss(run),
+        **{
+            name: run_charts.metric_by_label(run, name, *shown)
+            for name, shown in _POST_TRAINING.items()
+        },
+        "rate": metric(run, "learning_rate", "learning rate", ".2~e", smooth=False),
+        "norm": metric(run, "grad_norm", "norm of the gradient", "~r", log=True),
+        "mixture": run_charts.shares_by_stage(run),
+        "speed": metric(run, "tokens_per_second", "tokens/s", "~s"),
+        "mfu": metric(run, "mfu", "MFU", ".0%"),
+        "hbm": run_charts.memory_in_use(run),
+        "times": run_charts.step_times(run),
+        "shares": run_charts.padding_and_waits(run),
+    }
 
 
 def _headline(line: dict[str, Any], changes: Sequence[Sequence[Difference]]) -> list[Cell]:

@@ -39,7 +39,7 @@ def test_a_run_is_compared_with_its_start_text_by_text(workdir):
     # The texts differ far more than their changes do.
     assert row.stderr < 0.02 and row.p_value < 0.01
     table = paired_table(run_differences(run, 0, run, 4))
-    assert table[0] == ["bits_per_byte"]
+    assert table[0] == ["Bits per byte"]
     assert table[1][:3] == ["Mean", "4.550", "4.400"]
     assert table[1][3]["kind"] == "good" and table[1][5] == 12
     page = write_report(workdir).read_text(encoding="utf-8")

@@ -8,11 +8,14 @@ import unittest.mock
 import pytest
 
 from marco_jax.evaluation.results import Result, write_results
-from marco_jax.reports import charts as figures
-from marco_jax.reports.run_data import load_run
+from marco_jax.reports import run_charts as figures
+from marco_jax.reports.labels import metric_label, task_label
+from marco_jax.reports.run_data import load_run, realised_shares
+from marco_jax.reports.run_facts import answers, differences_from_defaults, run_facts, sample_rows
 from marco_jax.reports.run_page import write_report
 from marco_jax.reports.summary import format_summary, summary
 from marco_jax.training.metrics_log import MetricsWriter
+from tests.reports.made_runs import write_run
 
 STAGES = [
     {"name": "base", "first_step": 0, "steps": 20, "shares": {"en": 1.0}},
@@ -26,14 +29,18 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.fetched, self.open, self.ids, self.scripts, self.text = [], [], set(), [], ""
+        self.fetched, self.open, self.ids, self.scripts, self.text = [], [], set(), {}, ""
+        self.script = None
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.fetched += [attrs[name] for name in ("src", "href") if name in attrs]
+        found = [attrs[name] for name in ("src", "href") if name in attrs]
+        self.fetched += [one for one in found if not one.startswith(("#", "data:"))]
         self.ids.add(attrs.get("id"))
-        if tag not in ("meta", "link", "br", "img"):
+        if tag == "script":
+            self.script = attrs.get("id")
+        if tag not in ("meta", "link", "br", "img", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -41,13 +48,13 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data):
         if self.open and self.open[-1] == "script":
-            self.scripts.append(data)
+            self.scripts[self.script] = data
         else:
             self.text += data
 
     @property
     def figures(self):
-        return json.loads(self.scripts[1])
+        return json.loads(self.scripts["figures"])
 
 
 def _metrics(stop):
@@ -97,7 +104,7 @@ def _read(workdir):
 def test_complete_page(workdir):
     page = _read(workdir)
     assert page.open == []
-    assert {"bits", "pick", "translation", "loss", "rate", "speed", "mixture"} <= page.ids
+    assert {"bits", "map", "task_0", "task_1", "loss", "rate", "speed", "mixture"} <= page.ids
     assert set(page.figures) <= page.ids
     assert "run <1>" in page.text and "</script><b>" in page.text
     assert "Kazakh" in page.text and "-50.0 %" in page.text
@@ -148,24 +155,86 @@ def test_a_run_without_a_base_stage_starts_at_its_first_evaluation(workdir):
 
 
 def test_realised_shares(workdir):
-    shares = figures.realised_shares(load_run(workdir))
+    shares = realised_shares(load_run(workdir))
     assert shares["base"] == {"en": 1.0}
     assert shares["stage1"] == {"en": 0.75, "kk": 0.25}
 
 
-def test_smoothing_weighs_tokens_and_stops_at_stages(workdir):
+def test_a_line_is_cut_where_a_stage_begins(workdir):
     figure = figures.training_loss(load_run(workdir))
     kazakh = next(trace for trace in figure["data"] if trace["name"] == "Kazakh")
-    assert set(kazakh["y"]) == {6.0}
-    assert min(kazakh["x"]) > 20
+    assert set(kazakh["y"]) == {6.0} and min(kazakh["x"]) > 20
+    assert kazakh["meta"] == {"group": "low", "weights": [50.0] * 10, "cuts": [0, 5]}
+    assert figure["data"][-1]["meta"]["cuts"] == [0, 20, 30]
 
 
-def test_long_runs_are_thinned(tmp_path):
-    rows = [{"step": step, "loss": 1.0, "learning_rate": 1.0} for step in range(1, 5001)]
+def test_long_runs_are_thinned_by_means(tmp_path):
+    rows = [
+        {"step": step, "loss": float(step), "learning_rate": 1.0, "tokens/kk": step % 2}
+        for step in range(1, 5001)
+    ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    trace = figures.metric_curve(load_run(tmp_path), "learning_rate", "rate", ".1e")["data"][0]
-    assert len(trace["x"]) == figures.POINTS
-    assert (trace["x"][0], trace["x"][-1]) == (1, 5000)
+    run = load_run(tmp_path)
+    found = figures.binned(run, "loss")
+    assert len(found["x"]) == len(found["y"]) == figures.POINTS
+    assert found["x"][0] < 13 and found["x"][-1] > 4987
+    assert found["y"][0] == pytest.approx(sum(range(1, 14)) / 13, abs=0.6)
+    # Steps without the weight count for nothing: means are of odd steps.
+    weighed = figures.binned(run, "loss", "tokens/kk")
+    assert sum(weighed["meta"]["weights"]) == 2500
+    assert all(value == round(value) for value in weighed["y"])
+
+
+def test_tokens_and_hours_of_steps(workdir):
+    rows = [json.loads(line) for line in _metrics(40).splitlines()]
+    for row in rows:
+        # A restart after step 30: the sum begins again.
+        since = row["step"] if row["step"] <= 30 else row["step"] - 30
+        row |= {"step_seconds": 36.0, "evaluation_seconds": 36.0 * since}
+    (workdir / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = figures.axis_table(load_run(workdir))
+    assert table["step"][0] == 0 and table["step"][-1] == 40
+    assert table["tokens"][-1] == 4000
+    assert table["hours"][-1] == pytest.approx(0.8) and table["hours"][10] == pytest.approx(0.2)
+
+
+def test_the_answers_of_a_run(workdir):
+    found = {one["title"]: one for one in answers(load_run(workdir), [])}
+    low, english = found["Low-resource languages"], found["English"]
+    assert (low["value"], low["kind"]) == ("-50.0%", "good")
+    assert (english["value"], english["kind"]) == ("+10.0%", "bad")
+    pick = found["Picking the right translation"]
+    # Of independent values: 20 points with an error of 2.8.
+    assert (pick["value"], pick["kind"]) == ("+20.0 ± 2.8", "good")
+    assert found["Mixture"]["value"] == "as asked within 25.0 points"
+    assert "Kazakh in Stage-II, asked 50.00%, had 25.00%" in found["Mixture"]["detail"]
+    assert found["Mixture"]["kind"] == "bad"
+
+
+def test_the_facts_of_a_run(tmp_path):
+    run = load_run(write_run(tmp_path / "run", 1.0))
+    found = dict(run_facts(run))
+    assert found["Config"] == "configs/demo.py" and found["Devices"] == "8 × TPU v5p"
+    assert found["Commit"] == "0123456789 with uncommitted changes" and found["Hosts"] == "2"
+    assert found["Started"] == "21 September 2026, 14:13 UTC"
+    assert found["Price"] == "$0.33 at $2.50 a device-hour"
+    assert "jax 0.10.2" in found["Versions"]
+    assert differences_from_defaults(run)[0][1:] == ["256", "512"]
+    (english, urdu) = sample_rows(run)
+    assert english["texts"] == [(40, "answer 40"), (60, "answer 60"), (80, "answer 80")]
+    assert urdu["language"] == "Urdu"
+    (run.workdir / "environment.json").write_text('{"versions": 3, "changed": [1], "devices": "x"}')
+    (run.workdir / "samples" / "80.json").write_text('{"samples": [{"language": "en"}, 3]}')
+    damaged = load_run(run.workdir)
+    assert differences_from_defaults(damaged) == [] and max(damaged.samples) == 60
+    write_report(run.workdir)
+
+
+def test_names_for_people():
+    assert task_label("xcopa:cloze:5@validation") == "XCOPA, cloze, 5 shots (validation)"
+    assert task_label("my_task") == "My task"
+    assert metric_label("accuracy_pmi") == "Accuracy, PMI-normalised"
+    assert metric_label("own_metric") == "Own metric"
 
 
 def test_empty_workdir(tmp_path):

@@ -1,5 +1,6 @@
 """What holds for every page: texts of users are escaped, nothing is loaded, data end no script."""
 
+import hashlib
 import json
 import re
 
@@ -8,9 +9,11 @@ import pytest
 from marco_jax.evaluation.results import Result, write_results
 from marco_jax.reports.comparison_page import write_comparison
 from marco_jax.reports.curation_page import curation_page
-from marco_jax.reports.page import render_page
+from marco_jax.reports.page import PLOTLY, asset, render_page
 
 EVIL = '</script><img src="x">'
+# Of plotly-cartesian.min.js in the npm package plotly.js-cartesian-dist-min 4.1.1.
+CHECKSUM = "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
 STYLE_AND_SCRIPTS = r"(?s)<style>.*?</style>|<script>.*?</script>"
 
 
@@ -62,17 +65,39 @@ def test_texts_are_escaped(name, request):
 
 
 def test_a_name_in_a_chart_does_not_end_the_script(comparison):
-    assert comparison.count("</script>") == comparison.count("<script") == 3
+    assert comparison.count("</script>") == comparison.count("<script") == 6
     data = re.search(r'(?s)<script type="application/json" id="figures">(.*?)</script>', comparison)
     figures = json.loads(data[1])
     assert [trace["name"] for trace in figures["loss"]["data"]] == ["<i>one", "<i>two"]
-    assert figures["loss"]["layout"]["annotations"][0]["text"] == EVIL
+    assert figures["loss"]["options"]["stages"][0]["label"] == EVIL
 
 
-def test_a_page_of_curation_has_no_script_and_one_row_for_each_language(curation):
-    assert "<script" not in curation and "http" not in curation
+def test_a_page_of_curation_has_one_row_for_each_language(curation):
     assert "1 languages of which nothing was kept" in curation and "kk Kazakh" in curation
-    assert curation.count('class="bound"') == 1
+    data = re.search(r'(?s)<script type="application/json" id="figures">(.*?)</script>', curation)
+    assert json.loads(data[1])["scores_0"]["options"]["bounds"] == [[0.1]]
+
+
+@pytest.mark.parametrize("name", ["comparison", "curation"])
+def test_a_page_loads_nothing_and_is_small(name, request):
+    page = request.getfixturevalue(name)
+    body = re.sub(STYLE_AND_SCRIPTS, "", page)
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", body) and len(page) < 2_000_000
+
+
+def test_the_script_of_the_charts_is_the_published_one():
+    script = asset(PLOTLY)
+    assert "plotly.js (cartesian - minified) v4.1.1" in script and "MIT license" in script
+    assert hashlib.sha256(script.encode()).hexdigest() == CHECKSUM
+
+
+def test_the_contents_are_the_sections(tmp_path):
+    template = tmp_path / "page.html.jinja"
+    template.write_text(
+        '{% extends "base.html.jinja" %}{% from "macros.html.jinja" import section with context %}'
+        "{% block body %}{% call section('a', '<i>One') %}{% endcall %}{% endblock %}"
+    )
+    assert '<li><a href="#a">&lt;i&gt;One</a></li>' in render_page(template, None)
 
 
 def test_a_misspelt_field_of_a_template_is_an_error(tmp_path):
