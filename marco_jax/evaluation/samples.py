@@ -15,7 +15,7 @@ from marco_jax.runtime.progress import Progress
 # One sentence in ten languages, up to where its reason begins, so that texts can be compared.
 BUILTIN_PROMPTS = (
     ("en", "Water is important for all living things because"),
-    ("zh", "水对所有生物都很重要,因为"),
+    ("zh", "水对所有生物都很重要，因为"),
     ("ar", "الماء مهم لجميع الكائنات الحية لأن"),
     ("es", "El agua es importante para todos los seres vivos porque"),
     ("ru", "Вода важна для всех живых существ, потому что"),
