@@ -114,6 +114,9 @@ def test_a_run_in_a_store_is_that_of_a_local_folder(server, local, tmp_path):
     expected = [json.loads(line) for line in (local / "metrics.jsonl").read_text().splitlines()]
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
     server.control("every=0")
+    assert json.loads((run / "environment.json").read_text())["config"] == "configs/demo.py"
+    name = f"samples/{STEPS}.json"
+    assert (run / name).read_text() == (local / name).read_text()
     # Exports of both have the same bytes.
     _marco(server, "export", f"--model={run}", f"--out={root}/hf")
     _marco(server, "export", f"--model={local}", f"--out={tmp_path}/hf")

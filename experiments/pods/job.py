@@ -43,6 +43,7 @@ _SLICES = "mesh.num_slices"
 _WRITES = ("workdir", "out", "rejects", "verdicts", "hlo")
 _READS = ("model", "against", "hf", "input", "data", "data_dir")
 _FIELDS_READ = ("data", "init_from", "tokenizer.path", "evaluation.data_dir")
+_FIELDS_READ += ("evaluation.samples.file",)
 _FIELDS_WRITTEN = ("data_cache",)
 _BUILT_IN = ("", "default")
 

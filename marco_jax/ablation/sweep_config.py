@@ -40,6 +40,8 @@ def sweep_config() -> ConfigDict:
     c.evaluation.tasks = "bits_per_byte"
     c.evaluation.every_tasks = "bits_per_byte"
     c.evaluation.every = 0
+    # Texts of proxies are not compared, and take time.
+    c.evaluation.samples.prompts = 0
     # Proxies keep one checkpoint while they run.
     c.checkpoint.keep = 1
     c.sweep = ConfigDict(

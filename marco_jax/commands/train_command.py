@@ -21,4 +21,6 @@ def train_command(arguments: argparse.Namespace) -> int:
     from marco_jax.training.loop import train
 
     with watch_others(host):
-        return train(config, arguments.workdir, started=process_start())
+        return train(
+            config, arguments.workdir, started=process_start(), config_path=arguments.config
+        )

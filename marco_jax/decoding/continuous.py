@@ -51,6 +51,7 @@ def generate(
     seed: int,
     finished: Callable[[int], None],
     ended: Callable[[int, Generation], None],
+    together: bool,
 ) -> list[Generation]:
     """See Engine.generate."""
     pending = [
@@ -58,7 +59,8 @@ def generate(
         for number, request in enumerate(requests)
     ]
     results: dict[int, Generation] = {}
-    for same in _by_slots(pending):
+    pending.sort(key=lambda one: -len(one.prompt))
+    for same in [pending] if together and pending else _by_slots(pending):
         batch = _Batch(engine, params, same, sampling, seed, ended)
         for prefix, members in engine.prefix_groups(params, [a.prompt for a in same]):
             waiting = collections.deque(same[index] for index in sorted(members))
@@ -72,9 +74,9 @@ def generate(
 
 
 def _by_slots(pending: Sequence[_Pending]) -> list[list[_Pending]]:
-    """Groups requests that need the same number of slots within a factor of two, longest first."""
+    """Groups sorted requests that need the same number of slots within a factor of two."""
     groups: dict[int, list[_Pending]] = {}
-    for one in sorted(pending, key=lambda one: -len(one.prompt)):
+    for one in pending:
         groups.setdefault(power_of_two(one.slots), []).append(one)
     return [groups[slots] for slots in sorted(groups, reverse=True)]
 

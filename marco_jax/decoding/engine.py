@@ -70,17 +70,20 @@ class Engine(Launcher):
         seed: int = 0,
         finished: Callable[[int], None] = lambda count: None,
         ended: Callable[[int, Generation], None] = lambda number, result: None,
+        together: bool = False,
     ) -> list[Generation]:
         """Continues every prompt, in request order; greedy without `sampling`.
 
         A prompt that leaves no room for its new tokens is cut on the left. `finished` is called
         with the number of requests that have just been answered; `ended` with each of them, its
-        number in `requests` and its result, while others are still generated.
+        number in `requests` and its result, while others are still generated. With `together`
+        short and long requests are in one batch: fewer programs, more padding.
 
         Raises:
             ValueError: max_new_tokens leaves no room for a prompt.
         """
-        return generate(self, params, requests, sampling or Sampling(), seed, finished, ended)
+        sampling = sampling or Sampling()
+        return generate(self, params, requests, sampling, seed, finished, ended, together)
 
     def beam_search(
         self,

@@ -12,14 +12,7 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.mixtures import get_mixture, is_mixture_name, mixture_sources
 from marco_jax.data.overrides import apply_override
-from marco_jax.files import (
-    as_path,
-    check_path,
-    check_space,
-    check_writable,
-    is_remote,
-    nearest_existing,
-)
+from marco_jax.files import check_space, is_remote, nearest_existing
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.qwen2_config import Qwen2Config
@@ -29,8 +22,8 @@ from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.tokenizer import TOKENIZER
 from marco_jax.training.assemble import check_run, create_sharding, global_rows, keep_batch
 from marco_jax.training.checks import (
-    check_config,
     check_sources,
+    check_start,
     checkpoint_bytes,
     trained_parameters,
 )
@@ -52,10 +45,7 @@ def describe_run(config: ConfigDict, workdir: str) -> str:
     Raises:
         ValueError, OSError: as `marco_jax.training.loop.train`.
     """
-    check_path("--workdir", workdir)
-    directory = as_path(workdir)
-    check_config(config)
-    check_writable("--workdir", directory)
+    directory = check_start(config, workdir)
     sharding = create_sharding(config)
     keep_batch(config, sharding, directory)
     plan = plan_run(config, global_rows(config, sharding))

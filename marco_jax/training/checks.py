@@ -27,8 +27,9 @@ from marco_jax.data.sources import read_sources
 from marco_jax.data.texts import CHAT, KINDS, PREFERENCE, PROMPT, SourceInfo
 from marco_jax.evaluation.benchmark_tasks import BenchmarkTask, is_benchmark
 from marco_jax.evaluation.builtin_tasks import EVERY_TASK, named_task
+from marco_jax.evaluation.samples import sample_prompts
 from marco_jax.extras import require
-from marco_jax.files import as_path, check_space, check_writable, is_remote
+from marco_jax.files import as_path, check_path, check_space, check_writable, is_remote
 from marco_jax.languages import LANGUAGES, add_config_languages, get_language, names_in
 from marco_jax.model.attention import IMPLEMENTATIONS
 from marco_jax.model.lora import adapter_table
@@ -86,6 +87,23 @@ def check_config(config: ConfigDict) -> None:
         require("quantize", f"quantize={config.quantize}")
     if config.wandb.project:
         require("wandb", f"wandb.project={config.wandb.project!r}")
+
+
+def check_start(config: ConfigDict, workdir: str) -> pathlib.Path:
+    """Refuses a config, or a workdir that cannot be written to; creates nothing.
+
+    Returns:
+        the path of the workdir.
+
+    Raises:
+        ValueError: names the field or flag, its value and the remedy.
+        OSError: the workdir cannot be written to.
+    """
+    check_path("--workdir", workdir)
+    directory = as_path(workdir)
+    check_config(config)
+    check_writable("--workdir", directory)
+    return directory
 
 
 def check_objective(config: ConfigDict) -> None:
@@ -147,6 +165,7 @@ def _check_numbers(config: ConfigDict) -> None:
         "optimizer.clip_norm": 0,
         "optimizer.weight_decay": 0,
         "log_every": 0,
+        "price_per_device_hour": 0,
         "checkpoint.every": 0,
         "checkpoint.local_every": 0,
         "evaluation.every": 0,
@@ -156,6 +175,8 @@ def _check_numbers(config: ConfigDict) -> None:
         "evaluation.max_length": 2,
         "evaluation.drafts": 0,
         "evaluation.tokens_per_batch": 1,
+        "evaluation.samples.prompts": 0,
+        "evaluation.samples.tokens": 1,
         "lora.rank": 0,
     }
     for name, bound in least.items():
@@ -253,6 +274,23 @@ def _check_evaluation(config: ConfigDict) -> None:
             named_task(name)
         if not isinstance(count, int) or count < 1:
             raise ConfigError(f"evaluation.examples.{name} is {count!r}: write 1 or more")
+    _check_samples(fields)
+
+
+def _check_samples(fields: ConfigDict) -> None:
+    """Refuses prompts that cannot be read, and texts that leave no room for a prompt."""
+    samples, most = fields.samples, fields.max_length
+    if samples.file and not as_path(samples.file).is_file():
+        raise ConfigError(f"evaluation.samples.file is {samples.file!r}, which is not a file")
+    try:
+        sample_prompts(samples.file, samples.prompts)
+    except ValueError as error:
+        raise ConfigError(f"evaluation.samples.file: {error}") from None
+    if fields.tasks and samples.prompts and samples.tokens >= most:
+        raise ConfigError(
+            f"evaluation.samples.tokens is {samples.tokens}: it must leave room for a prompt in "
+            f"evaluation.max_length={most}; set one of them, or evaluation.samples.prompts=0"
+        )
 
 
 def check_sources(

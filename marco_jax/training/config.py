@@ -283,6 +283,24 @@ def model_config(config: ConfigDict, vocab_size: int) -> Qwen2Config:
     return Qwen2Config(vocab_size=-(-vocab_size // 128) * 128, **fields)
 
 
+def changed_values(
+    default: dict[str, Any], given: dict[str, Any], prefix: str = ""
+) -> dict[str, list[Any]]:
+    """[default, value] by dotted name, of every field of `given` that differs from its default.
+
+    A field that has no default has None there.
+    """
+    changed: dict[str, list[Any]] = {}
+    for name, value in given.items():
+        before = default.get(name)
+        if isinstance(value, dict):
+            inner = before if isinstance(before, dict) else {}
+            changed |= changed_values(inner, value, f"{prefix}{name}.")
+        elif name not in default or before != value:
+            changed[f"{prefix}{name}"] = [before, value]
+    return changed
+
+
 def changed_fields(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Lines "field: old -> new" for every field in which two resolved configs differ."""
     lines = []

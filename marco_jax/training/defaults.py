@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from marco_jax.evaluation.evaluation_defaults import set_evaluation_defaults
 from marco_jax.objectives.objective_defaults import set_objective_defaults
 
 
@@ -306,6 +307,9 @@ def training_config() -> ConfigDict:
     # Seconds that a step, a wait for input, an evaluation, a compilation or a save may take before
     # the process ends itself: a host must not wait for ever for one that is gone. 0: without limit.
     c.stall_seconds = 7200.0
+    # US dollars for an hour of one device, by which the report states what the run costs; 0: not
+    # shown.
+    c.price_per_device_hour = 0.0
     # Runs of several processes. Without a coordinator, JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
     # and JAX_PROCESS_ID are read, and without those a TPU slice's own metadata.
     c.distributed = ConfigDict(
@@ -320,43 +324,8 @@ def training_config() -> ConfigDict:
             "heartbeat_seconds": 60,
         }
     )
-    c.evaluation = ConfigDict(
-        {
-            # Tasks at the ends of stages, comma-separated, such as
-            # "bits_per_byte,belebele:cloze,xcopa@validation,mmlu:5", with format, split or shots;
-            # "seqio:NAME" is one in SeqIO's registry. A "?" behind a name leaves the task out where
-            # there is no data for it. Empty: no evaluation.
-            "tasks": "bits_per_byte?,pick_translation?,translation?",
-            # Folder with the files of benchmarks; needed if `tasks` names a benchmark.
-            "data_dir": "",
-            # Whether benchmarks with generated answers are asked in the model's chat template.
-            "chat": False,
-            # Most tokens of a generated answer of a benchmark; 0: the benchmark's own number.
-            "max_new_tokens": 0,
-            # Codes of languages, comma-separated; empty: all that the corpus has.
-            "languages": "",
-            # Shots of tasks on held-out data.
-            "shots": 2,
-            # Shots of benchmarks whose task does not state them; -1: the paper's numbers.
-            "benchmark_shots": -1,
-            # Most seconds of an evaluation, which leaves out a share of every task; 0: no limit.
-            "max_seconds": 0.0,
-            # Most items of a language and subject, by task (any may be added); "all": other tasks.
-            "examples": {"pick_translation": 32, "translation": 8},
-            # Which of `tasks` run every `every` steps as well.
-            "every_tasks": "bits_per_byte?",
-            # Steps between two evaluations; 0: only at the ends of stages.
-            "every": 160,
-            # Whether the model of init_from is evaluated before the first step.
-            "at_start": True,
-            # Most tokens of an item that the model reads; longer prompts are cut on the left.
-            "max_length": 1024,
-            # Most tokens of a batch, padding included, on all chips together.
-            "tokens_per_batch": 8192,
-            # Speculative decoding: tokens that each step of generation drafts from its text.
-            "drafts": 0,
-        }
-    )
+    # Fields of evaluation: evaluation/evaluation_defaults.py.
+    set_evaluation_defaults(c)
     return c
 
 

@@ -17,7 +17,6 @@ from marco_jax.data.corpus import Corpus
 from marco_jax.data.load import load_corpus
 from marco_jax.data.run_tokenizer import find_tokenizer
 from marco_jax.data.training_data import TrainingData
-from marco_jax.files import as_path, check_path, check_writable
 from marco_jax.model.mesh import Sharding
 from marco_jax.reinforcement.prompt_data import PromptData
 from marco_jax.runtime.errors import RunFailed
@@ -32,7 +31,7 @@ from marco_jax.training.assemble import (
     keep_batch,
 )
 from marco_jax.training.boards import Boards
-from marco_jax.training.checks import check_config, check_model, check_sources
+from marco_jax.training.checks import check_model, check_sources, check_start
 from marco_jax.training.clock import CHECKPOINT, COMPILE, Clock
 from marco_jax.training.config import GRPO, RunPlan, model_config, plan_run
 from marco_jax.training.faults import Anomalies, Preemption, Rollback, Watchdog
@@ -40,13 +39,14 @@ from marco_jax.training.hooks import CheckpointHook, Event, MetricsHook, Progres
 from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.outputs import (
     EvaluationHook,
+    Evaluators,
     ExportHook,
     ProfileHook,
     create_evaluators,
     update_evaluators,
 )
 from marco_jax.training.references import cached_references, pairs_per_row
-from marco_jax.training.restore import Restorer, record_config
+from marco_jax.training.restore import Restorer, record_config, record_environment
 from marco_jax.training.rollout_seat import RolloutSeat
 from marco_jax.training.seat import Seat
 from marco_jax.training.state import Batch, StepMetrics, TrainState
@@ -61,7 +61,11 @@ DONE, STOPPED = 0, 143
 
 
 def train(
-    config: ConfigDict, workdir: str, seat: Seat | None = None, started: float | None = None
+    config: ConfigDict,
+    workdir: str,
+    seat: Seat | None = None,
+    started: float | None = None,
+    config_path: str = "",
 ) -> int:
     """Trains as `config` says in `workdir`, from its newest whole checkpoint if it has one.
 
@@ -70,6 +74,7 @@ def train(
         workdir: of the run alone.
         seat: how the run shares its process with others; by default it is alone.
         started: when this attempt of the run was started, in seconds since 1970; default: now.
+        config_path: of the config file, for a reader of the run; "": it has none.
 
     Returns:
         0 when all steps are done, 143 when a SIGTERM ended the run after saving.
@@ -80,11 +85,8 @@ def train(
         FloatingPointError: too many steps without a finite loss.
     """
     started = time.time() if started is None else started
-    check_path("--workdir", workdir)
-    directory = as_path(workdir)
     # Before anything is created.
-    check_config(config)
-    check_writable("--workdir", directory)
+    directory = check_start(config, workdir)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         checkpoints = Checkpoints(directory, config.checkpoint)
@@ -94,6 +96,7 @@ def train(
         sharding = create_sharding(config)
         keep_batch(config, sharding, directory)
         plan = plan_run(config, global_rows(config, sharding))
+        record_environment(config, directory, started, config_path)
 
         # Data: text, its tokenizer, and batches by step. What can be refused is refused before
         # sources are tokenised, which may take hours.
@@ -126,11 +129,7 @@ def train(
         boards = Boards(directory, config, first=jax.process_index() == 0)
         writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards, started)
         seat = seat or _seat_alone(config, tokenizer, directory)
-        outputs = _Outputs(
-            ProfileHook(directory, config.profile),
-            _evaluation_hooks(config, evaluators, trainer, directory, writer, seat),
-            ExportHook(config, trainer, tokenizer, directory, writer),
-        )
+        outputs = _outputs(config, evaluators, trainer, tokenizer, directory, writer, seat)
         seat.take(trainer, data, writer)
         loop = _Loop(
             *(config, plan, data, trainer, restorer, checkpoints, snapshots),
@@ -351,29 +350,34 @@ class _Loop:
         )
 
 
-def _evaluation_hooks(
+def _outputs(
     config: ConfigDict,
-    evaluators: tuple[Any, Any] | None,
+    evaluators: Evaluators | None,
     trainer: Trainer,
+    tokenizer: Tokenizer,
     directory: pathlib.Path,
     writer: MetricsWriter,
     seat: Seat,
-) -> list[EvaluationHook]:
-    if evaluators is None:
-        return []
-    # A random model is not worth an evaluation; the model of init_from is the baseline.
-    at_start = bool(config.init_from) and config.evaluation.at_start
-    hook = EvaluationHook(
-        *evaluators,
-        directory,
-        writer,
-        config.evaluation.every,
-        at_start=at_start,
-        max_seconds=config.evaluation.max_seconds,
-        model_params=trainer.model_params,
-        between=seat.between_batches,
+) -> _Outputs:
+    fields, evaluations = config.evaluation, []
+    if evaluators is not None:
+        hook = EvaluationHook(
+            evaluators,
+            directory,
+            writer,
+            fields.every,
+            # A random model is not worth an evaluation; the model of init_from is the baseline.
+            at_start=bool(config.init_from) and fields.at_start,
+            max_seconds=fields.max_seconds,
+            model_params=trainer.model_params,
+            between=seat.between_batches,
+        )
+        evaluations.append(hook)
+    return _Outputs(
+        ProfileHook(directory, config.profile),
+        evaluations,
+        ExportHook(config, trainer, tokenizer, directory, writer),
     )
-    return [hook]
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from marco_jax.files import write_json_lines
 from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.attempts import AttemptLog
 from marco_jax.runtime.chips import PEAK_FLOPS
+from marco_jax.runtime.device_memory import memory_metrics
 from marco_jax.training.boards import Boards
 from marco_jax.training.clock import Clock
 from marco_jax.training.state import StepMetrics
@@ -93,10 +94,11 @@ class MetricsWriter:
         times = self.clock.lap(len(fetched))
         times["goodput"] = self.attempts.update(self.clock.by_cause(), self._pending[-1][0])
         rate = total / (times["step_seconds"] * len(fetched))
+        shared = times | self.always | memory_metrics()
         rows: list[dict[str, Any]] = []
         try:
             for (step, stage, positions, _), metrics in zip(self._pending, fetched, strict=True):
-                row = self._row(step, stage, positions, metrics, rate) | times | self.always
+                row = self._row(step, stage, positions, metrics, rate) | shared
                 rows.append(row | self.of_step.pop(step, {}))
                 self.inspect(rows[-1])
         finally:

@@ -7,7 +7,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,10 @@ from marco_jax.decoding.engine import Engine
 from marco_jax.evaluation.benchmark_tasks import configured_shots
 from marco_jax.evaluation.builtin_tasks import named_task
 from marco_jax.evaluation.chat_prompts import Chat
-from marco_jax.evaluation.evaluator import Evaluator
+from marco_jax.evaluation.evaluator import Evaluation, Evaluator
 from marco_jax.evaluation.outcomes import outcomes_path, write_outcomes
 from marco_jax.evaluation.results import ALL, HIGH, LOW, Result, write_results
+from marco_jax.evaluation.samples import Samples, sample_prompts
 from marco_jax.files import is_remote, upload_tree, write_json, write_text
 from marco_jax.languages import names_in
 from marco_jax.model.mesh import Sharding
@@ -48,12 +49,20 @@ HUGGING_FACE = "huggingface"
 _DTYPES = ("", "float32", "bfloat16", "float16")
 
 
+class Evaluators(NamedTuple):
+    """An evaluator of all tasks, one of those that run often, and what writes samples, if any."""
+
+    whole: Evaluator
+    frequent: Evaluator
+    samples: Samples | None
+
+
 def create_evaluators(
     config: ConfigDict, corpus: Corpus, tokenizer: Tokenizer, model: Qwen2Config, mesh: Sharding
-) -> tuple[Evaluator, Evaluator] | None:
-    """An evaluator of all tasks, and one of those that run often; None where there are no tasks.
+) -> Evaluators | None:
+    """The evaluators of a run; None where there are no tasks.
 
-    Both score on the training mesh. With `mixture.modules` there are none yet: the held-out texts
+    All compute on the training mesh. With `mixture.modules` there are none yet: the held-out texts
     of registered tasks are known after they have been tokenised (`update_evaluators`).
 
     Raises:
@@ -65,24 +74,25 @@ def create_evaluators(
 
 
 def update_evaluators(
-    evaluators: tuple[Evaluator, Evaluator] | None,
+    evaluators: Evaluators | None,
     config: ConfigDict,
     corpus: Corpus,
     tokenizer: Tokenizer,
     model: Qwen2Config,
     mesh: Sharding,
-) -> tuple[Evaluator, Evaluator] | None:
+) -> Evaluators | None:
     """The evaluators after the sources have been tokenised: without texts that are trained on."""
     if config.mixture.modules:
         return _create_evaluators(config, corpus, tokenizer, model, mesh)
-    for evaluator in evaluators or ():
-        evaluator.refresh()
+    if evaluators is not None:
+        evaluators.whole.refresh()
+        evaluators.frequent.refresh()
     return evaluators
 
 
 def _create_evaluators(
     config: ConfigDict, corpus: Corpus, tokenizer: Tokenizer, model: Qwen2Config, mesh: Sharding
-) -> tuple[Evaluator, Evaluator] | None:
+) -> Evaluators | None:
     fields = config.evaluation
     if not fields.tasks:
         return None
@@ -119,16 +129,22 @@ def _create_evaluators(
         left_out = {named_task(name)[0] for name in names_in(fields.tasks)} - {*whole.tasks}
         often = [n for n in names_in(fields.every_tasks) if named_task(n)[0] not in left_out]
         frequent = evaluator(often)
-    return (whole, frequent) if whole.tasks else None
+        asked = fields.samples
+        languages = [info.language for info in corpus.infos()]
+        prompts = sample_prompts(asked.file, asked.prompts, languages)
+        samples = Samples(engine, prompts, asked.tokens, chat) if prompts else None
+    return Evaluators(whole, frequent, samples) if whole.tasks else None
 
 
 class EvaluationHook:
-    """Scores the training parameters on the training mesh, and writes eval/<step>.json."""
+    """Scores the training parameters on the training mesh, and writes eval/<step>.json.
+
+    Where there are samples, what the parameters write goes to samples/<step>.json.
+    """
 
     def __init__(
         self,
-        evaluator: Evaluator,
-        frequent: Evaluator,
+        evaluators: Evaluators,
         workdir: pathlib.Path,
         writer: MetricsWriter,
         every: int,
@@ -141,17 +157,17 @@ class EvaluationHook:
         """Runs all tasks at stage ends (and before step 1 if `at_start`), some more often.
 
         Args:
-            evaluator: of all tasks.
-            frequent: of the tasks that run every `every` steps as well.
-            workdir: where eval/<step>.json goes.
+            evaluators: of all tasks, and of those that run every `every` steps as well; samples
+                are written at both.
+            workdir: where eval/<step>.json and samples/<step>.json go.
             writer: of TensorBoard scalars; evaluations are booked on its clock.
             every: 0 for stage ends alone.
             at_start: whether the parameters that the run starts from are evaluated.
-            max_seconds: of an evaluation, as in `Evaluator.run`; 0: no limit.
+            max_seconds: of an evaluation, as in `Evaluator.run`, without samples; 0: no limit.
             model_params: of a state, those of the model.
             between: called between the batches of an evaluation; may raise Preempted.
         """
-        self.evaluator, self.frequent = evaluator, frequent
+        self.evaluators = evaluators
         self.workdir, self.writer = workdir, writer
         self.every, self.at_start, self.model_params = every, at_start, model_params
         self.max_seconds, self.between = max_seconds, between
@@ -163,34 +179,53 @@ class EvaluationHook:
         self.headline = ""
 
     def __call__(self, event: Event) -> None:
-        """Evaluates when due, and after a restart where the results of its step are missing."""
+        """Evaluates when due, and after a restart what is missing of its step."""
         due = self.at_start if event.step == 0 else event.due(self.every)
         if event.stopping or not due:
             return
         out = self.workdir / "eval" / f"{event.step}.json"
-        restarted = event.metrics is None and event.step > 0
-        # All processes follow what one of them sees: a file system may show it at different times.
-        if restarted and agree("there" if out.exists() else ""):
+        texts_out = self.workdir / "samples" / f"{event.step}.json"
+        samples = None if self._is_there(event, texts_out) else self.evaluators.samples
+        evaluated = self._is_there(event, out)
+        if evaluated and samples is None:
             return
         whole = event.boundary or event.step == 0
+        evaluator = self.evaluators.whole if whole else self.evaluators.frequent
         self.writer.flush()
-        start = time.perf_counter()
+        start, evaluation, texts = time.perf_counter(), None, None
         try:
             with self.writer.clock.part(EVALUATION):
-                evaluator = self.evaluator if whole else self.frequent
                 params = self.model_params(event.state)
-                evaluation = evaluator.run(
-                    params, max_seconds=self.max_seconds, between=self.between
-                )
+                if not evaluated:
+                    evaluation = evaluator.run(
+                        params, max_seconds=self.max_seconds, between=self.between
+                    )
+                if samples is not None:
+                    texts = samples.generate(params, event.step, self.between)
         except Preempted:
-            _log.info(f"SIGTERM: the evaluation at step {event.step} is left to the restart")
+            # The results of a finished evaluation are kept.
+            left = "samples" if evaluated or evaluation else "evaluation"
+            _log.info(f"SIGTERM: the {left} of step {event.step}: left to the restart")
             self.cut = True
-            return
         elapsed = time.perf_counter() - start
-        if jax.process_index() == 0:
-            write_outcomes(outcomes_path(out), evaluation.outcomes, evaluator.shots)
-            # Last: a restart repeats an evaluation without results.
-            write_results(out, evaluation.results)
+        if evaluation is not None:
+            if jax.process_index() == 0:
+                write_outcomes(outcomes_path(out), evaluation.outcomes, evaluator.shots)
+                # Last: a restart repeats an evaluation without results.
+                write_results(out, evaluation.results)
+            self._report(event, evaluation, elapsed)
+        if texts is not None and jax.process_index() == 0:
+            write_json(texts_out, texts)
+
+    def _is_there(self, event: Event, path: pathlib.Path) -> bool:
+        """Whether a restart finds a file of its step, which is then not written again."""
+        if event.metrics is not None or event.step == 0:
+            return False
+        # All processes follow what one of them sees: a file system may show it at different times.
+        return bool(agree("there" if path.exists() else ""))
+
+    def _report(self, event: Event, evaluation: Evaluation, elapsed: float) -> None:
+        """Logs results, and gives them to the boards."""
         if evaluation.left_out:
             _log.warning(evaluation.left_out)
         metrics = {

@@ -17,8 +17,10 @@ from marco_jax.data.training_data import TrainingData
 from marco_jax.files import write_json
 from marco_jax.model.mesh import Sharding
 from marco_jax.model.parameters import Params
+from marco_jax.runtime.environment import ENVIRONMENT, environment
 from marco_jax.training.assemble import record_batch
-from marco_jax.training.config import ConfigError, changed_fields, plan_stages
+from marco_jax.training.config import ConfigError, changed_fields, changed_values, plan_stages
+from marco_jax.training.defaults import training_config
 from marco_jax.training.optimizer import join_stages
 from marco_jax.training.state import TrainState
 from marco_jax.training.step import Trainer
@@ -138,6 +140,26 @@ def check_belongs(there: dict[str, Any], here: dict[str, Any]) -> None:
             )
         old, new = values.split(" -> ")
         raise ConfigError(f"{field} is {new}, and {old} in this workdir's checkpoints: {_REMEDY}")
+
+
+def record_environment(
+    config: ConfigDict, directory: pathlib.Path, started: float, config_path: str
+) -> None:
+    """Writes environment.json: with what code, machine and fields this attempt trains.
+
+    Args:
+        config: of the run, with its steps resolved.
+        directory: the workdir.
+        started: of the attempt, in seconds since 1970.
+        config_path: of the config file, as the user gave it; "" where there is none.
+    """
+    if jax.process_index() != 0:
+        return
+    default, given = (json.loads(own.to_json()) for own in (training_config(), config))
+    # As in config.json.
+    given.pop("distributed", None)
+    record = {"started": started, "config": config_path, **environment()}
+    write_json(directory / ENVIRONMENT, record | {"changed": changed_values(default, given)})
 
 
 def record_config(

@@ -95,6 +95,17 @@ def test_scores_do_not_depend_on_order_or_batch_size(params, data, tokens_per_ba
         assert shuffled[position].logprob == pytest.approx(reference[index].logprob, abs=1e-5)
 
 
+def test_short_and_long_prompts_together_are_one_batch(params):
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(0, 250, size).tolist() for size in (3, 90, 9)]
+    requests = [GenerateRequest(prompt, 12) for prompt in prompts]
+    apart, together = Engine(TINY, Words()), Engine(TINY, Words())
+    assert together.generate(params, requests, together=True) == apart.generate(params, requests)
+    assert together.generate(params, [], together=True) == []
+    counts = [sum(name[0] == "decode" for name in engine.programs) for engine in (apart, together)]
+    assert counts == [2, 1]
+
+
 @pytest.mark.parametrize("axes", [{"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "context": 2}])
 @pytest.mark.parametrize("config", [TINY, QWEN3], ids=["biases", "norms"])
 def test_scores_and_generations_do_not_depend_on_the_mesh(config, axes):

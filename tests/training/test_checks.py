@@ -42,6 +42,9 @@ def marco(root, overrides, tmp_path, monkeypatch):
         ("evaluation.examples.bits_per_byte=0", "evaluation.examples.bits_per_byte is 0"),
         ("evaluation.benchmark_shots=-2", "evaluation.benchmark_shots is -2: write -1 or more"),
         ("evaluation.max_seconds=-1", "evaluation.max_seconds is -1"),
+        ("evaluation.samples.tokens=0", "evaluation.samples.tokens is 0: write 1 or more"),
+        ("evaluation.samples.file=nowhere.jsonl", "'nowhere.jsonl', which is not a file"),
+        ("price_per_device_hour=-1", "price_per_device_hour is -1"),
         ("mixture.override=kkk=0.2", "did you mean 'kk'"),
         ("mixture.override=low-resuorce=0.2", "did you mean 'low-resource'"),
         ("mixture.override=stage3:kk=0.2", "'stage3'"),
@@ -70,6 +73,18 @@ def test_mistakes_are_one_line_before_data_is_read(marco, tmp_path, capsys, chan
     assert marco(change) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("marco train: ") and message in line, line
+
+
+def test_prompts_of_samples_are_read_before_data(marco, tmp_path, capsys):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"language": "en", "prompt": "Water"}\n{"language": "en"}\n')
+    assert marco("evaluation.samples.prompts=2", f"evaluation.samples.file={file}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "evaluation.samples.file: " in line and "prompts.jsonl:2: no text" in line
+    fields = ("evaluation.tasks=bits_per_byte", "evaluation.max_length=48")
+    assert marco(*fields, "evaluation.samples.prompts=2") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "it must leave room for a prompt in evaluation.max_length=48" in line
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(marco, tmp_path, capsys):
