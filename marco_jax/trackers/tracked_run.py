@@ -69,7 +69,7 @@ class _TrackerThread:
     def __init__(self, name: str, tracker: Any) -> None:
         self._name, self._tracker, self._warned = name, tracker, False
         self._calls: queue.Queue[Callable[[Any], None] | None] = queue.Queue(_CALLS)
-        # Is set when the calls before it are done, and is never waited for a second time.
+        # Is set when the calls before the last wait are made.
         self._done = threading.Event()
         self._done.set()
         self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
@@ -89,7 +89,7 @@ class _TrackerThread:
         done = self._done = threading.Event()
         self.call(lambda tracker: done.set())
         if not done.wait(max(seconds, 0.0)):
-            self._warn(f"has not answered for {seconds:.0f} s, and is not waited for again")
+            self._warn("does not answer, and is not waited for until it has caught up")
 
     def end(self) -> None:
         """Ends the thread after its last call."""
