@@ -90,7 +90,10 @@ QUANTIZE = ["qwix>=0.1.8"]
 # Read what `marco export` writes. To run a model with transformers takes torch besides.
 HUGGING_FACE = ["transformers>=5.23.0", "gguf>=0.19.0"]
 
+# Trackers.
 WANDB = ["wandb>=0.31.0"]
+# The client without a server; a server of one's own is `mlflow`.
+MLFLOW = ["mlflow-skinny>=3.17.2"]
 
 # Paths in object stores, gs:// and s3://.
 GCS = ["gcsfs>=2026.9.0"]
@@ -155,12 +158,13 @@ EXTRAS = {
     "quantize": QUANTIZE,
     "hf": HUGGING_FACE,
     "wandb": WANDB,
+    "mlflow": MLFLOW,
     "harness": HARNESS,
     "gcs": GCS,
     "s3": S3,
     "all": [
         *(*DEMO, *PLAN, *CURATION, *SWEEP, *QUANTIZE),
-        *(*HUGGING_FACE, *WANDB, *HARNESS, *GCS, *S3),
+        *(*HUGGING_FACE, *WANDB, *MLFLOW, *HARNESS, *GCS, *S3),
     ],
     "docs": DOCS,
     "test": TEST,

@@ -43,6 +43,7 @@ EXTRAS = {
     "quantize": Extra("products in 8 bits", ("qwix",)),
     "hf": Extra("the Hugging Face libraries", ("transformers", "gguf")),
     "wandb": Extra("Weights & Biases", ("wandb",)),
+    "mlflow": Extra("MLflow", ("mlflow",)),
     "harness": Extra("lm-evaluation-harness", ("lm_eval",)),
     "gcs": Extra("a path of gs://", ("gcsfs",)),
     "s3": Extra("a path of s3://", ("s3fs",)),

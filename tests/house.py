@@ -24,6 +24,7 @@ FLOORS = {
     "evaluation": 4,
     "decoding": 3,
     "objectives": 3,
+    "trackers": 3,
     "data": 3,
     "curation": 2,
     "model": 2,

@@ -20,7 +20,8 @@ from typing import NamedTuple
 from marco_jax.evaluation import metrics
 from marco_jax.evaluation.result_rows import averages
 from marco_jax.evaluation.results import Result
-from marco_jax.evaluation.scorers import SCORERS, Row, Scorer, load_callable, load_scorer, numbers
+from marco_jax.evaluation.scorers import SCORERS, Row, Scorer, load_scorer, numbers
+from marco_jax.runtime.user_code import load_callable
 
 Judge = Callable[[Sequence[Row], Sequence[str], Sequence[str]], Sequence[float]]
 

@@ -11,11 +11,6 @@ model or a rule of two lines:
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import os
-import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,39 +18,12 @@ from marco_jax.evaluation import metrics
 from marco_jax.evaluation.answers import last_number, same_number
 from marco_jax.evaluation.instructions import follows, instructions_of
 from marco_jax.evaluation.math_answers import final_answer, same_answer
+from marco_jax.runtime.user_code import load_callable
 
 Row = Mapping[str, Any]
 Scorer = Callable[[Sequence[Row], Sequence[str]], Sequence[float]]
 
 LANGUAGE = "language"
-
-
-def load_callable(name: str) -> Callable[..., Any]:
-    """Imports "module:function" or "file.py:function"; the working directory is searched, too.
-
-    Raises:
-        ValueError: the module, file or function does not exist.
-    """
-    module_name, _, attribute = name.rpartition(":")
-    if not module_name or not attribute:
-        raise ValueError(
-            f"{name!r} does not name a callable: write module:function or file.py:function"
-        )
-    try:
-        if module_name.endswith(".py"):
-            module = _load_file(pathlib.Path(module_name))
-        else:
-            if os.getcwd() not in sys.path:
-                sys.path.append(os.getcwd())
-            module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"{name!r} cannot be imported: {error}") from None
-    found = module
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise ValueError(f"{module_name} has no callable {attribute!r}")
-    return found
 
 
 def load_scorer(name: str, reference: str = "reference") -> Scorer:
@@ -103,16 +71,6 @@ def numbers(role: str, function: Callable[..., Sequence[float]], *lists: Sequenc
     if len(values) != len(lists[0]):
         raise ValueError(f"the {role} returns {len(values)} numbers for {len(lists[0])} answers")
     return values
-
-
-def _load_file(path: pathlib.Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: --scorer and --judge take a module or a .py file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _text_of(row: Row, field: str, scorer: str) -> str:

@@ -41,6 +41,7 @@ from marco_jax.model.remat import REMAT_POLICIES
 from marco_jax.reinforcement.rewards import SCALES, Rewards
 from marco_jax.tokenizers.chat_templates import parse_variables
 from marco_jax.tokenizers.tokenizer import Tokenizer
+from marco_jax.trackers.choose import check_trackers
 from marco_jax.training.assemble import check_run, lora_options, policy_options
 from marco_jax.training.config import (
     DPO,
@@ -85,8 +86,7 @@ def check_config(config: ConfigDict) -> None:
     profiled_steps(config.profile)
     if config.quantize != QUANTIZATIONS[0]:
         require("quantize", f"quantize={config.quantize}")
-    if config.wandb.project:
-        require("wandb", f"wandb.project={config.wandb.project!r}")
+    check_trackers(config)
 
 
 def check_start(config: ConfigDict, workdir: str) -> pathlib.Path:

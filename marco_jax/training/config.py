@@ -26,6 +26,8 @@ CPT, SFT, DPO, GRPO = OBJECTIVES = ("cpt", "sft", "dpo", "grpo")
 
 # Groups of fields whose names are not fixed: those of tasks.
 OPEN_GROUPS = ("evaluation.examples",)
+# Fields with a URL that is not a path: a page for people to read, and a server.
+_ADDRESSES = ("license_link", "tracking_uri")
 
 
 class ConfigError(ValueError):
@@ -63,8 +65,7 @@ def check_paths(config: ConfigDict, prefix: str = "config") -> None:
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             check_paths(value, f"{prefix}.{name}")
-        # license_link is an address for people to follow.
-        elif isinstance(value, str) and name != "license_link":
+        elif isinstance(value, str) and name not in _ADDRESSES:
             check_path(f"{prefix}.{name}", value)
 
 

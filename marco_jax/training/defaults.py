@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from marco_jax.evaluation.evaluation_defaults import set_evaluation_defaults
 from marco_jax.objectives.objective_defaults import set_objective_defaults
+from marco_jax.trackers.tracker_defaults import set_tracker_defaults
 
 
 def training_config() -> ConfigDict:
@@ -238,15 +239,8 @@ def training_config() -> ConfigDict:
 
     # Steps between two lines of metrics; 0: only at the ends of stages.
     c.log_every = 20
-    # Weights & Biases, with the extra `wandb`. TensorBoard files are always written.
-    c.wandb = ConfigDict(
-        {
-            # Empty: not used.
-            "project": "",
-            # Name of the run there; empty: the workdir's.
-            "name": "",
-        }
-    )
+    # Where metrics go besides metrics.jsonl: trackers/tracker_defaults.py.
+    set_tracker_defaults(c)
     # Steps that jax.profiler traces into the workdir, "FIRST:LAST"; empty: none. profile.txt there
     # lists the longest operations and the time of exposed collectives.
     c.profile = ""

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tqdm import tqdm
-
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.live_line import LiveLine
+from marco_jax.runtime.progress import duration
 from marco_jax.training.clock import CHECKPOINT
 from marco_jax.training.metrics_log import MetricsWriter
 from marco_jax.training.step import StepMetrics, TrainState
@@ -43,12 +43,16 @@ class Event:
 
 
 class MetricsHook:
-    """Writes metrics.jsonl and TensorBoard."""
+    """Writes metrics.jsonl, and passes the metrics on to the trackers."""
 
     def __init__(self, writer: MetricsWriter, every: int, positions: int) -> None:
         """`positions` is the number of positions (tokens and padding) of a global batch."""
         self.writer, self.every, self.positions = writer, every, positions
-        self.last: dict[str, Any] | None = None
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The newest line of metrics, whoever had it written; None before the first."""
+        return self.writer.last
 
     def __call__(self, event: Event) -> None:
         """Keeps the step's metrics and writes them when due."""
@@ -56,7 +60,7 @@ class MetricsHook:
             return
         self.writer.add(event.step, event.stage, self.positions, event.metrics)
         if event.due(self.every) or event.stopping:
-            self.last = self.writer.flush() or self.last
+            self.writer.flush()
 
 
 class CheckpointHook:
@@ -122,7 +126,11 @@ class SnapshotHook:
 
 
 class ProgressHook:
-    """A live line on a terminal; a plain line now and then in a log."""
+    """A live line on a terminal; a plain line now and then in a log.
+
+    It shows what has been written to metrics.jsonl, and fetches nothing from the device: that would
+    wait for the steps that the device still has before it.
+    """
 
     def __init__(
         self,
@@ -135,44 +143,65 @@ class ProgressHook:
     ) -> None:
         """Counts from `first_step` to `steps`; `evaluated` has the newest evaluation in print."""
         self.metrics, self.evaluated, self.shown = metrics, evaluated, shown
-        self.live = sys.stderr.isatty() and shown
-        self.bar = tqdm(
-            total=steps, initial=first_step, disable=not self.live, dynamic_ncols=True, unit="step"
-        )
-        self.steps, self.first_step, self.start = steps, first_step, time.perf_counter()
+        self.steps, self.step, self.stage = steps, first_step, ""
+        # Finished steps and the time at which the rate is counted from.
+        self.counted, self.start = first_step, time.perf_counter()
+        self.compiled = False
+        self.seconds_left: float | None = None
         self.printed = self.start
+        self.line = LiveLine(self._parts) if sys.stderr.isatty() and shown else None
 
     def __call__(self, event: Event) -> None:
         """Shows the newest metrics."""
+        now = time.perf_counter()
+        self.step, self.stage = event.step, event.stage
         if event.metrics is None:
-            self.start = self.printed = time.perf_counter()
+            self.counted, self.start, self.printed = event.step, now, now
+            self.compiled = False
             return
-        self.bar.update(1)
-        row, now = self.metrics.last, time.perf_counter()
-        if row is None or not self.shown:
+        if not self.compiled:
+            # The first step compiles: those after it say how long the rest takes.
+            self.counted, self.start, self.compiled = event.step, now, True
+        else:
+            pace = (now - self.start) / (event.step - self.counted)
+            self.seconds_left = pace * (self.steps - event.step)
+        row = self.metrics.last
+        if row is None or not self.shown or self.line is not None:
             return
-        if self.live:
-            self.bar.set_description(event.stage)
-            self.bar.set_postfix_str(_describe(row, self.evaluated()), refresh=False)
-        elif now - self.printed > 15 or event.step == self.steps:
+        if now - self.printed > 15 or event.step == self.steps:
             self.printed = now
-            left = (now - self.start) / (event.step - self.first_step) * (self.steps - event.step)
+            left = (self.seconds_left or 0.0) / 60
             _log.info(
-                f"step {event.step}/{self.steps} {event.stage}: {_describe(row)}, "
-                f"learning rate {row['learning_rate']:.2e}, {left / 60:.1f} min left"
+                f"step {event.step}/{self.steps} {event.stage}: "
+                f"{', '.join(filter(None, (_loss(row), *_speeds(row))))}, "
+                f"learning rate {row['learning_rate']:.2e}, {left:.1f} min left"
             )
 
     def close(self) -> None:
         """Ends the live line."""
-        self.bar.close()
+        if self.line is not None:
+            self.line.close()
+
+    def _parts(self) -> list[str]:
+        """The parts of the live line, the most important first."""
+        row = self.metrics.last
+        share = f"{self.step / self.steps:.0%}" if self.steps else ""
+        parts = [" ".join(filter(None, (self.stage, f"{self.step}/{self.steps}", share)))]
+        if row is not None:
+            parts.append(_loss(row))
+        if self.seconds_left is not None and self.step < self.steps:
+            parts.append(f"{duration(self.seconds_left)} left")
+        if row is not None:
+            parts += _speeds(row)
+        return [*parts, self.evaluated()]
 
 
-def _describe(row: dict[str, Any], evaluated: str = "") -> str:
-    """The metrics of a line that a person watches."""
-    loss = "none" if row["loss"] is None else f"{row['loss']:.3f}"
-    parts = [f"loss {loss}", f"{row['tokens_per_second']:,.0f} tokens/s"]
-    if row["mfu"]:
-        parts.append(f"MFU {row['mfu']:.1%}")
-    if evaluated:
-        parts.append(evaluated)
-    return ", ".join(parts)
+def _loss(row: dict[str, Any]) -> str:
+    """The loss of a line of metrics, for a person."""
+    return "loss none" if row["loss"] is None else f"loss {row['loss']:.3f}"
+
+
+def _speeds(row: dict[str, Any]) -> tuple[str, str]:
+    """Tokens a second, and the MFU or ""."""
+    mfu = f"MFU {row['mfu']:.1%}" if row["mfu"] else ""
+    return f"{row['tokens_per_second']:,.0f} tokens/s", mfu

@@ -24,13 +24,13 @@ from marco_jax.runtime.lock import locked
 from marco_jax.runtime.processes import first_process_first
 from marco_jax.runtime.progress import Progress
 from marco_jax.tokenizers.tokenizer import Tokenizer
+from marco_jax.trackers.tracked_run import start_trackers
 from marco_jax.training.assemble import (
     create_sharding,
     create_trainer,
     global_rows,
     keep_batch,
 )
-from marco_jax.training.boards import Boards
 from marco_jax.training.checks import check_model, check_sources, check_start
 from marco_jax.training.clock import CHECKPOINT, COMPILE, Clock
 from marco_jax.training.config import GRPO, RunPlan, model_config, plan_run
@@ -126,8 +126,8 @@ def train(
         record_config(config, directory, state, sharding)
 
         # Hooks: what follows a step.
-        boards = Boards(directory, config, first=jax.process_index() == 0)
-        writer = MetricsWriter(directory, trainer, labels, plan.length, meta, boards, started)
+        trackers = start_trackers(directory, config, meta["step"], first=not jax.process_index())
+        writer = MetricsWriter(directory, trainer, labels, plan.length, meta, trackers, started)
         seat = seat or _seat_alone(config, tokenizer, directory)
         outputs = _outputs(config, evaluators, trainer, tokenizer, directory, writer, seat)
         seat.take(trainer, data, writer)
@@ -197,6 +197,7 @@ class _Loop:
         self.anomalies = Anomalies(config.anomaly, data.describe_batch, self._has_checkpoint)
         writer.inspect = self._inspect
         self.metrics = MetricsHook(writer, config.log_every, plan.tokens_per_step)
+        self.evaluations = outputs.evaluations
         self.progress = ProgressHook(
             *(self.metrics, config.steps, self.first, self._headline), shown=seat.is_alone
         )
@@ -205,7 +206,6 @@ class _Loop:
         )
         self.snapshots = snapshots
         snapshot = SnapshotHook(snapshots, trainer.config, writer, self._describe)
-        self.evaluations = outputs.evaluations
         self.hooks: list[Callable[[Event], None]] = [
             self.metrics,
             self.progress,
@@ -330,7 +330,7 @@ class _Loop:
         return meta | {METRICS: {name: found[0]} if found else {}}
 
     def _headline(self) -> str:
-        """The first mean of the newest evaluation; empty before any."""
+        """The first means of the newest evaluation; empty before any."""
         return next((hook.headline for hook in self.evaluations if hook.headline), "")
 
     def _has_checkpoint(self) -> bool:

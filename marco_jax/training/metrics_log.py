@@ -1,4 +1,4 @@
-"""Training metrics: one JSON line a step in metrics.jsonl, and TensorBoard."""
+"""Training metrics: one JSON line a step in metrics.jsonl, and the trackers of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from marco_jax.reports.run_data import read_metrics
 from marco_jax.runtime.attempts import AttemptLog
 from marco_jax.runtime.chips import PEAK_FLOPS
 from marco_jax.runtime.device_memory import memory_metrics
-from marco_jax.training.boards import Boards
+from marco_jax.trackers.tracked_run import TrackedRun
 from marco_jax.training.clock import Clock
 from marco_jax.training.state import StepMetrics
 from marco_jax.training.step import Trainer
@@ -42,7 +42,7 @@ class MetricsWriter:
         labels: tuple[str, ...],
         length: int,
         meta: Mapping[str, Any],
-        boards: Boards,
+        trackers: TrackedRun,
         started: float | None = None,
     ) -> None:
         """Opens the files; lines of steps that a restart repeats are dropped.
@@ -53,7 +53,7 @@ class MetricsWriter:
             labels: by source id, a source's name, or "source/language".
             length: positions of a sequence.
             meta: `step` (finished steps) and `tokens` (trained on by then).
-            boards: are given every metric, too; closed with the files.
+            trackers: are given every metric, too; closed with the files.
             started: when this attempt of the run was started, in seconds since 1970; default: now.
         """
         self._path = workdir / "metrics.jsonl"
@@ -61,9 +61,11 @@ class MetricsWriter:
             _drop_after(self._path, meta["step"])
         self._file = AppendedFile(self._path) if jax.process_index() == 0 else None
         self.tokens = meta["tokens"]
+        # The newest line that was written.
+        self.last: dict[str, Any] | None = None
         # Is given each line before it is written; where it raises, that line is the last one.
         self.inspect: Callable[[dict[str, Any]], None] = lambda row: None
-        self._boards = boards
+        self._trackers = trackers
         self._groups = _groups(labels)
         flops = trainer.config.flops_per_token(length)
         self._flops_per_token = flops * trainer.options.model_flops
@@ -105,17 +107,20 @@ class MetricsWriter:
             self._pending.clear()
             self._write(rows)
             self.attempts.write()
-        return rows[-1]
+        self.last = rows[-1]
+        return self.last
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         if self._file is None:
             return
         self._file.write("".join(json.dumps(row) + "\n" for row in rows))
         for row in rows:
-            for name, value in row.items():
-                if isinstance(value, float):
-                    tag = name if "/" in name else f"train/{name}"
-                    self._boards.scalar(tag, value, row["step"])
+            metrics = {
+                name if "/" in name else f"train/{name}": value
+                for name, value in row.items()
+                if isinstance(value, float)
+            }
+            self._trackers.log(row["step"], metrics)
 
     def record_time(self, *, due_only: bool = False) -> None:
         """Records where the time of the run has gone; with `due_only` once in some seconds."""
@@ -123,21 +128,21 @@ class MetricsWriter:
             self.attempts.update(self.clock.by_cause(), self.clock.step)
             self.attempts.write()
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        """Writes one metric to the boards."""
-        self._boards.scalar(name, value, step)
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Gives further metrics of a step to the trackers alone."""
+        self._trackers.log(step, metrics)
 
     def sync(self) -> None:
         """Makes what is written safe, as it must be before a checkpoint says it is."""
         if self._file is not None:
             self._file.sync()
-        self._boards.sync()
+        self._trackers.sync()
 
     def close(self) -> None:
         """Closes the files. Lines that are not written yet are of steps that a restart repeats."""
         if self._file is not None:
             self._file.close()
-        self._boards.close()
+        self._trackers.close()
 
     def _row(
         self, step: int, stage: str, positions: int, metrics: StepMetrics, rate: float

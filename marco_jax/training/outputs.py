@@ -160,7 +160,7 @@ class EvaluationHook:
             evaluators: of all tasks, and of those that run every `every` steps as well; samples
                 are written at both.
             workdir: where eval/<step>.json and samples/<step>.json go.
-            writer: of TensorBoard scalars; evaluations are booked on its clock.
+            writer: passes the metrics on to trackers; evaluations are booked on its clock.
             every: 0 for stage ends alone.
             at_start: whether the parameters that the run starts from are evaluated.
             max_seconds: of an evaluation, as in `Evaluator.run`, without samples; 0: no limit.
@@ -175,7 +175,7 @@ class EvaluationHook:
         self.last: dict[str, Any] = {}
         # Whether a signal ended the last evaluation.
         self.cut = False
-        # The first mean of the last evaluation, for the progress line.
+        # The first means of the last evaluation, for the progress line.
         self.headline = ""
 
     def __call__(self, event: Event) -> None:
@@ -225,7 +225,7 @@ class EvaluationHook:
         return bool(agree("there" if path.exists() else ""))
 
     def _report(self, event: Event, evaluation: Evaluation, elapsed: float) -> None:
-        """Logs results, and gives them to the boards."""
+        """Logs results, and gives them to the trackers."""
         if evaluation.left_out:
             _log.warning(evaluation.left_out)
         metrics = {
@@ -233,15 +233,11 @@ class EvaluationHook:
             for r in evaluation.results
         }
         self.last = {"step": event.step, **metrics}
-        for name, value in metrics.items():
-            self.writer.scalar(name, value, event.step)
+        self.writer.log(event.step, metrics)
         _log.info(f"evaluation at step {event.step} ({event.stage}), {elapsed:.0f} s")
         for line in _means(evaluation.results):
             _log.info(line)
-        for result in evaluation.results:
-            if result.language == ALL:
-                self.headline = f"{result.task} {result.value:.3f} at step {event.step}"
-                break
+        self.headline = _headline(evaluation.results, event.step) or self.headline
 
 
 def _means(results: Sequence[Result]) -> Iterator[str]:
@@ -254,6 +250,19 @@ def _means(results: Sequence[Result]) -> Iterator[str]:
     for (task, metric), metrics in rows.items():
         name = task if task == metric else f"{task} {metric}"
         yield f"  {name:<32}" + "   ".join(metrics)
+
+
+def _headline(results: Sequence[Result], step: int) -> str:
+    """The means of the first task and metric over all and low-resource languages; or ""."""
+    first = next((r for r in results if r.language == ALL), None)
+    if first is None:
+        return ""
+    what = (first.task, first.metric, first.part)
+    low = next(
+        (r for r in results if r.language == LOW and (r.task, r.metric, r.part) == what), None
+    )
+    shown = f" ({LOW} {low.value:.3f})" if low else ""
+    return f"{first.task} {first.value:.3f}{shown} at step {step}"
 
 
 class ProfileHook:

@@ -27,7 +27,13 @@ INSTALL_SECONDS = 3600
 NAMES = (trials.CORE, *trials.USER, trials.ALL, *trials.RESOLVED)
 # Of the machine's settings, those that would let the clone or its constraints in, or a network.
 _DROPPED = ("PYTHONPATH", "PIP_CONSTRAINT", "VIRTUAL_ENV", "PYTHONHOME")
-_SET = {"JAX_PLATFORMS": "cpu", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+_SET = {
+    "JAX_PLATFORMS": "cpu",
+    "WANDB_MODE": "offline",
+    "MLFLOW_ALLOW_FILE_STORE": "true",
+    "HF_HUB_OFFLINE": "1",
+    "NO_COLOR": "1",
+}
 
 
 class Failed(Exception):

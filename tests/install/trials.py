@@ -21,7 +21,19 @@ ROOMS = {
 CORE = "core"
 ALL = "all"
 # Extras that are installed and used; ALL is these together.
-USER = ("demo", "plan", "curation", "sweep", "quantize", "hf", "wandb", "harness", "gcs", "s3")
+USER = (
+    "demo",
+    "plan",
+    "curation",
+    "sweep",
+    "quantize",
+    "hf",
+    "wandb",
+    "mlflow",
+    "harness",
+    "gcs",
+    "s3",
+)
 # Extras that are resolved alone: machines without an accelerator cannot use them, or the tests do.
 RESOLVED = ("tpu", "gpu", "docs", "test")
 
@@ -171,6 +183,10 @@ _CURATE = (
     "--out=curated",
 )
 _WANDB = (*_TRAIN, *DATA, "--workdir=watched", "--config.wandb.project=marco")
+_MLFLOW = (
+    *(*_TRAIN, *DATA, "--workdir=tracked", "--config.trackers=mlflow"),
+    "--config.mlflow.tracking_uri=mlruns",
+)
 _QUANTIZED = (*_TRAIN, *DATA, "--workdir=rounded", "--config.quantize=int8")
 _HARNESS = ("python", "-m", "marco_jax.lm_eval", "--help")
 _SWEEP = (
@@ -201,6 +217,13 @@ engine, params = load_engine("hf", 128, 512, "float32")
 asked = Instance("loglikelihood", {}, ("the run", " saves its state"), 0)
 print("scores", EngineLM(engine, params).loglikelihood([asked]))
 """
+_RUNS = """
+from mlflow import MlflowClient
+from marco_jax.files import read_json_object, as_path
+run = read_json_object(as_path("tracked/mlflow_run.json"))["id"]
+history = MlflowClient(tracking_uri="mlruns").get_metric_history(run, "train/loss")
+print(len(history), "steps")
+"""
 _PATH = """
 from marco_jax.files import as_path
 path = as_path("{0}://bucket") / "run"
@@ -223,6 +246,7 @@ _TRIALS = {
     "quantize": [Trial(_QUANTIZED)],
     "hf": [_python(_TOKENIZERS, "qwen2")],
     "wandb": [Trial(_WANDB)],
+    "mlflow": [Trial(_MLFLOW), _python(_RUNS, "3 steps")],
     "harness": [Trial(_HARNESS, says="--model_args"), _python(_SCORES, "scores")],
     # Without a network: the libraries are found, and take a path.
     "gcs": [_python(_PATH.format("gs"), "gs://bucket/run")],
@@ -236,6 +260,7 @@ _MISSING = [
     _missing("sweep", *_SWEEP),
     _missing("quantize", *_QUANTIZED),
     _missing("wandb", *_WANDB),
+    _missing("mlflow", *_MLFLOW),
     _missing("harness", *_HARNESS),
     _missing("gcs", "marco", "export", "--model=gs://bucket/run", "--out=other"),
     _missing("s3", "marco", "export", "--model=run", "--out=s3://bucket/run"),
