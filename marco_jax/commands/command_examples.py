@@ -32,6 +32,7 @@ EXAMPLES = (
         "check a run and describe it",
     ),
     Example("marco report --workdir=runs/demo", "its page"),
+    Example("marco report --serve runs", "live pages of all runs below a folder"),
     Example(
         "marco report --compare runs/demo runs/more --out=comparison.html",
         "two runs or more, side by side",
