@@ -1,7 +1,7 @@
-"""The charts of all pages, as plain dicts: what plotly draws, and what assets/page.js makes of it.
+"""The charts of all pages, as plain dicts: what plotly draws, and what assets/charts.js makes of it.
 
 A chart is {"data": traces, "layout": ..., "options": ...}. The first two are plotly's. The options,
-and the `meta` of each trace, are read by assets/page.js:
+and the `meta` of each trace, are read by assets/charts.js:
 
 - `options.over = "steps"`: x are steps, which the page shows as steps, tokens or hours; such charts
   share their zoom and their cursor. `options.stages` are marked in them.
@@ -140,7 +140,7 @@ def axis(title: str, number: str = "", **more: Any) -> Figure:
 def chart(
     traces: Sequence[Figure], height: int, x: Figure, y: Figure, **options: Any
 ) -> Figure | None:
-    """Traces between two axes; None without a trace. `options` are read by assets/page.js."""
+    """Traces between two axes; None without a trace. `options` are read by assets/charts.js."""
     layout = {"height": height, "xaxis": x, "yaxis": y}
     return {"data": list(traces), "layout": layout, "options": options} if traces else None
 

@@ -67,7 +67,7 @@ def render_page(
         groups=GROUP_NAMES,
         live=live,
         style=asset("page.css"),
-        script=asset("page.js"),
+        script=asset("charts.js") + asset("page.js"),
         plotly=asset(PLOTLY) if drawn and live is None else "",
         **data,
     )

@@ -20,8 +20,8 @@ _BITS = ("bits_per_byte", "bits_per_byte")
 _GROUPS = ((LOW, "Low-resource languages"), ("en", "English"), (HIGH, "High-resource languages"))
 # A difference beyond so many standard errors is coloured.
 CLEAR = 2.0
-# Shares of tokens that differ by more than this, of all tokens, are coloured.
-_OFF = 0.02
+# Shares of all tokens: a difference below the first is not worth a word, one above the second bad.
+_AS_ASKED, _OFF = 0.005, 0.02
 
 
 def run_facts(run: RunData) -> list[tuple[str, str]]:
@@ -161,8 +161,9 @@ def _mixture_answer(run: RunData) -> dict[str, Any] | None:
         return None
     most, stage, source, asked, had = max(differences)
     detail = f"largest difference: {name_of(source)} in {stage}, asked {asked:.2%}, had {had:.2%}"
-    value = f"as asked within {most * 100:.1f} points"
-    return _answer("Mixture", value, detail, "bad" if most > _OFF else "good")
+    value = "as asked" if most < _AS_ASKED else f"{most * 100:.1f} points off"
+    kind = "good" if most < _AS_ASKED else "bad" if most > _OFF else ""
+    return _answer("Mixture", value, detail, kind)
 
 
 def _time_answer(run: RunData) -> dict[str, Any] | None:

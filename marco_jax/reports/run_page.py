@@ -55,6 +55,7 @@ def run_page(run: RunData, live: Mapping[str, Any] | None = None) -> str:
     changes = [run_differences(run, marks[0].step, run, mark.step) for mark in marks[1:]]
     tasks = run_charts.main_tasks(run)
     price = run.config.get("price_per_device_hour")
+    language_head, languages = _languages(run)
     return render_page(
         "run.html.jinja",
         _charts(run, tasks),
@@ -67,7 +68,8 @@ def run_page(run: RunData, live: Mapping[str, Any] | None = None) -> str:
         paired=paired_table(changes[-1]) if changes else [],
         signature=signature(CHRF) if run.languages("translation") else "",
         benchmarks=[(f"task_{n}", task_label(task)) for n, (task, _) in enumerate(tasks)],
-        languages=_languages(run),
+        language_head=language_head,
+        languages=languages,
         samples=sample_rows(run),
         seconds=run.seconds(),
         price=price if isinstance(price, int | float) else 0,
@@ -128,10 +130,23 @@ def _headline(line: dict[str, Any], changes: Sequence[Sequence[Difference]]) -> 
     return row
 
 
-def _languages(run: RunData) -> list[list[Cell]]:
-    """Rows for languages: bits per byte at every milestone, the other tasks at the last."""
+def _languages(run: RunData) -> tuple[list[str], list[list[Cell]]]:
+    """A table of languages: bits per byte at every milestone, other metrics at the last.
+
+    The first value is the head, of which only columns with values are left.
+    """
     marks = run.milestones()
     codes = run.languages("bits_per_byte") if marks else []
+    others = [
+        (label, key, style)
+        for label, key, style in (
+            ("right translation", _PICK, "share"),
+            ("chrF++", _CHRF, "points"),
+        )
+        if marks and any(run.result(marks[-1].step, *key, code) for code in codes)
+    ]
+    head = ["Language", *(mark.label for mark in marks)]
+    head += ["change"] * (len(marks) > 1) + [label for label, _, _ in others]
     rows = []
     for group in ("english", "high", "low", "other"):
         members = [code for code in codes if group_of(code) == group]
@@ -144,8 +159,8 @@ def _languages(run: RunData) -> list[list[Cell]]:
                 found = value_and_change(results[-1], results[0], "relative")
                 change = format_value(found, "relative")[1]
                 row.append(cell("", change, "bad" if change.startswith("+") else "good"))
-            for key, style in ((_PICK, "share"), (_CHRF, "points")):
+            for _, key, style in others:
                 found = value_and_change(run.result(marks[-1].step, *key, code), None, style)
                 row.append(format_value(found, style)[0])
             rows.append(row)
-    return rows
+    return head, rows

@@ -157,7 +157,12 @@ def test_a_point_of_the_trade_off_marks_its_mixture(opened):
     page.mouse.down()
     page.mouse.up()
     page.wait_for_selector("tr.chosen")
-    assert "kk=0.3" in page.locator("tr.chosen").text_content() and not errors
+    assert "kk=0.3" in page.locator("tr.chosen").text_content()
+    rows.nth(4).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('tr.chosen').textContent.includes('kk=0.5')")
+    sizes = page.evaluate("document.getElementById('trade_off').data[0].marker.size")
+    assert sizes[4] == max(sizes) > min(sizes) and not errors
 
 
 def test_the_last_stage_is_seen_on_a_phone_and_tables_show_that_they_scroll(opened):

@@ -206,7 +206,7 @@ def test_the_answers_of_a_run(workdir):
     pick = found["Picking the right translation"]
     # Of independent values: 20 points with an error of 2.8.
     assert (pick["value"], pick["kind"]) == ("+20.0 ± 2.8", "good")
-    assert found["Mixture"]["value"] == "as asked within 25.0 points"
+    assert found["Mixture"]["value"] == "25.0 points off"
     assert "Kazakh in Stage-II, asked 50.00%, had 25.00%" in found["Mixture"]["detail"]
     assert found["Mixture"]["kind"] == "bad"
 
