@@ -1,4 +1,4 @@
-"""The charts of all pages, as plain dicts: what plotly draws, and what assets/charts.js makes of it.
+"""The charts of all pages, as plain dicts that assets/charts.js draws with plotly.
 
 A chart is {"data": traces, "layout": ..., "options": ...}. The first two are plotly's. The options,
 and the `meta` of each trace, are read by assets/charts.js:

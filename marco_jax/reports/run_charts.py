@@ -31,7 +31,7 @@ from marco_jax.reports.run_data import RunData, group_of, is_of_source, name_of,
 from marco_jax.reports.summary import style_of
 
 # Most points of a line over steps.
-POINTS = 400
+POINTS = 300
 # How values of a style are shown, and the ticks of their axis (d3 formats).
 NUMBERS = {"relative": (".3f", ""), "share": (".1%", ".0%"), "points": (".2f", "")}
 _TIMES = ("step_seconds", "input_seconds")
@@ -52,24 +52,23 @@ def binned(run: RunData, metric: str, weight: str | None = None) -> dict[str, An
     Returns:
         "x", "y", and "meta" with "weights" and "cuts": fields of a plotly trace.
     """
-    spans = [(stage.first_step, stage.last_step) for stage in run.stages] or [(-1, math.inf)]
-    rows = run.rows_with(metric)
-    x, y, weights, cuts = [], [], [], []
-    for first, last in spans:
-        own = [row for row in rows if first < row["step"] <= last]
-        if not own:
+    values, steps = run.column(metric), run.column("step")
+    weights = np.nan_to_num(run.column(weight)) if weight else np.ones(len(values))
+    known = ~np.isnan(values)
+    stages = [run.rows_of(stage) for stage in run.stages] or [np.full(len(values), True)]
+    x, y, sums, cuts = [], [], [], []
+    for inside in stages:
+        (rows,) = np.nonzero(inside & known)
+        if not len(rows):
             continue
         cuts.append(len(x))
-        values = np.array([row[metric] for row in own], np.float64)
-        by = np.array([(row.get(weight) or 0) if weight else 1.0 for row in own], np.float64)
-        count = min(len(own), max(2, round(POINTS * len(own) / len(rows))))
-        bounds = np.linspace(0, len(own), count + 1).round().astype(int)
-        for low, high in itertools.pairwise(bounds.tolist()):
-            if total := by[low:high].sum():
-                x.append(own[(low + high - 1) // 2]["step"])
-                y.append(float((values[low:high] * by[low:high]).sum() / total))
-                weights.append(float(total))
-    return {"x": x, "y": y, "meta": {"weights": finite(weights), "cuts": cuts}}
+        count = min(len(rows), max(2, round(POINTS * len(rows) / known.sum())))
+        for part in np.array_split(rows, count):
+            if total := weights[part].sum():
+                x.append(int(steps[part[(len(part) - 1) // 2]]))
+                y.append(float((values[part] * weights[part]).sum() / total))
+                sums.append(float(total))
+    return {"x": x, "y": finite(y), "meta": {"weights": finite(sums), "cuts": cuts}}
 
 
 def axis_table(run: RunData) -> dict[str, list[float]]:
@@ -206,8 +205,8 @@ def training_loss(run: RunData) -> Figure | None:
 
 def _split_keys(run: RunData, metric: str) -> list[str]:
     """Fields of single languages of a source, such as "loss/talks/kk"."""
-    keys = {key for row in run.metrics for key in row if key.startswith(f"{metric}/")}
-    return sorted(key for key in keys if not is_of_source(key, metric))
+    keys = [key for key in run.fields if key.startswith(f"{metric}/")]
+    return [key for key in keys if not is_of_source(key, metric)]
 
 
 def metric_by_label(run: RunData, metric: str, title: str, number: str) -> Figure | None:
@@ -215,7 +214,7 @@ def metric_by_label(run: RunData, metric: str, title: str, number: str) -> Figur
 
     `number` is a d3 format. None where no line has the metric.
     """
-    keys = sorted({key for row in run.metrics for key in row if key.startswith(f"{metric}/")})
+    keys = [key for key in run.fields if key.startswith(f"{metric}/")]
     split = [key for key in keys if key.count("/") > 1] or keys
     traces = [_binned_line(run, key, None, key.rpartition("/")[2]) for key in split]
     traces.append(line("All", [], [], COLOURS["average"], 3) | binned(run, metric))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import functools
 import itertools
 import math
 import os
 import pathlib
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from marco_jax.evaluation.results import AVERAGES, Result, read_results
 from marco_jax.files import as_path, read_json_lines, read_json_object
@@ -70,6 +72,28 @@ class RunData:
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
     samples: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    # What was read out of the rows before, since runs have hundreds of thousands of them.
+    _columns: dict[str, np.ndarray] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @functools.cached_property
+    def fields(self) -> list[str]:
+        """The names of all fields of the metrics, sorted."""
+        return sorted(set().union(*self.metrics))
+
+    def column(self, name: str) -> np.ndarray:
+        """A field of the metrics, nan in rows without a number there: float64 [rows]."""
+        if name not in self._columns:
+            found = [row.get(name) for row in self.metrics]
+            numbers = [v if isinstance(v, int | float) else math.nan for v in found]
+            self._columns[name] = np.array(numbers, np.float64)
+        return self._columns[name]
+
+    def rows_of(self, stage: StageSpan) -> np.ndarray:
+        """Which rows of metrics are of a stage: bool [rows]."""
+        steps = self.column("step")
+        return (stage.first_step < steps) & (steps <= stage.last_step)
 
     def restarts(self) -> list[int]:
         """Steps after which the run was restarted: there the sums since the start fall back."""
@@ -122,8 +146,7 @@ class RunData:
 
     def sources(self) -> list[str]:
         """Names of the sources that the metrics have a loss of."""
-        keys = {key for row in self.metrics for key in row if is_of_source(key, "loss")}
-        return sorted(key.removeprefix("loss/") for key in keys)
+        return [name.removeprefix("loss/") for name in self.fields if is_of_source(name, "loss")]
 
     def result(self, step: int, task: str, metric: str, language: str) -> Result | None:
         """A result, or None where that was not evaluated."""
@@ -269,14 +292,14 @@ def _stages(mixture: dict[str, Any], metrics: list[dict[str, Any]]) -> list[Stag
 def realised_shares(run: RunData) -> dict[str, dict[str, float]]:
     """The share of the target tokens that each source has had so far, by stage."""
     shares = {}
+    names = [name for name in run.fields if is_of_source(name, "tokens")]
     for stage in run.stages:
-        counts: collections.Counter[str] = collections.Counter()
-        for row in run.metrics:
-            if stage.first_step < row["step"] <= stage.last_step:
-                for key, value in row.items():
-                    if is_of_source(key, "tokens") and value:
-                        counts[key.removeprefix("tokens/")] += value
-        shares[stage.name] = {source: n / counts.total() for source, n in counts.items()}
+        inside = run.rows_of(stage)
+        counts = {name: float(np.nansum(run.column(name)[inside])) for name in names}
+        whole = sum(counts.values())
+        shares[stage.name] = {
+            name.removeprefix("tokens/"): n / whole for name, n in counts.items() if n
+        }
     return shares
 
 

@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from marco_jax.evaluation.builtin_tasks import TASKS
 from marco_jax.evaluation.paired_differences import Difference
 from marco_jax.evaluation.results import ALL, AVERAGES, HIGH, LOW, Result
@@ -61,10 +63,10 @@ def summary(workdir: str | os.PathLike | RunData) -> dict[str, Any]:
             fields |= {"style": style, "chance": TASKS[task].chance}
             values = [value_and_change(result, results[0], style) for result in results]
             headlines.append(fields | {"values": values})
-    seconds = 0.0
-    for row in run.metrics:
-        tokens = sum(v for k, v in row.items() if is_of_source(k, "tokens") and v)
-        seconds += tokens / (row.get("tokens_per_second") or math.inf)
+    names = [name for name in run.fields if is_of_source(name, "tokens")]
+    tokens = sum((np.nan_to_num(run.column(name)) for name in names), np.zeros(len(run.metrics)))
+    rates = np.nan_to_num(run.column("tokens_per_second"))
+    seconds = float((tokens[rates > 0] / rates[rates > 0]).sum())
     return {
         "name": run.name,
         "step": last.get("step", 0),

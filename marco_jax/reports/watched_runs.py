@@ -16,6 +16,8 @@ _FOLDERS = ("eval", "samples", "checkpoints")
 # Seconds for which what is known of a run counts, in a file system and in an object store, where
 # a look costs several requests.
 _FRESH, _FRESH_REMOTE = 1.0, 15.0
+# A page that took seconds to make counts so many times as long.
+_PATIENCE = 5
 # How far below a folder its runs may lie.
 _DEPTH = 3
 
@@ -39,6 +41,7 @@ class WatchedRuns:
         self._kept: dict[str, tuple[str, RunData]] = {}
         self._rendered: dict[tuple[str, ...], tuple[str, str]] = {}
         self._looked: dict[str, tuple[float, str]] = {}
+        self._costs: dict[str, float] = {}
         self._listed: tuple[float, list[str]] = (-float("inf"), [])
 
     def names(self) -> list[str]:
@@ -57,7 +60,8 @@ class WatchedRuns:
         path = as_path(name)
         with self._lock:
             when, found = self._looked.get(name, (-float("inf"), ""))
-            if time.monotonic() - when > (_FRESH_REMOTE if is_remote(path) else _FRESH):
+            fresh = _FRESH_REMOTE if is_remote(path) else _FRESH
+            if time.monotonic() - when > max(fresh, _PATIENCE * self._costs.get(name, 0.0)):
                 found = _version(path)
                 self._looked[name] = time.monotonic(), found
             return found
@@ -80,7 +84,9 @@ class WatchedRuns:
             version = self.versions(names)
             key = (kind, *names)
             if key not in self._rendered or self._rendered[key][0] != version:
+                begun = time.monotonic()
                 self._rendered[key] = version, render(version)
+                self._costs |= dict.fromkeys(names, time.monotonic() - begun)
             return self._rendered[key][1]
 
     def versions(self, names: Sequence[str]) -> str:

@@ -93,9 +93,10 @@ def configure(scheme: str) -> None:
                 # Asks another server what kind of bucket it is, and waits for it for a minute.
                 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
                 defaults["token"] = "anon"
-            files = importlib.import_module("gcsfs.core").GCSFileSystem
+            importlib.import_module("gcsfs")
             if server:
                 # Where another library has imported gcsfs before, that variable came too late.
+                files = importlib.import_module("gcsfs.core").GCSFileSystem
                 for protocol in ("gs", "gcs"):
                     fsspec.register_implementation(protocol, files, clobber=True)
         else:
