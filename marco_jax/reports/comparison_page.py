@@ -14,7 +14,13 @@ from marco_jax.evaluation.paired_differences import Difference
 from marco_jax.evaluation.results import ALL, AVERAGES, HIGH, LOW, Result
 from marco_jax.files import as_path, write_text
 from marco_jax.reports.charts import ERROR_BARS, LIST_AXIS, PALETTE, Figure, chart, finite, heat_map
-from marco_jax.reports.labels import language_label, metric_label, task_label, title_of
+from marco_jax.reports.labels import (
+    distinct_names,
+    language_label,
+    metric_label,
+    task_label,
+    title_of,
+)
 from marco_jax.reports.page import Cell, cell, render_page
 from marco_jax.reports.paired_rows import language_cell, paired_table, run_differences
 from marco_jax.reports.run_charts import (
@@ -58,10 +64,9 @@ def check_count(count: int) -> None:
 
 
 def with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
-    """The runs, named by their paths where their own names are not enough to tell them apart."""
-    if len({run.name for run in runs}) == len(runs):
-        return list(runs)
-    return [dataclasses.replace(run, name=str(run.workdir)) for run in runs]
+    """The runs, with as much of their paths in their names as tells them apart."""
+    names = distinct_names([str(run.workdir.resolve()) for run in runs])
+    return [dataclasses.replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def comparison_page(runs: Sequence[RunData], live: Mapping[str, Any] | None = None) -> str:

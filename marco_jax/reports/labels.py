@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from marco_jax.evaluation.results import ALL, HIGH, LOW
 from marco_jax.reports.run_data import name_of
 
@@ -85,6 +87,18 @@ def title_of(task: str, metric: str) -> str:
 def language_label(code: str) -> str:
     """A language or source for readers, or the mean over languages."""
     return _AVERAGES.get(code) or name_of(code)
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """The ends of paths by which readers tell them apart: "a/prior", "b/prior" and "other"."""
+    parts = [[part for part in path.split("/") if part] for path in paths]
+    names = []
+    for own in parts:
+        for count in range(1, len(own) + 1):
+            if sum(other[-count:] == own[-count:] for other in parts) == 1:
+                break
+        names.append("/".join(own[-count:]) if own else "/")
+    return names
 
 
 def _spaced(name: str, capital: bool = True) -> str:

@@ -183,7 +183,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return comparison_page(with_unique_names(self._found(names)), self._live(version))
 
     def _index(self, names: Sequence[str], version: str) -> str:
-        rows = [_row(name, run) for name, run in zip(names, self._found(names), strict=True)]
+        found = with_unique_names(self._found(names))
+        rows = [_row(name, run) for name, run in zip(names, found, strict=True)]
         heads = list(dict.fromkeys(label for row in rows for label in row["values"]))
         return render_page(
             "runs.html.jinja", None, live=self._live(version), rows=rows, heads=heads

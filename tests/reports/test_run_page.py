@@ -9,7 +9,7 @@ import pytest
 
 from marco_jax.evaluation.results import Result, write_results
 from marco_jax.reports import run_charts as figures
-from marco_jax.reports.labels import metric_label, task_label
+from marco_jax.reports.labels import distinct_names, metric_label, task_label
 from marco_jax.reports.run_data import load_run, realised_shares
 from marco_jax.reports.run_facts import answers, differences_from_defaults, run_facts, sample_rows
 from marco_jax.reports.run_page import write_report
@@ -235,6 +235,8 @@ def test_names_for_people():
     assert task_label("my_task") == "My task"
     assert metric_label("accuracy_pmi") == "Accuracy, PMI-normalised"
     assert metric_label("own_metric") == "Own metric"
+    paths = ["/r/a/prior", "/r/b/prior", "gs://c/other", "/q/a/prior/"]
+    assert distinct_names(paths) == ["r/a/prior", "b/prior", "other", "q/a/prior"]
 
 
 def test_empty_workdir(tmp_path):
