@@ -21,6 +21,7 @@ from marco_jax.reports.serve import ReportServer
 from marco_jax.reports.watched_runs import WatchedRuns
 from tests.reports.conftest import DRAWN
 from tests.reports.made_runs import results, write_run
+from tests.reports.test_pages_in_a_browser import violations
 
 
 @contextlib.contextmanager
@@ -191,5 +192,26 @@ def test_a_live_page_shows_new_steps_and_keeps_the_choices(browser, own_runs):
         button = page.get_by_role("button", name="Logarithmic axis of Norm of the gradient")
         assert button.get_attribute("aria-pressed") == "true"
         assert "live, looked at" in page.locator(".live").text_content()
+        context.close()
+    assert not errors
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_runs_are_chosen_in_the_list_and_compared(browser, own_runs, width):
+    with serving(*own_runs) as server:
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        page, errors = context.new_page(), []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.goto(server.address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert violations(page) == []
+        for run in own_runs:
+            page.get_by_label(f"Compare {run}").check()
+        page.get_by_role("button", name="Compare").click()
+        page.get_by_role("heading", name="Runs side by side").wait_for()
+        until(page, DRAWN)
         context.close()
     assert not errors
