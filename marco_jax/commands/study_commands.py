@@ -124,14 +124,13 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--port={arguments.port} is not a port: give 0 to 65535")
     if arguments.every <= 0:
         raise ValueError(f"--every={arguments.every:g}: give a number of seconds above 0")
-    with ReportServer(
-        arguments.serve,
-        arguments.host,
-        arguments.port,
-        token=arguments.token or os.environ.get("MARCO_TOKEN", ""),
-        every=arguments.every,
-    ) as server:
+    token = arguments.token or os.environ.get("MARCO_TOKEN", "")
+    with (
+        ReportServer(
+            *(arguments.serve, arguments.host, arguments.port), token=token, every=arguments.every
+        ) as server,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         print(f"{len(server.runs.names())} runs at {server.address} (Ctrl+C ends)", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
     return 0
