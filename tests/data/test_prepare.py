@@ -99,6 +99,11 @@ def small_parts(monkeypatch):
     monkeypatch.setattr("marco_jax.data.input_parts.PART_BYTES", PART_BYTES)
 
 
+def takes_interrupts():
+    """A process that is started in the background of a script ignores them, and its children do."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path, data, tokenizer):
     """Starts a preparation in a process of its own."""
@@ -124,6 +129,7 @@ def start(tmp_path, data, tokenizer):
             text=True,
             env=environment,
             start_new_session=True,
+            preexec_fn=takes_interrupts,
         )
         started.append(process)
         return process
