@@ -31,6 +31,7 @@ FLOORS = {
     "tokenizers": 2,
     "runtime": 1,
     "languages": 1,
+    "flat_fields": 1,
     "ngrams": 1,
     "files": 1,
     "mapped_files": 1,

@@ -13,6 +13,7 @@ from typing import Any
 from marco_jax.evaluation.paired_differences import Difference
 from marco_jax.evaluation.results import ALL, AVERAGES, HIGH, LOW, Result
 from marco_jax.files import as_path, write_text
+from marco_jax.flat_fields import flat_fields
 from marco_jax.reports.charts import ERROR_BARS, LIST_AXIS, PALETTE, Figure, chart, finite, heat_map
 from marco_jax.reports.labels import (
     distinct_names,
@@ -86,7 +87,7 @@ def comparison_page(runs: Sequence[RunData], live: Mapping[str, Any] | None = No
         means=ends.rows([(task, metrics[0]) for task, metrics in tasks], AVERAGES),
         all_rows=ends.rows([(task, one) for task, metrics in tasks for one in metrics]),
         paired=ends.paired_tables(),
-        configs=_config_differences([_flat(run.config) for run in runs]),
+        configs=_config_differences(runs),
     )
 
 
@@ -305,16 +306,9 @@ def _language_map(ends: _Ends, tasks: Sequence[tuple[str, Sequence[str]]]) -> Fi
     return chart(traces, 130 + 20 * most, {"type": "category"}, y, choices=labels)
 
 
-def _config_differences(configs: Sequence[dict[str, str]]) -> list[list[str]]:
+def _config_differences(runs: Sequence[RunData]) -> list[list[str]]:
+    """Rows of the fields in which configs differ: the name, and the value of each run as text."""
+    configs = [flat_fields(run.config) for run in runs]
     names = sorted({name for config in configs for name in config})
-    rows = [[name, *(config.get(name, "") for config in configs)] for name in names]
+    rows = [[name, *(str(config.get(name, "")) for config in configs)] for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]
-
-
-def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """The values of a config as texts by dotted name."""
-    found: dict[str, str] = {}
-    for name, value in fields.items():
-        nested = isinstance(value, dict)
-        found |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: str(value)}
-    return found

@@ -76,20 +76,12 @@ def axis_table(run: RunData) -> dict[str, list[float]]:
 
     Hours are those of steps, compilation, evaluation and checkpoints, over all attempts.
     """
-    sums = {f"{name}_seconds": 0.0 for name in ("compile", "evaluation", "checkpoint")}
-    steps, tokens, hours, seconds = [0], [0.0], [0.0], 0.0
-    for row in run.metrics:
-        seconds += row.get("step_seconds") or 0.0
-        for name, before in sums.items():
-            sums[name] = row.get(name) or 0.0
-            # A sum since the start: a restart begins it again.
-            seconds += sums[name] - before if sums[name] >= before else sums[name]
-        steps.append(row["step"])
-        tokens.append(row.get("tokens") or tokens[-1])
-        hours.append(round(seconds / 3600, 6))
-    chosen = thinned(range(len(steps)))
-    table = {"step": steps, "tokens": tokens, "hours": hours}
-    return {unit: [values[n] for n in chosen] for unit, values in table.items()}
+    hours = np.cumsum(sum(run.seconds_of_rows().values())) / 3600
+    # A row without tokens, such as one of an older run, has those of the row before.
+    tokens = np.maximum.accumulate(np.nan_to_num(run.column("tokens")))
+    table = {"step": run.column("step").astype(int), "tokens": tokens.astype(int), "hours": hours}
+    chosen = thinned(range(len(run.metrics)))
+    return {unit: [0, *finite(values[chosen].tolist())] for unit, values in table.items()}
 
 
 def main_tasks(run: RunData) -> list[tuple[str, list[str]]]:
@@ -305,10 +297,11 @@ def runs_over_steps(
         trace = line(run.name, [], [], colour, 3 if marker else 2, marker) | curve(run)
         trace["meta"] = {**trace.get("meta", {}), "run": position}
         traces.append(trace)
-    longest = max(runs, key=lambda run: run.stages[-1].last_step if run.stages else 0)
+    ends = [run.stages[-1].last_step if run.stages else 0 for run in runs]
+    longest = ends.index(max(ends))
     shown = f"%{{y:{number}}}"
     y = axis(title, rangemode="tozero" if to_zero else "normal")
-    return over_steps(traces, shown, y, longest.stages, **options)
+    return over_steps(traces, shown, y, runs[longest].stages, run=longest, **options)
 
 
 def thinned(items: Sequence) -> list:

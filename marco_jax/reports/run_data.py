@@ -106,17 +106,22 @@ class RunData:
 
     def seconds(self) -> dict[str, float]:
         """Wall-clock seconds by activity, over all starts."""
-        steps = [row.get("step_seconds") or 0.0 for row in self.metrics]
-        parts = {"training steps": sum(steps)}
+        return {name: float(spent.sum()) for name, spent in self.seconds_of_rows().items()}
+
+    def seconds_of_rows(self) -> dict[str, np.ndarray]:
+        """Seconds by activity that each row of metrics adds: float64 [rows] each."""
+        steps = np.nan_to_num(self.column("step_seconds"))
+        parts = {"training steps": steps}
         for name in ("sampling", "rewards"):
-            shares = [row.get(f"{name}_share") or 0.0 for row in self.metrics]
-            if any(shares):
-                parts[name] = sum(a * b for a, b in zip(steps, shares, strict=True))
-                parts["training steps"] -= parts[name]
+            shares = np.nan_to_num(self.column(f"{name}_share"))
+            if shares.any():
+                parts[name] = steps * shares
+                parts["training steps"] = parts["training steps"] - parts[name]
         for name in ("compile", "evaluation", "checkpoint"):
-            sums = [0.0, *(row.get(f"{name}_seconds") or 0.0 for row in self.metrics)]
+            sums = np.nan_to_num(self.column(f"{name}_seconds"))
+            before = np.concatenate([[0.0], sums[:-1]])[: len(sums)]
             # A sum since the start: a restart begins it again.
-            parts[name] = sum(b - a if b >= a else b for a, b in itertools.pairwise(sums))
+            parts[name] = np.where(sums >= before, sums - before, sums)
         return parts
 
     def goodput(self) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,8 +79,8 @@ def summary(workdir: str | os.PathLike | RunData) -> dict[str, Any]:
 
 
 def _median(run: RunData, metric: str) -> float | None:
-    rows = run.rows_with(metric)
-    return statistics.median(row[metric] for row in rows) if rows else None
+    values = run.column(metric)
+    return None if np.isnan(values).all() else float(np.nanmedian(values))
 
 
 def value_and_change(

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from marco_jax.flat_fields import flat_fields
+
 
 class Tracker(abc.ABC):
     """Sends the metrics of a run to a service, or to files.
@@ -46,23 +48,18 @@ class Tracker(abc.ABC):
         """Ends the run at the service, the last call of all. This one does nothing."""
 
 
-def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+def flat_config(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """The fields of a config by their whole names, such as "optimizer.b1".
 
     Args:
         config: groups as dicts.
-        prefix: in front of all names.
 
     Returns:
         Values as they are; those that are neither numbers nor strings become strings, and None is
         left out.
     """
-    found: dict[str, bool | int | float | str] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            found |= flat_config(value, f"{prefix}{name}.")
-        elif isinstance(value, (bool, int, float, str)):
-            found[f"{prefix}{name}"] = value
-        elif value is not None:
-            found[f"{prefix}{name}"] = str(value)
-    return found
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in flat_fields(config).items()
+        if value is not None
+    }

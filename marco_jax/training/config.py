@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from marco_jax.files import as_path, check_path, local_copy
+from marco_jax.flat_fields import flat_fields
 from marco_jax.languages import names_in
 from marco_jax.model.qwen2_config import PRESETS, Qwen2Config
 from marco_jax.training.optimizer import StageSchedule
@@ -284,22 +285,17 @@ def model_config(config: ConfigDict, vocab_size: int) -> Qwen2Config:
     return Qwen2Config(vocab_size=-(-vocab_size // 128) * 128, **fields)
 
 
-def changed_values(
-    default: dict[str, Any], given: dict[str, Any], prefix: str = ""
-) -> dict[str, list[Any]]:
+def changed_values(default: dict[str, Any], given: dict[str, Any]) -> dict[str, list[Any]]:
     """[default, value] by dotted name, of every field of `given` that differs from its default.
 
     A field that has no default has None there.
     """
-    changed: dict[str, list[Any]] = {}
-    for name, value in given.items():
-        before = default.get(name)
-        if isinstance(value, dict):
-            inner = before if isinstance(before, dict) else {}
-            changed |= changed_values(inner, value, f"{prefix}{name}.")
-        elif name not in default or before != value:
-            changed[f"{prefix}{name}"] = [before, value]
-    return changed
+    before = flat_fields(default)
+    return {
+        name: [before.get(name), value]
+        for name, value in flat_fields(given).items()
+        if name not in before or before[name] != value
+    }
 
 
 def changed_fields(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -155,11 +155,16 @@ def record_environment(
     """
     if jax.process_index() != 0:
         return
-    default, given = (json.loads(own.to_json()) for own in (training_config(), config))
-    # As in config.json.
-    given.pop("distributed", None)
-    record = {"started": started, "config": config_path, **environment()}
-    write_json(directory / ENVIRONMENT, record | {"changed": changed_values(default, given)})
+    changed = changed_values(_experiment(training_config()), _experiment(config))
+    record = {"started": started, "config": config_path, **environment(), "changed": changed}
+    write_json(directory / ENVIRONMENT, record)
+
+
+def _experiment(config: ConfigDict) -> dict[str, Any]:
+    """The fields of a config, JSON-ready, without how the processes find one another."""
+    fields = json.loads(config.to_json())
+    fields.pop("distributed", None)
+    return fields
 
 
 def record_config(
@@ -174,9 +179,7 @@ def record_config(
         sharding: the mesh.
     """
     path = directory / "config.json"
-    resolved = json.loads(config.to_json())
-    # How processes find one another does not belong to the experiment.
-    resolved.pop("distributed", None)
+    resolved = _experiment(config)
     if path.exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))

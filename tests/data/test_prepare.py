@@ -26,7 +26,7 @@ PARTS = 10
 
 # A preparation with small parts; its arguments are those of `start`, as JSON.
 SCRIPT = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from marco_jax.data import input_parts
 from marco_jax.data.load import load_corpus
 from marco_jax.data.prepare import prepare_stores
@@ -52,6 +52,8 @@ class Slow:
 
 input_parts.PART_BYTES = 20_000
 if __name__ == "__main__":
+    # Below a script's background job a process would ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asked = json.loads(sys.argv[1])
     tokenizer = Slow(asked["tokenizer"], asked["pause"])
     corpus = load_corpus(asked["data"], seed=0)
@@ -99,11 +101,6 @@ def small_parts(monkeypatch):
     monkeypatch.setattr("marco_jax.data.input_parts.PART_BYTES", PART_BYTES)
 
 
-def takes_interrupts():
-    """A process that is started in the background of a script ignores them, and its children do."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.fixture
 def start(tmp_path, data, tokenizer):
     """Starts a preparation in a process of its own."""
@@ -129,7 +126,6 @@ def start(tmp_path, data, tokenizer):
             text=True,
             env=environment,
             start_new_session=True,
-            preexec_fn=takes_interrupts,
         )
         started.append(process)
         return process

@@ -151,17 +151,15 @@ def test_a_port_in_use_is_one_line(tmp_path):
             ReportServer([str(tmp_path)], port=port)
 
 
-def takes_interrupts():
-    """A process that is started in the background of a script ignores them, and its children do."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_the_command_serves_until_it_is_interrupted(own_runs):
     assert create_parser().parse_args(["report", "--serve", "a", "b"]).host == "127.0.0.1"
-    command = [sys.executable, "-m", "marco_jax", "report", "--serve", str(own_runs[0]), "--port=0"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ, preexec_fn=takes_interrupts
+    # Below a script's background job a process would ignore interrupts.
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from marco_jax.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
+    command = [sys.executable, "-c", script, "report", "--serve", str(own_runs[0]), "--port=0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
     try:
         line = process.stdout.readline()
         assert re.match(r"1 runs at http://127\.0\.0\.1:\d+/ \(Ctrl\+C ends\)", line)

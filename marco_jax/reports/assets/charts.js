@@ -112,9 +112,9 @@ function styledAxis(own, line, size) {
 }
 
 function stageMarks(name, colour) {
-  const stages = figures[name].options.stages ?? [];
-  const ends = inUnit(stages.map(stage => stage.last));
-  const starts = inUnit(stages.map(stage => stage.first));
+  const {stages = [], run = 0} = figures[name].options;
+  const ends = inUnit(stages.map(stage => stage.last), run);
+  const starts = inUnit(stages.map(stage => stage.first), run);
   return {
     shapes: ends.slice(0, -1).map(x => ({
       type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1,
