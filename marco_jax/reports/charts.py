@@ -4,7 +4,7 @@ A chart is {"data": traces, "layout": ..., "options": ...}. The first two are pl
 and the `meta` of each trace, are read by assets/charts.js:
 
 - `options.over = "steps"`: x are steps, which the page shows as steps, tokens or hours; such charts
-  share their zoom and their cursor. `options.stages` are marked in them, those of run `options.run`.
+  share their zoom and their cursor. `options.stages`, of run `options.run`, are marked in them.
 - `options.log`: the vertical axis can be made logarithmic.
 - `options.choices`: labels of several charts in one, from which a list chooses; a trace belongs to
   the one that `meta.choice` numbers. `options.titles` are the titles of their vertical axes.
