@@ -2,7 +2,9 @@
 
 A step on a CPU allocates and frees gigabytes. By default glibc gets each large buffer from the
 kernel and returns it when it is freed, so that every step causes page faults for all its memory,
-which take a tenth of the time of a small model's step.
+which take a tenth of the time of a small model's step. Kept memory is fragmented, though: a 0.5B
+model's steps grow from 16 to 23 GB. Where the state of a run is large beside the machine's memory,
+freed memory is returned, and a checkpoint is written before the next step begins.
 
 Where the TPU compiler is installed without a TPU, JAX starts it beside the CPU. It then writes
 messages about missing hosts, and libtpu 0.0.52 ends the process when a profile begins.
@@ -14,17 +16,27 @@ import ctypes
 import glob
 import importlib.util
 import os
+import pathlib
 import platform
 
 OPT_OUT = "MARCO_KEEP_MEMORY"
 # Options of mallopt(3), from glibc's malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-_SETTINGS = (
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
+_KEEP = (
     (_MMAP_MAX, 0),  # large buffers come from the heap
     (_TRIM_THRESHOLD, -1),  # the heap never shrinks
     (_TOP_PAD, 256 * 2**20),  # it grows by 256 MiB at a time
     (_ARENA_MAX, 1),  # all threads share one heap and can reuse each other's freed memory
 )
+# The defaults, with the highest threshold that glibc takes: buffers below 32 MiB are still reused.
+_RETURN = (
+    (_MMAP_MAX, 65536),
+    (_MMAP_THRESHOLD, 32 * 2**20),
+    (_TRIM_THRESHOLD, 128 * 2**20),
+    (_TOP_PAD, 128 * 2**10),
+)
+# Limits of a container's memory: of control groups in version 2 and 1, as the container sees them.
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd")
 
 
@@ -34,12 +46,39 @@ def keep_freed_memory() -> bool:
     It is done if JAX will compute on a CPU (JAX_PLATFORMS names it first, or is not set on a
     machine without accelerators), unless the environment has MARCO_KEEP_MEMORY=0. Call it before
     JAX starts, since threads keep the arenas that they have. The process then keeps its peak memory
-    until it ends.
+    until it ends, or until `return_freed_memory`.
     """
-    if os.environ.get(OPT_OUT) == "0" or not computes_on_cpu() or platform.libc_ver()[0] != "glibc":
+    if os.environ.get(OPT_OUT) == "0" or not computes_on_cpu():
+        return False
+    return _set_options(_KEEP)
+
+
+def return_freed_memory() -> bool:
+    """Makes glibc return large freed buffers to the kernel, those of the past too.
+
+    It undoes `keep_freed_memory`, but for buffers that fit where older ones were. Returns whether
+    it was done.
+    """
+    if not _set_options(_RETURN):
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True
+
+
+def memory_limit() -> int:
+    """The memory that this process may use, in bytes: the machine's, or its container's if less."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in map(pathlib.Path, _CONTAINER_LIMITS):
+        text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+        limits += [int(text)] if text.isdigit() else []
+    return min(limits)
+
+
+def _set_options(settings: tuple[tuple[int, int], ...]) -> bool:
+    if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all([mallopt(option, value) for option, value in _SETTINGS])
+    return all([mallopt(option, value) for option, value in settings])
 
 
 def leave_out_absent_tpu() -> None:

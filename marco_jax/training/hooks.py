@@ -170,11 +170,11 @@ class ProgressHook:
             return
         if now - self.printed > 15 or event.step == self.steps:
             self.printed = now
-            left = (self.seconds_left or 0.0) / 60
+            parts = [_loss(row), *_speeds(row), f"learning rate {row['learning_rate']:.2e}"]
+            if self.seconds_left is not None:
+                parts.append(f"{self.seconds_left / 60:.1f} min left")
             _log.info(
-                f"step {event.step}/{self.steps} {event.stage}: "
-                f"{', '.join(filter(None, (_loss(row), *_speeds(row))))}, "
-                f"learning rate {row['learning_rate']:.2e}, {left:.1f} min left"
+                f"step {event.step}/{self.steps} {event.stage}: {', '.join(filter(None, parts))}"
             )
 
     def close(self) -> None:

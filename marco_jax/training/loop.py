@@ -19,6 +19,7 @@ from marco_jax.data.run_tokenizer import find_tokenizer
 from marco_jax.data.training_data import TrainingData
 from marco_jax.model.mesh import Sharding
 from marco_jax.reinforcement.prompt_data import PromptData
+from marco_jax.runtime.device_memory import make_room_on_cpu
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.lock import locked
 from marco_jax.runtime.processes import first_process_first
@@ -122,6 +123,7 @@ def train(
             config, directory, checkpoints, snapshots, trainer, base, tokenizer.fingerprint
         )
         state, meta = restorer.restore(data)
+        make_room_on_cpu(state.arrays)
         data.record()
         record_config(config, directory, state, sharding)
 

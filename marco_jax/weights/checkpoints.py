@@ -36,6 +36,7 @@ from ml_collections import ConfigDict
 from marco_jax.files import as_path, is_remote, remove_tree, write_json
 from marco_jax.model.parameters import Params, parameter_table, parameter_tree
 from marco_jax.model.qwen2_config import Qwen2Config
+from marco_jax.runtime.device_memory import are_large_on_cpu
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.runtime.processes import agree, barrier
 from marco_jax.weights.manifest import (
@@ -140,6 +141,9 @@ class Checkpoints:
     def save(self, step: int, arrays: Arrays, config: Qwen2Config, meta: Meta) -> None:
         """Starts saving a step; returns once the arrays may be overwritten.
 
+        Where arrays that a CPU computes on take much of its memory, it returns once they are
+        written: the copy that is written would not fit beside the next step.
+
         `meta` is JSON; its field METRICS has the metrics that `keep_best` compares, by name.
 
         Raises:
@@ -161,6 +165,8 @@ class Checkpoints:
                 meta=ocp.args.JsonSave({"step": step, "model": dataclasses.asdict(config)} | meta),
             )
             self._open().save(step, args=items, metrics=meta.get(METRICS) or None)
+        if are_large_on_cpu(arrays):
+            self.wait()
 
     def wait(self) -> None:
         """Blocks until every save has finished.

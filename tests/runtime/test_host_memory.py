@@ -27,6 +27,25 @@ print(told, pages() - start)
 """
 
 
+# The resident memory after 256 MiB are freed in the middle of the heap, before and after the call.
+RETURNED = """
+import numpy as np
+from marco_jax.runtime.host_memory import keep_freed_memory, return_freed_memory
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+assert keep_freed_memory()
+first, second = np.ones(2**25), np.ones(2**20)
+del first
+kept = resident()
+assert return_freed_memory()
+print(kept - resident())
+start = resident()
+third = np.ones(2**25 + 2**23)  # more than the hole in the heap
+grown = resident() - start
+del third
+print(grown, resident() - start)
+"""
+
+
 def told_and_faults(**environment: str) -> tuple[bool, int]:
     kept = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "MARCO_KEEP_MEMORY")}
     run = subprocess.run(
@@ -55,6 +74,32 @@ def test_on_a_cpu_freed_memory_is_taken_again():
 )
 def test_elsewhere_and_on_request_the_allocator_is_left_alone(environment):
     assert not told_and_faults(**environment)[0]
+
+
+@glibc
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
+def test_kept_memory_can_be_returned():
+    run = subprocess.run(
+        [sys.executable, "-c", RETURNED],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=pathlib.Path(marco_jax.__file__).parent.parent,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    returned, grown, left = map(int, run.stdout.split())
+    assert returned > 250
+    assert grown > 250 and left < 10
+
+
+def test_the_limit_of_a_container_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(host_memory, "_CONTAINER_LIMITS", (tmp_path / "a", tmp_path / "b"))
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert host_memory.memory_limit() == machine
+    (tmp_path / "a").write_text("max\n", encoding="ascii")
+    assert host_memory.memory_limit() == machine
+    (tmp_path / "b").write_text("1048576\n", encoding="ascii")
+    assert host_memory.memory_limit() == 2**20
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import pytest
 
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.runtime import device_memory
 from marco_jax.runtime.errors import RunFailed
 from marco_jax.training.defaults import training_config
 from marco_jax.training.optimizer import StageSchedule, create_optimizer
 from marco_jax.training.state import GuardOptions, TrainState
 from marco_jax.training.step import StepOptions, Trainer
 from marco_jax.weights.checkpoints import Checkpoints
-from marco_jax.weights.manifest import MANIFEST
+from marco_jax.weights.manifest import MANIFEST, finished_steps
 from marco_jax.weights.models import load_model
 
 TINY = PRESETS["tiny"]
@@ -286,6 +287,22 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_last_good_one(workdir, trai
     assert "the newest complete one is 6" in str(failure.value)
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "6"]
     assert restore(workdir, trainer)[1]["step"] == 6
+
+
+def test_a_large_state_on_a_cpu_is_written_before_the_next_step(tmp_path, state, monkeypatch):
+    """The copy that Orbax writes would otherwise be in memory beside the next step's arrays."""
+    checkpoints, waits = Checkpoints(tmp_path), []
+    wait = checkpoints.wait
+    monkeypatch.setattr(checkpoints, "wait", lambda: (waits.append(None), wait()))
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.arrays))
+    monkeypatch.setattr(device_memory, "memory_limit", lambda: 9 * state_bytes)
+    save(checkpoints, at_step(state, 1), {})
+    assert len(waits) == 1
+    monkeypatch.setattr(device_memory, "memory_limit", lambda: 7 * state_bytes)
+    save(checkpoints, at_step(state, 2), {})
+    assert len(waits) == 3
+    assert 2 in finished_steps(tmp_path / "checkpoints")
+    checkpoints.close()
 
 
 @pytest.mark.parametrize(

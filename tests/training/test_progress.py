@@ -252,6 +252,18 @@ def test_time_left_does_not_count_the_compilation(monkeypatch):
     assert hook.seconds_left == 4.0
 
 
+def test_a_first_step_of_minutes_has_no_time_left_yet(monkeypatch, caplog):
+    caplog.set_level("INFO", hooks.__name__)
+    now = [0.0]
+    monkeypatch.setattr(hooks.time, "perf_counter", lambda: now[0])
+    hook, _ = hook_of(14, ROW)
+    for now[0], step in ((100.0, 1), (160.0, 2)):
+        take(hook, step)
+    first, second = caplog.messages
+    assert first.endswith("learning rate 1.00e-03")
+    assert second.endswith("learning rate 1.00e-03, 12.0 min left")
+
+
 def test_plain_lines_in_a_log_and_none_for_a_loss_that_is_not_there(caplog):
     caplog.set_level("INFO", hooks.__name__)
     hook, metrics = hook_of(2, ROW)
