@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from marco_jax.tokenizers.tokenizer_files import Companions
+
 OURS = "marco_jax"
 VOCABULARY = 151_936  # of Qwen2
 
@@ -119,6 +121,7 @@ class Ids:
 
     vocab_size: int = VOCABULARY
     eos_id: int = -2
+    companions: Companions = Companions()
 
     def decode(self, ids: list[int]) -> str:
         """Nothing: texts are not compared."""

@@ -104,8 +104,13 @@ class Sides:
         self._engine = Engine(loaded.config, loaded.tokenizer, max_length=MAX_LENGTH)
 
         def theirs(dtype: torch.dtype) -> HFLM:
+            model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
+            # The harness's greedy answers follow generation_config.json in these: published
+            # Qwen2.5-Instruct punishes repetitions, which changes what a benchmark measures.
+            model.generation_config.repetition_penalty = 1.0
+            model.generation_config.eos_token_id = list(self._engine.end_ids)
             return HFLM(
-                transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=dtype),
+                model,
                 tokenizer=transformers.PreTrainedTokenizerFast.from_pretrained(directory),
                 batch_size=batch_size,
                 max_length=MAX_LENGTH,
@@ -208,6 +213,9 @@ def compare(
             row[side]["equal_predictions"] = theirs.predictions == ours.predictions
         else:
             row[side]["equal_texts"] = theirs.texts == ours.texts
+            for pair in zip(theirs.texts, ours.texts, strict=True):
+                if pair[0] != pair[1]:
+                    row[side].setdefault("first_different", pair)
     if theirs.scores and EXACT in answers:
         row["distance_from_float64"] = {
             side: _distance(answers[EXACT], answers[side]) for side in (HARNESS, ADAPTER, OURS)

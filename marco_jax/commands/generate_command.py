@@ -81,9 +81,6 @@ def _generate(
     end_ids: tuple[int, ...] = (),
 ) -> int:
     """Continues prompts: one alone goes to standard output, those of a file to --out."""
-    beams = arguments.beams
-    if beams > 1 and end_ids:
-        raise ValueError(f"--beams={beams} does not know the end of a message: leave out --chat")
     source = _Source(arguments, found, requests, end_ids)
     if not arguments.input:
         ((one,),) = source.draw(0, 1)

@@ -1,9 +1,10 @@
 """Beam search: a compiled loop that keeps the likeliest hypotheses of every prompt.
 
-The algorithm is that of `transformers`. Each step takes the best 2 * beams extensions of a prompt's
-live hypotheses. Those that end are compared with the ended ones, by their score divided by length
-** length_penalty; the best others stay live. A prompt is done when its best live score, divided
-likewise, is at most the worst of its ended scores.
+The algorithm is that of `transformers`. Each step takes the best extensions of a prompt's live
+hypotheses, 2 * beams with one EOS token and `beams` more with each other. Those that end are
+compared with the ended ones, by their score divided by length ** length_penalty; the best others
+stay live. A prompt is done when its best live score, divided likewise, is at most the worst of its
+ended scores.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def _search_batch(
         ("beam_search", *shape, beams, steps),
         beams=beams,
         steps=steps,
-        eos_id=engine.tokenizer.eos_id,
+        eos_ids=engine.end_ids,
     )
     return np.asarray(found)[:, 0], np.asarray(counts)[:, 0]
 
@@ -118,7 +119,7 @@ class Beams(NamedTuple):
     done: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("beams", "steps", "eos_id", "runtime"))
+@functools.partial(jax.jit, static_argnames=("beams", "steps", "eos_ids", "runtime"))
 def beam_search(
     params: Params,
     layers: LayerViews | None,
@@ -127,7 +128,7 @@ def beam_search(
     *,
     beams: int,
     steps: int,
-    eos_id: int,
+    eos_ids: tuple[int, ...],
     runtime: Runtime,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Searches the likeliest continuations of each prompt.
@@ -137,6 +138,7 @@ def beam_search(
         state: `beams` adjacent rows per prompt. The first of them is filled with the prompt;
             `tokens` is the prompt's last token and `positions` its position.
         length_penalty: float32 []; 0 ranks by sum, 1 by mean, and more favours length.
+        eos_ids: tokens that end a hypothesis.
 
     Returns:
         int32 [prompts, beams, steps] tokens, likeliest first; int32 [prompts, beams] their lengths,
@@ -170,7 +172,7 @@ def beam_search(
             emitted = jnp.arange(logprobs.shape[-1]) < runtime.emitted_vocab_size
             logprobs = jnp.where(emitted, logprobs, _IMPOSSIBLE)
             hypotheses, parents = _choose(
-                hypotheses, logprobs.reshape(prompts, beams, -1), step, eos_id, penalty
+                hypotheses, logprobs.reshape(prompts, beams, -1), step, eos_ids, penalty
             )
             # A hypothesis takes over the cache of the one that it extends.
             rows = (parents + jnp.arange(prompts)[:, None] * beams).reshape(-1)
@@ -200,18 +202,20 @@ def _first_beams(prompts: int, beams: int, steps: int) -> Beams:
 
 
 def _choose(
-    beams: Beams, logprobs: jax.Array, step: jax.Array, eos_id: int, penalty: jax.Array
+    beams: Beams, logprobs: jax.Array, step: jax.Array, eos_ids: tuple[int, ...], penalty: jax.Array
 ) -> tuple[Beams, jax.Array]:
     """Chooses the hypotheses after one step, and the parent (a beam) of each live one."""
     prompts, width, vocab = logprobs.shape
     totals = (beams.scores[..., None] + logprobs).reshape(prompts, -1)
-    scores, indices = jax.lax.top_k(totals, 2 * width)
+    # Enough for `width` live hypotheses, should every hypothesis end in every way.
+    taken = (1 + len(eos_ids)) * width
+    scores, indices = jax.lax.top_k(totals, taken)
     parents, tokens = indices // vocab, (indices % vocab).astype(jnp.int32)
     candidates = jnp.take_along_axis(beams.tokens, parents[..., None], axis=1)
-    candidates = candidates.at[:, :, step].set(tokens)  # [prompts, 2 * width, steps]
-    ends = tokens == eos_id
+    candidates = candidates.at[:, :, step].set(tokens)  # [prompts, taken, steps]
+    ends = jnp.isin(tokens, jnp.array(eos_ids))
     # A candidate that ends counts only if it is among the best `width`, as in transformers.
-    counts = ends & (jnp.arange(2 * width) < width) & ~beams.done[:, None]
+    counts = ends & (jnp.arange(taken) < width) & ~beams.done[:, None]
     final_scores = jnp.where(counts, scores / (step + 1.0) ** penalty, _IMPOSSIBLE)
     lengths = jnp.broadcast_to(step + 1, final_scores.shape)
     ended_scores, ended, lengths = _best(

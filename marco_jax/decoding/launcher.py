@@ -58,8 +58,8 @@ class Launcher:
             max_length: longest row in tokens, config.max_position_embeddings by default. Longer
                 inputs are cut on the left and counted in `truncated`.
             tokens_per_batch: the largest number of tokens in a program call, with padding.
-            end_ids: tokens besides EOS that end an answer, such as <|im_end|>; beam search uses
-                EOS only.
+            end_ids: tokens that end an answer, such as <|im_end|>, besides EOS and those of the
+                tokenizer's generation_config.json.
             drafts: tokens that `generate` drafts per row and step, see drafts.py; 0 for none.
                 Outputs are the same.
 
@@ -72,7 +72,8 @@ class Launcher:
         self.max_length = max_length or config.max_position_embeddings
         self.tokens_per_batch = tokens_per_batch
         self.share_prefixes = share_prefixes
-        self.end_ids = tuple(sorted({tokenizer.eos_id, *end_ids}))
+        declared = tokenizer.companions.end_ids
+        self.end_ids = tuple(sorted({tokenizer.eos_id, *declared, *end_ids}))
         self.drafts, self.counts = drafts, DecodeCounts()
         self.truncated = 0
         self.programs: set[tuple] = set()

@@ -57,6 +57,23 @@ class Companions:
     chat_template: str | None = None
     generation: Mapping[str, Any] | None = None
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer by generation_config.json, its one or several eos_token_id.
+
+        An instructed Qwen2 has <|im_end|> and <|endoftext|>, a base model <|endoftext|> alone.
+
+        Raises:
+            ValueError: eos_token_id is neither an id nor a list of ids.
+        """
+        found = (self.generation or {}).get("eos_token_id")
+        ids = [] if found is None else found if isinstance(found, list) else [found]
+        if not all(type(one) is int for one in ids):
+            raise ValueError(
+                f"eos_token_id of {GENERATION} is {found!r}: give a token id or a list"
+            )
+        return tuple(ids)
+
 
 def read_companions(directory: str | os.PathLike) -> Companions:
     """Reads the files beside a directory's vocabulary.

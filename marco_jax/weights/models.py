@@ -244,7 +244,7 @@ def create_engine(
     """Creates an engine with the maximum length, batch size and dtype of the model's run.
 
     Args:
-        end_ids: tokens besides EOS that end an answer.
+        end_ids: tokens that end an answer, besides those that the model declares.
         sharding: the mesh and rules of the parameters; None for one device.
         max_length: of a row in tokens, by default the run's; at most max_position_embeddings.
         drafts: tokens that generation drafts per step, see `decoding.drafts`.

@@ -14,6 +14,7 @@ from marco_jax.curation.pipeline import PHASES
 from marco_jax.data.load import load_corpus
 from marco_jax.data.prepare import prepare_stores
 from marco_jax.reports.curation_page import curation_page
+from marco_jax.tokenizers.tokenizer_files import Companions
 
 WORDS = ["river", "market", "garden", "winter", "teacher", "letter", "morning", "people", "bridge"]
 
@@ -36,6 +37,7 @@ class Bytes:
 
     vocab_size = 257
     eos_id = 256
+    companions = Companions()
     fingerprint = "b17e5b17e5b17e5b"
 
     def encode(self, text: str) -> list[int]:

@@ -13,6 +13,7 @@ from marco_jax.decoding.requests import GenerateRequest, Sampling
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings
 from marco_jax.model.qwen2 import init_params
 from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.tokenizers.tokenizer_files import Companions
 
 TINY = dataclasses.replace(PRESETS["tiny"], max_position_embeddings=256)
 
@@ -21,6 +22,7 @@ class Words:
     """A tokenizer of numbers."""
 
     vocab_size, eos_id = 250, 3
+    companions = Companions()
 
     def decode(self, ids):
         return " ".join(map(str, ids))

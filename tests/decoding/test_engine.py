@@ -13,6 +13,7 @@ from marco_jax.decoding.requests import GenerateRequest, Sampling, ScoreRequest
 from marco_jax.model.mesh import Sharding, create_mesh, parameter_shardings
 from marco_jax.model.qwen2 import bind, init_params
 from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.tokenizers.tokenizer_files import Companions
 
 TINY = dataclasses.replace(PRESETS["tiny"], max_position_embeddings=256)
 
@@ -25,6 +26,7 @@ class Words:
 
     vocab_size = 250
     eos_id = 3
+    companions = Companions()
 
     def decode(self, ids):
         return " ".join(map(str, ids))
@@ -218,6 +220,7 @@ class Letters:
     """A tokenizer of one-letter words and "xy", which a stop string may cut in two."""
 
     vocab_size, eos_id = 28, 27
+    companions = Companions()
 
     def decode(self, ids):
         return "".join("xy" if i == 26 else chr(97 + i) for i in ids if i != self.eos_id)
@@ -251,6 +254,20 @@ def test_other_ids_may_end_an_answer_which_says_whether_it_came_to_an_end(params
         assert answer.ended == (cut is not None or before.ended)
         # The token that ended it: the first of both.
         assert answer.end == (None if not answer.ended else Words.eos_id if cut is None else end)
+
+
+def test_the_ends_of_a_generation_config_end_an_answer(params):
+    request = GenerateRequest([1, 7], 12)
+    (whole,) = Engine(TINY, Words()).generate(params, [request])
+    words = Words()
+    words.companions = Companions(generation={"eos_token_id": [whole.ids[6], whole.ids[4]]})
+    first = min(whole.ids.index(whole.ids[6]), whole.ids.index(whole.ids[4]))
+    (cut,) = Engine(TINY, words).generate(params, [request])
+    assert (cut.ids, cut.end) == (whole.ids[:first], whole.ids[first])
+    for wrong in ("<|im_end|>", [True], {"id": 3}):
+        words.companions = Companions(generation={"eos_token_id": wrong})
+        with pytest.raises(ValueError, match="eos_token_id of generation_config.json is"):
+            Engine(TINY, words)
 
 
 def test_rows_that_end_are_given_to_waiting_prompts(params):

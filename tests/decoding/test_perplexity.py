@@ -10,6 +10,7 @@ import pytest
 from marco_jax.decoding.engine import Engine, bits_per_byte
 from marco_jax.model.qwen2 import bind, init_params
 from marco_jax.model.qwen2_config import PRESETS
+from marco_jax.tokenizers.tokenizer_files import Companions
 
 TINY = dataclasses.replace(PRESETS["tiny"], max_position_embeddings=64)
 
@@ -19,6 +20,7 @@ class Bytes:
 
     vocab_size = 250
     eos_id = 3
+    companions = Companions()
 
     def encode(self, text):
         return list(text.encode())

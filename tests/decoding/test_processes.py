@@ -23,9 +23,11 @@ from marco_jax.decoding.requests import GenerateRequest, ScoreRequest
 from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.model.mesh import Sharding, create_mesh
 from marco_jax.model.qwen2 import init_params
+from marco_jax.tokenizers.tokenizer_files import Companions
 
 class Words:
     vocab_size, eos_id = 250, 3
+    companions = Companions()
     def decode(self, ids):
         return " ".join(map(str, ids))
 

@@ -10,6 +10,7 @@ import pytest
 
 from marco_jax.data.texts import Pair
 from marco_jax.decoding.requests import Generation, Score
+from marco_jax.tokenizers.tokenizer_files import Companions
 
 
 class ByteTokenizer:
@@ -17,6 +18,7 @@ class ByteTokenizer:
 
     vocab_size = 257
     eos_id = 256
+    companions = Companions()
 
     def encode(self, text):
         return list(text.encode())

@@ -13,6 +13,7 @@ from marco_jax.decoding.requests import GenerateRequest
 from marco_jax.model.qwen2 import bind
 from marco_jax.model.qwen2_config import PRESETS
 from marco_jax.model.rotary import Rotary
+from marco_jax.tokenizers.tokenizer_files import Companions
 from marco_jax.weights.huggingface import load_huggingface
 
 torch = pytest.importorskip("torch")
@@ -83,6 +84,7 @@ class IdTokenizer:
     """Enough of a tokenizer for the engine: every id is a word, and none ends the text."""
 
     eos_id = -1
+    companions = Companions()
 
     def __init__(self, vocab_size):
         self.vocab_size = vocab_size

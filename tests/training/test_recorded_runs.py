@@ -87,7 +87,9 @@ def test_metrics_have_the_memory_of_the_fullest_device(small_config, tmp_path, m
         ]
         return [types.SimpleNamespace(memory_stats=lambda own=own: own) for own in stats]
 
-    fake = types.SimpleNamespace(local_devices=local_devices, errors=jax.errors)
+    fake = types.SimpleNamespace(
+        local_devices=local_devices, errors=jax.errors, default_backend=lambda: "tpu"
+    )
     monkeypatch.setattr(device_memory, "jax", fake)
     stages = ("stages=base", "mixture.name=base", "checkpoint.every=0")
     assert train(small_config(*stages, "steps=4", "log_every=2"), tmp_path) == 0
