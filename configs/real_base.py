@@ -7,7 +7,7 @@
 study (experiments/real_base/) trains this config and the same tokens of low-resource text alone;
 experiments/real_base/RESULTS.md has what came out.
 
-Sizes of a CPU: 98 steps of 2,048 tokens, and more than 24 GB of memory while a checkpoint is saved;
+Sizes of a CPU: 98 steps of 2,048 tokens, 16 GB of memory and 20 while a checkpoint is saved;
 --config.lora.rank=64 takes 7 GB. The study has those of a GPU, too.
 """
 
