@@ -1,7 +1,7 @@
 """Beam search: a compiled loop that keeps the likeliest hypotheses of every prompt.
 
 The algorithm is that of `transformers`. Each step takes the best extensions of a prompt's live
-hypotheses, 2 * beams with one EOS token and `beams` more with each other. Those that end are
+hypotheses: 2 * beams with one EOS token, and `beams` more for each further one. Those that end are
 compared with the ended ones, by their score divided by length ** length_penalty; the best others
 stay live. A prompt is done when its best live score, divided likewise, is at most the worst of its
 ended scores.
@@ -207,7 +207,7 @@ def _choose(
     """Chooses the hypotheses after one step, and the parent (a beam) of each live one."""
     prompts, width, vocab = logprobs.shape
     totals = (beams.scores[..., None] + logprobs).reshape(prompts, -1)
-    # Enough for `width` live hypotheses, should every hypothesis end in every way.
+    # So many that `width` hypotheses stay live, whichever EOS tokens are among the best.
     taken = (1 + len(eos_ids)) * width
     scores, indices = jax.lax.top_k(totals, taken)
     parents, tokens = indices // vocab, (indices % vocab).astype(jnp.int32)

@@ -40,6 +40,10 @@ _CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.
 _ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd")
 
 
+# Whether this process keeps freed memory now.
+_kept = False
+
+
 def keep_freed_memory() -> bool:
     """Makes glibc keep freed memory for reuse; returns whether it was done.
 
@@ -48,20 +52,24 @@ def keep_freed_memory() -> bool:
     JAX starts, since threads keep the arenas that they have. The process then keeps its peak memory
     until it ends, or until `return_freed_memory`.
     """
-    if os.environ.get(OPT_OUT) == "0" or not computes_on_cpu():
+    global _kept
+    if os.environ.get(OPT_OUT) == "0" or not computes_on_cpu() or platform.libc_ver()[0] != "glibc":
         return False
-    return _set_options(_KEEP)
+    _kept = _set_options(_KEEP)
+    return _kept
 
 
 def return_freed_memory() -> bool:
     """Makes glibc return large freed buffers to the kernel, those of the past too.
 
     It undoes `keep_freed_memory`, but for buffers that fit where older ones were. Returns whether
-    it was done.
+    it was done: a process that keeps nothing is left as it is.
     """
-    if not _set_options(_RETURN):
+    global _kept
+    if not _kept or not _set_options(_RETURN):
         return False
     ctypes.CDLL(None).malloc_trim(0)
+    _kept = False
     return True
 
 
@@ -75,8 +83,6 @@ def memory_limit() -> int:
 
 
 def _set_options(settings: tuple[tuple[int, int], ...]) -> bool:
-    if platform.libc_ver()[0] != "glibc":
-        return False
     mallopt = ctypes.CDLL(None).mallopt
     return all([mallopt(option, value) for option, value in settings])
 

@@ -31,6 +31,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from marco_jax.files import read_json_object, write_json
+from marco_jax.runtime.device_memory import are_large_on_cpu
 from marco_jax.runtime.logs import EVERY_PROCESS
 from marco_jax.runtime.processes import agree
 from marco_jax.weights.checkpoints import Arrays, Meta
@@ -125,7 +126,10 @@ class Snapshots:
                     shutil.rmtree(path, ignore_errors=True)
 
     def save(self, step: int, arrays: Arrays, meta: Meta) -> None:
-        """Copies the shards to the host and writes them in the background."""
+        """Copies the shards to the host and writes them in the background.
+
+        As for a checkpoint, large arrays that a CPU computes on are written before it returns.
+        """
         if self._folder is None:
             return
         self.wait()
@@ -139,6 +143,8 @@ class Snapshots:
             target=self._write, args=(step, shards, fields), name="snapshot"
         )
         self._thread.start()
+        if are_large_on_cpu(arrays):
+            self.wait()
 
     def wait(self) -> None:
         """Blocks until the snapshot that is being written is whole."""

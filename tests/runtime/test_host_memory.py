@@ -46,17 +46,22 @@ print(grown, resident() - start)
 """
 
 
-def told_and_faults(**environment: str) -> tuple[bool, int]:
+def words_of(script: str, **environment: str) -> list[str]:
+    """What a script prints, in words."""
     kept = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "MARCO_KEEP_MEMORY")}
     run = subprocess.run(
-        [sys.executable, "-c", FAULTS],
+        [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         check=True,
         cwd=pathlib.Path(marco_jax.__file__).parent.parent,
         env=kept | environment,
     )
-    told, faults = run.stdout.split()
+    return run.stdout.split()
+
+
+def told_and_faults(**environment: str) -> tuple[bool, int]:
+    told, faults = words_of(FAULTS, **environment)
     return told == "True", int(faults)
 
 
@@ -79,17 +84,13 @@ def test_elsewhere_and_on_request_the_allocator_is_left_alone(environment):
 @glibc
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
 def test_kept_memory_can_be_returned():
-    run = subprocess.run(
-        [sys.executable, "-c", RETURNED],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=pathlib.Path(marco_jax.__file__).parent.parent,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    returned, grown, left = map(int, run.stdout.split())
+    returned, grown, left = map(int, words_of(RETURNED, JAX_PLATFORMS="cpu"))
     assert returned > 250
     assert grown > 250 and left < 10
+
+
+def test_a_process_that_keeps_nothing_is_left_as_it_is():
+    assert not host_memory.return_freed_memory()
 
 
 def test_the_limit_of_a_container_counts(monkeypatch, tmp_path):

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from marco_jax.reports.run_data import read_metrics
+from marco_jax.runtime import device_memory
 from marco_jax.training.hooks import MetricsHook
 from marco_jax.training.loop import train
 from marco_jax.weights.manifest import Damaged
 from marco_jax.weights.models import load_model
 from marco_jax.weights.shard_files import ShardFolder, local_shards, write_shards
+from marco_jax.weights.snapshots import Snapshots
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -153,6 +155,20 @@ def test_fields_that_do_not_fit_are_refused(small_config, tmp_path):
     with pytest.raises(ValueError, match="local_dir is empty: name a folder"):
         train(small_config("checkpoint.local_every=2"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_large_arrays_on_a_cpu_are_written_before_the_next_step(config, tmp_path, monkeypatch):
+    snapshots, waits = Snapshots(tmp_path, config().checkpoint), []
+    wait = snapshots.wait
+    monkeypatch.setattr(snapshots, "wait", lambda: (waits.append(None), wait()))
+    snapshots.begin(0)
+    arrays = {"a": jax.numpy.ones(1000)}
+    for step, limit, waited in ((2, 9 * 4000, 1), (4, 7 * 4000, 3)):
+        monkeypatch.setattr(device_memory, "memory_limit", lambda limit=limit: limit)
+        snapshots.save(step, arrays, {})
+        assert len(waits) == waited
+    (folder,) = tmp_path.glob("local/*/*/4")
+    assert ShardFolder(folder).fields["step"] == 4
 
 
 def test_shards_are_read_as_they_were_written(tmp_path):
